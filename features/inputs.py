@@ -1,0 +1,67 @@
+"""The model's inputs as NumPy arrays: what encoding makes, batches carry and the graph takes.
+
+Shape legend: R requests, N candidate rows, F id features, L id-list features, D dense features, V packed ids, T tasks.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+PartName = Literal["request", "candidate"]
+PARTS: tuple[PartName, PartName] = ("request", "candidate")
+
+
+@dataclass(frozen=True)
+class PartInputs:
+    """One part's encoded columns, in the schema's order.
+
+    `ids` int64 [rows, F]; `list_values` int64 [V], packed feature by feature and then row by row (the order of a
+    KeyedJaggedTensor); `list_lengths` int64 [L, rows]; `dense` float32 [rows, D], never NaN.
+    """
+
+    ids: NDArray[np.int64]
+    list_values: NDArray[np.int64]
+    list_lengths: NDArray[np.int64]
+    dense: NDArray[np.float32]
+
+    @property
+    def rows(self) -> int:
+        """How many rows this part has."""
+        return int(self.ids.shape[0])
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Both parts; `request` has one row (serving) or as many as `candidate` (training, evaluation)."""
+
+    request: PartInputs
+    candidate: PartInputs
+
+    def arrays(self) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
+        """All arrays by the graph's input names: ``request_ids``, ``candidate_dense`` and so on."""
+        return {
+            f"{part}_{field.name}": getattr(getattr(self, part), field.name)
+            for part in PARTS
+            for field in fields(PartInputs)
+        }
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to train or evaluate on: `labels` and `weights` float32 [N, T] (weight 0: not applicable).
+
+    `user` and `item` are the stable uint64 hashes [N] of the row's keys, for grouping.
+    """
+
+    inputs: Inputs
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    user: NDArray[np.uint64]
+    item: NDArray[np.uint64]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the batch has."""
+        return int(self.labels.shape[0])

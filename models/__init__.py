@@ -1,0 +1,1 @@
+"""Models: gates, experts, towers, the ranker, sharding and export."""

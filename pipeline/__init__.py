@@ -1,0 +1,1 @@
+"""The pipeline: config, training, evaluation, flows and the command line."""
