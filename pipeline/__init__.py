@@ -1,1 +1,1 @@
-"""The pipeline: config, training, evaluation, flows and the command line."""
+"""Pipeline: configuration, training, evaluation, reports, flows and the command (Prefect lives only here)."""

@@ -1,0 +1,64 @@
+# `make help` lists what there is. Set-up runs by itself, once, into .venv; nothing outside this directory changes.
+DEVICE ?= cpu
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := $(VENV)/ready-$(DEVICE)
+TORCH := $(shell grep '^torch==' requirements/$(DEVICE).txt)
+# Asked only where pip's own indexes have no such build.
+TORCH_INDEX_cpu := https://download.pytorch.org/whl/cpu
+TORCH_INDEX_gpu := https://download.pytorch.org/whl/cu130
+# Prefect's client and server report to nobody and write below the user's own home.
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format proto clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
+
+setup: $(READY) ## install everything into .venv (DEVICE=gpu for an NVIDIA machine)
+
+demo: $(READY) ## the main job on real data, from download to an answered request
+	$(BIN)/moerank demo
+
+test: $(READY) ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/buf lint proto
+	$(BIN)/codespell
+
+format: $(READY) ## rewrite what the formatter and the linter can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(READY) ## regenerate the committed gRPC stubs
+	$(BIN)/python -m serving.generate
+
+clean: ## remove .venv, runs, data and caches
+	rm -rf $(VENV) runs data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "moerank needs Python 3.11, 3.12 or 3.13 as python3.11 or python3 (found:" \
+		"$$(python3 --version 2>&1)); install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) lacks the venv module;" \
+		"on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@for other in $(VENV)/ready-*; do case "$$other" in "$(READY)" | "$(VENV)/ready-*") ;; *) echo \
+		"$(VENV) was made for another device ($$other): run make clean first" >&2; exit 1;; esac; done
+	@echo "Setting up $(VENV): the packages of requirements/$(DEVICE).txt. This takes some minutes, once."
+	test -x $(BIN)/python && $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP) install --quiet --no-deps '$(TORCH)' 2>/dev/null || \
+		$(PIP) install --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'
+	$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
