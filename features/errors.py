@@ -90,3 +90,30 @@ class RequestError(MoerankError):
         """Keep the path of the offending field, such as ``context.tab``, for the client."""
         super().__init__(message)
         self.field = field
+
+
+class PredictionError(MoerankError):
+    """A model that answered with something that is no prediction, such as a NaN."""
+
+    reason = "PREDICTION_INVALID"
+
+
+class OverloadedError(MoerankError):
+    """A request that the server refused because it has as much work as it can finish in time."""
+
+    grpc_status = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+
+class DeadlineError(MoerankError):
+    """A request whose deadline passed before an answer was ready."""
+
+    grpc_status = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_EXCEEDED"
+
+
+class AuthenticationError(MoerankError):
+    """A caller that did not prove who it is."""
+
+    grpc_status = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"

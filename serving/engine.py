@@ -1,0 +1,136 @@
+"""The engine: one onnxruntime session that turns encoded inputs into checked predictions.
+
+Shape legend: N candidate rows, T tasks.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from features.errors import ConfigError, IntegrityError, PredictionError
+from features.inputs import Inputs
+from features.schema import Schema
+from serving.bundle import MODEL_FILE
+from serving.golden import TOLERANCE, GoldenCase
+
+Device = Literal["cpu", "cuda", "auto"]
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "auto": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+class Engine:
+    """A model's graph, ready to predict from any number of threads at once."""
+
+    def __init__(
+        self,
+        directory: Path,
+        schema: Schema | None = None,
+        *,
+        threads: int = 1,
+        device: Device = "cpu",
+        require_gpu: bool = False,
+    ) -> None:
+        """Load ``model.onnx`` of a bundle directory.
+
+        Args:
+            directory: The bundle; verify it first with `serving.bundle.load`.
+            schema: What the graph must have been made with; None reads the directory's own.
+            threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
+            device: ``auto`` takes CUDA where onnxruntime offers it.
+            require_gpu: Fail unless the session really runs on CUDA.
+
+        Raises:
+            IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
+            SchemaMismatchError: the graph was exported with another schema.
+            ConfigError: the GPU is required and the session does not run on it.
+        """
+        self.schema = Schema.load(directory) if schema is None else schema
+        path = directory / MODEL_FILE
+        self._session = _session(path, threads, "cuda" if require_gpu else device)
+        self.providers: list[str] = list(self._session.get_providers())
+        if require_gpu and "CUDAExecutionProvider" not in self.providers:
+            message = (
+                f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
+                "on a machine with a CUDA driver, or leave --require-gpu out"
+            )
+            raise ConfigError(message)
+        self.properties: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.schema.require(self.properties.get("schema_fingerprint", "(none)"), f"the graph {path}")
+        self.tasks = tuple(task.name for task in self.schema.tasks)
+        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self._check_interface(path)
+
+    def _check_interface(self, path: Path) -> None:
+        outputs = {node.name for node in self._session.get_outputs()}
+        if not outputs.issuperset(self.tasks):
+            message = f"{path} answers {sorted(outputs)}, but the schema's tasks are {sorted(self.tasks)}"
+            raise IntegrityError(message)
+        unknown = set(self.inputs) - set(INPUT_NAMES)
+        if unknown:
+            message = f"{path} asks for {sorted(unknown)}; a graph's inputs are among {', '.join(INPUT_NAMES)}"
+            raise IntegrityError(message)
+
+    def predict(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """Each task's predictions, float32 [N], in the order of the candidates.
+
+        Raises:
+            PredictionError: the graph could not run, or an answer is not finite or not one number a candidate.
+        """
+        arrays = inputs.arrays()
+        try:
+            answers = self._session.run(self.tasks, {name: arrays[name] for name in self.inputs})
+        except Exception as error:  # onnxruntime's own exception classes have no common base
+            message = f"onnxruntime could not run the graph: {error}"
+            raise PredictionError(message) from error
+        predictions = dict(zip(self.tasks, answers, strict=True))
+        for task, values in predictions.items():
+            if values.shape != (inputs.candidate.rows,) or not np.isfinite(values).all():
+                message = f"the graph's answer for {task} has shape {values.shape} or values that are not finite"
+                raise PredictionError(message)
+        return predictions
+
+    def check(self, name: str, case: GoldenCase) -> None:
+        """Compare the answers to a golden request with those that the exporter saw.
+
+        Raises:
+            PredictionError: an answer is further off than `TOLERANCE`, or no answer was recorded for a task.
+        """
+        predictions = self.predict(case.inputs)
+        for task, values in predictions.items():
+            expected = case.answers.get(task)
+            if expected is None or expected.shape != values.shape:
+                message = f"golden request {name} has no answers for {task} to compare with"
+                raise PredictionError(message)
+            off = np.abs(values - expected) / (1 + np.abs(expected))
+            if off.max(initial=0.0) > TOLERANCE:
+                message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {TOLERANCE:.2g}"
+                raise PredictionError(message)
+
+
+INPUT_NAMES = tuple(
+    f"{part}_{array}"
+    for part in ("request", "candidate")
+    for array in ("ids", "list_values", "list_lengths", "dense")
+)
+
+
+def _session(path: Path, threads: int, device: Device) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads of several sessions in one process take the cores from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    available = set(ort.get_available_providers())
+    providers = [name for name in _PROVIDERS[device] if name in available]
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own exception classes have no common base
+        message = f"onnxruntime cannot load {path}: {error}"
+        raise IntegrityError(message) from error

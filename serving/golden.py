@@ -1,0 +1,62 @@
+"""Golden requests: encoded inputs with the answers that the exporter saw, kept in the bundle as ``golden.npz``.
+
+Array names inside the file: ``CASE/inputs/ARRAY`` and ``CASE/answers/TASK``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import IntegrityError
+from features.inputs import Inputs, PartInputs
+
+TOLERANCE = 1e-4
+"""Largest accepted |difference|, relative to 1 + |answer|: other CPUs order float32 sums otherwise."""
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One request's encoded inputs and its answers, float32 [N] by task."""
+
+    inputs: Inputs
+    answers: Mapping[str, NDArray[np.float32]]
+
+
+def write(path: Path, cases: Mapping[str, GoldenCase]) -> None:
+    """Write cases by name; names hold no ``/``."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, case in cases.items():
+        arrays |= {f"{name}/inputs/{key}": value for key, value in case.inputs.arrays().items()}
+        arrays |= {f"{name}/answers/{task}": value for task, value in case.answers.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read(path: Path) -> dict[str, GoldenCase]:
+    """Read all cases.
+
+    Raises:
+        IntegrityError: not such a file, or an array is missing.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        names = sorted({name.split("/", 1)[0] for name in arrays})
+        return {name: _case(arrays, name) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        message = f"{path} does not hold golden requests: {error}"
+        raise IntegrityError(message) from error
+
+
+def _case(arrays: Mapping[str, NDArray[np.generic]], name: str) -> GoldenCase:
+    parts = {
+        part: PartInputs(**{field.name: arrays[f"{name}/inputs/{part}_{field.name}"] for field in fields(PartInputs)})
+        for part in ("request", "candidate")
+    }
+    prefix = f"{name}/answers/"
+    answers = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    return GoldenCase(Inputs(**parts), {task: value.astype(np.float32) for task, value in answers.items()})
