@@ -40,7 +40,7 @@ def check(labels: Values, scores: Values, name: str) -> None:
 def _check_binary(labels: Values, scores: Values, name: str) -> NDArray[np.bool_]:
     """Return the positive rows, or raise DataError where a class is missing or a label is neither 0 nor 1."""
     check(labels, scores, name)
-    positive = labels == 1
+    positive: NDArray[np.bool_] = labels == 1
     other = np.flatnonzero(~positive & (labels != 0))
     if other.size:
         message = f"{name}: label {labels[other[0]]} in row {other[0]} is not binary; allowed are 0 and 1"
@@ -145,9 +145,9 @@ def user_auc(labels: Values, scores: Values, user: Values) -> tuple[Floats, Floa
     count = np.bincount(group[order], weights=positive, minlength=rows.size)
     rank_sum = np.bincount(group[order], weights=ranks * positive, minlength=rows.size)
     # Ranks run on over all rows; each user's own start at the number of rows before theirs.
-    rank_sum -= count * (np.cumsum(rows) - rows)
+    before = np.cumsum(rows) - rows
     pairs = count * (rows - count)
-    wins = rank_sum - count * (count + 1) / 2.0
+    wins = rank_sum - count * before - count * (count + 1) / 2.0
     return np.divide(wins, pairs, out=np.full(rows.size, np.nan), where=pairs > 0), rows
 
 
@@ -196,14 +196,16 @@ def user_ndcg(labels: Values, scores: Values, user: Values, k: int) -> Floats:
     gained = np.bincount(group[order], weights=_shared_gains(group[order], scores[order], labels[order]) * discount)
     ideal_order = np.lexsort((-labels, group))
     ideal = np.bincount(group[ideal_order], weights=labels[ideal_order] * discount)
-    return np.divide(gained, ideal, out=np.full(rows.size, np.nan), where=ideal > 0)
+    found: Floats = np.divide(gained, ideal, out=np.full(rows.size, np.nan), where=ideal > 0)
+    return found
 
 
 def _shared_gains(group: Values, scores: Values, labels: Values) -> Floats:
     """Labels of rows sorted by (group, score), averaged over equal scores of one group."""
     starts = _tie_starts(group, scores)
     sizes = np.diff(np.append(starts, group.size))
-    return np.repeat(np.add.reduceat(labels.astype(np.float64), starts) / sizes, sizes)
+    gains: Floats = np.add.reduceat(labels.astype(np.float64), starts) / sizes
+    return np.repeat(gains, sizes)
 
 
 def ndcg(labels: Values, scores: Values, user: Values, k: int, *, name: str = "label") -> float:
@@ -305,7 +307,7 @@ class Concordance:
 def concordance(labels: Values, scores: Values) -> Concordance:
     """Count ordered pairs exactly in O(n log n), by one vectorised pass for each bit of the label's rank."""
     _, label_rank, label_count = np.unique(labels, return_inverse=True, return_counts=True)
-    pairs = float(labels.size) - label_count[label_rank]
+    pairs = (labels.size - label_count[label_rank]).astype(np.float64)
     order = np.lexsort((label_rank, scores))
     wrong = np.empty(labels.size)
     wrong[order] = _inversions(label_rank[order])
