@@ -30,7 +30,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
@@ -138,10 +138,9 @@ def _describe(problem: ErrorDetails, schema: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         key, allowed = str(path[-1]), sorted(_properties(owner, schema))
         near = difflib.get_close_matches(key, allowed, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return (
-            f"{where}: there is no key {key!r} (value {_shown(problem['input'])}){hint} Allowed: {', '.join(allowed)}"
-        )
+        hint = f"; did you mean {near[0]!r}" if near else ""
+        seen = _shown(problem["input"])
+        return f"{where}: no such key (value {seen}){hint}; allowed are {', '.join(allowed)}"
     if problem["type"] == "missing":
         return f"{where}: this key is required"
     text = problem["msg"].removeprefix("Value error, ")

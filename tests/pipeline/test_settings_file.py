@@ -66,7 +66,7 @@ def test_an_unset_variable_is_named_with_its_place(tmp_path: Path) -> None:
 
 def test_an_unknown_key_names_its_path_its_value_and_the_nearest_allowed_key(tmp_path: Path) -> None:
     said = refusal(tmp_path, "sources:\n- {path: a, row: 3}\n")
-    assert "sources[0].row: no such key (value 3); did you mean 'rows'?; allowed are path, rows" in said
+    assert "sources[0].row: no such key (value 3); did you mean 'rows'; allowed are path, rows" in said
 
 
 def test_an_unknown_key_below_a_union_lists_the_keys_of_the_chosen_member(tmp_path: Path) -> None:
@@ -77,12 +77,12 @@ def test_an_unknown_key_below_a_union_lists_the_keys_of_the_chosen_member(tmp_pa
 @pytest.mark.parametrize("key", ["extra", "named: {one"])
 def test_an_unknown_key_below_an_optional_or_named_block_is_found(tmp_path: Path, key: str) -> None:
     said = refusal(tmp_path, f"{key}: {{path: a, rovs: 1}}" + ("}" if "{" in key else ""))
-    assert "rovs: no such key (value 1); did you mean 'rows'?; allowed are path, rows" in said
+    assert "rovs: no such key (value 1); did you mean 'rows'; allowed are path, rows" in said
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     said = refusal(tmp_path, "titel: x\nsources:\n- {rows: many}\n")
-    assert "titel: no such key (value 'x'); did you mean 'title'?" in said
+    assert "titel: no such key (value 'x'); did you mean 'title'" in said
     assert "sources[0].path: this key is required" in said
     assert "sources[0].rows: Input should be a valid integer" in said
     assert "(found 'many')" in said
