@@ -1,0 +1,47 @@
+"""What a gate's rule decides before the options common to all gates (regularisers, permutation) are applied.
+
+Shapes: B rows, E experts, K selections, X experts and null experts.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from features.errors import ConfigError
+
+
+class Choice(NamedTuple):
+    """The weights of a gate's rule, and what its regularisers look at."""
+
+    weights_BE: Tensor
+    selected_BE: Tensor
+    """Bool; weights are exactly 0 elsewhere."""
+    penalties: dict[str, Tensor]
+    """The rule's own weighted regularisation terms, 0-dim; empty outside training."""
+    logits_BX: Tensor | None = None
+    """The logits that the rule's softmax runs over, for the z-loss and the load balance; None if it has none."""
+    load_BX: Tensor | None = None
+    """Which of these columns a row used, as 0/1 (or an average over null experts), for the load balance."""
+
+
+def members(index_BK: Tensor, keep_BK: Tensor | None, columns: int) -> Tensor:
+    """Turn column indices into a bool mask [B, columns]; `keep_BK` leaves indices out.
+
+    Raises nothing; indices outside the columns are ignored. A comparison, and no scatter, because it runs without
+    write order on every device and exports to three plain operators.
+    """
+    hit_BKX = index_BK.unsqueeze(-1) == torch.arange(columns, device=index_BK.device)
+    return (hit_BKX if keep_BK is None else hit_BKX & keep_BK.unsqueeze(-1)).any(-2)
+
+
+def masked_softmax(logits_BX: Tensor, mask_BX: Tensor) -> Tensor:
+    """Softmax over the columns of the mask, [B, X], exactly 0 elsewhere; each row needs one column at least."""
+    return logits_BX.masked_fill(~mask_BX, -torch.inf).softmax(-1)
+
+
+def check_at_most(option: str, value: int, experts: int) -> None:
+    """Refuse an option that asks for more experts than there are; raises ConfigError."""
+    if value > experts:
+        message = f"gate.{option} is {value}, but there are {experts} experts: give at most {experts}"
+        raise ConfigError(message)

@@ -1,0 +1,134 @@
+"""Top-k gates: a softmax over the k experts of largest logits, with or without noise in training.
+
+Source: Shazeer et al. 2017, "Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer",
+equations 3 to 5 and appendix A. Null experts: Zeng et al. 2024, "AdaMoE: Token-Adaptive Routing with Null Experts for
+Mixture-of-Experts Language Models", section 3.
+
+Shapes: B rows, D routing inputs, E experts, K selections, X experts and null experts (L = X, or 2 X with noise).
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from models.gates.base import Gate, GateSettings, full_precision
+from models.gates.choice import Choice, check_at_most, masked_softmax, members
+from models.gates.regularisers import global_mean
+
+
+class TopKConfig(GateSettings):
+    """Exactly `k` experts a row.
+
+    With `null_experts` the k choices are among these too: a null expert costs nothing, so easy rows use fewer than k.
+    Turn on `regularisers.load_balance` with them, or the router may ignore them.
+    """
+
+    name: Literal["top_k"] = "top_k"
+    k: int = Field(default=2, ge=1)
+    null_experts: int = Field(default=0, ge=0)
+
+
+class NoisyTopKConfig(GateSettings):
+    """As `top_k`, with learned noise on the logits in training only.
+
+    `load`: weight of the squared coefficient of variation of the experts' smooth load (appendix A, equations 8-11).
+    """
+
+    name: Literal["noisy_top_k"] = "noisy_top_k"
+    k: int = Field(default=2, ge=1)
+    null_experts: int = Field(default=0, ge=0)
+    load: float = Field(default=0.0, ge=0)
+
+
+class TopKGate(Gate):
+    """weights = softmax(logits) over the k largest, exactly 0 elsewhere."""
+
+    def __init__(self, config: TopKConfig | NoisyTopKConfig, experts: int, routing_width: int) -> None:
+        """Make the projection [X, D]; raises ConfigError for k above the number of experts."""
+        check_at_most("k", config.k, experts)
+        super().__init__(
+            config, experts=experts, routing_width=routing_width, logit_width=experts + config.null_experts
+        )
+        self.selectors = config.k
+
+    def most_chosen(self) -> int:
+        """Bound on the selection: k."""
+        return self.selectors
+
+    def choose(self, routed: Tensor) -> Choice:
+        """Select by index, never by value: equal logits and zero weights must not change how many."""
+        return self.select(routed)
+
+    def select(self, logits_BX: Tensor) -> Choice:
+        """Choose among experts and null experts and weigh the real ones."""
+        chosen_BX = members(logits_BX.topk(self.selectors, -1).indices, None, self.logit_width)
+        selected_BE = chosen_BX[:, : self.experts]
+        if self.logit_width > self.experts:
+            # AdaMoE lets a row use null experts only, and its residual stream carries the row on; a tower has none.
+            best_B1 = logits_BX[:, : self.experts].argmax(-1, keepdim=True)
+            selected_BE = selected_BE | members(best_B1, None, self.experts)
+        weights_BE = masked_softmax(logits_BX[:, : self.experts], selected_BE)
+        load_BX = average_nulls(chosen_BX.to(logits_BX.dtype), self.experts)
+        return Choice(weights_BE, selected_BE, {}, logits_BX=logits_BX, load_BX=load_BX)
+
+
+class NoisyTopKGate(TopKGate):
+    """In training, logits + standard normal noise * softplus(noise logits) are what the k largest are taken of."""
+
+    def __init__(self, config: NoisyTopKConfig, experts: int, routing_width: int) -> None:
+        """Make the two projections [X, D] and set them to 0, as appendix A does, so that the noise balances first."""
+        super().__init__(config, experts, routing_width)
+        self.load = config.load
+        self.noise: nn.Linear | None = None
+        self.noise_1X: nn.Parameter | None = None
+        if self.projection is None:
+            self.noise_1X = nn.Parameter(torch.zeros(1, self.logit_width))
+        else:
+            self.noise = nn.Linear(routing_width, self.logit_width)
+            for parameter in (*self.projection.parameters(), *self.noise.parameters()):
+                nn.init.zeros_(parameter)
+
+    def logits(self, routing_BD: Tensor) -> Tensor:
+        """Clean logits [B, X]; in training followed by the noise logits, [B, 2 X]."""
+        clean_BX = super().logits(routing_BD)
+        if self.noise is None or not self.training:
+            return clean_BX
+        with full_precision(routing_BD.device.type):
+            return torch.cat([clean_BX, self.noise(routing_BD.to(clean_BX.dtype))], -1)
+
+    def choose(self, routed: Tensor) -> Choice:
+        """Add the noise in training and select as `top_k` does."""
+        if not self.training:
+            return super().choose(routed)
+        # In training the logits carry the noise's; a static gate keeps them apart.
+        clean_BX, noise_BX = routed.chunk(2, -1) if self.noise_1X is None else (routed, self.noise_1X)
+        scale_BX = F.softplus(noise_BX)
+        noisy_BX = clean_BX + torch.randn_like(clean_BX) * scale_BX
+        choice = self.select(noisy_BX)
+        if self.load == 0 or self.selectors == self.logit_width:
+            return choice
+        load = self.load * smooth_load(clean_BX, noisy_BX, scale_BX, self.selectors)
+        return choice._replace(penalties={"load": load})
+
+
+def smooth_load(clean_BX: Tensor, noisy_BX: Tensor, scale_BX: Tensor, k: int) -> Tensor:
+    """Squared coefficient of variation of the experts' expected number of rows (appendix A, eq. 8-11); 0-dim.
+
+    A row counts towards an expert with the probability that a new draw of that expert's noise keeps it among the k.
+    """
+    largest_BK = noisy_BX.topk(k + 1, -1).values
+    inside_BX = noisy_BX >= largest_BK[:, k - 1 : k]
+    threshold_BX = torch.where(inside_BX, largest_BK[:, k : k + 1], largest_BK[:, k - 1 : k])
+    expected_X = global_mean(torch.special.ndtr((clean_BX - threshold_BX) / scale_BX))
+    return expected_X.var(correction=0) / expected_X.mean().square()
+
+
+def average_nulls(chosen_BX: Tensor, experts: int) -> Tensor:
+    """Spread the use of null experts evenly over them: they are the same, so balance among them is no aim."""
+    nulls_BN = chosen_BX[:, experts:]
+    if nulls_BN.shape[1] == 0:
+        return chosen_BX
+    return torch.cat([chosen_BX[:, :experts], nulls_BN.mean(-1, keepdim=True).expand_as(nulls_BN)], -1)
