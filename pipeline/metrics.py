@@ -64,7 +64,7 @@ def auc(labels: Values, scores: Values, weights: Values | None = None, *, name: 
     """
     positive = _check_binary(labels, scores, name)
     if weights is not None:
-        return Ranking.of(labels, scores).auc(np.asarray(weights, dtype=np.float64))
+        return Ranking.of(labels, scores).areas(np.asarray(weights, dtype=np.float64))[0]
     negatives = np.sort(scores[~positive])
     positives = np.sort(scores[positive])
     below = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
@@ -98,21 +98,17 @@ class Ranking:
         positives = np.cumsum(ranked * self.positive)[self.ends]
         return positives, np.cumsum(ranked)[self.ends]
 
-    def auc(self, weights: Values) -> float:
-        """Weighted AUC by the trapezoid rule over the groups of ties; NaN where a class has no weight."""
+    def areas(self, weights: Values) -> tuple[float, float]:
+        """Weighted AUC (trapezoids over the groups of ties) and weighted average precision; NaN without a class."""
         positives, rows = self._curve(weights)
         negatives = rows - positives
         pairs = positives[-1] * negatives[-1]
-        area = np.sum(np.diff(negatives, prepend=0.0) * (positives + np.concatenate(([0.0], positives[:-1])))) / 2.0
-        return float(area / pairs) if pairs > 0 else float("nan")
-
-    def pr_auc(self, weights: Values) -> float:
-        """Weighted average precision; NaN where the positives have no weight."""
-        positives, rows = self._curve(weights)
         if positives[-1] <= 0:
-            return float("nan")
+            return float("nan"), float("nan")
+        step = np.diff(positives, prepend=0.0)
+        area = float(np.sum(np.diff(negatives, prepend=0.0) * (2.0 * positives - step))) / 2.0
         precision = np.divide(positives, rows, out=np.zeros_like(rows), where=rows > 0)
-        return float(np.sum(np.diff(positives, prepend=0.0) * precision) / positives[-1])
+        return area / pairs if pairs > 0 else float("nan"), float(step @ precision) / positives[-1]
 
     def roc(self) -> tuple[Floats, Floats]:
         """False and true positive rates [G + 1], from (0, 0) to (1, 1)."""
@@ -129,7 +125,7 @@ def pr_auc(labels: Values, scores: Values, *, name: str = "label") -> float:
         DataError: only one class, or unusable values.
     """
     _check_binary(labels, scores, name)
-    return Ranking.of(labels, scores).pr_auc(np.ones(labels.size))
+    return Ranking.of(labels, scores).areas(np.ones(labels.size))[1]
 
 
 def user_auc(labels: Values, scores: Values, user: Values) -> tuple[Floats, Floats]:

@@ -7,14 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-
-def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write one Parquet file with page checksums, so that a flipped bit is found when it is read."""
-    pq.write_table(table, path, compression="zstd", write_page_checksum=True)
-
 
 @contextmanager
 def replacing(directory: Path) -> Iterator[Path]:

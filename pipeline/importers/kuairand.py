@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from features.errors import DataError
-from pipeline.importers.files import replacing, write_parquet
+from features.parquet import write_table
+from pipeline.importers.files import replacing
 
 LOG_FILES = "log_standard_*.csv"
 USER_FILE = "user_features_pure.csv"
@@ -105,12 +106,12 @@ def import_kuairand(source: Path, out: Path) -> Imported:
     items = items.set_column(items.num_columns - 1, "tags", _tags(items["tags"], source / ITEM_FILE))
     log = _log(logs)
     with replacing(out) as directory:
-        write_parquet(users.sort_by("user_id"), directory / "users.parquet")
-        write_parquet(items.sort_by("video_id"), directory / "items.parquet")
+        write_table(users.sort_by("user_id"), directory / "users.parquet")
+        write_table(items.sort_by("video_id"), directory / "items.parquet")
         for day, rows in _days(log):
             folder = directory / "interactions" / f"date={day}"
             folder.mkdir(parents=True)
-            write_parquet(rows, folder / "part-0.parquet")
+            write_table(rows, folder / "part-0.parquet")
     counts = {"interactions": log.num_rows, "users": users.num_rows, "items": items.num_rows}
     return Imported(directory=out, rows=counts, duplicates=int(pc.sum(log["is_dup"]).as_py() or 0))
 

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from features.errors import DataError, IntegrityError, UnavailableError
-from pipeline.importers.files import place, replacing, write_parquet
+from features.parquet import write_table
+from pipeline.importers.files import place, replacing
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
@@ -102,7 +103,7 @@ def import_movielens(wheel: Path, out: Path) -> Imported:
     tables = {"events": _events(wheel), "users": _users(wheel), "items": _items(wheel)}
     with replacing(out) as directory:
         for name, table in tables.items():
-            write_parquet(table, directory / f"{name}.parquet")
+            write_table(table, directory / f"{name}.parquet")
     return Imported(directory=out, rows={name: table.num_rows for name, table in tables.items()})
 
 
