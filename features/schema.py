@@ -32,6 +32,7 @@ class IdSpec(Settings):
     keys: tuple[str, ...] = ()
     rows: int = Field(ge=1)
     encoding: Literal["vocabulary", "hash"] = "vocabulary"
+    dtype: Literal["integer", "string"] = "integer"
     pooling: Literal["sum", "mean"] = "mean"
     max_length: int = 0
     table: str = ""
@@ -92,6 +93,7 @@ class KeySpec(Settings):
 
     name: str
     side: Side
+    dtype: Literal["integer", "string"] = "integer"
 
 
 @dataclass(frozen=True)

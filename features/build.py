@@ -1,0 +1,159 @@
+"""Build features: raw Parquet in; encoded training Parquet, schema, vocabularies and online tables out."""
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.config import FeaturesConfig
+from features.encoding import Encoder
+from features.errors import DataError
+from features.fit import Fitted, fit, raw_values
+from features.online_build import build_online
+from features.parquet import AtomicWriter
+from features.plan import Planned, plan_features
+from features.schema import DenseSpec, FeatureSpec, IdSpec, KeySpec, Schema
+from features.sources import connect
+from features.splits import SPLIT_NAMES
+from features.stage import Progress, stage
+from features.timeline import Timeline, build_timeline
+
+
+@dataclass(frozen=True)
+class FeatureBuild:
+    """What a build made: the directory, its schema's fingerprint and the rows of each split."""
+
+    directory: Path
+    fingerprint: str
+    rows: dict[str, int]
+    features: int
+    cutoff_ms: int
+
+
+def build(config: FeaturesConfig, directory: Path, progress: Progress) -> FeatureBuild:
+    """Build into `directory`, replacing what an earlier build left there; on failure nothing is changed.
+
+    `progress` is called with a few words as each stage begins.
+
+    Raises:
+        DataError: sources that cannot be used.
+        ConfigError: a recipe that does not fit them.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=directory.parent) as scratch:
+        raw, made = Path(scratch) / "raw", Path(scratch) / "made"
+        raw.mkdir()
+        made.mkdir()
+        result = _build(config, raw, made, progress)
+        _replace(made, directory)
+    return FeatureBuild(directory, result.fingerprint, result.rows, result.features, result.cutoff_ms)
+
+
+def _build(config: FeaturesConfig, raw: Path, made: Path, progress: Progress) -> FeatureBuild:
+    progress("reading sources")
+    connection = connect(config.memory_limit, raw)
+    try:
+        timeline = build_timeline(connection, config)
+        planned = plan_features(config, timeline.ownership)
+        rows = stage(connection, timeline, planned, config, raw, progress)
+    finally:
+        connection.disconnect()
+    progress("fitting vocabularies and quantiles")
+    fitted = fit(raw / "train.parquet", planned, config)
+    schema = _schema(config, fitted, timeline, raw)
+    encoder = Encoder(schema, fitted.vocabularies)
+    progress("encoding")
+    for split in SPLIT_NAMES:
+        _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted)
+    progress("online tables")
+    build_online(raw / "probes.parquet", made / "online", planned, timeline, encoder, fitted)
+    schema.save(made)
+    fitted.vocabularies.save(made)
+    events = {split: rows[split] for split in SPLIT_NAMES}
+    result = FeatureBuild(made, schema.fingerprint(), events, len(schema.features), timeline.cutoff_ms)
+    facts = {key: value for key, value in asdict(result).items() if key != "directory"}
+    (made / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _replace(made: Path, directory: Path) -> None:
+    """Put the finished build in the place of the old one."""
+    old = made.parent / "old"
+    if directory.exists():
+        directory.rename(old)
+    made.rename(directory)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, raw: Path) -> Schema:
+    stored = pq.read_schema(raw / "train.parquet")
+    keys = dict.fromkeys(key for keys in timeline.pairs for key in keys)
+    keys |= dict.fromkeys(key for key in (config.events.user, config.events.item) if key)
+    specs = tuple(
+        KeySpec(
+            name=key,
+            side=timeline.ownership.sides[key],
+            dtype="string" if pa.types.is_string(stored.field(key).type) else "integer",
+        )
+        for key in keys
+    )
+    return Schema(
+        features=fitted.specs,
+        tasks=fitted.tasks,
+        keys=specs,
+        user_key=config.events.user or "",
+        item_key=config.events.item or "",
+        vocabulary_sha256=fitted.vocabularies.sha256(),
+    )
+
+
+def encode_feature(encoder: Encoder, spec: FeatureSpec, values: pa.Array) -> pa.Array:
+    """One encoded column: int32, list of int32 or float32."""
+    if isinstance(spec, DenseSpec):
+        return pa.array(encoder.dense(spec, values))
+    if spec.kind == "id":
+        return pa.array(encoder.ids(spec, values))
+    lists = encoder.lists(spec, values)
+    offsets = np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists.values))
+
+
+def _encode_split(source: Path, target: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted) -> None:
+    """Encode a staged split batch by batch: one column a feature, labels, weights, key hashes and time."""
+    tasks = [task.name for task in encoder.schema.tasks]
+    schema = pa.schema(
+        [pa.field(spec.name, _arrow_type(spec)) for spec in encoder.schema.features]
+        + [pa.field(f"{kind}__{task}", pa.float32()) for task in tasks for kind in ("label", "weight")]
+        + [pa.field("__user", pa.uint64()), pa.field("__item", pa.uint64()), pa.field("__time", pa.int64())]
+    )
+    with AtomicWriter(target, schema) as writer, pq.ParquetFile(source, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            raw = file.read_row_group(group)
+            columns = [
+                encode_feature(encoder, spec, raw_values(raw, plan, fitted.priors))
+                for plan, spec in zip(planned, encoder.schema.features, strict=True)
+            ]
+            for task in tasks:
+                label = raw[f"label__{task}"].fill_null(0.0).cast(pa.float32())
+                columns += [label, raw[f"weight__{task}"].cast(pa.float32())]
+            columns += [raw["__user"], raw["__item"], raw["__time"]]
+            _check_finite(columns[-2 * len(tasks) - 3 : -3], tasks)
+            writer.write(pa.table(columns, schema=schema))
+
+
+def _check_finite(columns: list[pa.Array], tasks: list[str]) -> None:
+    for place, column in enumerate(columns):
+        if not np.isfinite(column.to_numpy()).all():
+            message = f"task {tasks[place // 2]!r} has a {('label', 'weight')[place % 2]} that is not a finite number"
+            raise DataError(message)
+
+
+def _arrow_type(spec: FeatureSpec) -> pa.DataType:
+    if isinstance(spec, IdSpec):
+        return pa.int32() if spec.kind == "id" else pa.list_(pa.int32())
+    return pa.float32()

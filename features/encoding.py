@@ -1,0 +1,109 @@
+"""Values to model inputs: the one transform that training and serving share.
+
+Ids become rows of their feature's table, 0 standing for unknown and null. Numbers become one float each, never NaN.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from features.errors import DataError
+from features.hashing import NULL_HASH, Hashes, combine, hash_array
+from features.schema import DenseSpec, IdSpec, Schema
+from features.vocabulary import Vocabularies
+
+NULL_POSITION = np.float32(-1.0)
+Ids = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of ids: `values` int32 packed row by row, `lengths` int64 [rows]."""
+
+    values: Ids
+    lengths: NDArray[np.int64]
+
+
+class Encoder:
+    """Encodes columns by feature, with the schema's fitted numbers and the vocabularies."""
+
+    def __init__(self, schema: Schema, vocabularies: Vocabularies) -> None:
+        """Keep what was fitted; nothing is learned here."""
+        self.schema = schema
+        self._vocabularies = vocabularies
+
+    def ids(self, spec: IdSpec, values: pa.Array) -> Ids:
+        """Rows [rows] of the feature's table."""
+        return self._rows_of(spec, hash_array(values))
+
+    def lists(self, spec: IdSpec, values: pa.Array) -> Lists:
+        """Packed rows of a list column, each list cut to its last `max_length` values; null is an empty list."""
+        if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_null(values.type)):
+            message = f"feature {spec.name!r} takes lists, but the column is {values.type}"
+            raise DataError(message)
+        if pa.types.is_null(values.type):
+            return Lists(np.zeros(0, dtype=np.int32), np.zeros(len(values), dtype=np.int64))
+        flat, lengths = _cut(values, spec.max_length)
+        return Lists(self._rows_of(spec, hash_array(flat)), lengths)
+
+    def dense(self, spec: DenseSpec, values: pa.Array) -> Floats:
+        """Floats [rows]: a position among the quantile edges, or a standardised value."""
+        return encode_dense(spec, as_float64(values, spec.name))
+
+    def _rows_of(self, spec: IdSpec, hashes: Hashes) -> Ids:
+        if spec.encoding == "hash":
+            salt = hash_array(pa.array([spec.table_name] * len(hashes), type=pa.string()))
+            rows = combine([hashes, salt]) % np.uint64(spec.rows - 1) + np.uint64(1) if len(hashes) else hashes
+            return np.where(hashes == NULL_HASH, 0, rows.astype(np.int64)).astype(np.int32)
+        return self._vocabularies.rows(spec.table_name, hashes)
+
+
+def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:
+    """Encode floats [rows] in which NaN is null."""
+    missing = np.isnan(values)
+    if spec.encoding == "piecewise_linear":
+        filled = np.where(missing, spec.edges[0] if spec.edges else 0.0, values)
+        position = np.interp(filled, spec.edges, np.arange(len(spec.edges))).astype(np.float32)
+        return np.where(missing, NULL_POSITION, position)
+    filled = np.where(missing, spec.default or 0.0, values)
+    shifted = np.log1p(np.maximum(filled, 0.0)) if spec.encoding == "log1p" else filled
+    return ((shifted - spec.mean) / spec.scale).astype(np.float32)
+
+
+def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
+    """A numeric, boolean or time column as float64 [rows]; null becomes NaN.
+
+    Raises:
+        DataError: another type, or an infinite value.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
+        values = values.cast(pa.timestamp("ms")).cast(pa.int64())
+    if pa.types.is_boolean(values.type):
+        values = values.cast(pa.int8())
+    numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type)
+    if not (numeric or pa.types.is_null(values.type)):
+        message = f"feature {name!r} takes numbers, but the column is {values.type}"
+        raise DataError(message)
+    floats = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    if np.isinf(floats).any():
+        message = f"feature {name!r} has an infinite value; replace it by null or a bound"
+        raise DataError(message)
+    return np.asarray(floats, dtype=np.float64)
+
+
+def _cut(values: pa.Array, max_length: int) -> tuple[pa.Array, NDArray[np.int64]]:
+    """The last `max_length` values of each list, flat, and the lists' lengths."""
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    flat = values.flatten()
+    if lengths.size and int(lengths.max()) > max_length:
+        places = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        kept = places >= np.repeat(lengths - max_length, lengths)
+        flat = flat.filter(pa.array(kept))
+        lengths = np.minimum(lengths, max_length)
+    return flat, lengths

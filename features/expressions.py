@@ -1,0 +1,182 @@
+"""The small checked grammar of labels, masks, weights, splits and derived columns, compiled to ibis.
+
+Allowed are column names, numbers, strings, ``true``/``false``, + - * /, comparisons (chained too), ``and`` ``or`` ``not``,
+``in [..]`` and the functions of `FUNCTIONS`. Text is parsed to Python's syntax tree and translated node by node; nothing
+is ever evaluated as Python.
+"""
+
+import ast
+import difflib
+import functools
+import operator
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import ibis
+import ibis.expr.types as ir
+
+from features.errors import ConfigError
+
+
+def _log1p(value: Any) -> Any:
+    return (value + 1).ln()
+
+
+def _clip(value: Any, low: Any, high: Any) -> Any:
+    return value.clip(lower=low, upper=high)
+
+
+def _bucket(value: Any, *edges: Any) -> Any:
+    """The number of edges at or below the value; null stays null."""
+    return functools.reduce(operator.add, [(value >= edge).cast("int64") for edge in edges])
+
+
+def _first(value: Any) -> Any:
+    return ibis.ifelse(value.length() > 0, value[0], ibis.null())
+
+
+def _hour(value: Any, zone: str = "UTC") -> Any:
+    return (epoch_ms(value) // 1000 + utc_offset_seconds(zone)) // 3600 % 24
+
+
+def _weekday(value: Any, zone: str = "UTC") -> Any:
+    """Monday is 0; 1 January 1970 was a Thursday."""
+    return ((epoch_ms(value) // 1000 + utc_offset_seconds(zone)) // 86_400 + 3) % 7
+
+
+def epoch_ms(value: Any) -> Any:
+    """Milliseconds since 1970 in UTC as an integer, the only form of time that all engines treat alike."""
+    return value.epoch_seconds() * 1000 + value.millisecond() if value.type().timezone is None else _zoned_ms(value)
+
+
+def _zoned_ms(value: Any) -> Any:
+    return epoch_ms(value.cast("timestamp"))
+
+
+def utc_offset_seconds(zone: str) -> int:
+    """The fixed offset of a time zone east of UTC.
+
+    Raises:
+        ConfigError: an unknown zone, or one with summer time, whose days are not all of one length.
+    """
+    try:
+        info = ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        message = f"{zone!r} is not a time zone; use an IANA name such as 'Asia/Shanghai'"
+        raise ConfigError(message) from error
+    offsets = {info.utcoffset(datetime(year, month, 15)) for year in (2000, 2015, 2025) for month in (1, 7)}  # noqa: DTZ001
+    offset = offsets.pop()
+    if offsets or offset is None:
+        message = f"time zone {zone!r} changes its offset over the year; use 'UTC' or 'Etc/GMT-8'-like fixed zones"
+        raise ConfigError(message)
+    return int(offset.total_seconds())
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "log1p": _log1p,
+    "clip": _clip,
+    "bucket": _bucket,
+    "first": _first,
+    "hour": _hour,
+    "weekday": _weekday,
+}
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+def compile_expression(text: str, table: ir.Table, where: str) -> Any:
+    """Translate `text` to an ibis value over `table`; `where` names its place in the config for messages.
+
+    Raises:
+        ConfigError: a syntax error, an unknown column or function, or a construct outside the grammar.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        message = f"{where}: {text!r} is not an expression ({error.msg} at column {error.offset})"
+        raise ConfigError(message) from error
+    return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
+
+
+class _Compiler(ast.NodeVisitor):
+    """One method a node of the grammar; anything else is refused."""
+
+    def __init__(self, table: ir.Table, place: str) -> None:
+        self._table = table
+        self._place = place
+
+    def _refuse(self, what: str) -> ConfigError:
+        return ConfigError(f"{self._place}: {what}")
+
+    def generic_visit(self, node: ast.AST) -> Any:
+        raise self._refuse(
+            f"{type(node).__name__} is not allowed; use columns, numbers, strings, + - * /, comparisons, "
+            f"and/or/not, in [..] and {', '.join(FUNCTIONS)}"
+        )
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        if node.id in {"true", "false"}:
+            return ibis.literal(node.id == "true")
+        if node.id not in self._table.columns:
+            close = difflib.get_close_matches(node.id, self._table.columns, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(self._table.columns)}"
+            raise self._refuse(f"no column {node.id!r}{hint}")
+        return self._table[node.id]
+
+    def visit_Constant(self, node: ast.Constant) -> Any:
+        if isinstance(node.value, int | float | str | bool):
+            return node.value
+        raise self._refuse(f"the constant {node.value!r} is not allowed")
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        if type(node.op) not in _BINARY:
+            return self.generic_visit(node.op)
+        return _BINARY[type(node.op)](self.visit(node.left), self.visit(node.right))
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        value = self.visit(node.operand)
+        if isinstance(node.op, ast.USub):
+            return -value
+        return ~value if isinstance(node.op, ast.Not) else self.generic_visit(node.op)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> Any:
+        join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
+        return functools.reduce(join, [self.visit(value) for value in node.values])
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        sides = [node.left, *node.comparators]
+        links = [
+            self._link(op, left, right) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
+        ]
+        return functools.reduce(operator.and_, links)
+
+    def _link(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Any:
+        if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
+            inside = self.visit(left).isin([self.visit(element) for element in right.elts])
+            return inside if isinstance(op, ast.In) else ~inside
+        if type(op) not in _COMPARE:
+            return self.generic_visit(op)
+        return _COMPARE[type(op)](self.visit(left), self.visit(right))
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
+            raise self._refuse(f"unknown function {ast.unparse(node.func)!r}; there are {', '.join(FUNCTIONS)}")
+        try:
+            return FUNCTIONS[node.func.id](*[self.visit(argument) for argument in node.args])
+        except (TypeError, AttributeError) as error:
+            raise self._refuse(f"{node.func.id} does not take these arguments") from error

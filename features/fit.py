@@ -1,0 +1,210 @@
+"""Learn from training rows what encoding needs: vocabularies, quantile edges, means, and the tasks' base rates."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.aggregates import FIXED_POINT, AggregateColumns
+from features.config import FeatureConfig, FeaturesConfig, TaskConfig
+from features.encoding import as_float64
+from features.errors import DataError
+from features.plan import Planned
+from features.schema import DenseSpec, FeatureSpec, IdSpec, TaskSpec
+from features.vocabulary import Vocabularies
+
+SAMPLE_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned: specs in the plan's order, vocabularies, task statistics and the means that smooth rates."""
+
+    specs: tuple[FeatureSpec, ...]
+    vocabularies: Vocabularies
+    tasks: tuple[TaskSpec, ...]
+    priors: dict[str, float]
+
+
+def fit(train: Path, planned: list[Planned], config: FeaturesConfig) -> Fitted:
+    """Fit everything on the raw training rows, one column in memory at a time.
+
+    Raises:
+        DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
+    """
+    tasks = tuple(_fit_task(train, task) for task in config.tasks)
+    priors = {a.of: _prior(train, a.of, config) for p in planned if (a := p.aggregate) and a.total}
+    values = {p.name: _vocabulary(train, p) for p in planned if _needs_vocabulary(p)}
+    vocabularies = Vocabularies(values)
+    dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
+    specs = tuple(_spec(train, p, vocabularies, dtypes, priors) for p in planned)
+    return Fitted(specs, vocabularies, tasks, priors)
+
+
+def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
+    """A feature's values from its raw columns: as they are, or smoothed from sum and count."""
+    first = _column(raw, planned.raw[0])
+    aggregate = planned.aggregate
+    if aggregate is None or not aggregate.total:
+        return first
+    total = first.to_numpy(zero_copy_only=False) / FIXED_POINT
+    seen = _column(raw, planned.raw[1]).to_numpy(zero_copy_only=False)
+    return pa.array(smooth(total, seen, aggregate, priors))
+
+
+def smooth(
+    total: NDArray[np.float64], seen: NDArray[np.int64], aggregate: AggregateColumns, priors: dict[str, float]
+) -> NDArray[np.float64]:
+    """(sum + prior * mean) / (n + prior): the mean of few events is drawn to the mean over training rows."""
+    return np.asarray((total + aggregate.prior * priors[aggregate.of]) / (seen + aggregate.prior), dtype=np.float64)
+
+
+def _column(raw: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    column = raw.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _read(train: Path, name: str) -> pa.Array:
+    return _column(pq.read_table(train, columns=[name], page_checksum_verification=True), name)
+
+
+def _is_dense(planned: Planned) -> bool:
+    return planned.aggregate is not None or (planned.column is not None and planned.column.kind == "dense")
+
+
+def _needs_vocabulary(planned: Planned) -> bool:
+    if planned.history is not None:
+        return planned.history.shares is None
+    return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
+
+
+def _vocabulary(train: Path, planned: Planned) -> pa.Array:
+    """Values seen often enough, the most frequent first, equals in the order of their value."""
+    column = _read(train, planned.raw[0])
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = column.flatten()
+    column = column.drop_null()
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    column = column.cast(pa.string()) if _is_string(column.type) else _as_integers(column, planned.name)
+    counts = pa.table({"value": column}).group_by("value").aggregate([("value", "count")])
+    source = planned.column or planned.history
+    kept = counts.filter(pc.greater_equal(counts["value_count"], source.min_count if source else 1))
+    return kept.sort_by([("value_count", "descending"), ("value", "ascending")])["value"].combine_chunks()
+
+
+def _as_integers(column: pa.Array, name: str) -> pa.Array:
+    if pa.types.is_floating(column.type) and not pc.all(pc.equal(pc.trunc(column), column)).as_py():
+        message = f"feature {name!r} is an id, but its column has fractions; use kind: dense, or an integer column"
+        raise DataError(message)
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32()).cast(pa.int32())
+    return column.cast(pa.int64())
+
+
+def _is_string(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _dtype(train: Path, column: str) -> Literal["integer", "string"]:
+    kind = pq.read_schema(train).field(column).type
+    kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return "string" if _is_string(kind) else "integer"
+
+
+def _spec(
+    train: Path,
+    planned: Planned,
+    vocabularies: Vocabularies,
+    dtypes: dict[str, Literal["integer", "string"]],
+    priors: dict[str, float],
+) -> FeatureSpec:
+    if planned.history is not None:
+        table = planned.history.shares or planned.name
+        return IdSpec(
+            name=planned.name, kind="id_list", side=planned.side, keys=planned.keys, rows=vocabularies.size(table),
+            table=table, dtype=dtypes[planned.name], pooling=planned.history.pooling, max_length=planned.history.last,
+        )  # fmt: skip
+    if planned.column is not None and planned.column.kind != "dense":
+        return _id_spec(planned, planned.column, vocabularies, dtypes[planned.name])
+    return _dense_spec(train, planned, priors)
+
+
+def _id_spec(
+    planned: Planned, column: FeatureConfig, vocabularies: Vocabularies, dtype: Literal["integer", "string"]
+) -> IdSpec:
+    hashed = column.encoding == "hash"
+    return IdSpec(
+        name=planned.name,
+        kind="id_list" if column.kind == "id_list" else "id",
+        side=planned.side,
+        rows=column.buckets + 1 if hashed else vocabularies.size(planned.name),
+        encoding="hash" if hashed else "vocabulary",
+        dtype=dtype,
+        pooling=column.pooling,
+        max_length=column.max_length if column.kind == "id_list" else 0,
+    )
+
+
+def _dense_spec(train: Path, planned: Planned, priors: dict[str, float]) -> DenseSpec:
+    raw = pq.read_table(train, columns=list(planned.raw), page_checksum_verification=True)
+    values = as_float64(raw_values(raw, planned, priors), planned.name)
+    values = values[~np.isnan(values)]
+    if not len(values):
+        message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
+        raise DataError(message)
+    encoding = (planned.column.encoding if planned.column else None) or "piecewise_linear"
+    if encoding == "piecewise_linear":
+        made = planned.column or planned.aggregate
+        edges = quantile_edges(values, made.bins if made else 24)
+        return DenseSpec(
+            name=planned.name, side=planned.side, keys=planned.keys, encoding="piecewise_linear", edges=edges
+        )
+    shifted = np.log1p(np.maximum(values, 0.0)) if encoding == "log1p" else values
+    return DenseSpec(
+        name=planned.name, side=planned.side, keys=planned.keys,
+        encoding="log1p" if encoding == "log1p" else "standardise",
+        mean=float(shifted.mean()), scale=float(shifted.std()) or 1.0, default=float(np.median(values)),
+    )  # fmt: skip
+
+
+def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
+    """Distinct edges of at most `bins` equally full bins, over an even sample of at most `SAMPLE_ROWS` values."""
+    sample = values[:: max(1, len(values) // SAMPLE_ROWS)]
+    return tuple(float(edge) for edge in np.unique(np.quantile(sample, np.linspace(0, 1, bins + 1))))
+
+
+def _prior(train: Path, of: str, config: FeaturesConfig) -> float:
+    is_task = of in {task.name for task in config.tasks}
+    values = as_float64(_read(train, f"label__{of}" if is_task else of), of)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _fit_task(train: Path, task: TaskConfig) -> TaskSpec:
+    labels = as_float64(_read(train, f"label__{task.name}"), task.name)
+    labels = labels[~np.isnan(labels)]
+    classes = np.unique(labels)
+    if task.kind == "binary" and len(classes) != 2:  # noqa: PLR2004 - a binary label has two classes
+        shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
+        message = (
+            f"task {task.name!r} is binary, but its label {task.label!r} is {shown} in all {len(labels)} training rows "
+            "to which it applies; both 0 and 1 must occur (look at `label`, `where` and the split)"
+        )
+        if len(classes) > 2:  # noqa: PLR2004
+            message = (
+                f"task {task.name!r} is binary, but its label {task.label!r} takes {len(classes)} values "
+                f"({shown}, ...); make it a comparison such as '{task.label} >= 1', or use kind: regression"
+            )
+        raise DataError(message)
+    if not len(labels):
+        message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
+        raise DataError(message)
+    return TaskSpec(
+        name=task.name, kind=task.kind, unit=task.unit, base_rate=float(labels.mean()), spread=float(labels.std()) or 1.0
+    )

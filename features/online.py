@@ -1,0 +1,130 @@
+"""Online tables: encoded features by key or by tuple of keys, memory-mapped, so that a request costs lookups.
+
+One directory a table holds NumPy arrays (never pickled): sorted key hashes, ids, dense, packed lists, and the hashes of
+attributes that key other tables. The last row of each array is what an unknown key gets.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import DataError
+from features.hashing import Hashes
+
+META_FILE = "table.json"
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    """A packed list feature: row r holds ``values[offsets[r] : offsets[r + 1]]``."""
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The lists of `rows`, packed, and their lengths."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        packed = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return self.values[packed], lengths
+
+
+@dataclass(frozen=True)
+class OnlineTable:
+    """n keys, then the row of the unknown key: `ids` [n + 1, F], `dense` [n + 1, D], `key_hashes` [n + 1, K]."""
+
+    keys: Hashes
+    ids: NDArray[np.int32]
+    dense: NDArray[np.float32]
+    key_hashes: Hashes
+    lists: dict[str, ListColumn] = field(default_factory=dict)
+    id_names: tuple[str, ...] = ()
+    dense_names: tuple[str, ...] = ()
+    key_names: tuple[str, ...] = ()
+
+    def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Row of each key hash, and whether it is known; the unknown get the last row."""
+        count = len(self.keys)
+        if count == 0:
+            return np.zeros(len(hashes), dtype=np.int64), np.zeros(len(hashes), dtype=np.bool_)
+        place = np.minimum(np.searchsorted(self.keys, hashes), count - 1)
+        known = self.keys[place] == hashes
+        return np.where(known, place, count), known
+
+    def save(self, directory: Path) -> None:
+        """Write the table into a new directory."""
+        directory.mkdir(parents=True)
+        arrays = {"keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes}
+        for name, array in arrays.items():
+            np.save(directory / f"{name}.npy", array, allow_pickle=False)
+        for place, column in enumerate(self.lists.values()):
+            np.save(directory / f"list_{place}_values.npy", column.values, allow_pickle=False)
+            np.save(directory / f"list_{place}_offsets.npy", column.offsets, allow_pickle=False)
+        meta = {"ids": self.id_names, "dense": self.dense_names, "keys": self.key_names, "lists": list(self.lists)}
+        (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Map a table's arrays into memory."""
+        meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
+
+        def mapped(name: str) -> NDArray[np.generic]:
+            path = directory / f"{name}.npy"
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            return np.asarray(array)
+
+        lists = {
+            name: ListColumn(mapped(f"list_{place}_values").view(np.int32), mapped(f"list_{place}_offsets").view(np.int64))
+            for place, name in enumerate(meta["lists"])
+        }
+        return cls(
+            keys=mapped("keys").view(np.uint64),
+            ids=mapped("ids").view(np.int32),
+            dense=mapped("dense").view(np.float32),
+            key_hashes=mapped("key_hashes").view(np.uint64),
+            lists=lists,
+            id_names=tuple(meta["ids"]),
+            dense_names=tuple(meta["dense"]),
+            key_names=tuple(meta["keys"]),
+        )
+
+
+@dataclass(frozen=True)
+class OnlineTables:
+    """The user's and the item's table, and one a tuple of keys for pair features; either entity may be absent."""
+
+    user: OnlineTable | None
+    item: OnlineTable | None
+    pairs: dict[tuple[str, ...], OnlineTable]
+
+    def save(self, directory: Path) -> None:
+        """Write all tables into a new directory."""
+        directory.mkdir(parents=True)
+        for name, table in (("user", self.user), ("item", self.item)):
+            if table is not None:
+                table.save(directory / name)
+        for place, table in enumerate(self.pairs.values()):
+            table.save(directory / f"pair_{place}")
+        index = {"pairs": [list(keys) for keys in self.pairs]}
+        (directory / "tables.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Map all tables of a directory.
+
+        Raises:
+            DataError: the directory holds no online tables.
+        """
+        index = directory / "tables.json"
+        if not index.is_file():
+            message = f"no online tables in {directory}; build features first with `moerank features CONFIG`"
+            raise DataError(message)
+        pairs = json.loads(index.read_text(encoding="utf-8"))["pairs"]
+        entities = {
+            name: OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
+        }
+        tables = {tuple(keys): OnlineTable.open(directory / f"pair_{place}") for place, keys in enumerate(pairs)}
+        return cls(user=entities["user"], item=entities["item"], pairs=tables)

@@ -1,0 +1,81 @@
+"""Make online tables out of the probes: the same expressions as the training rows, as of the end of the log."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.encoding import Encoder
+from features.fit import Fitted, raw_values
+from features.hashing import combine, hash_array
+from features.online import ListColumn, OnlineTable, OnlineTables
+from features.plan import Planned
+from features.schema import DenseSpec, FeatureSpec, IdSpec
+from features.timeline import FIRST_PAIR, ITEM, KIND, NOBODY, USER, Timeline
+
+Plans = list[tuple[Planned, FeatureSpec]]
+
+
+def build_online(
+    probes: Path, directory: Path, planned: list[Planned], timeline: Timeline, encoder: Encoder, fitted: Fitted
+) -> None:
+    """Encode each kind of probe into its table; what nobody has becomes the row of unknown keys."""
+    raw = pq.read_table(probes, page_checksum_verification=True)
+    plans = list(zip(planned, encoder.schema.features, strict=True))
+    owner = timeline.ownership
+
+    def table(kind: int, keys: tuple[str, ...], mine: Plans, key_names: tuple[str, ...]) -> OnlineTable:
+        rows = pa.concat_tables([_of_kind(raw, kind), _of_kind(raw, NOBODY)])
+        return _encode_table(rows, keys, mine, key_names, encoder, fitted)
+
+    def entity(kind: int, side: str, key: str | None) -> OnlineTable | None:
+        if key is None:
+            return None
+        others = tuple(k.name for k in encoder.schema.keys if k.side == side and k.name != key)
+        return table(kind, (key,), [p for p in plans if p[1].side == side], others)
+
+    pairs = {
+        keys: table(FIRST_PAIR + place, keys, [p for p in plans if p[1].side == "pair" and p[1].keys == keys], ())
+        for place, keys in enumerate(timeline.pairs)
+    }
+    OnlineTables(entity(USER, "user", owner.user), entity(ITEM, "item", owner.item), pairs).save(directory)
+
+
+def _of_kind(raw: pa.Table, kind: int) -> pa.Table:
+    return raw.filter(pc.equal(raw[KIND], kind))
+
+
+def _encode_table(
+    rows: pa.Table, keys: tuple[str, ...], mine: Plans, key_names: tuple[str, ...], encoder: Encoder, fitted: Fitted
+) -> OnlineTable:
+    """Sort by key hash, the unknown's row last, and encode the features that hang on these keys."""
+    hashes = combine([hash_array(rows[key]) for key in keys])
+    order = np.append(np.argsort(hashes[:-1], kind="stable"), len(hashes) - 1)
+    rows = rows.take(pa.array(order))
+    values = {spec.name: raw_values(rows, plan, fitted.priors) for plan, spec in mine}
+    ids = [s for _, s in mine if isinstance(s, IdSpec) and s.kind == "id"]
+    lists = [s for _, s in mine if isinstance(s, IdSpec) and s.kind == "id_list"]
+    dense = [s for _, s in mine if isinstance(s, DenseSpec)]
+    count = len(order)
+    return OnlineTable(
+        keys=hashes[order][:-1],
+        ids=_stack([encoder.ids(s, values[s.name]) for s in ids], count, np.dtype(np.int32)),
+        dense=_stack([encoder.dense(s, values[s.name]) for s in dense], count, np.dtype(np.float32)),
+        key_hashes=_stack([hash_array(rows[key]) for key in key_names], count, np.dtype(np.uint64)),
+        lists={s.name: _packed(encoder, s, values[s.name]) for s in lists},
+        id_names=tuple(s.name for s in ids),
+        dense_names=tuple(s.name for s in dense),
+        key_names=key_names,
+    )
+
+
+def _stack(columns: list[np.ndarray], rows: int, kind: np.dtype) -> np.ndarray:  # type: ignore[type-arg]
+    """Columns side by side, row-major [rows, columns]."""
+    return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((rows, 0), dtype=kind)
+
+
+def _packed(encoder: Encoder, spec: IdSpec, values: pa.Array) -> ListColumn:
+    lists = encoder.lists(spec, values)
+    return ListColumn(lists.values, np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int64))

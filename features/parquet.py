@@ -1,0 +1,48 @@
+"""How this project writes Parquet: page checksums on, beside the target first, then renamed."""
+
+import os
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_ROWS = 65_536
+
+
+class AtomicWriter:
+    """Write a Parquet file batch by batch; it appears under its name only when all went well."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Open a temporary file beside `path`."""
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", write_page_checksum=True)
+        self.rows = 0
+
+    def write(self, table: pa.Table | pa.RecordBatch) -> None:
+        """Append rows, as row groups of at most `ROW_GROUP_ROWS`."""
+        if isinstance(table, pa.RecordBatch):
+            table = pa.Table.from_batches([table])
+        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self.rows += len(table)
+
+    def __enter__(self) -> Self:
+        """Use as a context: leaving it normally publishes the file, an exception removes it."""
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Flush to disk and rename, or clean up."""
+        self._writer.close()
+        if kind is not None:
+            self._partial.unlink(missing_ok=True)
+            return
+        with self._partial.open("rb") as file:
+            os.fsync(file.fileno())
+        self._partial.replace(self._path)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a whole table atomically."""
+    with AtomicWriter(path, table.schema) as writer:
+        writer.write(table)
