@@ -114,9 +114,7 @@ class Engine:
 
 
 INPUT_NAMES = tuple(
-    f"{part}_{array}"
-    for part in ("request", "candidate")
-    for array in ("ids", "list_values", "list_lengths", "dense")
+    f"{part}_{array}" for part in ("request", "candidate") for array in ("ids", "list_values", "list_lengths", "dense")
 )
 
 

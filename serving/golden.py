@@ -4,7 +4,7 @@ Array names inside the file: ``CASE/inputs/ARRAY`` and ``CASE/answers/TASK``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.errors import IntegrityError
-from features.inputs import Inputs, PartInputs
+from features.inputs import PARTS, Inputs, PartInputs
 
 TOLERANCE = 1e-4
 """Largest accepted |difference|, relative to 1 + |answer|: other CPUs order float32 sums otherwise."""
@@ -53,10 +53,16 @@ def read(path: Path) -> dict[str, GoldenCase]:
 
 
 def _case(arrays: Mapping[str, NDArray[np.generic]], name: str) -> GoldenCase:
-    parts = {
-        part: PartInputs(**{field.name: arrays[f"{name}/inputs/{part}_{field.name}"] for field in fields(PartInputs)})
-        for part in ("request", "candidate")
-    }
+    request, candidate = (_part(arrays, f"{name}/inputs/{part}_") for part in PARTS)
     prefix = f"{name}/answers/"
     answers = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    return GoldenCase(Inputs(**parts), {task: value.astype(np.float32) for task, value in answers.items()})
+    return GoldenCase(Inputs(request, candidate), {task: value.astype(np.float32) for task, value in answers.items()})
+
+
+def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> PartInputs:
+    return PartInputs(
+        ids=arrays[f"{prefix}ids"].astype(np.int64),
+        list_values=arrays[f"{prefix}list_values"].astype(np.int64),
+        list_lengths=arrays[f"{prefix}list_lengths"].astype(np.int64),
+        dense=arrays[f"{prefix}dense"].astype(np.float32),
+    )

@@ -87,7 +87,9 @@ def require_safe(name: str) -> None:
     path = PurePosixPath(name)
     strange = re.search(r"[\x00-\x1f\x7f\\:]", name) is not None
     if not path.parts or strange or path.is_absolute() or ".." in path.parts or str(path) != name:
-        message = f"the file name {name!r} is not allowed in a bundle: use plain relative paths such as online/items.bin"
+        message = (
+            f"the file name {name!r} is not allowed in a bundle: use plain relative paths such as online/items.bin"
+        )
         raise IntegrityError(message)
 
 

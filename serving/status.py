@@ -1,16 +1,17 @@
 """From an error to a gRPC status with google.rpc details, and back: one table, the attributes of the error leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 
 from features import errors
 
 DOMAIN = "moerank"
+DETAILS_KEY = "grpc-status-details-bin"
 RETRY_SECONDS = 0.1
 """What a refused caller is told to wait at least."""
 PUBLIC: tuple[type[errors.MoerankError], ...] = (
@@ -75,23 +76,37 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.MoerankError]] = {
 }
 
 
-def error_of(call: grpc.RpcError, target: str) -> errors.MoerankError:
+class FailedCall(Protocol):
+    """What the exceptions of grpcio's clients, synchronous and asyncio, have in common."""
+
+    def code(self) -> grpc.StatusCode:
+        """The status."""
+
+    def details(self) -> str | None:
+        """The message."""
+
+    def trailing_metadata(self) -> Iterable[tuple[str, Any]] | None:
+        """Where the details travel."""
+
+
+def error_of(call: FailedCall, target: str) -> errors.MoerankError:
     """The leaf that a failed call stands for; the opposite of `status_of`."""
-    code: grpc.StatusCode = call.code()
+    code = call.code()
     text = f"{target} answered {code.name}: {call.details()}"
     reason, field = _reason_and_field(call)
     leaf = _LEAVES.get(reason) or _BY_CODE.get(code)
-    if code is grpc.StatusCode.INVALID_ARGUMENT or leaf is errors.RequestError:
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
         return errors.RequestError(call.details() or text, field=field)
     if leaf is errors.UnavailableError and not reason:
         text = f"no ranking server answers at {target} ({call.details()}); start one with `moerank serve STORE`"
     return (leaf or errors.MoerankError)(text)
 
 
-def _reason_and_field(call: grpc.RpcError) -> tuple[str, str]:
-    status = rpc_status.from_call(call)
+def _reason_and_field(call: FailedCall) -> tuple[str, str]:
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in status.details if status is not None else ():
-        detail.Unpack(info)
-        detail.Unpack(bad)
+    for key, value in call.trailing_metadata() or ():
+        if key == DETAILS_KEY:
+            for detail in status_pb2.Status.FromString(value).details:
+                detail.Unpack(info)
+                detail.Unpack(bad)
     return info.reason, bad.field_violations[0].field if bad.field_violations else ""

@@ -1,0 +1,26 @@
+"""``python -m serving STORE``: the server alone, for images that hold nothing else."""
+
+import argparse
+import logging
+import sys
+
+from features.errors import MoerankError
+from serving.server import serve
+from serving.settings import ServerSettings, add_arguments
+
+
+def main() -> int:
+    """Serve until told to stop; the exit code is that of the error, or 0."""
+    parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the models of a store over gRPC.")
+    add_arguments(parser)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        serve(ServerSettings.read(vars(parser.parse_args())))
+    except MoerankError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The synchronous client of the ranking service, with a deadline and retries."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from serving.channel import ATTEMPTS, RESPONSES, channel_options, path, unreachable
+from serving.query import Query, RankResult, answer_from
+from serving.status import FailedCall, error_of
+from serving.stubs.moerank.v1 import ranking_pb2
+
+__all__ = ["Query", "RankResult", "RankingClient"]
+
+
+class RankingClient:
+    """Calls the ranking service; safe to share between threads. Use it in ``with`` or call `close`.
+
+    Every method raises a leaf of `MoerankError`: `RequestError` for a refused request, `UnavailableError` where no
+    server answers, `DeadlineError` where none answers in time, `OverloadedError`, `ModelNotFoundError`.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        seconds: float = 5.0,
+        attempts: int = ATTEMPTS,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Prepare a channel to ``HOST:PORT``; the first call connects.
+
+        Args:
+            target: Where the server listens, in gRPC's naming (``dns:///ranker:50051`` spreads over addresses).
+            seconds: Deadline of each call, retries included.
+            attempts: How often a call is tried while the server is unavailable; 1 does not retry.
+            credentials: None for plaintext.
+            metadata: Sent with each call, such as an authorization header.
+        """
+        options = channel_options(attempts)
+        self._target = target
+        self._seconds = seconds
+        self._metadata = tuple(metadata)
+        self._channel = (
+            grpc.insecure_channel(target, options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options)
+        )
+
+    def rank(
+        self,
+        user: int | str | None,
+        items: Iterable[int] | Iterable[str],
+        context: Mapping[str, Any] | None = None,
+        *,
+        user_features: Mapping[str, Any] | None = None,
+        item_features: Mapping[str, Sequence[Any]] | None = None,
+        top_k: int = 0,
+        model: str = "",
+        version: int = 0,
+    ) -> RankResult:
+        """Predict and rank candidates for one user."""
+        query = Query(user, list(items), context, user_features, item_features, top_k)  # type: ignore[arg-type]
+        return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version))))
+
+    def batch_rank(self, queries: Sequence[Query], *, model: str = "", version: int = 0) -> list[RankResult]:
+        """Rank for several users in one call; the answers are in the order of the queries."""
+        message = ranking_pb2.BatchRankRequest(requests=[query.message(model, version) for query in queries])
+        responses = self._call("BatchRank", message).responses
+        return [RankResult(q.items, answer_from(r)) for q, r in zip(queries, responses, strict=True)]
+
+    def model(self, name: str = "") -> ranking_pb2.Model:
+        """Describe a served model; an empty name means the only one."""
+        return self._call("GetModel", ranking_pb2.GetModelRequest(model=name)).model
+
+    def models(self) -> list[ranking_pb2.Model]:
+        """Describe all served models."""
+        return list(self._call("ListModels", ranking_pb2.ListModelsRequest()).models)
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return as soon as a server accepts connections.
+
+        Raises:
+            UnavailableError: none did in time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=seconds)
+        except grpc.FutureTimeoutError as error:
+            raise unreachable(self._target, seconds) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _call(self, method: str, message: Message) -> Any:
+        call = self._channel.unary_unary(
+            path(method),
+            request_serializer=type(message).SerializeToString,
+            response_deserializer=RESPONSES[method].FromString,
+        )
+        try:
+            return call(message, timeout=self._seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise error_of(cast("FailedCall", error), self._target) from error

@@ -1,0 +1,103 @@
+"""A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from features.request import RankRequest, RequestEncoder
+
+from features.online import OnlineTables
+from serving import bundle as bundles
+from serving import golden
+from serving.answer import RankAnswer
+from serving.bundle import GOLDEN_FILE, ONLINE_FOLDER, Bundle
+from serving.engine import Device, Engine
+from serving.score import Score, ScoreConfig, default_score
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How graphs are run; see `Engine`."""
+
+    threads: int = 1
+    device: Device = "cpu"
+    require_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class RankingModel:
+    """Immutable, so that a new version or score replaces the old one by one reference."""
+
+    bundle: Bundle
+    engine: Engine
+    encoder: RequestEncoder
+    score: Score
+
+    @classmethod
+    def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
+        """Verify a bundle, load it, and compare its answers to its golden requests, which warms it up as well.
+
+        `score` overrides the bundle's own formula; without either it is `default_score`.
+
+        Raises:
+            IntegrityError: the bundle is not what its manifest promises, or does not load.
+            SchemaMismatchError: graph and schema do not belong together.
+            PredictionError: a golden request is answered otherwise than at export.
+            ConfigError: the score does not fit the tasks, or a required GPU is not used.
+        """
+        options = options or EngineOptions()
+        bundle = bundles.load(path)
+        engine = Engine(
+            path, bundle.schema, threads=options.threads, device=options.device, require_gpu=options.require_gpu
+        )
+        if GOLDEN_FILE in bundle.manifest.files:
+            for name, case in golden.read(path / GOLDEN_FILE).items():
+                engine.check(name, case)
+        encoder = RequestEncoder(bundle.schema, OnlineTables.open(path / ONLINE_FOLDER))
+        return cls(bundle, engine, encoder, _score(bundle, score))
+
+    def with_score(self, config: ScoreConfig | None) -> Self:
+        """The same model with another formula; None for the bundle's own.
+
+        Raises:
+            ConfigError: the score does not fit the tasks.
+        """
+        return replace(self, score=_score(self.bundle, config))
+
+    @property
+    def name(self) -> str:
+        """The model's name in the store."""
+        return self.bundle.manifest.model
+
+    @property
+    def version(self) -> int:
+        """The bundle's version."""
+        return self.bundle.manifest.version
+
+    def rank(self, request: RankRequest, top_k: int = 0) -> RankAnswer:
+        """Predict and order; equal scores keep the order of the request.
+
+        Raises:
+            RequestError: the request cannot be encoded, naming the field.
+            PredictionError: the graph failed.
+        """
+        encoded = self.encoder.encode(request)
+        predictions = self.engine.predict(encoded.inputs)
+        scores = self.score(predictions)
+        order = np.argsort(-scores, kind="stable")
+        return RankAnswer(
+            model=self.name,
+            version=self.version,
+            predictions=predictions,
+            scores=scores,
+            order=(order[:top_k] if top_k else order).astype(np.uint32),
+            score_version=self.score.version,
+            unknown_user=encoded.unknown_user,
+            unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
+        )
+
+
+def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:
+    tasks = bundle.schema.tasks
+    return Score(config or bundle.manifest.score or default_score(tasks), tasks)

@@ -1,0 +1,129 @@
+"""Between protobuf messages and plain Python values. Shape legend: N candidate rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from features.request import RankRequest
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from features.errors import RequestError
+from serving.answer import RankAnswer
+from serving.stubs.moerank.v1 import ranking_pb2
+from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
+
+M = TypeVar("M", bound=Message)
+MAX_DEPTH = 4
+"""How deep lists of values may nest."""
+
+
+def parse(kind: type[M], body: bytes) -> M:
+    """A message from its bytes.
+
+    Raises:
+        RequestError: the bytes are no such message.
+    """
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        message = f"the request's bytes are no {kind.DESCRIPTOR.full_name}; check that both sides use the same .proto"
+        raise RequestError(message, field="") from error
+
+
+def request_from(message: ranking_pb2.RankRequest) -> RankRequest:
+    """Plain values from a message.
+
+    Raises:
+        RequestError: no candidates, or a value that has no meaning; naming the field.
+    """
+    return RankRequest(
+        user=_id_from(message.user),
+        items=items_from(message.items),
+        context=_values_from("context", message.context),
+        user_features=_values_from("user_features", message.user_features),
+        item_features={
+            name: _column_from(f"item_features.{name}", column) for name, column in message.item_features.items()
+        },
+    )
+
+
+def count_items(items: ranking_pb2.Ids) -> int:
+    """How many candidates a request has, without copying them."""
+    kind = items.WhichOneof("kind")
+    return len(getattr(items, kind).values) if kind else 0
+
+
+def items_from(items: ranking_pb2.Ids) -> list[int] | list[str]:
+    """The candidates' ids."""
+    if items.WhichOneof("kind") == "integers":
+        return list(items.integers.values)
+    return list(items.texts.values)
+
+
+def _id_from(identity: ranking_pb2.Id) -> int | str | None:
+    kind = identity.WhichOneof("kind")
+    if kind is None:
+        return None
+    return identity.integer if kind == "integer" else identity.text
+
+
+def _values_from(field: str, values: Mapping[str, ranking_pb2.Value]) -> dict[str, Any]:
+    return {name: value_from(f"{field}.{name}", value) for name, value in values.items()}
+
+
+def value_from(field: str, value: ranking_pb2.Value, depth: int = 0) -> Any:
+    """One feature's value: None, bool, int, float, str or a list of such.
+
+    Raises:
+        RequestError: lists nest too deep.
+    """
+    kind = value.WhichOneof("kind")
+    if kind is None or kind == "null":
+        return None
+    if kind == "values":
+        if depth >= MAX_DEPTH:
+            message = f"{field} nests lists deeper than {MAX_DEPTH}; send a flat list"
+            raise RequestError(message, field=field)
+        return [value_from(field, each, depth + 1) for each in value.values.values]
+    content = getattr(value, kind)
+    return list(content.values) if kind in {"texts", "integers", "numbers"} else content
+
+
+def _column_from(field: str, column: ranking_pb2.Column) -> Sequence[Any]:
+    kind = column.WhichOneof("kind")
+    if kind is None:
+        message = f"{field} is empty; give one value for each candidate"
+        raise RequestError(message, field=field)
+    if kind == "values":
+        return [value_from(field, each) for each in column.values.values]
+    return list(getattr(column, kind).values)
+
+
+def answer_bytes(answer: RankAnswer) -> bytes:
+    """The bytes of a ``RankResponse``."""
+    return _twin(answer).SerializeToString()
+
+
+def batch_bytes(answers: Sequence[RankAnswer]) -> bytes:
+    """The bytes of a ``BatchRankResponse``."""
+    return twin_pb2.BatchRankResponse(responses=map(_twin, answers)).SerializeToString()
+
+
+def _twin(answer: RankAnswer) -> twin_pb2.RankResponse:
+    return twin_pb2.RankResponse(
+        model=answer.model,
+        version=answer.version,
+        predictions={
+            task: twin_pb2.Predictions(values=_little_endian(values)) for task, values in answer.predictions.items()
+        },
+        scores=_little_endian(answer.scores),
+        order=_little_endian(answer.order),
+        score_version=answer.score_version,
+        unknown_user=answer.unknown_user,
+        unknown_items=_little_endian(answer.unknown_items),
+    )
+
+
+def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32]) -> bytes:
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
