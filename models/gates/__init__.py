@@ -5,12 +5,28 @@ from typing import Annotated
 from pydantic import Field
 
 from models.gates.base import Gate, GateSettings, Routing
-from models.gates.dselect_k import DSelectKConfig, DSelectKGate
-from models.gates.softmax import SoftmaxConfig, SoftmaxGate
-from models.gates.top_k import NoisyTopKConfig, NoisyTopKGate, TopKConfig, TopKGate
+from models.gates.comet import CometConfig
+from models.gates.dense_to_sparse import DenseToSparseConfig
+from models.gates.dselect_k import DSelectKConfig
+from models.gates.gumbel import GumbelConfig
+from models.gates.hash import HashConfig
+from models.gates.permutation import PermutationConfig
+from models.gates.regularisers import Regularisers
+from models.gates.schedule import Schedule
+from models.gates.softmax import SoftmaxConfig
+from models.gates.top_k import NoisyTopKConfig, TopKConfig
+from models.gates.top_p import TopPConfig
 
 GateConfig = Annotated[
-    SoftmaxConfig | TopKConfig | NoisyTopKConfig | DSelectKConfig,
+    SoftmaxConfig
+    | TopKConfig
+    | NoisyTopKConfig
+    | HashConfig
+    | DSelectKConfig
+    | CometConfig
+    | GumbelConfig
+    | DenseToSparseConfig
+    | TopPConfig,
     Field(discriminator="name"),
 ]
 """Any gate's configuration; in YAML, ``name`` says which."""
@@ -23,25 +39,25 @@ def build_gate(config: GateConfig, experts: int, routing_width: int) -> Gate:
 
     Raises ConfigError for a gate that cannot be built over so many experts.
     """
-    match config:
-        case SoftmaxConfig():
-            return SoftmaxGate(config, experts, routing_width)
-        case TopKConfig():
-            return TopKGate(config, experts, routing_width)
-        case NoisyTopKConfig():
-            return NoisyTopKGate(config, experts, routing_width)
-        case DSelectKConfig():
-            return DSelectKGate(config, experts, routing_width)
+    return config.build(experts, routing_width)
 
 
 __all__ = [
+    "CometConfig",
     "DSelectKConfig",
+    "DenseToSparseConfig",
     "Gate",
     "GateConfig",
     "GateSettings",
+    "GumbelConfig",
+    "HashConfig",
     "NoisyTopKConfig",
+    "PermutationConfig",
+    "Regularisers",
     "Routing",
+    "Schedule",
     "SoftmaxConfig",
     "TopKConfig",
+    "TopPConfig",
     "build_gate",
 ]

@@ -23,12 +23,16 @@ _CONSTANT_SCALE = 0.01
 """Of a static gate's first logits: enough to break the ties of a top-k, and different in each task's gate."""
 
 
-class GateSettings(Settings):
+class GateSettings(Settings, ABC):
     """The options of every gate."""
 
     regularisers: Regularisers = Regularisers()
     permutation: PermutationConfig | None = None
     """Learn which expert stands at which place of the gate (COMET's local search); None: experts stay in order."""
+
+    @abstractmethod
+    def build(self, experts: int, routing_width: int) -> "Gate":
+        """Build the gate; see `models.gates.build_gate`."""
 
 
 class Routing(NamedTuple):
@@ -96,6 +100,12 @@ class Gate(nn.Module, ABC):
         with full_precision(routing_BD.device.type):
             projected_BL: Tensor = self.projection(routing_BD.to(self.projection.weight.dtype))
         return projected_BL
+
+    def logit_rows(self) -> tuple[Tensor, ...]:
+        """The parameters of the logits, as views whose first axis is the logit [L, ...]."""
+        if self.constant_1L is not None:
+            return (self.constant_1L.mT,)
+        return () if self.projection is None else (self.projection.weight, self.projection.bias)
 
     @abstractmethod
     def choose(self, routed: Tensor) -> Choice:

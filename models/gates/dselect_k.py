@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, check_at_most
@@ -44,6 +44,10 @@ class DSelectKConfig(GateSettings):
     reachability: float = Field(default=1.0, ge=0)
     reach_epsilon: float = Field(default=1e-3, ge=0)
     reduction: Literal["mean", "sum"] = "mean"
+
+    def build(self, experts: int, routing_width: int) -> Gate:
+        """Build the gate; see `models.gates.build_gate`."""
+        return DSelectKGate(self, experts, routing_width)
 
 
 class DSelectKGate(Gate):
@@ -76,11 +80,11 @@ class DSelectKGate(Gate):
     def reset_parameters(self) -> None:
         """Draw codes in the middle of the smooth-step and nearly equal selector weights, as the paper does."""
         split = self.selectors * self.bits
-        parameters = (self.constant_1L.mT,) if self.constant_1L is not None else _rows(self.projection)
+        bound = _CODE_SHARE * self.config.gamma
         with torch.no_grad():
-            for parameter in parameters:
-                parameter[:split].uniform_(-_CODE_SHARE * self.config.gamma, _CODE_SHARE * self.config.gamma)
-                parameter[split:].uniform_(-_WEIGHT_RANGE, _WEIGHT_RANGE)
+            for rows in self.logit_rows():
+                rows[:split].uniform_(-bound, bound)
+                rows[split:].uniform_(-_WEIGHT_RANGE, _WEIGHT_RANGE)
 
     def choose(self, routed: Tensor) -> Choice:
         """Mix the selectors' codes; experts of weight 0 are not selected."""
@@ -131,7 +135,3 @@ def smooth_step(x: Tensor, gamma: float) -> Tensor:
     """
     t = (x / gamma + 0.5).clamp(0.0, 1.0)
     return t * t * (3 - 2 * t)
-
-
-def _rows(projection: nn.Linear | None) -> tuple[Tensor, ...]:
-    return () if projection is None else (projection.weight, projection.bias)

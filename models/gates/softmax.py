@@ -20,6 +20,10 @@ class SoftmaxConfig(GateSettings):
 
     name: Literal["softmax"] = "softmax"
 
+    def build(self, experts: int, routing_width: int) -> Gate:
+        """Build the gate; see `models.gates.build_gate`."""
+        return SoftmaxGate(self, experts, routing_width)
+
 
 class SoftmaxGate(Gate):
     """weights = softmax(logits); logits are the experts'."""

@@ -30,6 +30,10 @@ class TopKConfig(GateSettings):
     k: int = Field(default=2, ge=1)
     null_experts: int = Field(default=0, ge=0)
 
+    def build(self, experts: int, routing_width: int) -> Gate:
+        """Build the gate; see `models.gates.build_gate`."""
+        return TopKGate(self, experts, routing_width)
+
 
 class NoisyTopKConfig(GateSettings):
     """As `top_k`, with learned noise on the logits in training only.
@@ -41,6 +45,10 @@ class NoisyTopKConfig(GateSettings):
     k: int = Field(default=2, ge=1)
     null_experts: int = Field(default=0, ge=0)
     load: float = Field(default=0.0, ge=0)
+
+    def build(self, experts: int, routing_width: int) -> Gate:
+        """Build the gate; see `models.gates.build_gate`."""
+        return NoisyTopKGate(self, experts, routing_width)
 
 
 class TopKGate(Gate):
@@ -65,11 +73,7 @@ class TopKGate(Gate):
     def select(self, logits_BX: Tensor) -> Choice:
         """Choose among experts and null experts and weigh the real ones."""
         chosen_BX = members(logits_BX.topk(self.selectors, -1).indices, None, self.logit_width)
-        selected_BE = chosen_BX[:, : self.experts]
-        if self.logit_width > self.experts:
-            # AdaMoE lets a row use null experts only, and its residual stream carries the row on; a tower has none.
-            best_B1 = logits_BX[:, : self.experts].argmax(-1, keepdim=True)
-            selected_BE = selected_BE | members(best_B1, None, self.experts)
+        selected_BE = with_best(chosen_BX, logits_BX, self.experts)
         weights_BE = masked_softmax(logits_BX[:, : self.experts], selected_BE)
         load_BX = average_nulls(chosen_BX.to(logits_BX.dtype), self.experts)
         return Choice(weights_BE, selected_BE, {}, logits_BX=logits_BX, load_BX=load_BX)
@@ -124,6 +128,18 @@ def smooth_load(clean_BX: Tensor, noisy_BX: Tensor, scale_BX: Tensor, k: int) ->
     threshold_BX = torch.where(inside_BX, largest_BK[:, k : k + 1], largest_BK[:, k - 1 : k])
     expected_X = global_mean(torch.special.ndtr((clean_BX - threshold_BX) / scale_BX))
     return expected_X.var(correction=0) / expected_X.mean().square()
+
+
+def with_best(chosen_BX: Tensor, logits_BX: Tensor, experts: int) -> Tensor:
+    """The chosen real experts, [B, E], with a row's best one where it chose null experts only.
+
+    AdaMoE lets such a row use nothing, and its residual stream carries the row on; a task tower has none.
+    """
+    chosen_BE = chosen_BX[:, :experts]
+    if chosen_BX.shape[1] == experts:
+        return chosen_BE
+    best_BE = members(logits_BX[:, :experts].argmax(-1, keepdim=True), None, experts)
+    return chosen_BE | (best_BE & ~chosen_BE.any(-1, keepdim=True))
 
 
 def average_nulls(chosen_BX: Tensor, experts: int) -> Tensor:
