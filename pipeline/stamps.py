@@ -1,0 +1,128 @@
+"""Steps that are not repeated: each leaves a stamp of what it was made from beside what it made.
+
+The stamp is a digest of the step's settings, its input files, the stamp of the step before it and the source code that
+it runs. A step whose stamp is unchanged is reused; one that was interrupted has no stamp and runs again.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from features.errors import ConfigError
+from features.settings import Settings
+from pipeline.console import Progress, say, stage
+
+STAMP_FILE = "step.json"
+
+
+class StepRecord(Settings):
+    """``step.json``: what a step made, from what (`stamp`), when (UTC), and in how many seconds."""
+
+    step: str
+    stamp: str
+    made: str
+    seconds: float
+    outputs: tuple[str, ...]
+    """Files below the step's directory without which it is not done."""
+    result: dict[str, JsonValue]
+
+
+def stamp_of(*parts: JsonValue) -> str:
+    """A digest of JSON values: 16 hexadecimal digits."""
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def code_stamp(*modules: str) -> str:
+    """A digest of the source of modules and of everything below packages, so that new code makes new results."""
+    digest = hashlib.sha256()
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            message = f"there is no module {module}"
+            raise ModuleNotFoundError(message)
+        origin = Path(spec.origin)
+        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+        for file in files:
+            digest.update(file.relative_to(origin.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def file_facts(paths: Iterable[Path | str]) -> JsonValue:
+    """Path, size and time of change of each file: what tells changed data without reading it."""
+    facts: list[JsonValue] = []
+    for path in paths:
+        status = Path(path).stat()
+        facts.append([str(path), status.st_size, status.st_mtime_ns])
+    return facts
+
+
+def read_record(directory: Path) -> StepRecord | None:
+    """The record in a directory; None where there is none, or none that this version can read."""
+    try:
+        return StepRecord.model_validate_json((directory / STAMP_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def once(
+    step: str,
+    directory: Path,
+    stamp: str,
+    work: Callable[[Progress], dict[str, JsonValue]],
+    outputs: Sequence[str],
+) -> StepRecord:
+    """Do the work, unless `directory` holds what the same work made before.
+
+    `work` writes the `outputs` below `directory` and returns what is to be told about them.
+    """
+    found = read_record(directory)
+    if found is not None and found.stamp == stamp and all((directory / name).exists() for name in found.outputs):
+        say(f"{step}: reused, unchanged since {found.made} ({directory})")
+        return found
+    started = time.monotonic()
+    (directory / STAMP_FILE).unlink(missing_ok=True)
+    with stage(step) as progress:
+        result = work(progress)
+    record = StepRecord(
+        step=step,
+        stamp=stamp,
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+        outputs=tuple(outputs),
+        result=result,
+    )
+    partial = directory / f".{STAMP_FILE}.partial"
+    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(directory / STAMP_FILE)
+    return record
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold a directory for this process; the lock ends with the process, however that ends.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            message = f"process {lock.read().strip() or '(unknown)'} is at work in {directory}; wait until it has ended"
+            raise ConfigError(message) from error
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

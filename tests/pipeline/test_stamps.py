@@ -1,0 +1,98 @@
+"""Steps that are not repeated."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import JsonValue
+
+from features.errors import ConfigError
+from pipeline.console import Progress
+from pipeline.stamps import STAMP_FILE, alone, code_stamp, file_facts, once, read_record, stamp_of
+
+
+class Work:
+    """Writes one file and counts how often it was asked to."""
+
+    def __init__(self, directory: Path, *, fail: bool = False) -> None:
+        self.directory, self.fail, self.times = directory, fail, 0
+
+    def __call__(self, progress: Progress) -> dict[str, JsonValue]:
+        self.times += 1
+        progress("writing")
+        if self.fail:
+            raise KeyboardInterrupt
+        (self.directory / "made.txt").write_text("made", encoding="utf-8")
+        return {"times": self.times}
+
+    def run(self, stamp: str) -> dict[str, JsonValue]:
+        return once("work", self.directory, stamp, self, ["made.txt"]).result
+
+
+def test_unchanged_work_is_done_once_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    work = Work(tmp_path)
+    assert work.run("a") == work.run("a") == {"times": 1}
+    assert "work: reused, unchanged since" in capfd.readouterr().err
+
+
+def test_another_stamp_or_a_missing_output_means_working_again(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.run("a")
+    work.run("b")
+    (tmp_path / "made.txt").unlink()
+    assert work.run("b") == {"times": 3}
+
+
+def test_interrupted_work_leaves_no_stamp_so_that_it_runs_again(tmp_path: Path) -> None:
+    Work(tmp_path).run("a")
+    with pytest.raises(KeyboardInterrupt):
+        Work(tmp_path, fail=True).run("b")
+    assert read_record(tmp_path) is None
+    assert Work(tmp_path).run("a") == {"times": 1}
+
+
+def test_a_damaged_record_means_working_again(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.run("a")
+    (tmp_path / STAMP_FILE).write_text("{", encoding="utf-8")
+    assert work.run("a") == {"times": 2}
+
+
+def test_a_stamp_depends_on_values_and_not_on_the_order_of_keys() -> None:
+    assert stamp_of({"a": 1, "b": [2]}) == stamp_of({"b": [2], "a": 1})
+    assert stamp_of({"a": 1}) != stamp_of({"a": 2})
+
+
+def test_changed_code_changes_the_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "stamped"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    part = package / "part.py"
+    part.write_text("x = 1\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = code_stamp("stamped"), code_stamp("stamped.part")
+    part.write_text("x = 2\n", encoding="utf-8")
+    after = code_stamp("stamped"), code_stamp("stamped.part")
+    assert before[0] != after[0]
+    assert before[1] != after[1]
+
+
+def test_touched_data_changes_its_facts(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(b"1")
+    before = file_facts([file])
+    os.utime(file, ns=(1, 1))
+    assert file_facts([file]) != before
+
+
+def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
+    code = "import sys, pathlib\nfrom pipeline.stamps import alone\nwith alone(pathlib.Path(sys.argv[1])):\n  pass"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with alone(tmp_path):
+        refused = subprocess.run(command, check=False, capture_output=True, text=True)
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} is at work"), alone(tmp_path):
+            pass
+    assert f"process {os.getpid()} is at work in {tmp_path}" in refused.stderr
+    assert subprocess.run(command, check=False).returncode == 0
