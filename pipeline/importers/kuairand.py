@@ -14,7 +14,7 @@ from pyarrow import csv
 
 from features.errors import DataError
 from features.parquet import write_table
-from pipeline.importers.files import replacing
+from pipeline.files import replacing
 
 LOG_FILES = "log_standard_*.csv"
 USER_FILE = "user_features_pure.csv"

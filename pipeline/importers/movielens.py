@@ -19,7 +19,7 @@ from pyarrow import csv
 
 from features.errors import DataError, IntegrityError, UnavailableError
 from features.parquet import write_table
-from pipeline.importers.files import place, replacing
+from pipeline.files import place, replacing
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"

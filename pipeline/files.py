@@ -39,6 +39,15 @@ def place(source: Path, target: Path) -> None:
     _flush(target.parent)
 
 
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8 in one step."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
+        fresh = Path(scratch) / path.name
+        fresh.write_text(text, encoding="utf-8")
+        _flush(fresh)
+        fresh.replace(path)
+
+
 def _flush(path: Path) -> None:
     """Force a file's or a directory's content to the disk."""
     handle = os.open(path, os.O_RDONLY)
