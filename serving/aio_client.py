@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from serving.channel import ATTEMPTS, RESPONSES, channel_options, path
+from serving.outgoing import Columnar
 from serving.query import Query, RankResult, answer_from
 from serving.status import FailedCall, error_of
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -57,7 +58,7 @@ class AsyncRankingClient:
         context: Mapping[str, Any] | None = None,
         *,
         user_features: Mapping[str, Any] | None = None,
-        item_features: Mapping[str, Sequence[Any]] | None = None,
+        item_features: Mapping[str, Columnar] | None = None,
         top_k: int = 0,
         model: str = "",
         version: int = 0,

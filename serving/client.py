@@ -7,6 +7,7 @@ import grpc
 from google.protobuf.message import Message
 
 from serving.channel import ATTEMPTS, RESPONSES, channel_options, path, unreachable
+from serving.outgoing import Columnar
 from serving.query import Query, RankResult, answer_from
 from serving.status import FailedCall, error_of
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -56,7 +57,7 @@ class RankingClient:
         context: Mapping[str, Any] | None = None,
         *,
         user_features: Mapping[str, Any] | None = None,
-        item_features: Mapping[str, Sequence[Any]] | None = None,
+        item_features: Mapping[str, Columnar] | None = None,
         top_k: int = 0,
         model: str = "",
         version: int = 0,

@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, GoldenCase]:
         IntegrityError: not such a file, or an array is missing.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         names = sorted({name.split("/", 1)[0] for name in arrays})
         return {name: _case(arrays, name) for name in names}

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from features.request import RankRequest, RequestEncoder
 
+from features.encoding import Encoder
 from features.online import OnlineTables
+from features.request import RankRequest, RequestEncoder
+from features.schema import IdSpec
+from features.vocabulary import Vocabularies
 from serving import bundle as bundles
 from serving import golden
 from serving.answer import RankAnswer
@@ -54,8 +57,7 @@ class RankingModel:
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
-        encoder = RequestEncoder(bundle.schema, OnlineTables.open(path / ONLINE_FOLDER))
-        return cls(bundle, engine, encoder, _score(bundle, score))
+        return cls(bundle, engine, _encoder(bundle), _score(bundle, score))
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -96,6 +98,13 @@ class RankingModel:
             unknown_user=encoded.unknown_user,
             unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
         )
+
+
+def _encoder(bundle: Bundle) -> RequestEncoder:
+    schema = bundle.schema
+    words = {f.table_name: None for f in schema.features if isinstance(f, IdSpec) and f.encoding == "vocabulary"}
+    vocabularies = Vocabularies.load(bundle.path, tuple(words), schema.vocabulary_sha256)
+    return RequestEncoder(schema, Encoder(schema, vocabularies), OnlineTables.open(bundle.path / ONLINE_FOLDER))
 
 
 def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from features.errors import RequestError
 from serving.stubs.moerank.v1 import ranking_pb2
 
+Columnar = Sequence[Any] | NDArray[Any]
 INT64 = (-(2**63), 2**63 - 1)
 
 
@@ -18,7 +19,7 @@ def build_request(
     items: Iterable[int] | Iterable[str],
     context: Mapping[str, Any] | None = None,
     user_features: Mapping[str, Any] | None = None,
-    item_features: Mapping[str, Sequence[Any]] | None = None,
+    item_features: Mapping[str, Columnar] | None = None,
     top_k: int = 0,
     model: str = "",
     version: int = 0,
@@ -88,7 +89,7 @@ def value(field: str, content: Any) -> ranking_pb2.Value:
     raise RequestError(message, field=field)
 
 
-def column(field: str, contents: Sequence[Any] | NDArray[Any]) -> ranking_pb2.Column:
+def column(field: str, contents: Columnar) -> ranking_pb2.Column:
     """One feature's values for all candidates, packed where all are of one type.
 
     Raises:

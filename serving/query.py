@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving import outgoing
 from serving.answer import RankAnswer
+from serving.outgoing import Columnar
 from serving.stubs.moerank.v1 import ranking_pb2
 
 
@@ -64,7 +65,7 @@ class Query:
     items: Sequence[int] | Sequence[str]
     context: Mapping[str, Any] | None = None
     user_features: Mapping[str, Any] | None = None
-    item_features: Mapping[str, Sequence[Any]] | None = None
+    item_features: Mapping[str, Columnar] | None = None
     top_k: int = 0
 
     def message(self, model: str, version: int) -> ranking_pb2.RankRequest:

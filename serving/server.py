@@ -14,11 +14,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from features.errors import UnavailableError
+from serving.choices import Choice
 from serving.model import EngineOptions
-from serving.registry import Choice, Registry, Watcher
+from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
 from serving.transport import generic_handler
+from serving.watcher import Watcher
 
 LOG = logging.getLogger("moerank.server")
 SERVING = health_pb2.HealthCheckResponse.SERVING

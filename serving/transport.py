@@ -31,7 +31,7 @@ class Service(Protocol):
         """Handlers by method name."""
 
 
-def generic_handler(service: Service) -> grpc.GenericRpcHandler[bytes, bytes]:
+def generic_handler(service: Service) -> "grpc.GenericRpcHandler[bytes, bytes]":
     """What to add to a `grpc.Server` so that it answers a service's methods."""
     methods = {
         method: grpc.unary_unary_rpc_method_handler(_Behaviour(f"{service.name}/{method}", handler))

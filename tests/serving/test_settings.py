@@ -1,0 +1,38 @@
+"""Flags, environment and their refusals."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from features.errors import ConfigError
+from serving.settings import ServerSettings, add_arguments
+
+
+def parse(*arguments: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
+    environment = {"MOERANK_PORT": "7000", "MOERANK_STORE": "/b", "MOERANK_REFLECTION": "false"}
+    settings = ServerSettings.read(parse("/a", "--models", "x,y@2"), environment)
+    assert settings.store == Path("/a")
+    assert settings.port == 7000
+    assert settings.models == ("x", "y@2")
+    assert not settings.reflection
+    assert settings.host == "127.0.0.1"
+
+
+def test_all_wrong_values_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        ServerSettings.read(parse("--port", "70000", "--device", "tpu"), {"MOERANK_MAX_CANDIDATES": "many"})
+    for expected in ("--store", "--port", "70000", "--device", "tpu", "MOERANK_MAX_CANDIDATES", "many"):
+        assert expected in str(refused.value)
+
+
+def test_plaintext_beyond_loopback_must_be_asked_for() -> None:
+    with pytest.raises(ConfigError, match="pass --allow-plaintext"):
+        ServerSettings.read(parse("/a", "--host", "192.0.2.1"), {})
+    assert ServerSettings.read(parse("/a", "--host", "192.0.2.1", "--allow-plaintext"), {}).allow_plaintext

@@ -1,0 +1,136 @@
+"""A tiny real bundle: a schema, vocabularies, online tables and a hand-made graph, for tests of the serving parts.
+
+Users 1 to 8, items 100 to 119, tabs "home" and "search"; tasks `like` (binary) and `rating` (regression).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pyarrow as pa
+from onnx import TensorProto, helper, numpy_helper
+
+from features.hashing import hash_array
+from features.inputs import Inputs, PartInputs
+from features.online import OnlineTable, OnlineTables
+from features.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
+from features.vocabulary import Vocabularies
+from serving.bundle import publish
+from serving.engine import Engine
+from serving.golden import GoldenCase, write
+
+USERS = list(range(1, 9))
+ITEMS = list(range(100, 120))
+TABS = ["home", "search"]
+VALUES = {"user_id": pa.array(USERS), "item_id": pa.array(ITEMS), "tab": pa.array(TABS)}
+
+
+def vocabularies() -> Vocabularies:
+    return Vocabularies(VALUES)
+
+
+def make_schema(task: str = "like") -> Schema:
+    return Schema(
+        features=(
+            IdSpec(name="user_id", kind="id", side="user", rows=len(USERS) + 1),
+            IdSpec(name="tab", kind="id", side="context", dtype="string", rows=len(TABS) + 1),
+            DenseSpec(name="activity", side="user", encoding="standardise"),
+            IdSpec(name="item_id", kind="id", side="item", rows=len(ITEMS) + 1),
+            DenseSpec(name="price", side="item", encoding="standardise"),
+        ),
+        tasks=(TaskSpec(name=task, kind="binary"), TaskSpec(name="rating", kind="regression", unit="stars")),
+        keys=(KeySpec(name="user_id", side="user"), KeySpec(name="item_id", side="item")),
+        user_key="user_id",
+        item_key="item_id",
+        vocabulary_sha256=vocabularies().sha256(),
+    )
+
+
+def online_tables() -> OnlineTables:
+    words = vocabularies()
+
+    def table(name: str, keys: list[int], dense_name: str, dense: list[float]) -> OnlineTable:
+        hashes = hash_array(pa.array(keys))
+        order = np.argsort(hashes)
+        ids = np.append(words.rows(name, hashes)[order], 0).astype(np.int32)[:, None]
+        values = np.append(np.array(dense, np.float32)[order], 0).astype(np.float32)[:, None]
+        own = np.append(hashes[order], np.uint64(0)).astype(np.uint64)[:, None]
+        return OnlineTable(hashes[order], ids, values, own, {}, (name,), (dense_name,), (name,))
+
+    return OnlineTables(
+        user=table("user_id", USERS, "activity", [u / 8 for u in USERS]),
+        item=table("item_id", ITEMS, "price", [(i - 110) / 10 for i in ITEMS]),
+        pairs={},
+    )
+
+
+def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = False) -> None:
+    """logit = <user, item> + tab + activity + price; `poison` makes the second task a NaN for the item in row 1."""
+    rng = np.random.default_rng(seed)
+    user, item = rng.normal(size=(len(USERS) + 1, 4)), rng.normal(size=(len(ITEMS) + 1, 4))
+    tab = rng.normal(size=(len(TABS) + 1,))
+    if poison:
+        item[1] = np.nan
+    constants = {"user": user, "item": item, "tab": tab, "half": np.array([0.5])}
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    places = [numpy_helper.from_array(np.array(i, np.int64), f"at{i}") for i in (0, 1)]
+    places.append(numpy_helper.from_array(np.array([1], np.int64), "axes"))
+    nodes = [
+        helper.make_node("Gather", ["request_ids", "at0"], ["u"], axis=1),
+        helper.make_node("Gather", ["request_ids", "at1"], ["t"], axis=1),
+        helper.make_node("Gather", ["candidate_ids", "at0"], ["i"], axis=1),
+        helper.make_node("Gather", ["request_dense", "at0"], ["activity"], axis=1),
+        helper.make_node("Gather", ["candidate_dense", "at0"], ["price"], axis=1),
+        helper.make_node("Gather", ["user", "u"], ["user_row"]),
+        helper.make_node("Gather", ["item", "i"], ["item_row"]),
+        helper.make_node("Gather", ["tab", "t"], ["tab_row"]),
+        helper.make_node("Mul", ["user_row", "item_row"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "axes"], ["dot"], keepdims=0),
+        helper.make_node("Add", ["activity", "tab_row"], ["of_request"]),
+        helper.make_node("Add", ["of_request", "price"], ["linear"]),
+        helper.make_node("Add", ["dot", "linear"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], [schema.tasks[0].name]),
+        helper.make_node("Mul", ["logit", "half"], [schema.tasks[1].name]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("request_ids", TensorProto.INT64, ["R", 2]),
+        helper.make_tensor_value_info("request_dense", TensorProto.FLOAT, ["R", 1]),
+        helper.make_tensor_value_info("candidate_ids", TensorProto.INT64, ["N", 1]),
+        helper.make_tensor_value_info("candidate_dense", TensorProto.FLOAT, ["N", 1]),
+    ]
+    outputs = [helper.make_tensor_value_info(task.name, TensorProto.FLOAT, ["N"]) for task in schema.tasks]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, [*weights, *places])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(model, {"schema_fingerprint": schema.fingerprint()})
+    onnx.save(model, str(path))
+
+
+def make_inputs(user: int, items: list[int]) -> Inputs:
+    """Encoded inputs by hand: rows of the tables, not raw ids."""
+
+    def part(ids: list[list[int]], dense: list[list[float]]) -> PartInputs:
+        rows = len(ids)
+        lengths = np.zeros((0, rows), np.int64)
+        return PartInputs(np.array(ids, np.int64), np.zeros(0, np.int64), lengths, np.array(dense, np.float32))
+
+    return Inputs(part([[user, 1]], [[0.5]]), part([[item] for item in items], [[0.1 * item] for item in items]))
+
+
+def make_files(folder: Path, *, seed: int = 0, task: str = "like") -> dict[str, Path]:
+    """Everything that a bundle holds, in a new folder."""
+    folder.mkdir(parents=True)
+    schema = make_schema(task)
+    schema.save(folder)
+    write_graph(folder / "model.onnx", schema, seed=seed)
+    vocabularies().save(folder)
+    online_tables().save(folder / "online")
+    inputs = make_inputs(1, [1, 2, 3])
+    write(folder / "golden.npz", {"first": GoldenCase(inputs, Engine(folder, schema).predict(inputs))})
+    (folder / "MODEL_CARD.md").write_text("# tiny\n", encoding="utf-8")
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def publish_tiny(store: Path, work: Path, model: str = "tiny", *, seed: int = 0, task: str = "like") -> Path:
+    """Publish a version made from a seed; `work` must not exist yet."""
+    facts = {"schema_fingerprint": make_schema(task).fingerprint(), "tasks": [task, "rating"], "git_revision": "abc"}
+    return publish(store, model, make_files(work, seed=seed, task=task), facts)
