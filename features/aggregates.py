@@ -13,12 +13,9 @@ from ibis.backends.duckdb import Backend
 
 from features.config import AggregateConfig, FeaturesConfig
 from features.errors import ConfigError
-from features.expressions import utc_offset_seconds
-from features.timeline import DAY_MS, KIND, PAST, TIME, Timeline
+from features.timeline import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, Timeline, tile_column
 
-HOUR_MS = 3_600_000
 FIXED_POINT = 2.0**20
-TILE = "__tile"
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,32 @@ def plan_aggregate(config: AggregateConfig) -> list[AggregateColumns]:
     return planned
 
 
-def add_aggregates(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> ir.Table:
-    """The timeline with the sum and count columns of every aggregate; nothing before the row is 0, never null."""
-    table = timeline.table
+@dataclass(frozen=True)
+class State:
+    """A narrow table of values to be joined to the timeline's rows by equality on `on`; absent rows take `empty`."""
+
+    table: ir.Table
+    on: tuple[str, ...]
+    columns: tuple[str, ...]
+    names: tuple[str, ...]
+    """The features that these columns feed."""
+
+
+def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[State]:
+    """One materialised state an aggregate: its sum and count columns, as whole numbers."""
     labels = {task.name for task in config.tasks}
+    states = []
     for place, aggregate in enumerate(config.aggregates):
         where = f"data.aggregates[{place}]"
-        values = {of: _value(table, of, labels, timeline, where) for of in aggregate.of}
+        values = {of: _value(timeline.table, of, labels, timeline, where) for of in aggregate.of}
         if aggregate.as_of == "event":
-            added = _exact(table, aggregate, values)
+            made, on = _exact(timeline.table, aggregate, values), (ROW,)
         else:
-            added = _tiled(table, aggregate, values, utc_offset_seconds(config.events.time_zone))
-        table = connection.create_table(f"aggregate_{place}", added, temp=True)
-    return table
+            made, on = _tiled(timeline.table, aggregate, values), (*aggregate.by, tile_column(aggregate.as_of))
+        table = connection.create_table(f"aggregate_{place}", made, temp=True)
+        names = tuple(plan.name for plan in plan_aggregate(aggregate))
+        states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
+    return states
 
 
 def _value(table: ir.Table, of: str, labels: set[str], timeline: Timeline, where: str) -> ir.Value:
@@ -89,67 +99,49 @@ def _sums(table: ir.Table, values: dict[str, ir.Value]) -> dict[str, tuple[ir.Va
 
 
 def _exact(table: ir.Table, config: AggregateConfig, values: dict[str, ir.Value]) -> ir.Table:
-    keyed = _has_keys(table, config.by)
-    sums = _sums(table, values)
-    added: dict[str, ir.Value] = {}
-    for window, planned in _by_window(config):
-        frame = ibis.range_window(
-            group_by=list(config.by), order_by=TIME, preceding=(_length_ms(window), 1)
-        )
-        for feature in planned:
-            total, seen = sums[feature.of]
-            if feature.total:
-                added[feature.total] = ibis.ifelse(keyed, total.sum().over(frame), 0).fill_null(0).cast("int64")
-            added[feature.seen] = ibis.ifelse(keyed, seen.sum().over(frame), 0).fill_null(0).cast("int64")
-    return table.mutate(**added)
+    """By row number, sums over the events of the same keys that end a millisecond before the row."""
+    flat = _flat(table, config.by, TIME, _sums(table, values), ROW)
+    return flat.select(ROW, **_running(flat, config, TIME, 1))
 
 
-def _tiled(table: ir.Table, config: AggregateConfig, values: dict[str, ir.Value], offset_seconds: int) -> ir.Table:
+def _tiled(table: ir.Table, config: AggregateConfig, values: dict[str, ir.Value]) -> ir.Table:
+    """By keys and tile, sums over the complete tiles before it; every row's own keys and tile are there."""
+    tile = tile_column(config.as_of)
+    flat = _flat(table, config.by, tile, _sums(table, values))
+    tiles = flat.group_by([*config.by, tile]).aggregate(
+        **{c: flat[c].sum().cast("int64") for c in flat.columns if c.endswith(("/sum", "/n"))}
+    )
     size = DAY_MS if config.as_of == "day" else HOUR_MS
-    tile = ((table[TIME] + offset_seconds * 1000) // size).cast("int64")
-    sums = _sums(table, values)
+    return tiles.select(*config.by, tile, **_running(tiles, config, tile, size))
+
+
+def _flat(
+    table: ir.Table, keys: tuple[str, ...], order: str, sums: dict[str, tuple[ir.Value, ir.Value]], *extra: str
+) -> ir.Table:
+    """Only what the sums need, of the rows that have all keys."""
     flat = table.select(
-        *config.by,
-        **{TILE: tile},
+        *keys,
+        order,
+        *extra,
         **{f"{of}/sum": total for of, (total, _) in sums.items()},
         **{f"{of}/n": seen for of, (_, seen) in sums.items()},
     )
-    flat = flat.filter([flat[key].notnull() for key in config.by])
-    tiles = flat.group_by([*config.by, TILE]).aggregate(
-        **{c: flat[c].sum() for c in flat.columns if c.endswith(("/sum", "/n"))}
-    )
-    state = tiles.select(*config.by, TILE, **_running(tiles, config, size))
-    joined = table.mutate(**{TILE: tile}).left_join(state, [*config.by, TILE])
-    features = [c for c in state.columns if c not in {*config.by, TILE}]
-    filled = {c: joined[c].fill_null(0) for c in features}
-    return joined.mutate(**filled).select(*table.columns, *features)
+    return flat.filter([flat[key].notnull() for key in keys])
 
 
-def _running(tiles: ir.Table, config: AggregateConfig, size: int) -> dict[str, ir.Value]:
-    """Sums over the complete tiles before each tile."""
+def _running(flat: ir.Table, config: AggregateConfig, order: str, size: int) -> dict[str, ir.Value]:
+    """Sums over windows of `order` (milliseconds, or tiles of `size` milliseconds) that end one unit before the row."""
     added: dict[str, ir.Value] = {}
-    for window, planned in _by_window(config):
+    for window in config.windows:
         length = _length_ms(window)
         frame = ibis.range_window(
-            group_by=list(config.by), order_by=TILE, preceding=(None if length is None else length // size, 1)
+            group_by=list(config.by), order_by=order, preceding=(None if length is None else length // size, 1)
         )
-        for feature in planned:
+        for feature in plan_aggregate(config.model_copy(update={"windows": (window,)})):
             if feature.total:
-                added[feature.total] = tiles[f"{feature.of}/sum"].sum().over(frame).cast("int64")
-            added[feature.seen] = tiles[f"{feature.of}/n"].sum().over(frame).cast("int64")
+                added[feature.total] = flat[f"{feature.of}/sum"].sum().over(frame).fill_null(0).cast("int64")
+            added[feature.seen] = flat[f"{feature.of}/n"].sum().over(frame).fill_null(0).cast("int64")
     return added
-
-
-def _by_window(config: AggregateConfig) -> list[tuple[str, list[AggregateColumns]]]:
-    per_window = {w: config.model_copy(update={"windows": (w,)}) for w in config.windows}
-    return [(window, plan_aggregate(one)) for window, one in per_window.items()]
-
-
-def _has_keys(table: ir.Table, keys: tuple[str, ...]) -> ir.Value:
-    present = table[keys[0]].notnull()
-    for key in keys[1:]:
-        present = present & table[key].notnull()
-    return present
 
 
 def _length_ms(window: str) -> int | None:

@@ -71,7 +71,7 @@ def _build(config: FeaturesConfig, raw: Path, made: Path, progress: Progress) ->
     for split in SPLIT_NAMES:
         _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted)
     progress("online tables")
-    build_online(raw / "probes.parquet", made / "online", planned, timeline, encoder, fitted)
+    build_online(raw, made / "online", planned, timeline, encoder, fitted)
     schema.save(made)
     fitted.vocabularies.save(made)
     events = {split: rows[split] for split in SPLIT_NAMES}

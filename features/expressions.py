@@ -113,6 +113,15 @@ def compile_expression(text: str, table: ir.Table, where: str) -> Any:
     return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
 
 
+def column_names(text: str) -> set[str]:
+    """The names that an expression mentions; a text that does not parse mentions none (compiling it reports why)."""
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError:
+        return set()
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
 class _Compiler(ast.NodeVisitor):
     """One method a node of the grammar; anything else is refused."""
 

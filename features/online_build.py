@@ -13,38 +13,34 @@ from features.hashing import combine, hash_array
 from features.online import ListColumn, OnlineTable, OnlineTables
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec
+from features.stage import probe_file, probe_plans
 from features.timeline import FIRST_PAIR, ITEM, KIND, NOBODY, USER, Timeline
 
 Plans = list[tuple[Planned, FeatureSpec]]
 
 
 def build_online(
-    probes: Path, directory: Path, planned: list[Planned], timeline: Timeline, encoder: Encoder, fitted: Fitted
+    raw: Path, directory: Path, planned: list[Planned], timeline: Timeline, encoder: Encoder, fitted: Fitted
 ) -> None:
     """Encode each kind of probe into its table; what nobody has becomes the row of unknown keys."""
-    raw = pq.read_table(probes, page_checksum_verification=True)
-    plans = list(zip(planned, encoder.schema.features, strict=True))
+    specs = {spec.name: spec for spec in encoder.schema.features}
+    plans = probe_plans(planned, timeline)
     owner = timeline.ownership
 
-    def table(kind: int, keys: tuple[str, ...], mine: Plans, key_names: tuple[str, ...]) -> OnlineTable:
-        rows = pa.concat_tables([_of_kind(raw, kind), _of_kind(raw, NOBODY)])
+    def table(kind: int, keys: tuple[str, ...], key_names: tuple[str, ...]) -> OnlineTable:
+        mine = [(plan, specs[plan.name]) for plan in plans[kind]]
+        rows = pq.read_table(probe_file(raw, kind), page_checksum_verification=True)
+        nobody = pc.equal(rows[KIND], NOBODY)
+        rows = pa.concat_tables([rows.filter(pc.invert(nobody)), rows.filter(nobody)])
         return _encode_table(rows, keys, mine, key_names, encoder, fitted)
 
     def entity(kind: int, side: str, key: str | None) -> OnlineTable | None:
         if key is None:
             return None
-        others = tuple(k.name for k in encoder.schema.keys if k.side == side and k.name != key)
-        return table(kind, (key,), [p for p in plans if p[1].side == side], others)
+        return table(kind, (key,), tuple(k.name for k in encoder.schema.keys if k.side == side and k.name != key))
 
-    pairs = {
-        keys: table(FIRST_PAIR + place, keys, [p for p in plans if p[1].side == "pair" and p[1].keys == keys], ())
-        for place, keys in enumerate(timeline.pairs)
-    }
+    pairs = {keys: table(FIRST_PAIR + place, keys, ()) for place, keys in enumerate(timeline.pairs)}
     OnlineTables(entity(USER, "user", owner.user), entity(ITEM, "item", owner.item), pairs).save(directory)
-
-
-def _of_kind(raw: pa.Table, kind: int) -> pa.Table:
-    return raw.filter(pc.equal(raw[KIND], kind))
 
 
 def _encode_table(

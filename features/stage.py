@@ -1,4 +1,4 @@
-"""Run the feature expressions and stage their raw values as Parquet: one file a split, and one for the probes."""
+"""Run the feature expressions and stage their raw values as Parquet: one file a split, and one a kind of probe."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,18 +7,19 @@ from pathlib import Path
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.backends.duckdb import Backend
 
-from features.aggregates import add_aggregates
+from features.aggregates import State, aggregate_states
 from features.config import FeaturesConfig, SplitByHash
 from features.errors import DataError
 from features.hashing import hash_array
-from features.histories import add_histories
+from features.histories import history_states
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.plan import Planned
 from features.sources import record_batches
 from features.splits import SPLIT, SPLIT_NAMES, draw_split, split_column
-from features.timeline import EVENT, KIND, PAST, ROW, TIME, Timeline
+from features.timeline import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, TIME, USER, Timeline
 
 Progress = Callable[[str], None]
 _SHUFFLE, _MODULUS = 2_654_435_761, 4_294_967_296
@@ -32,7 +33,7 @@ def stage(
     directory: Path,
     progress: Progress,
 ) -> dict[str, int]:
-    """Write ``train``, ``valid``, ``test`` and ``probes`` Parquet of raw values; returns their row counts.
+    """Write raw values: ``train``, ``valid``, ``test`` Parquet, and one ``probe_KIND`` a kind of probe; returns counts.
 
     Training rows are in a fixed random order, because batches are read in the order of the file.
 
@@ -40,31 +41,63 @@ def stage(
         DataError: a split without rows.
     """
     progress("sums over earlier events")
-    table = add_aggregates(connection, timeline, config)
+    states = aggregate_states(connection, timeline, config)
     progress("histories")
-    table = add_histories(connection, timeline, table, config)
+    states += history_states(connection, timeline, config)
     progress("rows")
-    wanted = _columns(table, planned, timeline, config)
-    rows = table.filter(table[KIND] != PAST)
-    rows = rows.mutate(**{SPLIT: split_column(rows, config)}).order_by([KIND, (rows[ROW] * _SHUFFLE) % _MODULUS])
-    batches = record_batches(connection, rows.select(*wanted, KIND, SPLIT), ROW_GROUP_ROWS)
-    counts = _write(_with_keys(batches, config), directory)
+    rows = timeline.table.filter(timeline.table[KIND] == EVENT)
+    rows = rows.mutate(**{SPLIT: split_column(rows, config)}).order_by((rows[ROW] * _SHUFFLE) % _MODULUS)
+    extra = [*_event_columns(planned, config), TIME, SPLIT]
+    batches = record_batches(connection, _with_states(rows, states, planned, timeline, extra), ROW_GROUP_ROWS)
+    counts = _write_splits(_with_hashes(batches, config), directory)
     _check_counts(counts, config)
+    for kind, mine in probe_plans(planned, timeline).items():
+        probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
+        table = _with_states(probes, states, mine, timeline, [KIND])
+        _write(record_batches(connection, table, ROW_GROUP_ROWS), probe_file(directory, kind))
     return counts
 
 
-def _columns(table: ir.Table, planned: list[Planned], timeline: Timeline, config: FeaturesConfig) -> list[str]:
-    """Raw columns, keys, labels, weights, time, and the columns whose mean smooths a rate."""
+def probe_file(directory: Path, kind: int) -> Path:
+    """Where the raw values of a kind of probe are staged."""
+    return directory / f"probe_{kind}.parquet"
+
+
+def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
+    """By kind of probe, the features that hang on its keys."""
+    owner = timeline.ownership
+    plans = {FIRST_PAIR + i: [p for p in planned if p.keys == keys] for i, keys in enumerate(timeline.pairs)}
+    if owner.user is not None:
+        plans[USER] = [p for p in planned if p.side == "user"]
+    if owner.item is not None:
+        plans[ITEM] = [p for p in planned if p.side == "item"]
+    return plans
+
+
+def _with_states(
+    rows: ir.Table, states: list[State], planned: list[Planned], timeline: Timeline, extra: list[str]
+) -> ir.Table:
+    """The rows with the raw columns of the planned features; sums over nothing are 0, a history of nothing is null."""
+    names = {plan.name for plan in planned}
+    wanted = [column for plan in planned for column in plan.raw]
+    keys = [key for keys in timeline.pairs for key in keys]
+    keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
+    for state in states:
+        if not names.isdisjoint(state.names):
+            rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
+            filled = {c: rows[c].fill_null(0) for c in state.columns if rows[c].type().is_integer()}
+            rows = rows.mutate(**filled) if filled else rows
+    return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
+
+
+def _event_columns(planned: list[Planned], config: FeaturesConfig) -> list[str]:
+    """Labels, weights, and the columns whose mean smooths a rate."""
     tasks = {task.name for task in config.tasks}
-    names = [column for plan in planned for column in plan.raw]
-    names += [f"{kind}__{task.name}" for task in config.tasks for kind in ("label", "weight")]
-    names += [a.of for plan in planned if (a := plan.aggregate) and a.total and a.of not in tasks]
-    names += [key for keys in timeline.pairs for key in keys]
-    names += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
-    return [*dict.fromkeys(names), TIME]
+    names = [f"{kind}__{task}" for task in tasks for kind in ("label", "weight")]
+    return names + [a.of for plan in planned if (a := plan.aggregate) and a.total and a.of not in tasks]
 
 
-def _with_keys(batches: pa.RecordBatchReader, config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
+def _with_hashes(batches: pa.RecordBatchReader, config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
     """Add the hashes of user and item, and draw a random split from them if the recipe asks for one."""
     for original in batches:
         batch = original
@@ -77,19 +110,22 @@ def _with_keys(batches: pa.RecordBatchReader, config: FeaturesConfig) -> Iterato
         yield batch
 
 
-def _write(batches: Iterator[pa.RecordBatch], directory: Path) -> dict[str, int]:
+def _write(batches: pa.RecordBatchReader, path: Path) -> None:
+    with AtomicWriter(path, batches.schema) as writer:
+        for batch in batches:
+            writer.write(batch)
+
+
+def _write_splits(batches: Iterator[pa.RecordBatch], directory: Path) -> dict[str, int]:
     writers: dict[str, AtomicWriter] = {}
     with contextlib.ExitStack() as stack:
         for batch in batches:
             if not writers:
-                for name in (*SPLIT_NAMES, "probes"):
+                for name in SPLIT_NAMES:
                     writers[name] = stack.enter_context(AtomicWriter(directory / f"{name}.parquet", batch.schema))
             table = pa.Table.from_batches([batch])
-            is_event = pa.compute.equal(table[KIND], EVENT)
-            writers["probes"].write(table.filter(pa.compute.invert(is_event)))
-            events = table.filter(is_event)
             for number, name in enumerate(SPLIT_NAMES):
-                writers[name].write(events.filter(pa.compute.equal(events[SPLIT], number)))
+                writers[name].write(table.filter(pc.equal(table[SPLIT], number)))
     return {name: writer.rows for name, writer in writers.items()}
 
 

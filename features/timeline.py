@@ -13,12 +13,12 @@ from ibis.backends.duckdb import Backend
 
 from features.config import FeaturesConfig
 from features.errors import ConfigError, DataError
-from features.expressions import compile_expression, epoch_ms, utc_offset_seconds
+from features.expressions import column_names, compile_expression, epoch_ms, utc_offset_seconds
 from features.ownership import Ownership, find_ownership
 from features.sources import check_types, key_of, read_entity, read_events, read_table
 
 EVENT, PAST, NOBODY, USER, ITEM, FIRST_PAIR = 0, 1, 2, 3, 4, 5
-DAY_MS = 86_400_000
+DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 KIND, ROW, TIME, ORDER = "__kind", "__row", "__time", "__order"
 
 
@@ -46,12 +46,15 @@ def build_timeline(connection: Backend, config: FeaturesConfig) -> Timeline:
     _check_features(config, ownership, events, entities)
     log = _log(connection, config, events)
     pairs = pair_keys(config, ownership)
-    joined = connection.create_table("joined", _with_attributes(log, entities, config), temp=True)
+    whole = _with_attributes(log, entities, config)
+    used = used_columns(config)
+    joined = connection.create_table("joined", whole.select([c for c in whole.columns if c in used]), temp=True)
     cutoff = _cutoff(connection, joined, config)
     probes = _probes(joined, entities, config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
     labelled = _with_tasks(whole, config)
-    table = connection.create_table("timeline", labelled.mutate(**{ROW: _row_number(labelled, config)}), temp=True)
+    labelled = labelled.mutate(**{ROW: _row_number(labelled, config)}, **_tiles(labelled, config))
+    table = connection.create_table("timeline", labelled, temp=True)
     return Timeline(table, ownership, pairs, cutoff)
 
 
@@ -63,6 +66,19 @@ def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, 
         if ownership.group_side(aggregate.by, f"data.aggregates[{place}].by") == "pair"
     ]
     return tuple(dict.fromkeys(sets))
+
+
+def used_columns(config: FeaturesConfig) -> set[str]:
+    """Every column that a feature, a key or an expression refers to; the rest is never read."""
+    texts = [text for task in config.tasks for text in (task.label, task.where, task.weight)]
+    texts += [history.where for history in config.histories]
+    if config.split.by == "expression":
+        texts += [config.split.valid, config.split.test]
+    used = {name for text in texts if text for name in column_names(text)}
+    used |= {feature.name for feature in config.features}
+    used |= {name for aggregate in config.aggregates for name in (*aggregate.by, *aggregate.of)}
+    used |= {name for history in config.histories for name in (history.of, history.by)}
+    return used | {name for name in (config.events.user, config.events.item, TIME, KIND, ORDER) if name}
 
 
 def _entities(connection: Backend, config: FeaturesConfig) -> dict[str, ir.Table]:
@@ -193,6 +209,17 @@ def _with_tasks(table: ir.Table, config: FeaturesConfig) -> ir.Table:
         added[f"label__{task.name}"] = ibis.ifelse(applies, label, ibis.null("float64"))
         added[f"weight__{task.name}"] = ibis.ifelse(applies, weight.cast("float64"), 0.0)
     return table.mutate(**added)
+
+
+def tile_column(as_of: str) -> str:
+    """The column that numbers complete hours or days."""
+    return f"__{as_of}"
+
+
+def _tiles(table: ir.Table, config: FeaturesConfig) -> dict[str, ir.Value]:
+    """The number of each row's hour and day in the log's time zone."""
+    local = table[TIME] + utc_offset_seconds(config.events.time_zone) * 1000
+    return {tile_column(unit): (local // size).cast("int64") for unit, size in (("hour", HOUR_MS), ("day", DAY_MS))}
 
 
 def _row_number(table: ir.Table, config: FeaturesConfig) -> ir.Value:
