@@ -77,13 +77,14 @@ def read_training(path: Path, schema: Schema) -> TrainingRows:
     """
     tasks = [task.name for task in schema.tasks]
     labels, weights = [f"label__{name}" for name in tasks], [f"weight__{name}" for name in tasks]
+    columns = ["__user", "__item", *labels, *weights]
     try:
-        columns = ["__user", "__item", *labels, *weights]
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            table = file.read(columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         message = f"{path} cannot be read as encoded training rows: {error}"
         raise DataError(message) from error
-    missing = [name for name in columns if name not in table.column_names]
     if missing or table.num_rows == 0:
         what = f"lacks column {missing[0]!r}" if missing else "has no rows"
         message = f"{path} {what}, but baselines are learned from it; build features with `moerank features CONFIG`"

@@ -64,7 +64,8 @@ def auc(labels: Values, scores: Values, weights: Values | None = None, *, name: 
     """
     positive = _check_binary(labels, scores, name)
     if weights is not None:
-        return Ranking.of(labels, scores).areas(np.asarray(weights, dtype=np.float64))[0]
+        ranking = Ranking.of(labels, scores)
+        return ranking.areas(np.asarray(weights, dtype=np.float64)[ranking.order])[0]
     negatives = np.sort(scores[~positive])
     positives = np.sort(scores[positive])
     below = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
@@ -94,12 +95,14 @@ class Ranking:
 
     def _curve(self, weights: Values) -> tuple[Floats, Floats]:
         """Weight of the positives and of all rows down to the end of each group of ties."""
-        ranked = weights[self.order]
-        positives = np.cumsum(ranked * self.positive)[self.ends]
-        return positives, np.cumsum(ranked)[self.ends]
+        positives = np.cumsum(weights * self.positive)[self.ends]
+        return positives, np.cumsum(weights)[self.ends]
 
     def areas(self, weights: Values) -> tuple[float, float]:
-        """Weighted AUC (trapezoids over the groups of ties) and weighted average precision; NaN without a class."""
+        """Weighted AUC (trapezoids over the groups of ties) and weighted average precision; NaN without a class.
+
+        `weights` [n] are in the order of the ranking.
+        """
         positives, rows = self._curve(weights)
         negatives = rows - positives
         pairs = positives[-1] * negatives[-1]

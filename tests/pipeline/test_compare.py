@@ -1,0 +1,73 @@
+"""Paired comparison of bundles and prediction files."""
+
+import json
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from features.errors import ConfigError, DataError
+from features.parquet import write_table
+from pipeline.compare import compare
+from pipeline.evaluate import EvaluateConfig
+from tests.pipeline.conftest import Judged
+
+QUICK = EvaluateConfig(replicates=100)
+
+
+def test_the_better_of_two_bundles_is_named(judged: Judged, tmp_path: Path) -> None:
+    found = compare(judged.worse, judged.bundle, judged.test, tmp_path, config=QUICK)
+    for task, metric in (("like", "auc"), ("rating", "rmse"), ("like", "gauc"), ("like", "log_loss")):
+        assert found.tasks[task][metric].better == "b", metric
+        assert found.tasks[task][metric].p < 0.05
+    assert found.tasks["like"]["auc"].difference > 0 > found.tasks["rating"]["rmse"].difference
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    assert written["tasks"]["like"]["auc"]["b"] == judged.evaluation.tasks["like"]["auc"].value
+
+
+def test_a_model_does_not_differ_from_itself(judged: Judged) -> None:
+    found = compare(judged.bundle, judged.out / "predictions.parquet", judged.test, config=QUICK)
+    for scores in found.tasks.values():
+        for difference in scores.values():
+            assert (difference.difference, difference.low, difference.high) == (0.0, 0.0, 0.0)
+            assert (difference.p, difference.better) == (1.0, "neither")
+
+
+def test_prediction_files_are_aligned_whatever_their_order(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    write_table(table.take(pc.sort_indices(table["prediction__like"])), tmp_path / "sorted.parquet")
+    found = compare(judged.out / "predictions.parquet", tmp_path / "sorted.parquet", config=QUICK)
+    assert found.tasks["like"]["auc"].difference == 0.0
+
+
+def test_files_about_other_rows_are_refused(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    write_table(table.slice(1), tmp_path / "fewer.parquet")
+    with pytest.raises(DataError, match="one has 2000, the other 1999"):
+        compare(judged.out / "predictions.parquet", tmp_path / "fewer.parquet", config=QUICK)
+    other = pc.subtract(1.0, table["label__like"]).cast("float")
+    write_table(table.set_column(table.column_names.index("label__like"), "label__like", other), tmp_path / "o.parquet")
+    with pytest.raises(DataError, match="labels differs in 2000 of 2000"):
+        compare(judged.out / "predictions.parquet", tmp_path / "o.parquet", config=QUICK)
+
+
+def test_files_without_a_common_task_are_refused(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    write_table(table.rename_columns([n.replace("like", "click") for n in table.column_names]), tmp_path / "c.parquet")
+    one = table.select([n for n in table.column_names if "rating" not in n])
+    write_table(one, tmp_path / "l.parquet")
+    click = pq.read_table(tmp_path / "c.parquet")
+    write_table(click.select([n for n in click.column_names if "rating" not in n]), tmp_path / "c1.parquet")
+    with pytest.raises(DataError, match="one has like, the other click"):
+        compare(tmp_path / "l.parquet", tmp_path / "c1.parquet", config=QUICK)
+
+
+def test_a_bundle_needs_data(judged: Judged) -> None:
+    with pytest.raises(ConfigError, match="--data must name"):
+        compare(judged.bundle, judged.worse)
+
+
+def test_a_file_without_predictions_is_refused(judged: Judged) -> None:
+    with pytest.raises(DataError, match="has no column 'prediction__TASK'"):
+        compare(judged.test, judged.test)

@@ -1,0 +1,166 @@
+"""Evaluation of a real, tiny, served graph."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from features.errors import ConfigError, DataError, IntegrityError
+from features.parquet import write_table
+from pipeline import metrics
+from pipeline.curves import Curves
+from pipeline.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation import Evaluation
+from pipeline.predictions import Predictions
+from tests.pipeline.conftest import Judged
+
+QUICK = EvaluateConfig(replicates=50, slice_replicates=50)
+BINARY = {"auc", "pr_auc", "log_loss", "ne", "calibration", "ece", "gauc", "ndcg@10"}
+REGRESSION = {"rmse", "mae", "calibration", "xauc"}
+
+
+def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
+    found = json.loads((judged.out / "evaluation.json").read_text())
+    assert {"model", "data", "rows", "tasks", "baselines", "slices", "experts"} <= found.keys()
+    assert found["model"] == "tiny/1"
+    assert found["rows"] == 2000
+    assert found["tasks"].keys() == {"like", "rating"}
+    assert found["tasks"]["like"].keys() == BINARY
+    assert found["tasks"]["rating"].keys() == REGRESSION
+    assert found["baselines"].keys() == {"constant", "popularity"}
+    for tasks in (found["tasks"], *found["baselines"].values()):
+        for scores in tasks.values():
+            for estimate in scores.values():
+                assert estimate.keys() == {"value", "low", "high", "n", "positives"}
+                assert estimate["low"] <= estimate["high"]
+    assert found["tasks"]["like"]["auc"]["n"] == 2000
+    assert found["tasks"]["rating"]["rmse"]["positives"] is None
+    assert found["method"]["level"] == 0.95
+
+
+def test_values_are_those_of_the_plain_metrics(judged: Judged) -> None:
+    kept = Predictions.load(judged.out / "predictions.parquet")
+    rows = kept.by_task(kept.users())
+    like, rating, scores = rows["like"], rows["rating"], judged.evaluation.tasks
+    users = like.users.group
+    expected = {
+        "auc": metrics.auc(like.labels, like.scores),
+        "pr_auc": metrics.pr_auc(like.labels, like.scores),
+        "log_loss": metrics.log_loss(like.labels, like.scores),
+        "ne": metrics.ne(like.labels, like.scores),
+        "calibration": metrics.calibration(like.labels, like.scores),
+        "ece": metrics.ece(like.labels, like.scores),
+        "gauc": metrics.gauc(like.labels, like.scores, users),
+        "ndcg@10": metrics.ndcg(like.labels, like.scores, users, 10),
+    }
+    assert {name: estimate.value for name, estimate in scores["like"].items()} == pytest.approx(expected, rel=1e-6)
+    expected = {
+        "rmse": metrics.rmse(rating.labels, rating.scores),
+        "mae": metrics.mae(rating.labels, rating.scores),
+        "calibration": metrics.calibration(rating.labels, rating.scores),
+        "xauc": metrics.xauc(rating.labels, rating.scores),
+    }
+    assert {name: estimate.value for name, estimate in scores["rating"].items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_rows_to_which_a_task_does_not_apply_are_left_out(judged: Judged) -> None:
+    weights = pq.read_table(judged.test, columns=["weight__rating"])["weight__rating"].to_numpy()
+    assert judged.evaluation.tasks["rating"]["rmse"].n == int((weights > 0).sum()) < 2000
+
+
+def test_the_model_that_made_the_labels_beats_both_baselines(judged: Judged) -> None:
+    tasks, baselines = judged.evaluation.tasks, judged.evaluation.baselines
+    assert baselines["constant"]["like"]["auc"].value == 0.5
+    assert baselines["constant"]["like"]["auc"].low == baselines["constant"]["like"]["auc"].high == 0.5
+    assert tasks["like"]["auc"].low > baselines["popularity"]["like"]["auc"].high
+    assert tasks["rating"]["rmse"].high < baselines["popularity"]["rating"]["rmse"].low
+    assert tasks["rating"]["rmse"].value == pytest.approx(0.3, abs=0.02)
+    assert baselines["popularity"]["rating"]["rmse"].value < baselines["constant"]["rating"]["rmse"].value
+
+
+def test_slices_part_the_rows(judged: Judged) -> None:
+    slices = judged.evaluation.slices
+    assert slices.keys() == {"user", "user_training_rows", "item", "item_training_rows", "tab"}
+    assert slices["user"].keys() == {"known", "new"}
+    assert slices["item"].keys() == {"known"}
+    assert slices["tab"].keys() == {"unknown", "home", "search"}
+    for values in slices.values():
+        assert sum(part.rows for part in values.values()) == 2000
+    assert slices["user"]["new"].tasks["like"]["auc"].n == slices["user"]["new"].rows
+
+
+def test_curves_end_in_the_corners_and_cover_all_rows(judged: Judged) -> None:
+    curves = Curves.load(judged.out).tasks
+    assert curves["like"].roc[0] == (0.0, 0.0)
+    assert curves["like"].roc[-1] == (1.0, 1.0)
+    area = np.trapezoid([y for _, y in curves["like"].roc], [x for x, _ in curves["like"].roc])
+    assert area == pytest.approx(judged.evaluation.tasks["like"]["auc"].value, abs=0.002)
+    assert sum(part.rows for part in curves["like"].bins) == 2000
+    assert curves["rating"].roc == ()
+    assert all(part.low <= part.actual <= part.high for part in curves["like"].bins)
+
+
+def test_a_second_evaluation_is_the_same_to_the_last_digit(judged: Judged, tmp_path: Path) -> None:
+    config = EvaluateConfig(replicates=200, slice_replicates=50, slice_by=("tab",))
+    again = evaluate(judged.bundle, judged.test, judged.train, tmp_path, config=config)
+    assert again == judged.evaluation == Evaluation.load(tmp_path)
+
+
+def test_without_training_rows_there_is_no_popularity(judged: Judged, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    found = evaluate(
+        judged.bundle,
+        judged.test,
+        None,
+        tmp_path,
+        config=QUICK,
+        experts={"union": 0.25},
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert found.baselines.keys() == {"constant"}
+    assert found.slices == {}
+    assert found.experts["union"] == 0.25
+    assert seen[-1] == (2000, 2000)
+
+
+def test_a_label_of_one_class_is_refused_by_task_and_nothing_is_written(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.test)
+    zeros = pa.array(np.zeros(table.num_rows, np.float32))
+    write_table(
+        table.set_column(table.column_names.index("label__like"), "label__like", zeros), tmp_path / "one.parquet"
+    )
+    with pytest.raises(DataError, match="like: all 2000 labels are 0"):
+        evaluate(judged.bundle, tmp_path / "one.parquet", judged.train, tmp_path / "out", config=QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_table_is_refused(judged: Judged, tmp_path: Path) -> None:
+    write_table(pq.read_table(judged.test).slice(0, 0), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="has no rows to evaluate on"):
+        evaluate(judged.bundle, tmp_path / "none.parquet", judged.train, tmp_path / "out", config=QUICK)
+
+
+def test_training_rows_without_a_label_are_refused(judged: Judged, tmp_path: Path) -> None:
+    write_table(pq.read_table(judged.train).drop_columns(["label__like"]), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="lacks column 'label__like'"):
+        evaluate(judged.bundle, judged.test, tmp_path / "train.parquet", tmp_path / "out", config=QUICK)
+
+
+def test_a_slice_that_is_not_an_id_feature_is_refused(judged: Judged, tmp_path: Path) -> None:
+    config = EvaluateConfig(slice_by=("price",))
+    with pytest.raises(ConfigError, match=r"cannot slice by 'price': .* user_id, tab, item_id"):
+        evaluate(judged.bundle, judged.test, judged.train, tmp_path / "out", config=config)
+
+
+def test_a_damaged_bundle_is_not_evaluated(judged: Judged, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    copy.mkdir()
+    for path in judged.bundle.rglob("*"):
+        target = copy / path.relative_to(judged.bundle)
+        target.mkdir() if path.is_dir() else target.write_bytes(path.read_bytes())
+    (copy / "model.onnx").write_bytes((copy / "model.onnx").read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError, match=r"model\.onnx"):
+        evaluate(copy, judged.test, judged.train, tmp_path / "out", config=QUICK)

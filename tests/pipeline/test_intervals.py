@@ -1,0 +1,109 @@
+"""Bootstrap intervals clustered by user."""
+
+import numpy as np
+import pytest
+
+from features.errors import DataError
+from pipeline import metrics
+from pipeline.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
+from pipeline.metrics import Floats, Ranking
+from pipeline.scorecard import TaskRows, judge
+
+
+def _rows(seed: int, users: int = 80, each: int = 5) -> tuple[Floats, Floats, Users]:
+    rng = np.random.default_rng(seed)
+    user = np.repeat(np.arange(users), each)
+    taste = rng.normal(size=users)[user]
+    scores = taste + rng.normal(size=user.size)
+    labels = (scores + taste + rng.normal(size=user.size) > 0.5).astype(np.float64)
+    return labels, scores, Users.of(user)
+
+
+def test_draws_are_reproducible_and_draw_as_many_users_as_there_are() -> None:
+    first = list(Bootstrap(7, 20, seed=3).draws())
+    assert all(np.array_equal(a, b) for a, b in zip(first, Bootstrap(7, 20, seed=3).draws(), strict=True))
+    assert {counts.sum() for counts in first} == {7.0}
+    assert not np.array_equal(first[0], next(Bootstrap(7, 20, seed=4).draws()))
+
+
+def test_a_replicate_is_the_metric_of_the_rows_drawn() -> None:
+    labels, scores, users = _rows(0)
+    probabilities = 1.0 / (1.0 + np.exp(-scores))
+    rows = TaskRows("like", "binary", labels, probabilities, users)
+    counts = next(Bootstrap(users.count, 1, seed=1).draws())
+    repeats = counts[users.group].astype(np.int64)
+    drawn_labels, drawn_scores = np.repeat(labels, repeats), np.repeat(probabilities, repeats)
+    values = {n: v for s in rows.statistics() for n, v in zip(s.names, s(counts), strict=True)}
+    for name in ("auc", "pr_auc", "log_loss", "ne", "calibration"):
+        assert values[name] == pytest.approx(getattr(metrics, name)(drawn_labels, drawn_scores), rel=1e-9), name
+    # Bins are cut once, on all rows.
+    gap = np.bincount(metrics.bins_of(probabilities, 20), weights=repeats * (probabilities - labels))
+    assert values["ece"] == pytest.approx(np.abs(gap).sum() / repeats.sum(), rel=1e-9)
+    # GAUC and NDCG take a user drawn twice as two users.
+    copies = np.concatenate([np.arange(n) for n in repeats])
+    drawn_users = np.repeat(users.group, repeats) * 1000 + copies
+    assert values["gauc"] == pytest.approx(metrics.gauc(drawn_labels, drawn_scores, drawn_users), rel=1e-9)
+    assert values["ndcg@10"] == pytest.approx(metrics.ndcg(drawn_labels, drawn_scores, drawn_users, 10), rel=1e-9)
+
+
+def test_xauc_replicates_are_right_to_first_order() -> None:
+    labels, scores, users = _rows(1)
+    rows = TaskRows("watch", "regression", labels + 0.1 * scores, scores, users)
+    xauc = next(s for s in rows.statistics() if s.names == ("xauc",))
+    exact = RankStatistic(Ranking.of(labels, scores), users.group[Ranking.of(labels, scores).order])
+    as_binary = TaskRows("watch", "regression", labels, scores, users).statistics()[-1]
+    draws = list(Bootstrap(users.count, 200).draws())
+    first_order = np.array([float(as_binary(counts)[0]) for counts in draws])
+    resampled = np.array([float(exact(counts)[0]) for counts in draws])
+    assert np.std(first_order) == pytest.approx(np.std(resampled), rel=0.05)
+    assert np.corrcoef(first_order, resampled)[0, 1] > 0.99
+    whole = np.ones(users.count)
+    assert float(xauc(whole)[0]) == pytest.approx(metrics.xauc(rows.labels, rows.scores), rel=1e-9)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+    covered = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        user = np.repeat(np.arange(60), 4)
+        error = rng.normal(size=60)[user] + rng.normal(size=user.size)
+        rows = TaskRows("watch", "regression", np.zeros(user.size), error, Users.of(user))
+        found = judge({"watch": rows}, Bootstrap(60, 200, seed))["watch"]["rmse"]
+        covered += found.low <= np.sqrt(2.0) <= found.high
+    assert 87 <= covered <= 100
+
+
+def test_rows_of_one_user_widen_the_interval() -> None:
+    labels, scores, users = _rows(2, users=40, each=20)
+    by_user = judge({"t": TaskRows("t", "binary", labels, 1 / (1 + np.exp(-scores)), users)}, Bootstrap(40, 300))
+    apart = Users.apart(labels.size)
+    by_row = judge(
+        {"t": TaskRows("t", "binary", labels, 1 / (1 + np.exp(-scores)), apart, grouped=False)},
+        Bootstrap(labels.size, 300),
+    )
+    assert "gauc" not in by_row["t"]
+    assert by_row["t"]["auc"].value == by_user["t"]["auc"].value
+    wide, narrow = by_user["t"]["auc"], by_row["t"]["auc"]
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+
+
+def test_undefined_draws_are_left_out_of_an_interval() -> None:
+    assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
+    assert np.isnan(interval(np.array([np.nan]))[0])
+
+
+def test_a_metric_without_a_value_is_left_out() -> None:
+    rows = TaskRows("net", "regression", np.array([-1.0, 1.0]), np.array([0.5, 0.5]), Users.apart(2))
+    assert "calibration" not in judge({"net": rows}, Bootstrap(2, 50))["net"]
+
+
+def test_a_task_without_rows_is_refused_by_name() -> None:
+    rows = TaskRows("watch", "regression", np.empty(0), np.empty(0), Users.apart(0))
+    with pytest.raises(DataError, match="watch: no rows"):
+        judge({"watch": rows}, Bootstrap(1, 50))
+
+
+def test_sums_are_weighed_by_user() -> None:
+    users = Users.of(np.array([5, 5, 9]))
+    statistic = SumStatistic(("mean",), users.sums(np.array([1.0, 2.0, 4.0]), np.ones(3)), lambda t: [t[0] / t[1]])
+    assert statistic(np.array([1.0, 2.0]))[0] == pytest.approx((3.0 + 8.0) / 4.0)
