@@ -22,6 +22,7 @@ from features.splits import SPLIT, SPLIT_NAMES, draw_split, split_column
 from features.timeline import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, TIME, USER, Timeline
 
 Progress = Callable[[str], None]
+PLACE = "__place"
 _SHUFFLE, _MODULUS = 2_654_435_761, 4_294_967_296
 
 
@@ -46,9 +47,10 @@ def stage(
     states += history_states(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND] == EVENT)
-    rows = rows.mutate(**{SPLIT: split_column(rows, config)}).order_by((rows[ROW] * _SHUFFLE) % _MODULUS)
-    extra = [*_event_columns(planned, config), TIME, SPLIT]
-    batches = record_batches(connection, _with_states(rows, states, planned, timeline, extra), ROW_GROUP_ROWS)
+    rows = rows.mutate(**{SPLIT: split_column(rows, config), PLACE: (rows[ROW] * _SHUFFLE) % _MODULUS})
+    extra = [*_event_columns(planned, config), TIME, SPLIT, PLACE]
+    table = _with_states(rows, states, planned, timeline, extra).order_by(PLACE)
+    batches = record_batches(connection, table, ROW_GROUP_ROWS)
     counts = _write_splits(_with_hashes(batches, config), directory)
     _check_counts(counts, config)
     for kind, mine in probe_plans(planned, timeline).items():
