@@ -1,0 +1,121 @@
+"""Export: a trained ranker to one ONNX file whose answers were compared with the model's own."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from features.errors import ExportError
+from features.inputs import Inputs
+from features.schema import Schema
+from models.export.form import RequestedForm, choose_form, measure_usage
+from models.export.graph import ServingGraph
+from models.export.onnx_file import operators, write_onnx
+from models.export.parity import check_parity
+from models.ranker import Ranker
+
+logger = logging.getLogger(__name__)
+_LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported and why so.
+
+    `form` is dense, sparse or static; `union_over_n` the share of experts that a sample row needs, over all tasks;
+    `worst_difference` the largest deviation from the eager model over `rows_checked` rows; `ties` the rows left out of
+    that because their gates could not tell two experts apart.
+    """
+
+    path: Path
+    gate: str
+    form: str
+    reason: str
+    warning: str
+    union_over_n: float
+    rows_checked: int
+    worst_difference: float
+    ties: int
+    operators: list[str]
+    versions: dict[str, str]
+
+
+def export(
+    ranker: Ranker,
+    schema: Schema,
+    sample: Inputs,
+    path: Path,
+    form: RequestedForm = "auto",
+    *,
+    typical_rows: int = 64,
+    require_sparse: bool = False,
+) -> ExportReport:
+    """Write the ranker as one ONNX graph, by way of a file beside `path` that is renamed once all checks pass.
+
+    `sample` are real rows (request rows 1 or as many as candidates), which decide the form at `typical_rows`
+    candidates a request; `require_sparse` refuses gates that have not converged.
+
+    Raises:
+        ExportError: non-finite weights, a gate that has not converged under `require_sparse`, a graph that the
+            exporter refuses or that answers differently.
+        SchemaMismatchError: the ranker was built for another schema.
+    """
+    schema.require(ranker.schema.fingerprint(), "the model")
+    _refuse_non_finite(ranker)
+    ranker = ranker.cpu().float().eval()
+    usage = measure_usage(ranker, sample)
+    choice = choose_form(
+        ranker.network.typed_gates, usage, form, typical_rows=typical_rows, require_sparse=require_sparse
+    )
+    if choice.warning:
+        logger.warning("%s", choice.warning)
+    versions = {name: version(name) for name in _LIBRARIES}
+    metadata = {
+        "schema_fingerprint": schema.fingerprint(),
+        "tasks": json.dumps([{"name": task.name, "kind": task.kind} for task in schema.tasks]),
+        "gate": ranker.config.gate.name,
+        "form": choice.form,
+        "form_reason": choice.reason,
+        "union_over_n": f"{usage.union_over_n:.6f}",
+        "versions": json.dumps(versions),
+    }
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        write_onnx(ServingGraph(ranker, choice.form), schema, beside, metadata)
+        parity = check_parity(ranker, beside, sample)
+        used = operators(beside)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return ExportReport(
+        path=path,
+        gate=ranker.config.gate.name,
+        form=choice.form,
+        reason=choice.reason,
+        warning=choice.warning,
+        union_over_n=usage.union_over_n,
+        rows_checked=parity.rows,
+        worst_difference=parity.worst,
+        ties=parity.ties,
+        operators=used,
+        versions=versions,
+    )
+
+
+def as_json(report: ExportReport) -> dict[str, object]:
+    """The report with plain values."""
+    return {**asdict(report), "path": str(report.path)}
+
+
+def _refuse_non_finite(ranker: Ranker) -> None:
+    for name, tensor in ranker.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            message = (
+                f"weight {name} holds {bad} of {tensor.numel()} values that are not finite; such a model answers "
+                "nonsense: train again with a lower learning rate, or export an earlier checkpoint"
+            )
+            raise ExportError(message)

@@ -1,0 +1,143 @@
+"""From the serving module to an ONNX file: trace with open row counts, set metadata, check.
+
+Shape legend: R requests, N candidate rows, V packed ids, L list features.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import onnx
+import torch
+from onnxscript import ir
+from torch import Tensor
+from torch.export import Dim
+
+from features.errors import ExportError
+from features.inputs import PARTS
+from features.schema import Schema
+from models.export.graph import ServingGraph
+from models.export.pairing import TRANSLATIONS
+
+OPSET = 20
+# Rows to trace with: not 0 or 1, which the exporter would settle for good, and all different.
+_TRACED = {"request": 3, "candidate": 5}
+_SEQUENCES = ("Sequence", "Optional")
+_CONTROL_FLOW = ("Loop", "Scan", "If")
+
+
+def input_names(schema: Schema) -> list[str]:
+    """The graph's inputs: those of `features.inputs.Inputs.arrays` that have any feature."""
+    names = []
+    for part in PARTS:
+        specs = schema.part(part)
+        names += [f"{part}_ids"] * bool(specs.ids)
+        names += [f"{part}_list_values", f"{part}_list_lengths"] * bool(specs.lists)
+        names += [f"{part}_dense"] * bool(specs.dense)
+    return names
+
+
+def write_onnx(graph: ServingGraph, schema: Schema, path: Path, metadata: Mapping[str, str]) -> None:
+    """Trace the module and write a checked file.
+
+    Raises:
+        ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
+    """
+    example = _example(schema)
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                graph,
+                kwargs={"inputs": example},
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(example),
+                output_names=[task.name for task in schema.tasks],
+                dynamic_shapes={"inputs": _dynamic_shapes(example)},
+                custom_translation_table=TRANSLATIONS,
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        message = f"the exporter refused the model: {error}"
+        raise ExportError(message) from error
+    assert program is not None  # noqa: S101 dynamo=True always answers with a program
+    model = program.model
+    _name_rows(model)
+    model.metadata_props.update(metadata)
+    model.producer_name = "moerank"
+    ir.save(model, path)
+    onnx.checker.check_model(path, full_check=True)
+    _refuse_loops(operators(path))
+
+
+def operators(path: Path) -> list[str]:
+    """All operators of a graph file, subgraphs and functions included, sorted and each once."""
+    model = ir.load(path)
+    nodes = [*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function)]
+    return sorted({f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in nodes})
+
+
+def _refuse_loops(names: list[str]) -> None:
+    bad = [n for n in names if n in _CONTROL_FLOW or n.startswith(_SEQUENCES)]
+    if bad:
+        message = f"the graph holds {', '.join(bad)}, which run row by row: this is a defect of the export"
+        raise ExportError(message)
+
+
+def _name_rows(model: ir.Model) -> None:
+    # The exporter names a row count after whatever it met first; users read these names in errors of the runtime.
+    names = {"request": "requests", "candidate": "candidates"}
+    for value in model.graph.inputs:
+        part, _, kind = str(value.name).partition("_")
+        assert value.shape is not None  # noqa: S101 traced inputs have shapes
+        axis = 1 if kind == "list_lengths" else 0
+        size = f"{part}_list_values" if kind == "list_values" else names[part]
+        value.shape = ir.Shape([size if a == axis else d for a, d in enumerate(value.shape)])
+    for value in model.graph.outputs:
+        value.shape = ir.Shape(["candidates"])
+
+
+def _example(schema: Schema) -> dict[str, Tensor]:
+    example: dict[str, Tensor] = {}
+    for part in PARTS:
+        specs, rows = schema.part(part), _TRACED[part]
+        lengths = torch.full((len(specs.lists), rows), 2, dtype=torch.int64)
+        columns = {
+            "ids": torch.zeros(rows, len(specs.ids), dtype=torch.int64),
+            "list_values": torch.zeros(int(lengths.sum()), dtype=torch.int64),
+            "list_lengths": lengths,
+            "dense": torch.zeros(rows, len(specs.dense)),
+        }
+        example |= {f"{part}_{kind}": tensor for kind, tensor in columns.items()}
+    return {name: example[name] for name in input_names(schema)}
+
+
+def _dynamic_shapes(example: dict[str, Tensor]) -> dict[str, dict[int, Dim]]:
+    rows = {"request": Dim("requests"), "candidate": Dim("candidates")}
+    shapes = {}
+    for name in example:
+        part, _, kind = name.partition("_")
+        if kind == "list_values":
+            shapes[name] = {0: Dim(name)}
+        else:
+            shapes[name] = {1 if kind == "list_lengths" else 0: rows[part]}
+    return shapes
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter reports its progress on standard output and warns about its own internals.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

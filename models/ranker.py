@@ -1,0 +1,172 @@
+"""The ranker: embeddings and dense columns into a mixture of experts with one output a task.
+
+It is a plain single-device model that knows nothing of sharding; features are picked BY NAME from the embedding
+collection's answer, whose column order changes with a sharding plan.
+
+Shape legend: B rows, T tasks, D columns of the input matrix.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+
+from features.errors import ConfigError
+from features.schema import IdSpec, Schema
+from models.config import ModelConfig
+from models.dense import DenseColumns
+from models.gates import Routing
+from models.layout import PartLayout, layouts
+from models.mmoe import MMoE, MMoEOutput
+from models.tensors import PackedIds, TensorInputs, TensorPart, pack_ids
+
+
+class RankerOutput(NamedTuple):
+    """Raw outputs and routing of B rows.
+
+    `logits_BT`: logits of binary tasks; regression tasks as (label - base rate) / spread.
+    `penalties`: the gates' regularisation terms, summed over gates, already weighted.
+    """
+
+    logits_BT: Tensor
+    penalties: dict[str, Tensor]
+    routings: tuple[Routing, ...]
+
+
+class Ranker(nn.Module):
+    """A mixture-of-experts ranker for one schema."""
+
+    base_T: Tensor
+    scale_T: Tensor
+    binary_T: Tensor
+
+    def __init__(self, schema: Schema, config: ModelConfig, device: torch.device | None = None) -> None:
+        """Build the model; embedding tables lie on `device` (``meta`` for those that will be sharded).
+
+        Raises:
+            ConfigError: the schema has no input, or the routing id is not one of its id features.
+        """
+        super().__init__()
+        self.schema, self.config = schema, config
+        self.layouts = layouts(schema)
+        self.width = sum(layout.width(config.embedding_dim) for layout in self.layouts)
+        if self.width == 0:
+            message = "the schema has no features; a ranker needs at least one"
+            raise ConfigError(message)
+        self.routing_id = _routing_column(self.layouts, config.routing_id)
+        tables = _tables(schema, config)
+        self.embeddings = EmbeddingBagCollection(tables, device=device or torch.device("cpu")) if tables else None
+        self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.network = MMoE(self.width, schema.tasks, config)
+        regression = [task.kind == "regression" for task in schema.tasks]
+        base = [task.base_rate if r else 0.0 for task, r in zip(schema.tasks, regression, strict=True)]
+        spread = [max(task.spread, 1e-6) if r else 1.0 for task, r in zip(schema.tasks, regression, strict=True)]
+        self.register_buffer("base_T", torch.tensor(base), persistent=False)
+        self.register_buffer("scale_T", torch.tensor(spread), persistent=False)
+        self.register_buffer("binary_T", ~torch.tensor(regression), persistent=False)
+
+    def forward(self, inputs: TensorInputs) -> RankerOutput:
+        """Score the candidate rows; a single request row is repeated for all of them."""
+        paired = inputs.paired()
+        output: MMoEOutput = self.network(self.columns(paired), self.routing_ids(paired))
+        return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings)
+
+    def predictions(self, logits_BT: Tensor) -> Tensor:
+        """Answers as served [B, T]: probabilities, and regression values on the label's scale."""
+        return torch.where(self.binary_T, logits_BT.sigmoid(), self.base_T + self.scale_T * logits_BT)
+
+    def columns(self, inputs: TensorInputs) -> Tensor:
+        """The network's input matrix [B, D] of paired inputs, request columns first."""
+        vectors = self._embed(inputs) if self.embeddings is not None else {}
+        columns: list[Tensor] = []
+        for layout, part, dense in zip(self.layouts, inputs, self.dense, strict=True):
+            columns += [self.embedding_dropout(vectors[spec.name]) for spec in (*layout.ids, *layout.lists)]
+            columns += dense(part.dense_ND)
+        return torch.cat(columns, dim=1)
+
+    def routing_ids(self, inputs: TensorInputs) -> Tensor | None:
+        """The ids [B] that a hashing gate routes by, if configured."""
+        if self.routing_id is None:
+            return None
+        part, column = self.routing_id
+        return inputs[part].ids_NF[:, column]
+
+    def table_weights(self) -> dict[str, Tensor]:
+        """Each embedding table [rows, embedding dim] by name."""
+        if self.embeddings is None:
+            return {}
+        return {name: bag.weight for name, bag in self.embeddings.embedding_bags.items()}
+
+    def _embed(self, inputs: TensorInputs) -> dict[str, Tensor]:
+        specs = [spec for layout in self.layouts for spec in (*layout.ids, *layout.lists)]
+        packed = self._drop_ids(pack_ids(tuple(inputs)), specs)
+        jagged = KeyedJaggedTensor(
+            keys=[spec.name for spec in specs], values=packed.values_V, lengths=packed.lengths_FN.reshape(-1)
+        )
+        assert self.embeddings is not None  # noqa: S101 the caller checks; this tells the type checker
+        vectors: dict[str, Tensor] = self.embeddings(jagged).to_dict()
+        for layout, part in zip(self.layouts, inputs, strict=True):
+            _average(vectors, layout, part)
+        return vectors
+
+    def _drop_ids(self, packed: PackedIds, specs: list[IdSpec]) -> PackedIds:
+        rate = self.config.id_dropout
+        if not self.training or rate == 0.0:
+            return packed
+        large = torch.tensor([spec.rows >= self.config.id_dropout_rows for spec in specs])
+        per_id = large.to(packed.values_V.device).repeat_interleave(packed.lengths_FN.sum(dim=1))
+        dropped = per_id & (torch.rand(packed.values_V.shape, device=packed.values_V.device) < rate)
+        return PackedIds(packed.values_V.masked_fill(dropped, 0), packed.lengths_FN)
+
+
+def _average(vectors: dict[str, Tensor], layout: PartLayout, part: TensorPart) -> None:
+    # Tables pool by sum, so that features with the same table may differ in pooling; the mean is taken here.
+    for spec, lengths in zip(layout.lists, part.list_lengths_LN, strict=True):
+        if spec.pooling == "mean":
+            vectors[spec.name] = vectors[spec.name] / lengths.clamp(min=1).unsqueeze(1)
+
+
+def _tables(schema: Schema, config: ModelConfig) -> list[EmbeddingBagConfig]:
+    features: dict[str, list[str]] = {}
+    for layout in layouts(schema):
+        for spec in (*layout.ids, *layout.lists):
+            features.setdefault(spec.table_name, []).append(spec.name)
+    return [
+        EmbeddingBagConfig(
+            name=table,
+            embedding_dim=config.embedding_dim,
+            num_embeddings=rows,
+            feature_names=features[table],
+            pooling=PoolingType.SUM,
+            init_fn=_initialiser(config.embedding_init),
+        )
+        for table, rows in schema.tables().items()
+    ]
+
+
+def _initialiser(scale: float) -> Callable[[Tensor], Tensor]:
+    return partial(nn.init.normal_, std=scale)
+
+
+def _routing_column(parts: tuple[PartLayout, PartLayout], name: str) -> tuple[int, int] | None:
+    if not name:
+        return None
+    for index, layout in enumerate(parts):
+        for column, spec in enumerate(layout.ids):
+            if spec.name == name:
+                return index, column
+    known = ", ".join(spec.name for layout in parts for spec in layout.ids) or "none"
+    message = f"model.routing_id is {name!r}, which is not an id feature; the id features are: {known}"
+    raise ConfigError(message)
+
+
+def _sum_penalties(routings: tuple[Routing, ...]) -> dict[str, Tensor]:
+    total: dict[str, Tensor] = {}
+    for routing in routings:
+        for name, penalty in routing.penalties.items():
+            total[name] = total[name] + penalty if name in total else penalty
+    return total
