@@ -18,6 +18,9 @@ from models.gates.base import Gate, GateSettings, full_precision
 from models.gates.choice import Choice, check_at_most, masked_softmax, members
 from models.gates.regularisers import global_mean
 
+_NOISE_FLOOR = 1e-2
+"""Added to the noise's scale, as the authors' own code does: the smooth load divides by it."""
+
 
 class TopKConfig(GateSettings):
     """Exactly `k` experts a row.
@@ -109,7 +112,7 @@ class NoisyTopKGate(TopKGate):
             return super().choose(routed)
         # In training the logits carry the noise's; a static gate keeps them apart.
         clean_BX, noise_BX = routed.chunk(2, -1) if self.noise_1X is None else (routed, self.noise_1X)
-        scale_BX = F.softplus(noise_BX)
+        scale_BX = F.softplus(noise_BX) + _NOISE_FLOOR
         noisy_BX = clean_BX + torch.randn_like(clean_BX) * scale_BX
         choice = self.select(noisy_BX)
         if self.load == 0 or self.selectors == self.logit_width:
