@@ -1,29 +1,29 @@
 """The gRPC server: ranking, health and reflection on one port; new versions swapped in; a graceful end."""
 
 import logging
+import os
 import signal
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Self
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from features.errors import UnavailableError
+from serving.aside import Aside
 from serving.choices import Choice
 from serving.model import EngineOptions
+from serving.pool import CountingPool
 from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
-from serving.transport import generic_handler
+from serving.transport import Front
 from serving.watcher import Watcher
 
 LOG = logging.getLogger("moerank.server")
-SERVING = health_pb2.HealthCheckResponse.SERVING
+FLUSH_SECONDS = 0.2
 
 
 class RunningServer:
@@ -38,21 +38,29 @@ class RunningServer:
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu),
             settings.score,
         )
-        self._health = health.HealthServicer()
-        self._server = _build(settings, self.registry, self._health)
+        self._pool = CountingPool(settings.threads)
+        ranking = RankingService(self.registry, Limits(settings.max_candidates, settings.max_users))
+        self._aside = Aside([ranking.name])
+        self._front = Front([ranking], self._pool, settings.threads + settings.max_queue)
+        self._server = _build(settings, self._pool, self._front, self._aside)
         self.port = _bind(self._server, settings)
         self._watcher = Watcher(self.registry, settings.poll_seconds)
         self._server.start()
         self._watcher.start()
-        for service in ("", RankingService.name):
-            self._health.set(service, SERVING)
+        self._aside.serving()
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
         """Say NOT_SERVING, go on for the drain time, then let calls under way end within the grace time."""
-        self._health.enter_graceful_shutdown()
+        self._aside.draining()
         time.sleep(drain_seconds)
         self._watcher.stop()
-        self._server.stop(grace_seconds).wait()
+        self._server.stop(grace_seconds)
+        self._pool.wait_idle(grace_seconds)
+        # Those who watch the health would keep the server for all of the grace time; answers may still be on the wire.
+        self._server.stop(min(FLUSH_SECONDS, grace_seconds)).wait()
+        self._front.close()
+        self._aside.close()
+        self._pool.shutdown()
 
     def __enter__(self) -> Self:
         """The running server itself."""
@@ -80,27 +88,37 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
     Raises:
         MoerankError: as `start`.
     """
-    ended = threading.Event()
-
-    def end(number: int, _: FrameType | None) -> None:
-        LOG.info("got %s, draining", signal.Signals(number).name)
-        ended.set()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        running = start(settings)
+    running = start(settings)
+    with _signals() as wait:
         LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)
         if ready is not None:
             ready(running)
-        ended.wait()
+        LOG.info("got %s, draining", wait().name)
         running.stop(settings.drain_seconds, settings.grace_seconds)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], signal.Signals]]:
+    """Gives a function that waits for SIGTERM or SIGINT; a second one does not disturb what follows.
+
+    The handler only writes to a pipe: it may interrupt the main thread while that holds any lock.
+    """
+    reader, writer = os.pipe()
+
+    def note(number: int, _: FrameType | None) -> None:
+        os.write(writer, bytes([number]))
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: signal.Signals(os.read(reader, 1)[0])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
 
 
-def _build(settings: ServerSettings, registry: Registry, servicer: health.HealthServicer) -> grpc.Server:
-    pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="moerank")
+def _build(settings: ServerSettings, pool: CountingPool, front: Front, aside: Aside) -> grpc.Server:
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -108,12 +126,8 @@ def _build(settings: ServerSettings, registry: Registry, servicer: health.Health
         ("grpc.so_reuseport", 0),
     ]
     server = grpc.server(pool, options=options)
-    ranking = RankingService(registry, Limits(settings.max_candidates, settings.max_users))
-    server.add_generic_rpc_handlers((generic_handler(ranking),))
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    if settings.reflection:
-        names = (RankingService.name, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+    server.add_generic_rpc_handlers((front,))
+    aside.add_to(server, describe=settings.reflection)
     return server
 
 

@@ -29,6 +29,7 @@ class ServerSettings(Settings):
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     allow_plaintext: bool = Field(default=False, description="listen beyond loopback although nothing is encrypted")
     threads: int = Field(default_factory=cores, ge=1, le=1024, description="calls answered at once; default: cores")
+    max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
     require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")

@@ -1,16 +1,18 @@
-"""Puts transport-free handlers on grpcio: raw bytes, deadlines, request ids, errors as statuses."""
+"""Puts transport-free handlers on grpcio: admission, raw bytes, deadlines, request ids, errors as statuses."""
 
 import logging
 import re
 import secrets
 import time
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn, Protocol
 
 import grpc
 from grpc_status import rpc_status
 
-from features.errors import MoerankError
+from features.errors import MoerankError, OverloadedError
+from serving.pool import CountingPool
 from serving.service import Call, Handler
 from serving.status import PUBLIC, status_of
 
@@ -31,13 +33,43 @@ class Service(Protocol):
         """Handlers by method name."""
 
 
-def generic_handler(service: Service) -> "grpc.GenericRpcHandler[bytes, bytes]":
-    """What to add to a `grpc.Server` so that it answers a service's methods."""
-    methods = {
-        method: grpc.unary_unary_rpc_method_handler(_Behaviour(f"{service.name}/{method}", handler))
-        for method, handler in service.handlers().items()
-    }
-    return grpc.method_handlers_generic_handler(service.name, methods)
+class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # subscripting it fails at run time
+    """Routes calls to services; refuses at once, on a thread of its own, what would wait too long."""
+
+    def __init__(self, services: Sequence[Service], pool: CountingPool, limit: int) -> None:
+        """Admit calls while fewer than `limit` wait or run in the server's pool."""
+        self._pool = pool
+        self._limit = limit
+        self._refusals = ThreadPoolExecutor(1, thread_name_prefix="moerank-refusals")
+        self._methods = {
+            f"/{service.name}/{method}": grpc.unary_unary_rpc_method_handler(_Behaviour(method, handler))
+            for service in services
+            for method, handler in service.handlers().items()
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Called by grpcio's own thread for each call, before any of the pool is taken."""
+        handler = self._methods.get(handler_call_details.method)
+        if handler is None or self._pool.pending < self._limit:
+            return handler
+        message = "the server has as much work as it can finish in time; try again later, or add replicas"
+        # A handler of streams begins without waiting for the request to arrive.
+        return grpc.stream_unary_rpc_method_handler(_Refusal(OverloadedError(message), self._refusals))
+
+    def close(self) -> None:
+        """End the thread of refusals."""
+        self._refusals.shutdown(wait=False)
+
+
+class _Refusal:
+    """Answers a call with an error. grpcio runs a behaviour with this attribute on that pool."""
+
+    def __init__(self, error: MoerankError, pool: ThreadPoolExecutor) -> None:
+        self._error = error
+        self.experimental_thread_pool = pool
+
+    def __call__(self, _: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        _refuse(context, self._error, _request_id(context))
 
 
 class _Behaviour:
@@ -55,16 +87,16 @@ class _Behaviour:
         except MoerankError as error:
             if not isinstance(error, PUBLIC):
                 LOG.exception("request %s to %s failed", call.request_id, self._method)
-            _refuse(context, error, call)
+            _refuse(context, error, call.request_id)
         except Exception as error:
             # Whatever it is, its text must not reach the caller.
             LOG.exception("request %s to %s met a defect", call.request_id, self._method)
-            _refuse(context, error, call)
-        raise AssertionError(self._method)
+            _refuse(context, error, call.request_id)
 
 
-def _refuse(context: grpc.ServicerContext, error: Exception, call: Call) -> None:
-    context.abort_with_status(rpc_status.to_status(status_of(error, call.request_id)))
+def _refuse(context: grpc.ServicerContext, error: Exception, request_id: str) -> NoReturn:
+    """End a call; grpcio does that by raising an exception of its own."""
+    context.abort_with_status(rpc_status.to_status(status_of(error, request_id)))
 
 
 def _request_id(context: grpc.ServicerContext) -> str:

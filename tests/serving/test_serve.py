@@ -1,0 +1,76 @@
+"""The server as a process: it starts from flags, answers, drains on a signal, and refuses in one line."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving.client import RankingClient
+from serving.generate import ROOT
+
+
+@pytest.fixture
+def process(store: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    command = [sys.executable, "-m", "serving", str(store), "--port", "0", "--poll-seconds", "0.1"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        port = next(int(m[1]) for line in child.stderr if (m := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
+        yield child, port
+        child.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_with_success(
+    process: tuple["subprocess.Popen[str]", int], number: signal.Signals
+) -> None:
+    child, port = process
+    with RankingClient(f"127.0.0.1:{port}") as client:
+        assert client.rank(1, [100, 101]).version == 1
+    child.send_signal(number)
+    assert child.wait(10) == 0
+
+
+def test_no_call_fails_while_the_server_drains(process: tuple["subprocess.Popen[str]", int]) -> None:
+    child, port = process
+    answered: list[int] = []
+
+    def ask() -> None:
+        with RankingClient(f"127.0.0.1:{port}", attempts=1) as client:
+            answered.extend(client.rank(1, range(100, 120)).version for _ in range(30))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(answered) < 120:
+        threads[0].join(0.01)
+        if not any(thread.is_alive() for thread in threads):
+            break
+    child.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    assert child.wait(10) == 0
+    assert answered == [1] * 120
+
+
+def test_wrong_flags_are_one_message_and_exit_code_two() -> None:
+    command = [sys.executable, "-m", "serving", "--port", "x", "--threads", "0"]
+    environment = {**os.environ, "MOERANK_DEVICE": "tpu"}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    for name in ("--store", "--port", "--threads", "--device"):
+        assert name in run.stderr
+
+
+def test_a_store_that_does_not_exist_is_one_message_and_exit_code_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "serving", str(tmp_path / "absent")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert "no model store at" in run.stderr
