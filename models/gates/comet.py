@@ -82,6 +82,7 @@ class CometGate(Gate):
         leaf_BEK = logits_BL[:, splits * self.selectors :].unflatten(-1, (self.experts, self.selectors))
         return tree_leaves(left_BQK), leaf_BEK
 
+    @torch.no_grad()
     def selector_distance(self, logits_BL: Tensor | None) -> Tensor:
         """1 minus the most probable leaf of each tree, [B, K]; exactly 0 for a tree that is one-hot."""
         reach_BEK, _ = self.leaf_reach(self.routed(logits_BL))

@@ -103,6 +103,7 @@ class DSelectKGate(Gate):
             codes_BKE = torch.stack([codes_BKE * (1 - one_BK1), codes_BKE * one_BK1], -1).flatten(-2)
         return codes_BKE[..., : self.experts], logits_BL[:, split:]
 
+    @torch.no_grad()
     def selector_distance(self, logits_BL: Tensor | None) -> Tensor:
         """1 minus the largest entry of each selector, [B, K]; exactly 0 for a selector that is one-hot."""
         codes_BKE, _ = self.selector_codes(self.routed(logits_BL))

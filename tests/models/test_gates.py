@@ -82,7 +82,7 @@ def sums_to_one(name: str, experts: int) -> bool:
 @SMALL
 @given(seed=SEEDS, scale=SCALES, experts=st.integers(1, 9), training=st.booleans(), static=st.booleans())
 def test_weights_are_a_sparse_mixture_and_zero_outside_the_selected_set(
-    name: str, seed: int, scale: float, experts: int, training: bool, static: bool
+    name: str, *, seed: int, scale: float, experts: int, training: bool, static: bool
 ) -> None:
     gate = make(name, seed, experts, scale, 0 if static else WIDTH).train(training)
     weights_BE, selected_BE, penalties = gate(*inputs(seed))
@@ -115,7 +115,7 @@ def test_a_rows_weights_do_not_depend_on_its_neighbours(name: str, seed: int, sc
 @SMALL
 @given(seed=SEEDS, scale=SCALES, experts=st.integers(2, 9), static=st.booleans())
 def test_gradients_are_finite_also_at_saturation(
-    name: str, seed: int, scale: float, experts: int, static: bool
+    name: str, *, seed: int, scale: float, experts: int, static: bool
 ) -> None:
     gate = make(name, seed, experts, scale, 0 if static else WIDTH).float()
     gate.regularisers = Regularisers(importance=0.1, load_balance=0.1, z_loss=0.1, entropy=0.1)
