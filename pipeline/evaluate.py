@@ -14,7 +14,7 @@ from pipeline.curves import draw
 from pipeline.evaluation import Evaluation, Method, Slice, TaskScores
 from pipeline.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.predictions import Predictions, Progress, predict
-from pipeline.scorecard import TaskRows, judge
+from pipeline.scorecard import EXACT_ROWS, TaskRows, judge
 from pipeline.slices import Masks, by_feature, by_history
 from serving import bundle
 from serving.engine import Engine
@@ -151,8 +151,8 @@ def _graph_facts(engine: Engine) -> dict[str, JsonValue]:
 def _method(config: EvaluateConfig, *, grouped: bool) -> Method:
     unit = "users with all their rows" if grouped else "rows (the data have no users)"
     return Method(
-        interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC to "
-        "first order in the draw's weights",
+        interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC, and "
+        f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights",
         level=LEVEL,
         replicates=config.replicates,
         seed=config.seed,

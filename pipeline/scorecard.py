@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from features.settings import Settings
-from pipeline import metrics
+from pipeline import influence, metrics
 from pipeline.intervals import (
     BinStatistic,
     Bootstrap,
@@ -22,6 +22,8 @@ from pipeline.metrics import Floats, Ranking, Values
 
 NDCG_AT = 10
 ECE_BINS = 20
+EXACT_ROWS = 200_000
+"""Up to so many rows the draws of AUC and average precision are exact, above that they are to first order."""
 HEADLINE: dict[str, str] = {"binary": "auc", "regression": "rmse"}
 LOWER_IS_BETTER = frozenset({"log_loss", "ne", "ece", "rmse", "mae"})
 
@@ -73,11 +75,22 @@ def _binary(rows: TaskRows) -> list[Statistic]:
     pointwise = users.sums(metrics.row_log_loss(labels, scores), labels, scores, np.ones(labels.size))
     bins = metrics.bins_of(scores, ECE_BINS)
     found: list[Statistic] = [
-        RankStatistic(ranking, users.group[ranking.order]),
+        *_ranked(ranking, users),
         SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
         BinStatistic.of(scores - labels, users, bins),
     ]
     return [*found, *_by_user(rows)] if rows.grouped else found
+
+
+def _ranked(ranking: Ranking, users: Users) -> list[Statistic]:
+    """AUC and average precision: recomputed for each draw, or to first order where that would take long."""
+    if ranking.order.size <= EXACT_ROWS:
+        return [RankStatistic(ranking, users.group[ranking.order])]
+    positive = np.empty(ranking.order.size)
+    positive[ranking.order] = ranking.positive
+    precision = users.sums(influence.precision_shares(ranking), positive)
+    pairs = users.sums(*influence.auc_shares(ranking))
+    return [_pair_statistic("auc", pairs), SumStatistic(("pr_auc",), precision, _finish_mean)]
 
 
 def _by_user(rows: TaskRows) -> list[Statistic]:

@@ -61,6 +61,20 @@ def test_xauc_replicates_are_right_to_first_order() -> None:
     assert float(xauc(whole)[0]) == pytest.approx(metrics.xauc(rows.labels, rows.scores), rel=1e-9)
 
 
+def test_many_rows_are_resampled_to_first_order_with_nearly_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, scores, users = _rows(3, users=300)
+    rows = TaskRows("like", "binary", labels, np.round(1.0 / (1.0 + np.exp(-scores)), 2), users)
+    bootstrap = Bootstrap(users.count, 300)
+    exact = judge({"like": rows}, bootstrap)["like"]
+    monkeypatch.setattr("pipeline.scorecard.EXACT_ROWS", 0)
+    quick = judge({"like": rows}, bootstrap)["like"]
+    assert quick.keys() == exact.keys()
+    for name in ("auc", "pr_auc"):
+        assert quick[name].value == pytest.approx(exact[name].value, abs=1e-12), name
+        assert quick[name].low == pytest.approx(exact[name].low, abs=0.003), name
+        assert quick[name].high == pytest.approx(exact[name].high, abs=0.003), name
+
+
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
     covered = 0
     for seed in range(100):
