@@ -4,7 +4,6 @@ Each check looks at one thing and returns findings; a finding that is not `ok` c
 """
 
 import importlib.metadata
-import json
 import os
 import shutil
 import socket
@@ -60,9 +59,9 @@ def healthy(findings: list[Finding]) -> bool:
     return not any(finding.status == "problem" for finding in findings)
 
 
-def as_json(findings: list[Finding]) -> str:
-    """One JSON object for programs: ``healthy`` and the list of ``findings``."""
-    return json.dumps({"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]}, indent=1)
+def as_json(findings: list[Finding]) -> dict[str, object]:
+    """The report with plain values: ``healthy`` and the list of ``findings``."""
+    return {"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]}
 
 
 def version(distribution: str) -> str | None:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from features.errors import ConfigError
 from features.settings import Settings
@@ -33,10 +34,10 @@ class StepRecord(Settings):
     seconds: float
     outputs: tuple[str, ...]
     """Files below the step's directory without which it is not done."""
-    result: dict[str, JsonValue]
+    result: dict[str, Any]
 
 
-def stamp_of(*parts: JsonValue) -> str:
+def stamp_of(*parts: object) -> str:
     """A digest of JSON values: 16 hexadecimal digits."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
@@ -57,12 +58,12 @@ def code_stamp(*modules: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def file_facts(paths: Iterable[Path | str]) -> JsonValue:
+def file_facts(paths: Iterable[Path | str]) -> list[tuple[str, int, int]]:
     """Path, size and time of change of each file: what tells changed data without reading it."""
-    facts: list[JsonValue] = []
+    facts = []
     for path in paths:
         status = Path(path).stat()
-        facts.append([str(path), status.st_size, status.st_mtime_ns])
+        facts.append((str(path), status.st_size, status.st_mtime_ns))
     return facts
 
 
@@ -78,7 +79,7 @@ def once(
     step: str,
     directory: Path,
     stamp: str,
-    work: Callable[[Progress], dict[str, JsonValue]],
+    work: Callable[[Progress], dict[str, Any]],
     outputs: Sequence[str],
 ) -> StepRecord:
     """Do the work, unless `directory` holds what the same work made before.

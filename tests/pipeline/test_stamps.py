@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from pydantic import JsonValue
 
 from features.errors import ConfigError
 from pipeline.console import Progress
@@ -19,7 +19,7 @@ class Work:
     def __init__(self, directory: Path, *, fail: bool = False) -> None:
         self.directory, self.fail, self.times = directory, fail, 0
 
-    def __call__(self, progress: Progress) -> dict[str, JsonValue]:
+    def __call__(self, progress: Progress) -> dict[str, Any]:
         self.times += 1
         progress("writing")
         if self.fail:
@@ -27,7 +27,7 @@ class Work:
         (self.directory / "made.txt").write_text("made", encoding="utf-8")
         return {"times": self.times}
 
-    def run(self, stamp: str) -> dict[str, JsonValue]:
+    def run(self, stamp: str) -> dict[str, Any]:
         return once("work", self.directory, stamp, self, ["made.txt"]).result
 
 

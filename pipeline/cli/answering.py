@@ -1,0 +1,104 @@
+"""Verbs that answer requests: serve, rank."""
+
+import logging
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from features.errors import ConfigError
+from pipeline.cli.verb import Verb, add_json, respond
+from serving.settings import ServerSettings, add_arguments
+
+if TYPE_CHECKING:
+    from serving.query import RankResult
+
+
+def _serve(args: Namespace) -> None:
+    from serving.server import serve  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    serve(ServerSettings.read(vars(args)))
+
+
+def _rank_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--target", default="127.0.0.1:50051", help="the server's HOST:PORT [%(default)s]")
+    parser.add_argument("--user", help="the user's id; leave it out for an unknown visitor")
+    parser.add_argument("--items", required=True, help="the candidates' ids with commas between them")
+    parser.add_argument("--text-ids", action="store_true", help="ids are strings, also those that look like numbers")
+    parser.add_argument("--context", action="append", default=[], metavar="NAME=VALUE", help="a feature of the moment")
+    parser.add_argument("--model", default="", help="which model, where the server has several")
+    parser.add_argument("--top-k", type=int, default=0, help="order only the best K")
+    parser.add_argument("--seconds", type=float, default=5.0, help="how long to wait for an answer [%(default)s]")
+    add_json(parser)
+
+
+def _rank(args: Namespace) -> None:
+    from serving.client import RankingClient  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    names = [name for name in args.items.split(",") if name]
+    numeric = not args.text_ids and all(name.lstrip("-").isdecimal() for name in names)
+    items: list[int] | list[str] = [int(name) for name in names] if numeric else names
+    user = int(args.user) if args.user and not args.text_ids and args.user.lstrip("-").isdecimal() else args.user
+    with RankingClient(args.target, seconds=args.seconds) as client:
+        result = client.rank(user, items, _context(args.context), top_k=args.top_k, model=args.model)
+    respond(args, as_json(result), table(result))
+
+
+def _context(texts: list[str]) -> dict[str, object]:
+    import yaml  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    context: dict[str, object] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            message = f"--context {text!r}: write NAME=VALUE, such as --context tab=1"
+            raise ConfigError(message)
+        context[name] = yaml.safe_load(value)
+    return context
+
+
+def as_json(result: "RankResult") -> dict[str, object]:
+    """A ranking answer with plain values."""
+    return {
+        "model": result.model,
+        "version": result.version,
+        "ranked": result.ranked,
+        "scores": result.scores.tolist(),
+        "predictions": {task: values.tolist() for task, values in result.predictions.items()},
+        "unknown_user": result.unknown_user,
+        "unknown_items": result.unknown_items,
+    }
+
+
+def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows: int = 0) -> list[str]:
+    """A ranking answer as lines: rank, id, score and each task, best first; `rows` 0 shows all."""
+    tasks = list(result.predictions)
+    header = f"{'rank':>4}  {'item':>8}  {'score':>8}  " + "  ".join(f"{task:>10}" for task in tasks)
+    lines = [f"{result.model} version {result.version}", header]
+    for rank, position in enumerate(result.answer.order[: rows or None].tolist(), start=1):
+        item = result.items[position]
+        values = "  ".join(f"{float(result.predictions[task][position]):>10.4f}" for task in tasks)
+        title = f"  {titles.get(item, '')}" if titles else ""
+        lines.append(f"{rank:>4}  {item:>8}  {float(result.scores[position]):>8.4f}  {values}{title}")
+    if result.unknown_user:
+        lines.append("the server does not know this user")
+    if result.unknown_items:
+        lines.append(f"the server does not know: {', '.join(map(str, result.unknown_items))}")
+    return lines
+
+
+VERBS = (
+    Verb(
+        "serve",
+        "answer ranking requests over gRPC with the models of a store",
+        "moerank serve runs/movielens/store --port 50051",
+        add_arguments,
+        _serve,
+    ),
+    Verb(
+        "rank",
+        "ask a server to rank candidates for a user, and print the answer as a table",
+        "moerank rank --user 42 --items 50,100,181 --target 127.0.0.1:50051",
+        _rank_arguments,
+        _rank,
+    ),
+)

@@ -1,0 +1,71 @@
+"""Verbs that judge models offline: evaluate, compare."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from pipeline.cli.verb import Verb, add_json, respond
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a published version, or an exported run")
+    parser.add_argument("--data", type=Path, required=True, help="encoded Parquet to judge on, such as test.parquet")
+    parser.add_argument("--train", type=Path, help="encoded training Parquet, for the popularity baseline and slices")
+    parser.add_argument("--out", type=Path, default=Path("evaluation"), help="where results go [%(default)s]")
+    parser.add_argument("--replicates", type=int, help="bootstrap draws")
+    parser.add_argument("--slice-by", default="", help="id features to slice by, with commas between them")
+    add_json(parser)
+
+
+def _evaluate(args: Namespace) -> None:
+    from pipeline.judge import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    config = _method(args.replicates) | {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
+    made = evaluate_for_command(args.bundle, args.data, args.train, args.out, config)
+    respond(args, made.as_json(), made.lines())
+
+
+def _method(replicates: int | None) -> dict[str, object]:
+    return {} if replicates is None else {"replicates": replicates}
+
+
+def _compare_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A", help="a bundle or a prediction file")
+    parser.add_argument("b", type=Path, metavar="B", help="the other one")
+    parser.add_argument("--data", type=Path, help="encoded Parquet to score bundles on")
+    parser.add_argument("--out", type=Path, help="where comparison.json goes")
+    parser.add_argument("--replicates", type=int, help="bootstrap draws")
+    add_json(parser)
+
+
+def _compare(args: Namespace) -> None:
+    from pipeline.compare import compare  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.judge import evaluation_settings  # noqa: PLC0415
+
+    result = compare(args.a, args.b, args.data, args.out, config=evaluation_settings(_method(args.replicates)))
+    lines = [f"A: {result.a}", f"B: {result.b}", f"{result.rows} rows; B minus A with 95 % interval"]
+    for task, metrics in result.tasks.items():
+        for metric, found in metrics.items():
+            verdict = "no clear difference" if found.better == "neither" else f"{found.better.upper()} is better"
+            lines.append(
+                f"  {task:<16} {metric:<12} A {found.a:.4f}  B {found.b:.4f}  {found.difference:+.4f} "
+                f"[{found.low:+.4f}, {found.high:+.4f}]  p {found.p:.3f}  {verdict}"
+            )
+    respond(args, result.model_dump(mode="json"), lines)
+
+
+VERBS = (
+    Verb(
+        "evaluate",
+        "judge a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report",
+        "moerank evaluate runs/movielens/store/movielens/1 --data runs/movielens/features/test.parquet",
+        _evaluate_arguments,
+        _evaluate,
+    ),
+    Verb(
+        "compare",
+        "test whether two models differ on the same rows",
+        "moerank compare runs/a/predictions.parquet runs/b/predictions.parquet",
+        _compare_arguments,
+        _compare,
+    ),
+)

@@ -1,0 +1,144 @@
+"""Verbs that make models: features, train, export, publish, run, schedule."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from pipeline.cli.verb import Verb, add_config, add_json, respond
+
+
+def _config_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
+    add_json(parser)
+
+
+def _run_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a training run: runs/NAME/training/RUN")
+    add_json(parser)
+
+
+def _features(args: Namespace) -> None:
+    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.config import read_config  # noqa: PLC0415
+    from pipeline.stamps import alone  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides)
+    with alone(config.root):
+        record = steps.build_features(config)
+    respond(args, {"directory": str(config.features_dir), **record.result}, [f"features: {config.features_dir}"])
+
+
+def _train(args: Namespace) -> None:
+    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.config import read_config  # noqa: PLC0415
+    from pipeline.stamps import alone  # noqa: PLC0415
+
+    config = read_config(args.config, args.overrides)
+    with alone(config.root):
+        run = steps.train_model(config)
+    record = steps.required(run.directory, "moerank train CONFIG")
+    lines = [f"run: {run.directory}", f"next: moerank export {run.directory}"]
+    respond(args, {"run": str(run.directory), **record.result}, lines)
+
+
+def _export(args: Namespace) -> None:
+    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.stamps import alone  # noqa: PLC0415
+
+    run = steps.Run.open(args.run_dir)
+    with alone(run.config.root):
+        record = steps.export_model(run)
+    lines = [f"exported: {run.export_dir}", f"next: moerank publish {run.directory}"]
+    respond(args, {"directory": str(run.export_dir), **record.result}, lines)
+
+
+def _publish(args: Namespace) -> None:
+    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.stamps import alone  # noqa: PLC0415
+
+    run = steps.Run.open(args.run_dir)
+    with alone(run.config.root):
+        steps.export_model(run)
+        steps.evaluate_model(run)
+        made = steps.publish_model(run)
+    respond(args, made.as_json(), made.lines())
+
+
+def _run(args: Namespace) -> None:
+    from pipeline.config import read_config  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.local_api import prefect_api  # noqa: PLC0415
+
+    workspace = read_config(args.config, args.overrides).workspace
+    with prefect_api(workspace / ".prefect") as ready:
+        from pipeline.flows import build_model  # noqa: PLC0415 - Prefect reads the environment when imported
+        from pipeline.steps import Published  # noqa: PLC0415
+
+        ready()
+        made = Published.model_validate(build_model(str(args.config), args.overrides))
+    respond(args, made.as_json(), made.lines())
+
+
+def _schedule_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--cron", required=True, help='when, such as "0 3 * * *"')
+    parser.add_argument("--timezone", default="UTC", help="whose clock the times are [%(default)s]")
+    parser.add_argument("--pool", default="moerank", help="the Prefect work pool, made if absent [%(default)s]")
+    add_json(parser)
+
+
+def _schedule(args: Namespace) -> None:
+    from pipeline.schedule import schedule  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    made = schedule(args.config, args.cron, overrides=args.overrides, timezone=args.timezone, pool=args.pool)
+    lines = [
+        f"scheduled: {made.deployment} at {args.cron!r} {args.timezone}",
+        f"a worker must run: prefect worker start --pool {args.pool}",
+        f"run it once now:   prefect deployment run {made.deployment}",
+    ]
+    respond(args, {"deployment": made.deployment, "id": made.id, "pool": args.pool}, lines)
+
+
+RECIPE = "pipeline/recipes/movielens.yaml"
+VERBS = (
+    Verb(
+        "features",
+        "turn raw Parquet into training Parquet and online tables",
+        f"moerank features {RECIPE}",
+        _config_arguments,
+        _features,
+    ),
+    Verb(
+        "train",
+        "train a model; an interrupted run goes on from its last checkpoint",
+        f"moerank train {RECIPE} --set train.epochs=2",
+        _config_arguments,
+        _train,
+    ),
+    Verb(
+        "export",
+        "turn a run's checkpoint into one ONNX graph, checked against the model itself",
+        "moerank export runs/movielens/training/RUN",
+        _run_arguments,
+        _export,
+    ),
+    Verb(
+        "publish",
+        "judge a run and, if the quality gate lets it pass, make it the store's current version",
+        "moerank publish runs/movielens/training/RUN",
+        _run_arguments,
+        _publish,
+    ),
+    Verb(
+        "run",
+        "do all steps now, from raw Parquet to a published model",
+        f"moerank run {RECIPE}",
+        _config_arguments,
+        _run,
+    ),
+    Verb(
+        "schedule",
+        "have a Prefect server run all steps by the clock",
+        f'moerank schedule {RECIPE} --cron "0 3 * * *"',
+        _schedule_arguments,
+        _schedule,
+    ),
+)

@@ -1,0 +1,47 @@
+"""What every verb of the command has in common."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.console import answer
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: what it does in a line, an example, its arguments, and the function that does it.
+
+    `run` returns the exit code; None means 0.
+    """
+
+    name: str
+    summary: str
+    example: str
+    arguments: Callable[[ArgumentParser], None]
+    run: Callable[[Namespace], int | None]
+
+
+def add_json(parser: ArgumentParser) -> None:
+    """``--json``: one JSON object on standard output, for programs."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """The project's YAML file and values that win over it."""
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="the project's YAML file")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="overrides",
+        metavar="KEY=VALUE",
+        help="set a value of the file, such as train.epochs=2; may be given several times",
+    )
+
+
+def respond(args: Namespace, result: dict[str, Any], lines: list[str]) -> None:
+    """Print a result: as JSON where a program asked for it, else the lines for a person."""
+    answer(json.dumps(result, indent=1, default=str) if args.json else "\n".join(lines))

@@ -1,0 +1,66 @@
+"""One YAML file a project: where its parts' settings come together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import StringConstraints
+
+from features.config import FeaturesConfig
+from features.settings import Settings
+from models.config import ModelConfig
+from pipeline.evaluate import EvaluateConfig
+from pipeline.quality import QualityConfig
+from pipeline.settings_file import read_settings
+from pipeline.train import TrainConfig
+from serving.manifest import NAME_PATTERN
+from serving.score import ScoreConfig
+
+ProjectName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+
+
+class ProjectConfig(Settings):
+    """A project, from raw Parquet to a served model.
+
+    `name` is also the model's name in the store. All that is made goes below ``workspace/name``; relative paths, here
+    and in `data`, start at the current directory. `score` is the combined score that the server orders by.
+    """
+
+    name: ProjectName
+    workspace: Path = Path("runs")
+    data: FeaturesConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    quality: QualityConfig = QualityConfig()
+    score: ScoreConfig | None = None
+
+    @property
+    def root(self) -> Path:
+        """Where all that the project makes lies."""
+        return self.workspace / self.name
+
+    @property
+    def features_dir(self) -> Path:
+        """Training Parquet, schema, vocabularies and online tables."""
+        return self.root / "features"
+
+    @property
+    def store(self) -> Path:
+        """The model store that `moerank serve` reads."""
+        return self.root / "store"
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> ProjectConfig:
+    """Read a project's file; `overrides` such as ``train.epochs=2`` win over it.
+
+    Raises:
+        ConfigError: naming every key and value that cannot be used, with its path and what is allowed.
+    """
+    return read_settings(path, ProjectConfig, overrides=overrides or [])
+
+
+def write_config(config: ProjectConfig, path: Path) -> None:
+    """Write the settings with all defaults and variables filled in, so that a run can be repeated from its own file."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text.replace("$", "$$"), encoding="utf-8")

@@ -1,0 +1,97 @@
+"""From a trained run to a published bundle: export, and publication behind the quality gate."""
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from features.batches import BatchReader
+from features.schema import Schema
+from features.vocabulary import VOCABULARY_FILE
+from models.export import as_json, export
+from pipeline.card import library_versions, render_card
+from pipeline.checkpoint import load_ranker
+from pipeline.config import ProjectConfig
+from pipeline.console import Progress
+from pipeline.evaluation import EVALUATION_FILE, Evaluation
+from pipeline.files import write_text
+from pipeline.golden_cases import write_golden
+from pipeline.quality import enforce
+from pipeline.report.page import REPORT_FILE
+from pipeline.stamps import STAMP_FILE
+from serving.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, publish
+
+SAMPLE_ROWS = 2048
+CARD_FILE = "MODEL_CARD.md"
+
+
+def export_run(run_dir: Path, features_dir: Path, rows: Path, out: Path, progress: Progress) -> dict[str, Any]:
+    """Write graph, golden requests, schema, vocabularies and online tables into `out`, which exists.
+
+    Raises:
+        ExportError: the graph does not answer as the model does.
+        SchemaMismatchError: the features are not those that the run was trained on.
+    """
+    progress("reading the checkpoint")
+    schema = Schema.load(features_dir)
+    ranker = load_ranker(run_dir, schema)
+    progress("writing the graph and comparing it with the model")
+    sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())
+    report = export(ranker, schema, sample.inputs, out / MODEL_FILE)
+    progress("golden requests and online tables")
+    write_golden(ranker, rows, out / GOLDEN_FILE)
+    schema.save(out)
+    shutil.copyfile(features_dir / VOCABULARY_FILE, out / VOCABULARY_FILE)
+    shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
+    shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
+    return as_json(report)
+
+
+def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:
+    """Let the quality gate judge, then publish a new current version.
+
+    Returns:
+        ``STORE/MODEL/VERSION``.
+
+    Raises:
+        QualityGateError: a rule failed; nothing was published.
+    """
+    evaluation = Evaluation.load(evaluation_dir)
+    enforce(evaluation, config.quality)
+    card = evaluation_dir / CARD_FILE
+    write_text(render_card(config, evaluation, exported), card)
+    files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
+    files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
+    schema = Schema.load(export_dir)
+    manifest = {
+        "schema_fingerprint": schema.fingerprint(),
+        "tasks": [task.name for task in schema.tasks],
+        "metrics": evaluation.headline(),
+        "git_revision": git_revision(),
+        "libraries": library_versions(),
+        "score": config.score,
+    }
+    return publish(config.store, config.name, files, manifest)
+
+
+def _bundle_files(export_dir: Path) -> list[Path]:
+    """All that was exported, without the record of the step."""
+    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STAMP_FILE]
+
+
+def git_revision() -> str:
+    """The commit of the code, with ``+`` where files differ from it; empty outside a repository."""
+    root = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's git
+            cwd=root,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""
