@@ -6,7 +6,7 @@ section 4.2, equations 5 to 7.
 Shapes: B rows, E experts.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor
 from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, check_at_most, members
 from models.gates.gumbel import gumbel_noise
-from models.gates.schedule import Schedule, value_at
+from models.gates.schedule import Temperature, value_at
 
 
 class DenseToSparseConfig(GateSettings):
@@ -30,7 +30,7 @@ class DenseToSparseConfig(GateSettings):
     name: Literal["dense_to_sparse"] = "dense_to_sparse"
     switch_step: int = Field(ge=1)
     k: int = Field(default=1, ge=1)
-    temperature: Annotated[float, Field(gt=0)] | Schedule = 1.0
+    temperature: Temperature = 1.0
     threshold: float = Field(default=0.0, ge=0, lt=1)
     normalise: bool = False
 

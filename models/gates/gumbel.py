@@ -6,7 +6,7 @@ Reparameterization with Gumbel-Softmax", equation 2.
 Shapes: B rows, E experts, S noise samples.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice
-from models.gates.schedule import Schedule, value_at
+from models.gates.schedule import Temperature, value_at
 
 
 class GumbelConfig(GateSettings):
@@ -26,7 +26,7 @@ class GumbelConfig(GateSettings):
     """
 
     name: Literal["gumbel"] = "gumbel"
-    temperature: Annotated[float, Field(gt=0)] | Schedule = 1.0
+    temperature: Temperature = 1.0
     samples: int = Field(default=10, ge=0)
 
     def build(self, experts: int, routing_width: int) -> Gate:

@@ -19,6 +19,7 @@ from torch import Tensor
 from features.errors import ConfigError
 from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, members
+from models.gates.regularisers import Regularisers
 
 _PRIME = 2**31 - 1
 
@@ -27,7 +28,8 @@ class HashConfig(GateSettings):
     """Route by the id feature `feature` alone; nothing is learned.
 
     `assignment`: ``random`` hashes any id; ``balanced`` spreads the ids 0..`rows`-1 evenly over the experts (evenly by
-    how often they occur after `HashGate.fit`), and hashes ids beyond. `seed` picks the hash.
+    how often they occur after `HashGate.fit`), and hashes ids beyond. `seed` picks the hash. Ids are the feature's
+    encoded rows: a vocabulary sends all unknown values to row 0 and so to one expert, a hash encoding spreads them.
     """
 
     name: Literal["hash"] = "hash"
@@ -40,6 +42,9 @@ class HashConfig(GateSettings):
     def _check(self) -> Self:
         if self.assignment == "balanced" and self.rows == 0:
             message = "a balanced hash gate needs `rows`, the number of ids of its feature"
+            raise ValueError(message)
+        if self.regularisers != Regularisers():
+            message = "a hash gate learns nothing, so regularisers have no effect: leave them out"
             raise ValueError(message)
         return self
 

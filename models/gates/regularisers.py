@@ -17,7 +17,9 @@ class Regularisers(Settings):
     `importance`: squared coefficient of variation of the experts' summed weights (Shazeer et al. 2017, eq. 6-7).
     `load_balance`: X * sum_x(share of selections * mean probability), 1 when balanced (Fedus et al. 2021, eq. 4).
     `z_loss`: mean squared log-sum-exp of the router's softmax logits (Zoph et al. 2022, eq. 5).
-    `entropy`: mean entropy, in nats, of a row's weights; pushes rows towards fewer experts.
+    `entropy`: mean entropy, in nats, of a row's probabilities; pushes rows towards fewer experts.
+
+    Probabilities are the router's full softmax where the gate selects by it, and the weights themselves elsewhere.
     """
 
     importance: float = Field(default=0.0, ge=0)
@@ -44,9 +46,8 @@ def importance(choice: Choice) -> Tensor:
 
 def load_balance(choice: Choice) -> Tensor:
     """Share of selections times mean probability, summed and scaled by the number of experts; 0-dim, 1 if balanced."""
-    probability_BX, load_BX = choice.weights_BE, choice.selected_BE.to(choice.weights_BE.dtype)
-    if choice.logits_BX is not None and choice.load_BX is not None:
-        probability_BX, load_BX = choice.logits_BX.softmax(-1), choice.load_BX
+    probability_BX = probabilities(choice)
+    load_BX = choice.selected_BE.to(probability_BX.dtype) if choice.load_BX is None else choice.load_BX
     load_X = global_mean(load_BX.detach())
     return probability_BX.shape[-1] * (load_X / (load_X.sum() + _TINY) * global_mean(probability_BX)).sum()
 
@@ -59,9 +60,17 @@ def z_loss(choice: Choice) -> Tensor:
 
 
 def entropy(choice: Choice) -> Tensor:
-    """Mean over rows of the entropy of the weights, in nats; 0-dim."""
-    # The guard keeps the gradient finite at a weight of exactly 0, whose share of the entropy is 0.
-    return -(choice.weights_BE * (choice.weights_BE + _TINY).log()).sum(-1).mean()
+    """Mean over rows of the entropy of the probabilities, in nats; 0-dim."""
+    probability_BX = probabilities(choice)
+    # The guard keeps the gradient finite at a probability of exactly 0, whose share of the entropy is 0.
+    return -(probability_BX * (probability_BX + _TINY).log()).sum(-1).mean()
+
+
+def probabilities(choice: Choice) -> Tensor:
+    """The router's softmax over experts and null experts where it selects by one, else the weights; [B, X]."""
+    if choice.logits_BX is None or choice.load_BX is None:
+        return choice.weights_BE
+    return choice.logits_BX.softmax(-1)
 
 
 def global_mean(rows_BX: Tensor) -> Tensor:
@@ -73,7 +82,7 @@ def global_mean(rows_BX: Tensor) -> Tensor:
     sum_X = rows_BX.sum(0)
     if not (distributed.is_available() and distributed.is_initialized()):
         return sum_X / rows_BX.shape[0]
-    total = torch.cat([sum_X.detach(), sum_X.new_tensor([rows_BX.shape[0]])])
+    total = torch.cat([sum_X.detach(), sum_X.new_full((1,), rows_BX.shape[0])])
     distributed.all_reduce(total)
     scale = distributed.get_world_size() / total[-1]
     return total[:-1] / total[-1] + (sum_X - sum_X.detach()) * scale

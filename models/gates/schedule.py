@@ -1,9 +1,9 @@
 """Numbers that change with the training step: regularisation weights and temperatures."""
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from features.settings import Settings
 
@@ -36,6 +36,18 @@ class Schedule(Settings):
         if self.shape == "linear":
             return self.start + (self.end - self.start) * share
         return math.exp(math.log(self.start) * (1 - share) + math.log(self.end) * share)
+
+
+def _above_zero(value: float | Schedule) -> float | Schedule:
+    lowest = min(value.start, value.end) if isinstance(value, Schedule) else value
+    if lowest <= 0:
+        message = f"a temperature must be above 0 at every step, not {lowest}"
+        raise ValueError(message)
+    return value
+
+
+Temperature = Annotated[float | Schedule, AfterValidator(_above_zero)]
+"""A divisor of logits: a constant above 0, or a schedule that stays above it."""
 
 
 def value_at(value: float | Schedule, step: int) -> float:

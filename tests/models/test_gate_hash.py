@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from features.errors import ConfigError
-from models.gates import HashConfig
+from models.gates import HashConfig, Regularisers
 from models.gates.hash import HashGate
 
 
@@ -81,6 +81,11 @@ def test_a_fitted_assignment_is_saved_and_loaded() -> None:
 def test_counts_of_another_feature_are_refused() -> None:
     with pytest.raises(ConfigError, match="counts of 7 ids were given to a hash gate over 50"):
         gate(rows=50).fit(torch.ones(7))
+
+
+def test_regularisers_of_a_gate_that_learns_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match="have no effect"):
+        HashConfig(feature="user", regularisers=Regularisers(importance=0.1))
 
 
 def test_a_balanced_gate_without_rows_is_refused() -> None:

@@ -3,6 +3,7 @@
 Shapes: B rows, D routing inputs, E experts.
 """
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,12 @@ def test_balanced_experts_have_no_importance_loss_and_a_load_balance_of_one() ->
 
 
 def test_entropy_is_in_nats_and_zero_for_one_expert() -> None:
-    assert entropy(choice([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx(0.5 * torch.log(torch.tensor(2.0)).item())
+    assert entropy(choice([[0.5, 0.5], [1.0, 0.0]])).item() == pytest.approx(0.5 * math.log(2))
+
+
+def test_the_entropy_of_a_selecting_gate_is_that_of_its_full_softmax() -> None:
+    gate = TopKGate(TopKConfig(k=1, regularisers=Regularisers(entropy=1.0)), 4, WIDTH)
+    assert gate.route(torch.zeros(3, 4)).penalties["entropy"].item() == pytest.approx(math.log(4))
 
 
 def test_z_loss_is_the_squared_log_sum_exp_of_the_softmax_logits() -> None:

@@ -188,6 +188,12 @@ def test_gumbel_evaluation_is_a_fixed_mean_close_to_that_of_training() -> None:
     assert torch.equal(gate.route(logits_BE).weights_BE, gate.route(logits_BE).weights_BE)
 
 
+@pytest.mark.parametrize("temperature", [0.0, {"start": 1.0, "end": 0.0, "last_step": 9}])
+def test_temperatures_that_reach_zero_are_refused(temperature: object) -> None:
+    with pytest.raises(ValidationError, match="above 0 at every step"):
+        GumbelConfig.model_validate({"temperature": temperature})
+
+
 def test_gumbel_temperature_follows_its_schedule() -> None:
     torch.manual_seed(0)
     schedule = Schedule(shape="exponential", start=2.0, end=0.02, last_step=100)

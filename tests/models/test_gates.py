@@ -191,6 +191,18 @@ def test_bfloat16_autocast_does_not_touch_the_router(name: str) -> None:
     assert equal(actual, expected)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EVERY_GATE
+def test_a_gate_answers_on_cuda_as_on_the_cpu(name: str) -> None:
+    gate = make(name, 0, 8).eval()
+    routing_BD, ids_B = inputs(0)
+    expected = gate(routing_BD, ids_B)
+    actual = gate.cuda()(routing_BD.cuda(), ids_B.cuda())
+    torch.testing.assert_close(actual.weights_BE.cpu(), expected.weights_BE)
+    assert torch.equal(actual.selected_BE.cpu(), expected.selected_BE)
+
+
 @EVERY_GATE
 def test_a_configuration_survives_json(name: str) -> None:
     config = CONFIGS[name](2)
