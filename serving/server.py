@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Self
 
 import grpc
@@ -101,17 +100,24 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
 def _signals() -> Iterator[Callable[[], signal.Signals]]:
     """Gives a function that waits for SIGTERM or SIGINT; a second one does not disturb what follows.
 
-    The handler only writes to a pipe: it may interrupt the main thread while that holds any lock.
+    The kernel may hand a signal to any thread, such as one of grpcio's, which does not wake the main thread out of a
+    wait. The wake-up descriptor does, whichever thread it was.
     """
     reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
-    def note(number: int, _: FrameType | None) -> None:
-        os.write(writer, bytes([number]))
+    def wait() -> signal.Signals:
+        while True:
+            number = os.read(reader, 1)[0]
+            if number in before:
+                return signal.Signals(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: signal.Signals(os.read(reader, 1)[0])
+        yield wait
     finally:
+        signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
             signal.signal(number, handler)
         os.close(reader)
