@@ -1,0 +1,136 @@
+"""The command: usage, exit codes, messages, and how fast it starts."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import VERBS, build_parser, main
+from pipeline.cli.verb import Verb
+from tests.tiny_bundle import publish_tiny
+
+VERB_NAMES = [verb.name for verb in VERBS]
+DESIGNED = ["demo", "features", "train", "evaluate", "compare", "export", "publish", "serve", "rank", "run"]
+HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "numpy.random", "ibis", "duckdb"}
+
+
+def test_every_promised_verb_is_there() -> None:
+    assert {*DESIGNED, "schedule", "doctor", "import", "config-schema"} == set(VERB_NAMES)
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=VERB_NAMES)
+def test_the_help_of_a_verb_shows_an_example_that_parses(verb: Verb, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([verb.name, "--help"])
+    assert ended.value.code == 0
+    assert verb.example in capsys.readouterr().out
+    words = shlex.split(verb.example.partition(" > ")[0])
+    assert build_parser().parse_args(words[1:]).verb == verb.name
+
+
+@pytest.mark.parametrize("words", [[], ["nonsense"], ["rank"], ["run", "a.yaml", "--nonsense"]])
+def test_wrong_usage_ends_with_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "usage: moerank" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys, pipeline.cli; pipeline.cli.build_parser(); print(sorted({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_python_dash_m_pipeline_is_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "pipeline", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("moerank ")
+
+
+def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "nowhere.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("moerank features: there is no file nowhere.yaml")
+    assert "Traceback" not in said
+
+
+def test_an_absent_server_is_one_message_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", "--user", "1", "--items", "1,2", "--target", "127.0.0.1:9", "--seconds", "1"]) == 1
+    assert "moerank serve" in capsys.readouterr().err
+
+
+def test_context_must_be_assignments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rank", "--items", "1", "--context", "tab"]) == 2
+    assert "NAME=VALUE" in capsys.readouterr().err
+
+
+def test_a_wrong_server_setting_is_one_message_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path), "--port", "many"]) == 2
+    assert "--port" in capsys.readouterr().err
+
+
+def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config-schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert {"name", "workspace", "data", "model", "train", "evaluate", "quality", "score"} == set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> "subprocess.Popen[str]":
+    """``moerank serve`` on a free port with a tiny model; its first log line names the port."""
+    publish_tiny(tmp_path / "store", tmp_path / "work")
+    command = [sys.executable, "-m", "pipeline", "serve", str(tmp_path / "store"), "--port", "0"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def test_serve_answers_rank_and_ends_on_ctrl_c(
+    served: "subprocess.Popen[str]", capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert served.stderr is not None
+    try:
+        line = next(line for line in served.stderr if "serving" in line)
+        target = "127.0.0.1:" + line.strip().rpartition(":")[2]
+        words = ["rank", "--target", target, "--items", "100,101,999", "--context", "tab=home"]
+        assert main([*words, "--user", "1", "--json"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert sorted(answer["ranked"]) == [100, 101, 999]
+        assert set(answer["predictions"]) == {"like", "rating"}
+        assert answer["unknown_items"] == [999]
+        assert main([*words, "--user", "77"]) == 0
+        told = capsys.readouterr().out
+        assert "tiny version 1" in told
+        assert "does not know this user" in told
+        assert main([*words, "--user", "someone"]) == 2
+        served.send_signal(signal.SIGINT)
+        assert served.wait(timeout=30) == 0
+    finally:
+        served.kill()
+        served.wait()
+        served.stderr.close()
+
+
+def test_an_interrupted_verb_says_so_and_ends_with_code_130(tmp_path: Path) -> None:
+    # A package index that accepts connections and never answers keeps the fetch waiting until it is interrupted.
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        url = f"http://127.0.0.1:{index.getsockname()[1]}/simple"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+        environment |= {"PIP_INDEX_URL": url, "PIP_CONFIG_FILE": os.devnull}
+        command = [sys.executable, "-m", "pipeline", "import", "movielens", "films", "--cache", "cache"]
+        with subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=tmp_path, env=environment
+        ) as running:
+            connection, _ = index.accept()
+            with connection:
+                running.send_signal(signal.SIGINT)
+                _, said = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert said.endswith("moerank import: interrupted; the same command goes on where this one stopped\n")
+    assert "Traceback" not in said
+    assert not (tmp_path / "films").exists()
