@@ -19,8 +19,8 @@ class ModelConfig(Settings):
     `bottom` are the widths of shared layers before the experts (none by default); `experts` how many, each with
     the layers `expert_widths`; `tower_widths` the hidden layers of each task's tower, before its one output.
     `gate_scope` gives each task its own gate or all tasks one; `routing` says whether a gate weighs the experts anew
-    for each row or, static, once for all; `routing_id` names the id feature that a hashing gate
-    routes by. `id_dropout` replaces ids by 0 (unknown) in training, in tables of at least `id_dropout_rows` rows.
+    for each row or, static, once for all. `id_dropout` replaces ids by 0 (unknown) in training, in tables of at least
+    `id_dropout_rows` rows.
     """
 
     embedding_dim: Annotated[int, Field(ge=1)] = 16
@@ -39,4 +39,3 @@ class ModelConfig(Settings):
     gate: GateConfig = DSelectKConfig()
     gate_scope: Literal["per_task", "shared"] = "per_task"
     routing: Literal["per_example", "static"] = "per_example"
-    routing_id: str = ""

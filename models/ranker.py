@@ -6,19 +6,17 @@ collection's answer, whose column order changes with a sharding plan.
 Shape legend: B rows, T tasks, D columns of the input matrix.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
 
 from features.errors import ConfigError
 from features.schema import IdSpec, Schema
 from models.config import ModelConfig
 from models.dense import DenseColumns
-from models.gates import Routing
+from models.embeddings import KeyedJaggedTensor, embedding_collection
+from models.gates import HashConfig, Routing
 from models.layout import PartLayout, layouts
 from models.mmoe import MMoE, MMoEOutput
 from models.tensors import PackedIds, TensorInputs, TensorPart, pack_ids
@@ -56,9 +54,8 @@ class Ranker(nn.Module):
         if self.width == 0:
             message = "the schema has no features; a ranker needs at least one"
             raise ConfigError(message)
-        self.routing_id = _routing_column(self.layouts, config.routing_id)
-        tables = _tables(schema, config)
-        self.embeddings = EmbeddingBagCollection(tables, device=device or torch.device("cpu")) if tables else None
+        self.routing_id = _routing_column(self.layouts, config)
+        self.embeddings = embedding_collection(schema, config, device or torch.device("cpu"))
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.embedding_dropout = nn.Dropout(config.embedding_dropout)
         self.network = MMoE(self.width, schema.tasks, config)
@@ -130,37 +127,15 @@ def _average(vectors: dict[str, Tensor], layout: PartLayout, part: TensorPart) -
             vectors[spec.name] = vectors[spec.name] / lengths.clamp(min=1).unsqueeze(1)
 
 
-def _tables(schema: Schema, config: ModelConfig) -> list[EmbeddingBagConfig]:
-    features: dict[str, list[str]] = {}
-    for layout in layouts(schema):
-        for spec in (*layout.ids, *layout.lists):
-            features.setdefault(spec.table_name, []).append(spec.name)
-    return [
-        EmbeddingBagConfig(
-            name=table,
-            embedding_dim=config.embedding_dim,
-            num_embeddings=rows,
-            feature_names=features[table],
-            pooling=PoolingType.SUM,
-            init_fn=_initialiser(config.embedding_init),
-        )
-        for table, rows in schema.tables().items()
-    ]
-
-
-def _initialiser(scale: float) -> Callable[[Tensor], Tensor]:
-    return partial(nn.init.normal_, std=scale)
-
-
-def _routing_column(parts: tuple[PartLayout, PartLayout], name: str) -> tuple[int, int] | None:
-    if not name:
+def _routing_column(parts: tuple[PartLayout, PartLayout], config: ModelConfig) -> tuple[int, int] | None:
+    if not isinstance(config.gate, HashConfig):
         return None
     for index, layout in enumerate(parts):
         for column, spec in enumerate(layout.ids):
-            if spec.name == name:
+            if spec.name == config.gate.feature:
                 return index, column
     known = ", ".join(spec.name for layout in parts for spec in layout.ids) or "none"
-    message = f"model.routing_id is {name!r}, which is not an id feature; the id features are: {known}"
+    message = f"gate.feature is {config.gate.feature!r}, which is not an id feature; the id features are: {known}"
     raise ConfigError(message)
 
 

@@ -105,14 +105,19 @@ class SparseMixture(nn.Module):
         return answers
 
     def _combine(self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor) -> Tensor:
-        slots = self.slots
-        if slots is None:
-            slots = int(selected_NE.sum(dim=1).max().item())
-            torch._check(slots >= 0)  # noqa: SLF001 the documented way to bound a size that data decides
-            torch._check(slots <= weights_NE.shape[1])  # noqa: SLF001 the same
+        slots = most_selected(selected_NE) if self.slots is None else self.slots
         top_NS, experts_NS = weights_NE.topk(slots, dim=1)
         positions_NS = positions_NE.gather(1, experts_NS)
         return (functional.embedding(positions_NS, answers_MO) * top_NS.unsqueeze(2)).sum(dim=1)
+
+
+def most_selected(selected_NE: Tensor) -> int:
+    """The most experts that any row selects, a number of the run and not of the trace."""
+    # No int() here, which would ask the tracer for the value: while tracing this is a symbol.
+    most: int = selected_NE.sum(dim=1).max().item()  # type: ignore[assignment]
+    torch._check(most >= 0)  # noqa: SLF001 the documented way to bound a size that data decides
+    torch._check(most <= selected_NE.shape[1])  # noqa: SLF001 the same
+    return most
 
 
 def _positions(union_NE: Tensor) -> Tensor:

@@ -1,0 +1,195 @@
+"""Sharding and optimisers: the only file that knows TorchRec's DistributedModelParallel.
+
+One code path for every world size, 1 too, on the CPU (gloo) and on CUDA (nccl). Embedding tables lie whole on one rank
+or by rows on all, as the planner decides; they are updated by row-wise Adagrad inside the backward pass. All else is
+replicated and updated by AdamW.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import HashStore
+
+from models.ranker import Ranker
+
+with warnings.catch_warnings():
+    # As in models/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
+    warnings.simplefilter("ignore")
+    from torchrec.distributed import DistributedModelParallel
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+    from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
+    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
+    from torchrec.distributed.planner.types import ParameterConstraints
+    from torchrec.distributed.types import ShardingPlan, ShardingType
+    from torchrec.optim import CombinedOptimizer, KeyedOptimizerWrapper, RowWiseAdagrad
+    from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
+    from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a rank waits for the others before it gives up."""
+_SHARDINGS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+_NOISY = ("torchrec", "root")
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Learning rates by what is learned; weight decay applies to matrices of the network, and to rows of tables."""
+
+    network: float
+    gates: float
+    embeddings: float
+    weight_decay: float = 0.0
+    embedding_decay: float = 0.0
+
+
+class Sharded:
+    """A ranker under DistributedModelParallel with its optimisers.
+
+    `model` is called as the ranker is; `ranker` is the module inside, whose tables are replaced by shards;
+    `optimizer` updates everything in one step.
+    """
+
+    def __init__(self, model: DistributedModelParallel, rates: LearningRates) -> None:
+        """Build the optimisers of a model that lies on its device."""
+        self.model = model
+        self.ranker = cast("Ranker", model.module)
+        self.optimizer = _optimizer(model, rates)
+        self._groups = [(group, float(group["lr"])) for group in self.optimizer.param_groups]
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """Set every learning rate to `factor` times its configured value."""
+        for group, rate in self._groups:
+            group["lr"] = rate * factor
+
+    @torch.no_grad()
+    def synchronise_statistics(self) -> None:
+        """Average the batch norms' running statistics over the ranks, which saw different rows."""
+        if dist.get_world_size() == 1:
+            return
+        for module in self.ranker.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                for statistic in (module.running_mean, module.running_var):
+                    assert statistic is not None  # noqa: S101 the model's batch norms track statistics
+                    dist.all_reduce(statistic)
+                    statistic.div_(dist.get_world_size())
+
+
+def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded:
+    """Shard a ranker whose tables lie on the meta device, or keep those of a plain one; needs `process_group`.
+
+    Every rank plans by itself from the same inputs, so none can wait for a plan that failed elsewhere.
+    """
+    with _quiet():
+        if ranker.embeddings is not None:
+            settings = {"lr": rates.embeddings, "weight_decay": rates.embedding_decay}
+            apply_optimizer_in_backward(RowWiseAdagrad, ranker.embeddings.parameters(), settings)
+        model = DistributedModelParallel(
+            ranker,
+            device=device,
+            plan=_plan(ranker, device),
+            sharders=[_Sharder()],
+            data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
+        )
+    return Sharded(model, rates)
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the ranks that torchrun started; a process on its own is a group of one.
+
+    A group that exists already is used and left alone.
+    """
+    if dist.is_initialized():
+        yield
+        return
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group(backend, timeout=TIMEOUT)
+    else:
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def best_device() -> torch.device:
+    """This rank's CUDA device if there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # torchrec is untyped
+    # The planner offers row-wise sharding on the CPU only when asked; its answers are exact there.
+    def sharding_types(self, compute_device_type: str) -> list[str]:
+        del compute_device_type
+        return _SHARDINGS
+
+
+def _plan(ranker: Ranker, device: torch.device) -> ShardingPlan:
+    # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
+    constraint = ParameterConstraints(sharding_types=_SHARDINGS, compute_kernels=["fused"])
+    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
+    planner = EmbeddingShardingPlanner(
+        topology=topology, constraints=dict.fromkeys(ranker.schema.tables(), constraint), debug=False
+    )
+    return planner.plan(ranker, [_Sharder()])
+
+
+def _optimizer(model: DistributedModelParallel, rates: LearningRates) -> CombinedOptimizer:
+    gates: dict[str, Tensor] = {}
+    matrices: dict[str, Tensor] = {}
+    vectors: dict[str, Tensor] = {}
+    for name, parameter in in_backward_optimizer_filter(model.named_parameters()):
+        if ".gates." in name:
+            gates[name] = parameter
+        else:
+            (matrices if parameter.ndim > 1 else vectors)[name] = parameter
+    groups = [
+        ("gates", gates, rates.gates, 0.0),
+        ("matrices", matrices, rates.network, rates.weight_decay),
+        ("vectors", vectors, rates.network, 0.0),
+    ]
+    dense = [
+        (name, KeyedOptimizerWrapper(parameters, _AdamW(rate, decay)))
+        for name, parameters, rate, decay in groups
+        if parameters
+    ]
+    return CombinedOptimizer([("tables", model.fused_optimizer), *dense])
+
+
+@dataclass(frozen=True)
+class _AdamW:
+    rate: float
+    decay: float
+
+    def __call__(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.decay, fused=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The planner and DistributedModelParallel warn of their own defaults, also with the defaults they ask for.
+    loggers = [logging.getLogger(name or None) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,162 @@
+"""Export: one graph that answers as the eager model does, in every form, and refuses what it cannot answer for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from features.errors import ExportError, SchemaMismatchError
+from features.schema import DenseSpec, IdSpec
+from models.export import export
+from models.export.onnx_file import operators
+from models.export.parity import check_parity
+from models.export.sample import generate
+from models.tensors import TensorInputs
+from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
+
+SCHEMA = small_schema()
+TOP_K = {"name": "top_k", "k": 2}
+CASES: list[tuple[dict[str, Any], str, str]] = [
+    ({"gate": TOP_K}, "sparse", "sparse"),
+    ({"gate": TOP_K, "bottom": (12, 6), "gate_scope": "shared"}, "sparse", "sparse"),
+    ({"gate": TOP_K, "norm": "layer", "activation": "gelu"}, "sparse", "sparse"),
+    ({"gate": {"name": "softmax"}, "input_norm": "none", "norm": "none"}, "auto", "dense"),
+    ({"gate": {"name": "dselect_k", "k": 2}}, "sparse", "sparse"),
+    ({"gate": TOP_K, "routing": "static", "expert_widths": (16,)}, "auto", "static"),
+    ({"gate": {"name": "hash", "feature": "user"}}, "sparse", "sparse"),
+]
+
+
+@pytest.mark.parametrize(("changes", "asked", "form"), CASES)
+def test_the_graph_answers_as_the_eager_model(changes: dict[str, Any], asked: Any, form: str, tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(**changes))
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), tmp_path / "model.onnx", form=asked)
+    assert report.form == form
+    assert report.rows_checked >= 2000
+    assert report.worst_difference <= 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_the_graph_holds_no_loops_branches_or_sequences(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_K))
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 100, 100), tmp_path / "model.onnx", form="sparse")
+    assert report.operators == operators(report.path)
+    assert not [name for name in report.operators if "Sequence" in name or name in {"Loop", "Scan", "If"}]
+    assert not [name for name in report.operators if "." in name]
+    assert {"NonZero", "Gather", "Gemm", "ScatterND"} <= set(report.operators)
+
+
+def test_ids_out_of_range_read_the_unknown_row(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config())
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 100, 100), tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(report.path))
+    extremes = [-1, 50, 2**63 - 1, -(2**63), 0]
+    arrays: dict[str, Any] = dict(inputs(SCHEMA, 1, 5).arrays())
+    arrays["candidate_ids"] = np.array(extremes).reshape(5, 1)
+    arrays["candidate_dense"] = np.tile(arrays["candidate_dense"][:1], (5, 1))
+    arrays["candidate_list_values"] = np.array(extremes * 2, dtype=np.int64)
+    arrays["candidate_list_lengths"] = np.ones((2, 5), dtype=np.int64)
+    like = session.run(["like"], arrays)[0]
+    np.testing.assert_array_equal(like, like[-1])
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_K, gate_scope="shared"))
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 100, 100), tmp_path / "model.onnx")
+    model = onnx.load(report.path)
+    properties = {prop.key: prop.value for prop in model.metadata_props}
+    assert properties["schema_fingerprint"] == SCHEMA.fingerprint()
+    assert json.loads(properties["tasks"])[1] == {"name": "rating", "kind": "regression"}
+    assert (properties["gate"], properties["form"]) == ("top_k", "sparse")
+    assert float(properties["union_over_n"]) == pytest.approx(0.5)
+    assert "crossover" in properties["form_reason"]
+    sizes = {
+        node.name: [d.dim_param or d.dim_value for d in node.type.tensor_type.shape.dim] for node in model.graph.input
+    }
+    assert sizes["request_ids"] == ["requests", 2]
+    assert sizes["candidate_list_lengths"] == [2, "candidates"]
+    assert [node.name for node in model.graph.output] == ["like", "rating"]
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_a_schema_of_one_side_exports(side: Any, tmp_path: Path) -> None:
+    features = (
+        IdSpec(name="a", kind="id", side=side, rows=9),
+        IdSpec(name="b", kind="id_list", side=side, rows=5),
+        DenseSpec(name="c", side=side, encoding="standardise"),
+    )
+    schema = small_schema(features=features)
+    ranker = lively_ranker(schema, small_config(gate=TOP_K))
+    rows = inputs(schema, 100, 100)
+    report = export(ranker, schema, rows, tmp_path / "model.onnx", form="sparse")
+    assert report.worst_difference <= 1e-5
+
+
+def test_a_schema_of_dense_features_alone_exports(tmp_path: Path) -> None:
+    schema = small_schema(features=(DenseSpec(name="c", side="item", encoding="standardise"),))
+    ranker = lively_ranker(schema, small_config())
+    assert export(ranker, schema, inputs(schema, 100, 100), tmp_path / "model.onnx").worst_difference <= 1e-5
+
+
+def test_deleting_the_unused_experts_of_a_static_gate_changes_no_bit(tmp_path: Path) -> None:
+    config = small_config(gate=TOP_K, routing="static", gate_scope="shared", norm="none", input_norm="none")
+    ranker = lively_ranker(SCHEMA, config)
+    rows = inputs(SCHEMA, 64, 64)
+    before = export(ranker, SCHEMA, rows, tmp_path / "a.onnx")
+    unused = ~ranker.network.typed_gates[0](None).selected_BE[0]
+    with torch.no_grad():
+        ranker.get_parameter("network.experts.blocks.0.linear.weight").view(4, 16, -1)[unused] = 123.0
+    after = export(ranker, SCHEMA, rows, tmp_path / "b.onnx")
+    assert before.union_over_n == 0.5
+    assert before.path.read_bytes() == after.path.read_bytes()
+
+
+def test_a_gate_that_has_not_converged_is_exported_dense_with_a_warning(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "dselect_k", "k": 1, "gamma": 20.0}))
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 100, 100), tmp_path / "model.onnx")
+    assert report.form == "dense"
+    assert "more than the 1 experts" in report.warning
+
+
+def test_a_gate_that_has_not_converged_is_refused_on_request(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "dselect_k", "k": 1, "gamma": 20.0}))
+    with pytest.raises(ExportError, match="more than the 1 experts"):
+        export(ranker, SCHEMA, inputs(SCHEMA, 100, 100), tmp_path / "model.onnx", require_sparse=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config())
+    with torch.no_grad():
+        ranker.get_parameter("network.towers.towers.0.head.bias").fill_(float("nan"))
+    with pytest.raises(ExportError, match=r"towers.0.head.bias holds 1 of 1 values that are not finite"):
+        export(ranker, SCHEMA, inputs(SCHEMA, 10, 10), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_another_schema_is_refused(tmp_path: Path) -> None:
+    other = small_schema(tasks=TASKS[:1])
+    with pytest.raises(SchemaMismatchError):
+        export(lively_ranker(other, small_config()), SCHEMA, inputs(SCHEMA, 10, 10), tmp_path / "model.onnx")
+
+
+def test_a_graph_that_answers_differently_is_refused_with_the_worst_row(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config())
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 64, 64), tmp_path / "model.onnx")
+    with torch.no_grad():
+        ranker.get_parameter("network.towers.towers.1.head.bias").add_(0.01)
+    with pytest.raises(ExportError, match=r"differs.*on task rating, row \d+ of the sample: eager .* request ids"):
+        check_parity(ranker, report.path, inputs(SCHEMA, 64, 64))
+
+
+def test_generated_rows_reach_every_expert() -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_K))
+    rows = inputs(SCHEMA, 1, 4096, seed=1)
+    routings = ranker(TensorInputs.from_numpy(rows)).routings
+    assert all(bool(routing.selected_BE.any(dim=0).all()) for routing in routings)
+    assert generate(SCHEMA, 3, 3, np.random.default_rng(0)).candidate.rows == 3
