@@ -16,6 +16,8 @@ from features.schema import DenseSpec, IdSpec, Schema
 from features.vocabulary import Vocabularies
 
 NULL_POSITION = np.float32(-1.0)
+LARGEST = 1e6
+"""Bounds a standardised value, so that float32 sums inside a model stay finite whatever a request holds."""
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -71,7 +73,7 @@ def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:
         return np.where(missing, NULL_POSITION, position)
     filled = np.where(missing, spec.default or 0.0, values)
     shifted = np.log1p(np.maximum(filled, 0.0)) if spec.encoding == "log1p" else filled
-    return ((shifted - spec.mean) / spec.scale).astype(np.float32)
+    return np.clip((shifted - spec.mean) / spec.scale, -LARGEST, LARGEST).astype(np.float32)
 
 
 def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
