@@ -47,24 +47,37 @@ class Manifest(Facts):
     version: int = Field(ge=1)
     created: str
     files: dict[str, FileEntry]
+    seal: str = ""
+    """The sha256 of all of the above as JSON, so that damage to the manifest itself is noticed."""
+
+    def sealed(self) -> Self:
+        """The same with the seal that it must have."""
+        open_manifest = self.model_copy(update={"seal": ""})
+        seal = hashlib.sha256(open_manifest.model_dump_json().encode()).hexdigest()
+        return self.model_copy(update={"seal": seal})
+
+    def text(self) -> str:
+        """The one way to write it down."""
+        return self.model_dump_json(indent=1) + "\n"
 
     def save(self, directory: Path) -> None:
-        """Write ``manifest.json`` into an existing directory."""
-        (directory / MANIFEST_FILE).write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        """Seal it and write ``manifest.json`` into an existing directory."""
+        (directory / MANIFEST_FILE).write_text(self.sealed().text(), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> Self:
         """Read ``manifest.json``.
 
         Raises:
-            IntegrityError: absent, oversized, a link, not a manifest of this format, or naming unsafe paths.
+            IntegrityError: absent, oversized, a link, not a manifest of this format, naming unsafe paths, or altered.
         """
         path = directory / MANIFEST_FILE
         try:
             if path.is_symlink() or path.stat().st_size > MAX_MANIFEST_BYTES:
                 message = f"{path} is a link or larger than {MAX_MANIFEST_BYTES} bytes; publish the bundle again"
                 raise IntegrityError(message)
-            manifest = cls.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            manifest = cls.model_validate_json(content)
         except OSError as error:
             message = f"{directory} is not a bundle: {MANIFEST_FILE} cannot be read ({error.strerror})"
             raise IntegrityError(message) from error
@@ -75,6 +88,9 @@ class Manifest(Facts):
             raise IntegrityError(message) from error
         for name in manifest.files:
             require_safe(name)
+        if manifest.sealed().text().encode() != content:
+            message = f"{path} does not carry the seal of its content; it was altered or damaged"
+            raise IntegrityError(message)
         return manifest
 
 

@@ -1,6 +1,7 @@
 """A tiny real bundle: a schema, vocabularies, online tables and a hand-made graph, for tests of the serving parts.
 
 Users 1 to 8, items 100 to 119, tabs "home" and "search"; tasks `like` (binary) and `rating` (regression).
+The graph does not look at the list features.
 """
 
 from pathlib import Path
@@ -36,6 +37,8 @@ def make_schema(task: str = "like") -> Schema:
             IdSpec(name="tab", kind="id", side="context", dtype="string", rows=len(TABS) + 1),
             DenseSpec(name="activity", side="user", encoding="standardise"),
             IdSpec(name="item_id", kind="id", side="item", rows=len(ITEMS) + 1),
+            IdSpec(name="recent", kind="id_list", side="user", rows=len(ITEMS) + 1, max_length=5, table="item_id"),
+            IdSpec(name="words", kind="id_list", side="item", dtype="string", rows=9, max_length=3, encoding="hash"),
             DenseSpec(name="price", side="item", encoding="standardise"),
         ),
         tasks=(TaskSpec(name=task, kind="binary"), TaskSpec(name="rating", kind="regression", unit="stars")),

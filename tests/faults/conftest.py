@@ -1,0 +1,35 @@
+"""How hard the faults are tried: a short form in every test run, the long one with FAULTS_LONG=1."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_bundle import publish_tiny
+
+LONG = os.environ.get("FAULTS_LONG", "") not in {"", "0"}
+
+
+@pytest.fixture
+def rounds() -> "type[Rounds]":
+    return Rounds
+
+
+def seeded() -> random.Random:
+    """The same chances in every run."""
+    return random.Random(0)  # noqa: S311 nothing here is secret
+
+
+class Rounds:
+    """Picks the size of a trial."""
+
+    @staticmethod
+    def of(short: int, long: int) -> int:
+        return long if LONG else short
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    publish_tiny(tmp_path / "store", tmp_path / "work")
+    return tmp_path / "store"

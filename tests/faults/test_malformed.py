@@ -1,0 +1,176 @@
+"""Malformed requests: no crash, no UNKNOWN, no internal text, no NaN, and good requests are answered in between."""
+
+import random
+import re
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from serving.outgoing import build_request
+from serving.server import start
+from serving.settings import ServerSettings
+from serving.stubs.moerank.v1 import ranking_pb2
+from tests.faults.conftest import Rounds, seeded
+
+METHOD = "/moerank.v1.RankingService/Rank"
+ALLOWED = {
+    grpc.StatusCode.OK,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+INTERNAL_TEXT = re.compile(
+    r'Traceback|File "|/home/|/work|/tmp|\.py\b|site-packages|onnxruntime|numpy|pyarrow|0x[0-9a-f]{6}'
+)
+EXTREMES = [0, -1, 1, 2**63 - 1, -(2**63), 2**31, -(2**31), 10**18]
+NUMBERS = [float("nan"), float("inf"), float("-inf"), 1e308, -1e308, 5e-324, -0.0, 3.5e38]
+TEXTS = ["", " ", "\0", "a" * 5000, "\u202e", "💥" * 50, "home", "'; DROP TABLE items; --", "../../etc/passwd"]
+
+
+def good() -> ranking_pb2.RankRequest:
+    return build_request(user=3, items=range(100, 110), context={"tab": "home"}, item_features={"price": [0.5] * 10})
+
+
+def anything(dice: random.Random) -> Any:
+    return dice.choice(
+        [None, True, dice.choice(EXTREMES), dice.choice(NUMBERS), dice.choice(TEXTS), [], [1, "a"], [None], [[["x"]]]]
+    )
+
+
+def strange(dice: random.Random) -> bytes:
+    """A request that parses and means nothing good."""
+    count = dice.choice([0, 1, 2, 10, 60])
+    ids: list[Any] = [dice.choice(EXTREMES) for _ in range(count)]
+    if dice.random() < 0.4:
+        ids = [dice.choice(TEXTS) for _ in range(count)]
+    names = ["tab", "price", "recent", "words", "activity", "user_id", "item_id", "", "colour", "\0", "a" * 300]
+    return build_request(
+        user=dice.choice([None, *EXTREMES, *TEXTS]),
+        items=ids,
+        context={dice.choice(names): anything(dice)},
+        user_features={dice.choice(names): anything(dice)},
+        item_features={dice.choice(names): [anything(dice) for _ in range(dice.choice([0, 1, count, count]))]},
+        top_k=dice.choice([0, 1, 2**32 - 1]),
+        model=dice.choice(["", "", "tiny", *TEXTS]),
+        version=dice.choice([0, 0, *EXTREMES]),
+    ).SerializeToString()
+
+
+def random_bytes(dice: random.Random) -> bytes:
+    return dice.randbytes(dice.choice([0, 1, 2, 10, 100, 3000]))
+
+
+def mutated(dice: random.Random) -> bytes:
+    body = bytearray(good().SerializeToString())
+    for _ in range(dice.choice([1, 1, 2, 8])):
+        place = dice.randrange(len(body))
+        way = dice.randrange(4)
+        if way == 0:
+            body[place] ^= 1 << dice.randrange(8)
+        elif way == 1:
+            del body[place : place + dice.randrange(1, 20)]
+        elif way == 2:
+            body[place:place] = dice.randbytes(dice.randrange(1, 20))
+        else:
+            body.extend(body[: dice.randrange(len(body) or 1)])
+        if not body:
+            return b""
+    return bytes(body)
+
+
+def wrong_wire_types(dice: random.Random) -> bytes:
+    parts = []
+    for _ in range(dice.randrange(1, 6)):
+        field, wire = dice.randrange(0, 12), dice.randrange(8)
+        payload = {0: b"\xff\x01", 1: struct.pack("<d", float("nan")), 5: b"abcd"}.get(wire, b"\x03abc")
+        parts.append(bytes([field << 3 & 0x78 | wire]) + payload)
+    return b"".join(parts)
+
+
+def nested(dice: random.Random) -> bytes:
+    """Lists in lists, by hand: protobuf itself refuses to write the deepest."""
+    value = ranking_pb2.Value(integer=1).SerializeToString()
+    for _ in range(dice.choice([3, 5, 30, 90, 300])):
+        value = field(9, field(1, value))
+    entry = field(1, b"tab") + field(2, value)
+    return good().SerializeToString() + field(5, entry)
+
+
+def field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of protobuf's wire format."""
+    length, size = b"", len(content)
+    while size > 0x7F:
+        length, size = length + bytes([size & 0x7F | 0x80]), size >> 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + content
+
+
+def huge(dice: random.Random) -> bytes:
+    ids = dice.choice([range(1_000_000), [7] * 1_000_000])
+    return build_request(user=1, items=ids).SerializeToString()
+
+
+def problem_of(body: bytes, code: grpc.StatusCode, text: str, answer: bytes | None) -> str | None:
+    """What is wrong about an answer, if anything."""
+    if code not in ALLOWED:
+        return f"{code} {text!r} for {body[:80]!r}"
+    if INTERNAL_TEXT.search(text):
+        return f"internal text {text!r} for {body[:80]!r}"
+    if answer is None:
+        return None
+    response = ranking_pb2.RankResponse.FromString(answer)
+    values = [response.scores, *(predictions.values for predictions in response.predictions.values())]
+    if not all(np.isfinite(column).all() and len(column) == len(response.scores) for column in values):
+        return f"not finite, or lengths differ, for {body[:80]!r}"
+    return None
+
+
+def ask(call: Callable[..., bytes], body: bytes) -> str | None:
+    try:
+        answer = call(body, timeout=20)
+    except grpc.RpcError as error:
+        failed: Any = error
+        return problem_of(body, failed.code(), failed.details() or "", None)
+    return problem_of(body, grpc.StatusCode.OK, "", answer)
+
+
+def bodies(count: int) -> Iterator[bytes]:
+    dice = seeded()
+    makers = [random_bytes, mutated, mutated, wrong_wire_types, strange, strange, strange, nested]
+    for number in range(count):
+        yield huge(dice) if number % 1000 == 500 else dice.choice(makers)(dice)
+
+
+@pytest.mark.timeout(600)
+def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds]) -> None:
+    settings = ServerSettings(store=store, port=0, max_candidates=50, threads=2, max_message_bytes=1 << 25)
+    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call = channel.unary_unary(METHOD, bytes, bytes)
+        expected = call(good().SerializeToString())
+        for number, body in enumerate(bodies(rounds.of(4000, 20_000))):
+            assert ask(call, body) is None
+            if number % 1000 == 999:
+                assert call(good().SerializeToString()) == expected
+
+
+def test_control_an_unprotected_handler_is_caught() -> None:
+    def rank(body: bytes, _: grpc.ServicerContext) -> bytes:
+        request = ranking_pb2.RankRequest.FromString(body)
+        scores = np.array(request.items.integers.values, np.float32) / (len(request.context) - 1)
+        return ranking_pb2.RankResponse(scores=scores).SerializeToString()
+
+    handlers = {"Rank": grpc.unary_unary_rpc_method_handler(rank)}
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("moerank.v1.RankingService", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary(METHOD, bytes, bytes)
+        problems = {problem.split()[0] for body in bodies(300) if (problem := ask(call, body))}
+    server.stop(None).wait()
+    assert "StatusCode.UNKNOWN" in problems
