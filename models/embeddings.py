@@ -1,5 +1,6 @@
 """The embedding tables of a schema as one TorchRec collection."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +16,9 @@ with warnings.catch_warnings():
     # fbgemm_gpu's CPU build warns, on import, of CUDA kernels that it does not have.
     warnings.simplefilter("ignore")
     from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, KeyedJaggedTensor, PoolingType
+
+# torchrec asks on its first forward pass whether it is traced, by a function that torch has since renamed.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 def embedding_collection(schema: Schema, config: ModelConfig, device: torch.device) -> EmbeddingBagCollection | None:

@@ -70,6 +70,11 @@ class Sharded:
         for group, rate in self._groups:
             group["lr"] = rate * factor
 
+    def clip_gradients(self, limit: float) -> None:
+        """Bound the norm of the gradients of everything but the tables, which are updated by now."""
+        parameters = dict(in_backward_optimizer_filter(self.model.named_parameters())).values()
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
+
     @torch.no_grad()
     def synchronise_statistics(self) -> None:
         """Average the batch norms' running statistics over the ranks, which saw different rows."""

@@ -1,0 +1,1 @@
+"""What the training recipe in `pipeline.train` is made of."""
