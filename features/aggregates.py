@@ -1,7 +1,7 @@
 """Point-in-time sums and counts over the timeline, from strictly earlier events only.
 
-With `as_of` ``event`` the window ends one millisecond before the row. With ``hour`` or ``day`` events are first summed in
-tiles by key, and a row sees the tiles before its own; the row's own key and tile always exist, so the join back is an
+With `as_of` ``event`` the window ends one millisecond before the row. With ``hour`` or ``day`` events are first summed
+in tiles by key, and a row sees the tiles before its own; the row's own key and tile always exist, so joining back is an
 equi-join on both, and it is a LEFT join (a row without keys has no history, which is the right meaning too).
 """
 
@@ -13,7 +13,7 @@ from ibis.backends.duckdb import Backend
 
 from features.config import AggregateConfig, FeaturesConfig
 from features.errors import ConfigError
-from features.timeline import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, Timeline, tile_column
+from features.timeline import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, Timeline, tile_column, without_nan
 
 FIXED_POINT = 2.0**20
 
@@ -65,9 +65,10 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
         where = f"data.aggregates[{place}]"
         values = {of: _value(timeline.table, of, labels, timeline, where) for of in aggregate.of}
         if aggregate.as_of == "event":
-            made, on = _exact(timeline.table, aggregate, values), (ROW,)
+            made = _exact(timeline.table, aggregate, values)
         else:
-            made, on = _tiled(timeline.table, aggregate, values), (*aggregate.by, tile_column(aggregate.as_of))
+            made = _tiled(timeline.table, aggregate, values)
+        on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
         table = connection.create_table(f"aggregate_{place}", made, temp=True)
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
@@ -83,11 +84,11 @@ def _value(table: ir.Table, of: str, labels: set[str], timeline: Timeline, where
     if not (kind.is_numeric() or kind.is_boolean()):
         message = f"{where}.of: column {of!r} is {kind}; allowed are numbers, booleans and task names"
         raise ConfigError(message)
-    return ibis.ifelse(table[KIND] <= PAST, value.cast("float64"), ibis.null("float64"))
+    return ibis.ifelse(table[KIND] <= PAST, without_nan(value), ibis.null("float64"))
 
 
 def fixed_point(value: ir.Value) -> ir.Value:
-    """A float as a whole number of 2^-20: sums of whole numbers are exact, whatever the order an engine adds them in."""
+    """A float as a whole number of 2^-20: sums of whole numbers are exact, in whatever order they are added."""
     return (value * FIXED_POINT).round().cast("int64")
 
 
@@ -149,5 +150,3 @@ def _length_ms(window: str) -> int | None:
     if window == "all":
         return None
     return int(window[:-1]) * (DAY_MS if window.endswith("d") else HOUR_MS)
-
-

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,23 +12,46 @@ from numpy.typing import NDArray
 
 from features.errors import DataError
 from features.inputs import Batch, Inputs, PartInputs
-from features.schema import IdSpec, Part, Schema
+from features.schema import Part, Schema
+
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class _PartRows:
+    """A part of a row group: matrices by row; lists as values and offsets a feature, still addressable by row."""
+
+    ids: NDArray[np.int64]
+    dense: NDArray[np.float32]
+    lists: list[tuple[NDArray[np.int32], NDArray[np.int64]]]
+
+    def take(self, chosen: NDArray[np.int64]) -> PartInputs:
+        """The chosen rows in that order."""
+        lists = [_take_lists(values, offsets, chosen) for values, offsets in self.lists]
+        values = [v for v, _ in lists]
+        return PartInputs(
+            ids=self.ids[chosen],
+            list_values=np.concatenate(values).astype(np.int64) if values else np.zeros(0, dtype=np.int64),
+            list_lengths=np.stack([n for _, n in lists]) if lists else np.zeros((0, len(chosen)), dtype=np.int64),
+            dense=self.dense[chosen],
+        )
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A row group's columns as matrices; lists as values and offsets a feature, still addressable by row."""
+    """A row group in memory."""
 
-    ids: dict[str, NDArray[np.int64]]
-    lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]
-    dense: dict[str, NDArray[np.float32]]
+    request: _PartRows
+    candidate: _PartRows
     labels: NDArray[np.float32]
     weights: NDArray[np.float32]
     user: NDArray[np.uint64]
     item: NDArray[np.uint64]
 
-    def __len__(self) -> int:
-        return len(self.user)
+    def take(self, chosen: NDArray[np.int64]) -> Batch:
+        """The chosen rows in that order."""
+        inputs = Inputs(self.request.take(chosen), self.candidate.take(chosen))
+        return Batch(inputs, self.labels[chosen], self.weights[chosen], self.user[chosen], self.item[chosen])
 
 
 class BatchReader:
@@ -79,7 +102,7 @@ class BatchReader:
                 piece = chosen[start : start + self.batch_size]
                 while len(piece):
                     room = self.batch_size - held
-                    pending.append(self._take(rows, piece[:room]))
+                    pending.append(rows.take(piece[:room]))
                     held += len(piece[:room])
                     piece = piece[room:]
                     if held == self.batch_size:
@@ -112,30 +135,14 @@ class BatchReader:
         except OSError as error:
             message = f"{self._path}: row group {group} is damaged ({error}); rebuild the features"
             raise DataError(message) from error
-        ids, lists, dense = {}, {}, {}
-        for spec in self.schema.features:
-            column = table.column(spec.name).combine_chunks()
-            if not isinstance(spec, IdSpec):
-                dense[spec.name] = column.to_numpy()
-            elif spec.kind == "id":
-                ids[spec.name] = column.to_numpy().astype(np.int64)
-            else:
-                lists[spec.name] = (column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64))
         tasks = [task.name for task in self.schema.tasks]
         return _Rows(
-            ids=ids,
-            lists=lists,
-            dense=dense,
-            labels=_matrix([table.column(f"label__{t}").to_numpy() for t in tasks], len(table), np.float32),
-            weights=_matrix([table.column(f"weight__{t}").to_numpy() for t in tasks], len(table), np.float32),
+            request=_part_rows(table, self.schema.request),
+            candidate=_part_rows(table, self.schema.candidate),
+            labels=_matrix(table, [f"label__{task}" for task in tasks], np.dtype(np.float32)),
+            weights=_matrix(table, [f"weight__{task}" for task in tasks], np.dtype(np.float32)),
             user=table.column("__user").to_numpy(),
             item=table.column("__item").to_numpy(),
-        )
-
-    def _take(self, rows: _Rows, chosen: NDArray[np.int64]) -> Batch:
-        parts = (_part(rows, self.schema.request, chosen), _part(rows, self.schema.candidate, chosen))
-        return Batch(
-            Inputs(*parts), rows.labels[chosen], rows.weights[chosen], rows.user[chosen], rows.item[chosen]
         )
 
 
@@ -144,17 +151,20 @@ def _column_names(schema: Schema) -> list[str]:
     return [*(spec.name for spec in schema.features), *tasks, "__user", "__item"]
 
 
-def _matrix(columns: list[Any], rows: int, kind: Any) -> Any:
-    return np.stack(columns, axis=1) if columns else np.zeros((rows, 0), dtype=kind)
+def _matrix(table: pa.Table, names: list[str], kind: np.dtype[T]) -> NDArray[T]:
+    """Columns side by side, row-major [rows, columns]."""
+    matrix = np.empty((len(table), len(names)), dtype=kind)
+    for place, name in enumerate(names):
+        matrix[:, place] = table.column(name).to_numpy()
+    return matrix
 
 
-def _part(rows: _Rows, part: Part, chosen: NDArray[np.int64]) -> PartInputs:
-    lists = [_take_lists(*rows.lists[spec.name], chosen) for spec in part.lists]
-    return PartInputs(
-        ids=_matrix([rows.ids[spec.name][chosen] for spec in part.ids], len(chosen), np.int64),
-        list_values=np.concatenate([v for v, _ in lists]).astype(np.int64) if lists else np.zeros(0, dtype=np.int64),
-        list_lengths=np.stack([n for _, n in lists]) if lists else np.zeros((0, len(chosen)), dtype=np.int64),
-        dense=_matrix([rows.dense[spec.name][chosen] for spec in part.dense], len(chosen), np.float32),
+def _part_rows(table: pa.Table, part: Part) -> _PartRows:
+    lists = [table.column(spec.name).combine_chunks() for spec in part.lists]
+    return _PartRows(
+        ids=_matrix(table, [spec.name for spec in part.ids], np.dtype(np.int64)),
+        dense=_matrix(table, [spec.name for spec in part.dense], np.dtype(np.float32)),
+        lists=[(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64)) for column in lists],
     )
 
 

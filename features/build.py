@@ -14,6 +14,7 @@ from features.config import FeaturesConfig
 from features.encoding import Encoder
 from features.errors import DataError
 from features.fit import Fitted, fit, raw_values
+from features.online import ONLINE_FOLDER
 from features.online_build import build_online
 from features.parquet import AtomicWriter
 from features.plan import Planned, plan_features
@@ -71,7 +72,7 @@ def _build(config: FeaturesConfig, raw: Path, made: Path, progress: Progress) ->
     for split in SPLIT_NAMES:
         _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted)
     progress("online tables")
-    build_online(raw, made / "online", planned, timeline, encoder, fitted)
+    build_online(raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
     schema.save(made)
     fitted.vocabularies.save(made)
     events = {split: rows[split] for split in SPLIT_NAMES}

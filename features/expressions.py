@@ -1,7 +1,7 @@
 """The small checked grammar of labels, masks, weights, splits and derived columns, compiled to ibis.
 
-Allowed are column names, numbers, strings, ``true``/``false``, + - * /, comparisons (chained too), ``and`` ``or`` ``not``,
-``in [..]`` and the functions of `FUNCTIONS`. Text is parsed to Python's syntax tree and translated node by node; nothing
+Allowed are columns, numbers, strings, ``true``/``false``, + - * /, comparisons, ``and`` ``or`` ``not``, ``in [..]``
+and the functions of `FUNCTIONS`. Text is parsed to a syntax tree and translated node by node; nothing
 is ever evaluated as Python.
 """
 
@@ -133,10 +133,11 @@ class _Compiler(ast.NodeVisitor):
         return ConfigError(f"{self._place}: {what}")
 
     def generic_visit(self, node: ast.AST) -> Any:
-        raise self._refuse(
+        what = (
             f"{type(node).__name__} is not allowed; use columns, numbers, strings, + - * /, comparisons, "
             f"and/or/not, in [..] and {', '.join(FUNCTIONS)}"
         )
+        raise self._refuse(what)
 
     def visit_Name(self, node: ast.Name) -> Any:
         if node.id in {"true", "false"}:
@@ -144,13 +145,15 @@ class _Compiler(ast.NodeVisitor):
         if node.id not in self._table.columns:
             close = difflib.get_close_matches(node.id, self._table.columns, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(self._table.columns)}"
-            raise self._refuse(f"no column {node.id!r}{hint}")
+            what = f"no column {node.id!r}{hint}"
+            raise self._refuse(what)
         return self._table[node.id]
 
     def visit_Constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, int | float | str | bool):
             return node.value
-        raise self._refuse(f"the constant {node.value!r} is not allowed")
+        what = f"the constant {node.value!r} is not allowed"
+        raise self._refuse(what)
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         if type(node.op) not in _BINARY:
@@ -169,9 +172,7 @@ class _Compiler(ast.NodeVisitor):
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         sides = [node.left, *node.comparators]
-        links = [
-            self._link(op, left, right) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)
-        ]
+        links = [self._link(op, left, right) for op, left, right in zip(node.ops, sides[:-1], sides[1:], strict=True)]
         return functools.reduce(operator.and_, links)
 
     def _link(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Any:
@@ -184,8 +185,10 @@ class _Compiler(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> Any:
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            raise self._refuse(f"unknown function {ast.unparse(node.func)!r}; there are {', '.join(FUNCTIONS)}")
+            what = f"unknown function {ast.unparse(node.func)!r}; there are {', '.join(FUNCTIONS)}"
+            raise self._refuse(what)
         try:
             return FUNCTIONS[node.func.id](*[self.visit(argument) for argument in node.args])
         except (TypeError, AttributeError) as error:
-            raise self._refuse(f"{node.func.id} does not take these arguments") from error
+            what = f"{node.func.id} does not take these arguments"
+            raise self._refuse(what) from error

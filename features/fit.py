@@ -205,6 +205,5 @@ def _fit_task(train: Path, task: TaskConfig) -> TaskSpec:
     if not len(labels):
         message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
         raise DataError(message)
-    return TaskSpec(
-        name=task.name, kind=task.kind, unit=task.unit, base_rate=float(labels.mean()), spread=float(labels.std()) or 1.0
-    )
+    spread = float(labels.std()) or 1.0
+    return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=float(labels.mean()), spread=spread)

@@ -7,7 +7,7 @@ attributes that key other tables. The last row of each array is what an unknown 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from features.errors import DataError
 from features.hashing import Hashes
 
 META_FILE = "table.json"
+ONLINE_FOLDER = "online"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ class OnlineTable:
     def save(self, directory: Path) -> None:
         """Write the table into a new directory."""
         directory.mkdir(parents=True)
-        arrays = {"keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes}
+        arrays: dict[str, NDArray[Any]] = {
+            "keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes,
+        }  # fmt: skip
         for name, array in arrays.items():
             np.save(directory / f"{name}.npy", array, allow_pickle=False)
         for place, column in enumerate(self.lists.values()):
@@ -77,7 +80,10 @@ class OnlineTable:
             return np.asarray(array)
 
         lists = {
-            name: ListColumn(mapped(f"list_{place}_values").view(np.int32), mapped(f"list_{place}_offsets").view(np.int64))
+            name: ListColumn(
+                values=mapped(f"list_{place}_values").view(np.int32),
+                offsets=mapped(f"list_{place}_offsets").view(np.int64),
+            )
             for place, name in enumerate(meta["lists"])
         }
         return cls(
@@ -123,8 +129,8 @@ class OnlineTables:
             message = f"no online tables in {directory}; build features first with `moerank features CONFIG`"
             raise DataError(message)
         pairs = json.loads(index.read_text(encoding="utf-8"))["pairs"]
-        entities = {
-            name: OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
-        }
+        user, item = (
+            OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
+        )
         tables = {tuple(keys): OnlineTable.open(directory / f"pair_{place}") for place, keys in enumerate(pairs)}
-        return cls(user=entities["user"], item=entities["item"], pairs=tables)
+        return cls(user=user, item=item, pairs=tables)

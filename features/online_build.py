@@ -1,11 +1,14 @@
 """Make online tables out of the probes: the same expressions as the training rows, as of the end of the log."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from features.encoding import Encoder
 from features.fit import Fitted, raw_values
@@ -16,6 +19,7 @@ from features.schema import DenseSpec, FeatureSpec, IdSpec
 from features.stage import probe_file, probe_plans
 from features.timeline import FIRST_PAIR, ITEM, KIND, NOBODY, USER, Timeline
 
+T = TypeVar("T", bound=np.generic)
 Plans = list[tuple[Planned, FeatureSpec]]
 
 
@@ -67,7 +71,7 @@ def _encode_table(
     )
 
 
-def _stack(columns: list[np.ndarray], rows: int, kind: np.dtype) -> np.ndarray:  # type: ignore[type-arg]
+def _stack(columns: Sequence[NDArray[T]], rows: int, kind: np.dtype[T]) -> NDArray[T]:
     """Columns side by side, row-major [rows, columns]."""
     return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((rows, 0), dtype=kind)
 

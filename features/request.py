@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,9 @@ from features.encoding import Encoder, Lists
 from features.errors import DataError, RequestError
 from features.hashing import NULL_HASH, Hashes, combine, hash_array
 from features.inputs import Inputs, PartInputs, PartName
-from features.online import OnlineTable, OnlineTables
+from features.online import ONLINE_FOLDER, OnlineTable, OnlineTables
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
+from features.vocabulary import Vocabularies
 
 Id = int | str
 Value = Any
@@ -52,7 +54,8 @@ class _Columns:
         self.dense = np.zeros((self.rows, len(self.part.dense)), dtype=np.float32)
         empty = Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
         self.lists = {spec.name: empty for spec in self.part.lists}
-        self.place = {spec.name: i for specs in (self.part.ids, self.part.dense) for i, spec in enumerate(specs)}
+        self.place = {spec.name: i for i, spec in enumerate(self.part.ids)}
+        self.place |= {spec.name: i for i, spec in enumerate(self.part.dense)}
 
     def inputs(self) -> PartInputs:
         """The finished part."""
@@ -76,6 +79,23 @@ class RequestEncoder:
         self._parts: dict[PartName, Part] = {"request": schema.request, "candidate": schema.candidate}
         self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
 
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """The encoder of a features directory or a bundle: its schema, vocabularies and online tables.
+
+        Raises:
+            DataError: a file is missing.
+            IntegrityError: the vocabulary is not the schema's.
+        """
+        schema = Schema.load(directory)
+        vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
+        return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER))
+
+    @property
+    def schema(self) -> Schema:
+        """The schema that the inputs follow."""
+        return self._schema
+
     def encode(self, request: RankRequest) -> Encoded:
         """Encode a request.
 
@@ -87,7 +107,7 @@ class RequestEncoder:
         if count == 0:
             message = "items is empty; send at least one candidate to rank"
             raise RequestError(message, field="items")
-        columns = {"request": _Columns(self._parts["request"], 1), "candidate": _Columns(self._parts["candidate"], count)}
+        columns = {name: _Columns(part, count if name == "candidate" else 1) for name, part in self._parts.items()}
         user = self._key_hashes(self._schema.user_key, [request.user], "user")
         items = self._key_hashes(self._schema.item_key, list(request.items), "items")
         known_user = self._fill_entity(self._tables.user, user, columns["request"])
@@ -165,7 +185,7 @@ class RequestEncoder:
         return _typed_ids(values, kind, where)
 
     def _pair_hashes(self, user: Hashes, items: Hashes, given: dict[str, pa.Array]) -> dict[str, Hashes]:
-        """The hashes of every key that pair tables hang on: ids, attributes out of the tables, and the request's own."""
+        """The hashes of every key that pair tables hang on: ids, attributes from tables, and the request's own."""
         hashes = {self._schema.user_key: user, self._schema.item_key: items}
         for table, own in ((self._tables.user, user), (self._tables.item, items)):
             if table is not None and table.key_names:
@@ -178,14 +198,14 @@ class RequestEncoder:
                 hashes[name] = np.full(1, NULL_HASH)
         return hashes
 
-    def _fill_pairs(self, hashes: dict[str, Hashes], columns: dict[str, _Columns]) -> None:
+    def _fill_pairs(self, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
         for keys, table in self._tables.pairs.items():
             parts = np.broadcast_arrays(*[hashes[key] for key in keys])
             rows, _ = table.find(combine([np.asarray(part) for part in parts]))
             on_items = any(self._keys[key].side == "item" for key in keys)
             self._copy(table, rows, columns["candidate" if on_items else "request"])
 
-    def _fill_feature(self, spec: FeatureSpec, values: pa.Array, columns: dict[str, _Columns]) -> None:
+    def _fill_feature(self, spec: FeatureSpec, values: pa.Array, columns: Mapping[PartName, _Columns]) -> None:
         target = columns[self._schema.part_of(spec)]
         try:
             if isinstance(spec, DenseSpec):

@@ -146,6 +146,11 @@ class Schema(Settings):
         """Embedding tables by name with their row counts, in first-use order."""
         return {f.table_name: f.rows for f in self.features if isinstance(f, IdSpec)}
 
+    def vocabulary_tables(self) -> tuple[str, ...]:
+        """The embedding tables whose rows come from a vocabulary rather than from a hash."""
+        used = (f for f in self.features if isinstance(f, IdSpec) and f.encoding == "vocabulary")
+        return tuple(dict.fromkeys(f.table_name for f in used))
+
     def fingerprint(self) -> str:
         """A stable hash of all of the above: 16 hexadecimal digits."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

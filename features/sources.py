@@ -3,6 +3,7 @@
 import glob
 from pathlib import Path
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -39,7 +40,7 @@ def read_table(connection: Backend, config: TableConfig, where: str) -> ir.Table
     try:
         table = connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
         rows = int(connection.to_pyarrow(table.count()).as_py())
-    except Exception as error:
+    except duckdb.Error as error:
         message = f"{where}: {config.path} cannot be read as Parquet: {str(error).splitlines()[0]}"
         raise DataError(message) from error
     if rows == 0:

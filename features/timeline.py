@@ -1,7 +1,8 @@
 """The timeline: log, past and probes in one table, over which every feature is one expression.
 
-Probes are rows without labels at the first moment after the log, one for each user, each item and each pair of keys seen,
-and one with no keys at all. A feature's value on a probe is what online tables serve: the same expression, as of now.
+Probes are rows without labels at the first moment after the log, one for each user, each item and each pair of keys
+seen, and one with no keys at all. A feature's value on a probe is what online tables serve: the same expression, as of
+the end of the log.
 """
 
 from collections.abc import Iterable
@@ -137,7 +138,8 @@ def _with_attributes(log: ir.Table, entities: dict[str, ir.Table], config: Featu
 def _check_same_kind(log: ir.Table, entity: ir.Table, key: str, side: str) -> None:
     if not (entity[key].type().is_integer() and log[key].type().is_integer()):
         message = (
-            f"column {key!r} is {log[key].type()} in the log, but {entity[key].type()} in data.{side}s; make them one type"
+            f"column {key!r} is {log[key].type()} in the log, but {entity[key].type()} in data.{side}s; "
+            "make them one type"
         )
         raise DataError(message)
 
@@ -196,12 +198,18 @@ def _align(table: ir.Table, like: ir.Table) -> ir.Table:
     )
 
 
+def without_nan(value: ir.Value) -> ir.Value:
+    """A number as float64 in which NaN is null: one way to be missing is enough."""
+    number = value.cast("float64")
+    return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
+
+
 def _with_tasks(table: ir.Table, config: FeaturesConfig) -> ir.Table:
     """Add ``label__T`` float64 and ``weight__T`` float64 (0 where the task does not apply or has no label)."""
     added = {}
     for place, task in enumerate(config.tasks):
         where = f"data.tasks[{place}]"
-        label = compile_expression(task.label, table, f"{where}.label").cast("float64")
+        label = without_nan(compile_expression(task.label, table, f"{where}.label"))
         weight = compile_expression(task.weight, table, f"{where}.weight") if task.weight else ibis.literal(1.0)
         applies = label.notnull() & (table[KIND] <= PAST)
         if task.where:
@@ -226,4 +234,3 @@ def _row_number(table: ir.Table, config: FeaturesConfig) -> ir.Value:
     """Rows in the order of time; ties in the order of their keys, so that a build repeats itself."""
     keys = [table[key] for key in (config.events.user, config.events.item) if key]
     return ibis.row_number().over(order_by=[table[KIND], table[TIME], table[ORDER], *keys])
-

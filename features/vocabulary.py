@@ -1,4 +1,4 @@
-"""Vocabularies: from the hash of a value to its embedding row, learned from training rows, stored as one Parquet file."""
+"""Vocabularies: from the hash of a value to its embedding row, learned from training rows, stored as Parquet."""
 
 import hashlib
 from pathlib import Path
@@ -14,6 +14,7 @@ from features.hashing import Hashes, hash_array
 from features.parquet import write_table
 
 VOCABULARY_FILE = "vocabulary.parquet"
+_SCHEMA = pa.schema([("table", pa.string()), ("value", pa.string()), ("integer", pa.bool_())])
 
 
 class Vocabularies:
@@ -53,16 +54,16 @@ class Vocabularies:
         """Write ``vocabulary.parquet``: embedding table, value as text and whether it was a whole number."""
         parts = [
             pa.table(
-                {
-                    "table": pa.array([table] * len(values), pa.string()),
-                    "value": values.cast(pa.string()),
-                    "integer": pa.array([not pa.types.is_string(values.type)] * len(values), pa.bool_()),
-                }
+                [
+                    [table] * len(values),
+                    values.cast(pa.string()),
+                    [not pa.types.is_string(values.type)] * len(values),
+                ],
+                schema=_SCHEMA,
             )
             for table, values in self._values.items()
         ]
-        empty = pa.table({"table": pa.array([], pa.string()), "value": pa.array([], pa.string()), "integer": pa.array([], pa.bool_())})
-        write_table(pa.concat_tables([*parts, empty]), directory / VOCABULARY_FILE)
+        write_table(pa.concat_tables([*parts, _SCHEMA.empty_table()]), directory / VOCABULARY_FILE)
 
     @classmethod
     def load(cls, directory: Path, tables: tuple[str, ...], sha256: str) -> Self:
@@ -80,6 +81,7 @@ class Vocabularies:
             values[table] = text.cast(pa.int64()) if len(integer) and integer[0].as_py() else text
         loaded = cls(values)
         if loaded.sha256() != sha256:
-            message = f"{directory / VOCABULARY_FILE} is not the vocabulary of the schema beside it; rebuild the features"
+            path = directory / VOCABULARY_FILE
+            message = f"{path} is not the vocabulary of the schema beside it; rebuild the features"
             raise IntegrityError(message)
         return loaded

@@ -1,0 +1,94 @@
+"""Batches hold every row once, whatever the batch size, the seed and the number of ranks."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from features.batches import BatchReader
+from features.errors import DataError
+from features.schema import Schema
+
+
+def rows_of(reader: BatchReader, epoch: int = 0) -> list[tuple[int, int, bytes]]:
+    """Each row as its keys and its candidate columns."""
+    rows = []
+    for batch in reader.epoch(epoch):
+        part = batch.inputs.candidate
+        columns = np.concatenate([part.ids, part.list_lengths.T, part.dense.view(np.int32)], axis=1)
+        rows += [(int(u), int(i), c.tobytes()) for u, i, c in zip(batch.user, batch.item, columns, strict=True)]
+    return rows
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
+def test_every_row_once_in_the_order_of_the_file(built: Path, batch_size: int) -> None:
+    reader = BatchReader(built / "train.parquet", Schema.load(built), batch_size)
+    rows = rows_of(reader)
+    stored = pq.read_table(built / "train.parquet")
+    assert [r[0] for r in rows] == stored["__user"].to_pylist()
+    assert len(list(reader.epoch())) == reader.steps
+
+
+def test_a_seed_permutes_rows_anew_each_epoch(built: Path) -> None:
+    schema = Schema.load(built)
+    reader = BatchReader(built / "train.parquet", schema, 32, seed=1)
+    first, second = rows_of(reader, 0), rows_of(reader, 1)
+    assert first != second
+    assert sorted(first) == sorted(second) == sorted(rows_of(BatchReader(built / "train.parquet", schema, 32)))
+    assert first == rows_of(BatchReader(built / "train.parquet", schema, 32, seed=1), 0)
+
+
+def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
+    reader = BatchReader(built / "train.parquet", Schema.load(built), 50, seed=3)
+    whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
+    assert len(rest) == len(whole) - 3
+    assert np.array_equal(rest[0].inputs.request.ids, whole[3].inputs.request.ids)
+
+
+def test_ranks_read_disjoint_rows_in_equal_steps(built: Path) -> None:
+    schema = Schema.load(built)
+    readers = [BatchReader(built / "train.parquet", schema, 32, seed=5, rank=r, world=3) for r in range(3)]
+    whole = sorted(rows_of(BatchReader(built / "train.parquet", schema, 32, seed=5)))
+    parts = [rows_of(reader) for reader in readers]
+    assert len({len(part) for part in parts}) == 1
+    assert len({reader.steps for reader in readers}) == 1
+    together = sorted(row for part in parts for row in part)
+    assert len(whole) - len(together) < 3
+    assert all(together.count(row) <= whole.count(row) for row in set(together))
+
+
+def test_lists_travel_with_their_rows(built: Path) -> None:
+    schema = Schema.load(built)
+    names = [spec.name for spec in schema.candidate.lists]
+    stored = pq.read_table(built / "train.parquet", columns=names)
+    batches = list(BatchReader(built / "train.parquet", schema, 33).epoch())
+    for place, name in enumerate(names):
+        values, lengths = [], []
+        for batch in batches:
+            part = batch.inputs.candidate
+            ends = np.concatenate([[0], np.cumsum(part.list_lengths.sum(axis=1))])
+            values.append(part.list_values[ends[place] : ends[place + 1]])
+            lengths.append(part.list_lengths[place])
+        flat = np.concatenate(values).tolist()
+        assert flat == [v for row in stored[name].to_pylist() for v in row]
+        assert np.concatenate(lengths).tolist() == [len(row) for row in stored[name].to_pylist()]
+
+
+def test_dense_values_are_finite_and_positions_lie_within_their_bins(built: Path) -> None:
+    schema = Schema.load(built)
+    (batch,) = BatchReader(built / "train.parquet", schema, 10_000).epoch()
+    for place, spec in enumerate(schema.request.dense):
+        column = batch.inputs.request.dense[:, place]
+        assert np.isfinite(column).all()
+        assert column.min() >= -1.0
+        assert column.max() <= max(spec.bins, 0)
+
+
+def test_a_file_of_another_schema_is_refused(built: Path, tmp_path: Path) -> None:
+    pq.write_table(pq.read_table(built / "train.parquet").drop(["age"]), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="'age'"):
+        BatchReader(tmp_path / "x.parquet", Schema.load(built), 8)
+    (tmp_path / "y.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        BatchReader(tmp_path / "y.parquet", Schema.load(built), 8)
