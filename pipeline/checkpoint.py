@@ -33,16 +33,15 @@ from pipeline.training.progress import RunProgress
 FOLDER = "checkpoint"
 _META_FILE = "checkpoint.json"
 _BEST_FILE = "best.json"
-_INDEX_FILE = ".metadata"
 
 
 class CheckpointMeta(Settings):
-    """``checkpoint.json``: what the shards beside it belong to; `index_sha256` guards the index that is unpickled."""
+    """``checkpoint.json``: what the files beside it belong to, and their sha256 by name."""
 
     schema_fingerprint: str
     model: ModelConfig
     progress: RunProgress
-    index_sha256: str
+    files: dict[str, str]
 
 
 class _BestPointer(Settings):
@@ -130,19 +129,19 @@ def best(run_dir: Path) -> Path | None:
 
 
 def read_meta(directory: Path) -> CheckpointMeta:
-    """Read ``checkpoint.json`` and check the index beside it.
+    """Read ``checkpoint.json`` and check the files beside it.
 
     Raises:
-        IntegrityError: either is missing, unreadable or changed.
+        IntegrityError: it cannot be read, or a file is missing or changed.
     """
     try:
         meta = CheckpointMeta.model_validate_json((directory / _META_FILE).read_bytes())
-        index = _sha256(directory / _INDEX_FILE)
+        changed = set(meta.files.items()) ^ set(_hashes(directory).items())
     except (OSError, ValidationError) as error:
         message = f"checkpoint {directory} cannot be read ({error}); delete it and train again"
         raise IntegrityError(message) from error
-    if index != meta.index_sha256:
-        message = f"checkpoint {directory} was changed after it was written; delete it and train again"
+    if changed:
+        message = f"{min(changed)[0]} in {directory} is not what was written there; delete it and train again"
         raise IntegrityError(message)
     return meta
 
@@ -152,7 +151,7 @@ def _finish(partial: Path, target: Path, ranker: Ranker, progress: RunProgress) 
         schema_fingerprint=ranker.schema.fingerprint(),
         model=ranker.config,
         progress=progress,
-        index_sha256=_sha256(partial / _INDEX_FILE),
+        files=_hashes(partial),
     )
     write_text(meta.model_dump_json() + "\n", partial / _META_FILE)
     # A run that was interrupted right after an epoch writes the same step twice.
@@ -186,9 +185,13 @@ def _name(step: int) -> str:
     return f"step-{step}"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _hashes(directory: Path) -> dict[str, str]:
+    hashes = {}
+    for path in directory.iterdir():
+        if path.name != _META_FILE:
+            with path.open("rb") as file:
+                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
 
 
 @contextmanager

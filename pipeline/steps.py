@@ -27,7 +27,7 @@ from serving.bundle import GOLDEN_FILE, MODEL_FILE
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
 FEATURE_FILES = ("train.parquet", "valid.parquet", "test.parquet", SCHEMA_FILE, "online")
-MODEL_CODE = ("features", "models", "pipeline.train", "pipeline.checkpoint")
+MODEL_CODE = ("features", "models", "pipeline.train", "pipeline.training", "pipeline.checkpoint")
 EXPORT_CODE = ("models", "pipeline.release", "pipeline.golden_cases")
 JUDGE_CODE = ("pipeline", "serving.engine")
 
@@ -110,10 +110,7 @@ def train_model(config: ProjectConfig) -> Run:
         DataError: the features are not built yet.
         TrainingError: training cannot go on.
     """
-    upstream = required(config.features_dir, "moerank features CONFIG")
-    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
-    stamp = stamp_of("train", settings, upstream.stamp, code_stamp(*MODEL_CODE))
-    run = Run(config, config.root / "training" / stamp)
+    run, stamp = _training_run(config)
     run.directory.mkdir(parents=True, exist_ok=True)
     write_config(config, run.directory / CONFIG_FILE)
 
@@ -122,6 +119,21 @@ def train_model(config: ProjectConfig) -> Run:
 
     once("train", run.directory, stamp, work, (CONFIG_FILE, "checkpoint"))
     return run
+
+
+def join_training(config: ProjectConfig) -> None:
+    """Train as another rank than the first, which alone keeps the records; see `train_model`."""
+    run, stamp = _training_run(config)
+    found = read_record(run.directory)
+    if found is None or found.stamp != stamp:
+        train(config.features_dir, config.model, config.train, run.directory)
+
+
+def _training_run(config: ProjectConfig) -> tuple[Run, str]:
+    upstream = required(config.features_dir, "moerank features CONFIG")
+    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
+    stamp = stamp_of("train", settings, upstream.stamp, code_stamp(*MODEL_CODE))
+    return Run(config, config.root / "training" / stamp), stamp
 
 
 def export_model(run: Run) -> StepRecord:

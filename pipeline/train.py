@@ -3,6 +3,7 @@
 ``torchrun --nproc-per-node N -m pipeline.train CONFIG`` trains on N ranks; `batch_size` is that of each.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -182,10 +183,18 @@ def _result(run_dir: Path, progress: RunProgress) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Train the project that a configuration file describes, as one rank of those that torchrun starts."""
-    from pipeline.cli import main as command  # noqa: PLC0415 the command's modules import this one
+    """Train the project that a configuration file describes, as one of the ranks that torchrun starts."""
+    # Here and not above: the command's modules import this one.
+    from pipeline import cli  # noqa: PLC0415
+    from pipeline.config import read_config  # noqa: PLC0415
+    from pipeline.steps import join_training  # noqa: PLC0415
 
-    return command(["train", *arguments])
+    command = ["train", *arguments]
+    if int(os.environ.get("RANK", "0")) == 0:
+        return cli.main(command)
+    options = cli.build_parser().parse_args(command)
+    join_training(read_config(options.config, options.overrides))
+    return 0
 
 
 __all__ = ["EarlyStopping", "TrainConfig", "main", "train"]

@@ -1,0 +1,161 @@
+"""Training: it learns, resumes to the same numbers, stops early and on request, and refuses broken losses."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+from features.batches import BatchReader
+from features.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError, TrainingError
+from models.ranker import Ranker
+from models.tensors import TensorInputs
+from pipeline.checkpoint import best, latest, load_ranker, read_meta
+from pipeline.train import TrainConfig, train
+from pipeline.training.validation import task_metrics
+from tests.models.small import TASKS, small_config, small_schema
+from tests.pipeline.tiny_features import write_features
+
+SCHEMA = small_schema()
+MODEL = small_config(gate={"name": "top_k", "k": 2})
+FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.01, "embedding_learning_rate": 0.1}
+
+
+def config(**changes: Any) -> TrainConfig:
+    return TrainConfig.model_validate(FAST | changes)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"), SCHEMA)
+
+
+def silent(text: str) -> None:
+    del text
+
+
+def interrupt_at_first_epoch(text: str) -> None:
+    if text.startswith("epoch 1"):
+        signal.raise_signal(signal.SIGINT)
+
+
+def metrics_of(ranker: Ranker, features: Path) -> dict[str, dict[str, float]]:
+    batch = next(BatchReader(features / "valid.parquet", SCHEMA, 10_000).epoch())
+    with torch.no_grad():
+        logits = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT
+        scores = ranker.predictions(logits).numpy()
+    return {
+        task.name: task_metrics(task, scores[:, t], batch.labels[:, t], batch.weights[:, t])
+        for t, task in enumerate(TASKS)
+    }
+
+
+def test_training_learns_and_the_best_epoch_is_what_loads(features: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    result = train(features, MODEL, config(epochs=8), tmp_path, said.append)
+    assert result["metrics"]["like"]["auc"] > 0.8
+    assert result["metrics"]["rating"]["rmse"] < 0.8
+    assert json.loads(json.dumps(result)) == result
+    loaded = metrics_of(load_ranker(tmp_path, SCHEMA), features)
+    for task, values in result["metrics"].items():
+        for metric, value in values.items():
+            assert loaded[task][metric] == pytest.approx(value, abs=1e-5)
+    assert len(said) == 8
+    assert "like/auc" in said[0]
+
+
+def test_history_and_tensorboard_hold_every_epoch(features: Path, tmp_path: Path) -> None:
+    train(features, MODEL, config(epochs=2), tmp_path, silent)
+    epochs = json.loads((tmp_path / "history.json").read_text())["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert epochs[0]["experts"]["like"]["selected"] == 2.0
+    assert 0.0 < epochs[0]["experts"]["union_over_n"] <= 1.0
+    assert np.sum(epochs[1]["expert_weight"]["rating"]) == pytest.approx(1.0, abs=1e-5)
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    logged = board.Scalars("valid/like/auc")
+    assert [event.value for event in logged] == pytest.approx([e["valid"]["like"]["auc"] for e in epochs])
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    dropout = small_config(gate={"name": "dselect_k", "k": 2}, dropout=0.2, id_dropout=0.1)
+    train(features, dropout, config(), whole, silent)
+    with pytest.raises(KeyboardInterrupt):
+        train(features, dropout, config(), broken, interrupt_at_first_epoch)
+    directory = latest(broken)
+    assert directory is not None
+    assert read_meta(directory).progress.step_in_epoch == 1
+    assert load_ranker(broken, SCHEMA) is not None
+    train(features, dropout, config(), broken, silent)
+    expected, actual = load_ranker(whole, SCHEMA).state_dict(), load_ranker(broken, SCHEMA).state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)
+    assert len(json.loads((broken / "history.json").read_text())["epochs"]) == 3
+
+
+def test_a_finished_run_is_not_trained_again(features: Path, tmp_path: Path) -> None:
+    first = train(features, MODEL, config(epochs=1), tmp_path, silent)
+    said: list[str] = []
+    assert train(features, MODEL, config(epochs=1), tmp_path, said.append) == first
+    assert not said
+
+
+def test_early_stopping_ends_the_run_and_keeps_the_best_epoch(features: Path, tmp_path: Path) -> None:
+    stopping = config(
+        epochs=30, schedule="constant", learning_rate=0.05, early_stopping={"patience": 1, "metric": "like"}
+    )
+    result = train(features, MODEL, stopping, tmp_path, silent)
+    epochs = json.loads((tmp_path / "history.json").read_text())["epochs"]
+    aucs = [epoch["valid"]["like"]["auc"] for epoch in epochs]
+    assert len(epochs) < 30
+    assert result["best_epoch"] == len(epochs) - 1
+    assert max(aucs) == aucs[result["best_epoch"] - 1] == result["metrics"]["like"]["auc"]
+    chosen = best(tmp_path)
+    assert chosen is not None
+    assert read_meta(chosen).progress.epoch == result["best_epoch"]
+    assert len(list((tmp_path / "checkpoint").glob("step-*"))) == 2
+
+
+def test_a_loss_that_is_not_finite_ends_training(tmp_path: Path) -> None:
+    broken = write_features(tmp_path / "features", SCHEMA, broken_label=float("inf"))
+    with pytest.raises(TrainingError, match=r"the loss of rating is not finite"):
+        train(broken, MODEL, config(), tmp_path / "run", silent)
+    assert latest(tmp_path / "run") is None
+
+
+def test_weights_of_unknown_tasks_and_metrics_are_refused(features: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="task_weights names share"):
+        train(features, MODEL, config(task_weights={"share": 2.0}), tmp_path, silent)
+    with pytest.raises(ConfigError, match=r"early_stopping.metric is 'share'; allowed are: mean, like, rating"):
+        train(features, MODEL, config(early_stopping={"metric": "share"}), tmp_path, silent)
+
+
+def test_a_run_of_other_features_or_another_model_is_refused(features: Path, tmp_path: Path) -> None:
+    train(features, MODEL, config(epochs=1), tmp_path, silent)
+    with pytest.raises(SchemaMismatchError):
+        load_ranker(tmp_path, small_schema(user_key="user"))
+    with pytest.raises(DataError, match="holds another model than is configured"):
+        train(features, small_config(), config(epochs=1), tmp_path, silent)
+
+
+def test_a_changed_or_damaged_checkpoint_is_refused(features: Path, tmp_path: Path) -> None:
+    train(features, MODEL, config(epochs=1), tmp_path, silent)
+    directory = latest(tmp_path)
+    assert directory is not None
+    for path in (next(directory.glob("*.distcp")), directory / ".metadata"):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(IntegrityError, match=rf"{path.name} in .* is not what was written there"):
+            load_ranker(tmp_path, SCHEMA)
+        path.write_bytes(content)
+    load_ranker(tmp_path, SCHEMA)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no checkpoint in .*; train with"):
+        load_ranker(tmp_path, SCHEMA)
