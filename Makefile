@@ -56,9 +56,13 @@ $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml
 	@for other in $(VENV)/ready-*; do case "$$other" in "$(READY)" | "$(VENV)/ready-*") ;; *) echo \
 		"$(VENV) was made for another device ($$other): run make clean first" >&2; exit 1;; esac; done
 	@echo "Setting up $(VENV): the packages of requirements/$(DEVICE).txt. This takes some minutes, once."
-	test -x $(BIN)/python && $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(PIP) install --quiet --no-deps '$(TORCH)' 2>/dev/null || \
-		$(PIP) install --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'
-	$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
-	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "1 of 3: $(TORCH)"
+	@$(PIP) install --quiet --no-deps '$(TORCH)' 2>/dev/null || { echo "not on this machine's package index;" \
+		"asking $(TORCH_INDEX_$(DEVICE))"; \
+		$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'; }
+	@echo "2 of 3: all other packages"
+	@$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
+	@echo "3 of 3: moerank itself"
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -5,12 +5,12 @@ All of it goes to standard error; standard output is for answers.
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
+from rich.status import Status
 
-Progress = Callable[[str], None]
 _SCREEN = RichConsole(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -19,19 +19,39 @@ def say(text: str) -> None:
     _SCREEN.print(text, markup=False)
 
 
+class Progress:
+    """Tells how a stage goes on; call it with a few words as each part of the stage begins."""
+
+    def __init__(self, name: str, status: Status | None) -> None:
+        """`status` is the live line of a terminal; without a terminal there is none."""
+        self._name, self._status = name, status
+
+    def __call__(self, text: str) -> None:
+        """A part begins: the live line changes, or a line is printed."""
+        if self._status is None:
+            self.say(text)
+        else:
+            self.live(text)
+
+    def live(self, text: str) -> None:
+        """Something that changes all the time, such as rows done: only for a live line."""
+        if self._status is not None:
+            self._status.update(f"{self._name}: {text}")
+
+    def say(self, text: str) -> None:
+        """Something to keep, such as an epoch's metrics: a line everywhere."""
+        say(f"  {self._name}: {text}")
+
+
 @contextmanager
 def stage(name: str) -> Iterator[Progress]:
-    """Show that a stage is under way, and its wall time when it is done.
-
-    Yields:
-        A function that is told in a few words what the stage is doing now.
-    """
+    """Show that a stage is under way, and its wall time when it is done."""
     started = time.monotonic()
     if _SCREEN.is_terminal:
         with _SCREEN.status(name) as status:
-            yield lambda text: status.update(f"{name}: {text}")
+            yield Progress(name, status)
     else:
-        yield lambda text: say(f"  {name}: {text}")
+        yield Progress(name, None)
     say(f"{name}: done in {time.monotonic() - started:.1f} s")
 
 

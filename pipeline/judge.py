@@ -80,7 +80,7 @@ def evaluate_and_report(
 
     def scored(done: int, rows: int) -> None:
         if progress is not None:
-            progress(f"scored {done} of {rows} rows")
+            progress.live(f"scored {done} of {rows} rows")
 
     about = about or About()
     found = evaluate(bundle, data, train, out, config=config, experts=about.experts, progress=scored)

@@ -22,6 +22,8 @@ from features.errors import UnavailableError
 # A first start makes the database: 15 to 30 seconds on a small machine.
 START_SECONDS = 90.0
 _PRIVATE = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+# What goes wrong, and what libraries warn of, reaches a person in our own words; Prefect would add its tracebacks.
+_QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_ROOT_LEVEL": "ERROR"}
 _SERVER = {
     "PREFECT__SERVER_EPHEMERAL": "1",
     "PREFECT_SERVER_UI_ENABLED": "false",
@@ -46,8 +48,7 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     home = Path(os.environ.setdefault("PREFECT_HOME", str(home.absolute())))
     home.mkdir(parents=True, exist_ok=True)
     port = _free_port()
-    # What goes wrong reaches a person as our own message; Prefect would add its tracebacks.
-    os.environ |= {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_LOGGING_LEVEL": "CRITICAL"}
+    os.environ |= _QUIET | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
     with (home / "server.log").open("wb") as log:
         options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
         server = subprocess.Popen(

@@ -15,7 +15,7 @@ from features.schema import SCHEMA_FILE
 from features.settings import Settings
 from features.sources import find_files
 from pipeline.config import ProjectConfig, read_config, write_config
-from pipeline.console import Progress
+from pipeline.console import Progress, say
 from pipeline.evaluation import EVALUATION_FILE, Evaluation
 from pipeline.judge import About, evaluate_and_report, headline
 from pipeline.release import export_run, publish_run
@@ -115,7 +115,7 @@ def train_model(config: ProjectConfig) -> Run:
     write_config(config, run.directory / CONFIG_FILE)
 
     def work(progress: Progress) -> dict[str, Any]:
-        return train(config.features_dir, config.model, config.train, run.directory, progress)
+        return train(config.features_dir, config.model, config.train, run.directory, progress.say, progress.live)
 
     once("train", run.directory, stamp, work, (CONFIG_FILE, "checkpoint"))
     return run
@@ -151,7 +151,10 @@ def export_model(run: Run) -> StepRecord:
         return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, progress)
 
     run.export_dir.mkdir(exist_ok=True)
-    return once("export", run.export_dir, stamp, work, (MODEL_FILE, SCHEMA_FILE, GOLDEN_FILE))
+    record = once("export", run.export_dir, stamp, work, (MODEL_FILE, SCHEMA_FILE, GOLDEN_FILE))
+    if record.result["warning"]:
+        say(f"export: note that {record.result['warning']}")
+    return record
 
 
 def evaluate_model(run: Run) -> StepRecord:

@@ -40,11 +40,12 @@ def train(
     config: TrainConfig,
     run_dir: Path,
     say: Callable[[str], None] = print,
+    live: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Train a ranker on ``train.parquet``, judge each epoch on ``valid.parquet``, and keep the best epoch.
 
     A rerun in the same `run_dir` goes on from its latest checkpoint. Ctrl-c ends the step under way, saves a
-    checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, and more in front of a terminal.
+    checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, `live` what changes all the time.
 
     Returns:
         JSON values: ``run_dir``, ``epochs``, ``steps``, ``best_epoch`` and the best epoch's ``metrics`` by task.
@@ -61,7 +62,10 @@ def train(
     with process_group(device):
         run = _Run(schema, model_config, config, features_dir, device)
         progress = resume(run_dir, run.sharded)
-        with Journal(run_dir, say, progress, writes=dist.get_rank() == 0) as journal, watch_interruption() as stop:
+        with (
+            Journal(run_dir, say, live, progress, writes=dist.get_rank() == 0) as journal,
+            watch_interruption() as stop,
+        ):
             while progress.epoch < config.epochs and not progress.stopped:
                 progress = run.epoch(progress, journal, stop, run_dir)
     return _result(run_dir, progress)

@@ -39,10 +39,11 @@ def pins(file: str) -> dict[str, Version]:
 
 
 def needs(name: str, extras: frozenset[str]) -> list[Requirement]:
-    """What an installed distribution asks for on this machine."""
+    """What an installed distribution asks for on this machine, with this Python or the oldest that is supported."""
     requirements = [Requirement(text) for text in importlib.metadata.requires(name) or []]
-    wanted = extras | {""}
-    return [r for r in requirements if r.marker is None or any(r.marker.evaluate({"extra": e}) for e in wanted)]
+    pythons: tuple[dict[str, str], ...] = ({}, {"python_version": "3.11", "python_full_version": "3.11.0"})
+    cases = [python | {"extra": extra} for python in pythons for extra in extras | {""}]
+    return [r for r in requirements if r.marker is None or any(r.marker.evaluate(case) for case in cases)]
 
 
 @pytest.mark.parametrize("name", FLOORS)

@@ -1,7 +1,6 @@
 """What training writes down: ``history.json``, TensorBoard scalars and lines for a person."""
 
 import json
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,11 +27,11 @@ _LIVE_INTERVAL_S = 0.25
 class Journal:
     """The journal of one run; other ranks than the first keep none."""
 
-    def __init__(self, run_dir: Path, say: Say, progress: RunProgress, *, writes: bool) -> None:
+    def __init__(self, run_dir: Path, say: Say, live: Say | None, progress: RunProgress, *, writes: bool) -> None:
         """Go on with a run's journal; scalars of steps that will be run again are dropped."""
         self._run_dir, self._writes = run_dir, writes
         self._say = say if writes else _silent
-        self._live = writes and sys.stderr.isatty()
+        self._live = live if writes else None
         self._told = 0.0
         folder = str(run_dir / TENSORBOARD_FOLDER)
         self._board = SummaryWriter(folder, purge_step=progress.step + 1) if writes else None
@@ -53,10 +52,10 @@ class Journal:
         self._say(text)
 
     def live(self, text: Callable[[], str]) -> None:
-        """Tell a person in front of a terminal, a few times a second."""
-        if self._live and time.monotonic() - self._told > _LIVE_INTERVAL_S:
+        """Tell what changes all the time, a few times a second."""
+        if self._live is not None and time.monotonic() - self._told > _LIVE_INTERVAL_S:
             self._told = time.monotonic()
-            self._say(text())
+            self._live(text())
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Write TensorBoard scalars."""
