@@ -117,3 +117,10 @@ class AuthenticationError(MoerankError):
 
     grpc_status = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
+
+
+class NotAllowedError(MoerankError):
+    """A caller that may not do what it asks for."""
+
+    grpc_status = "PERMISSION_DENIED"
+    reason = "NOT_ALLOWED"

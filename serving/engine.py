@@ -3,6 +3,7 @@
 Shape legend: N candidate rows, T tasks.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from features.schema import Schema
 from serving.bundle import MODEL_FILE
 from serving.golden import TOLERANCE, GoldenCase
 
+Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
@@ -82,7 +84,14 @@ class Engine:
         Raises:
             PredictionError: the graph could not run, or an answer is not finite or not one number a candidate.
         """
-        arrays = inputs.arrays()
+        return self.run(inputs.arrays(), inputs.candidate.rows)
+
+    def run(self, arrays: Mapping[str, Array], rows: int) -> dict[str, NDArray[np.float32]]:
+        """As `predict`, from arrays by the graph's input names; they must be valid for the schema.
+
+        Raises:
+            PredictionError: as `predict`.
+        """
         try:
             answers = self._session.run(self.tasks, {name: arrays[name] for name in self.inputs})
         except Exception as error:  # onnxruntime's own exception classes have no common base
@@ -90,10 +99,18 @@ class Engine:
             raise PredictionError(message) from error
         predictions = dict(zip(self.tasks, answers, strict=True))
         for task, values in predictions.items():
-            if values.shape != (inputs.candidate.rows,) or not np.isfinite(values).all():
+            if values.shape != (rows,) or not np.isfinite(values).all():
                 message = f"the graph's answer for {task} has shape {values.shape} or values that are not finite"
                 raise PredictionError(message)
         return predictions
+
+    def signature(self) -> list[tuple[str, str, list[int]]]:
+        """Name, datatype and shape of each input in the Open Inference Protocol's terms; -1 is any size."""
+        kinds = {"tensor(int64)": "INT64", "tensor(float)": "FP32"}
+        return [
+            (node.name, kinds[node.type], [size if isinstance(size, int) else -1 for size in node.shape])
+            for node in self._session.get_inputs()
+        ]
 
     def check(self, name: str, case: GoldenCase) -> None:
         """Compare the answers to a golden request with those that the exporter saw.

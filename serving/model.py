@@ -6,15 +6,12 @@ from typing import Self
 
 import numpy as np
 
-from features.encoding import Encoder
-from features.online import OnlineTables
 from features.request import RankRequest, RequestEncoder
-from features.schema import IdSpec
-from features.vocabulary import Vocabularies
 from serving import bundle as bundles
 from serving import golden
 from serving.answer import RankAnswer
-from serving.bundle import GOLDEN_FILE, ONLINE_FOLDER, Bundle
+from serving.bundle import GOLDEN_FILE, Bundle
+from serving.call import Clock
 from serving.engine import Device, Engine
 from serving.score import Score, ScoreConfig, default_score
 
@@ -57,7 +54,7 @@ class RankingModel:
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
-        return cls(bundle, engine, _encoder(bundle), _score(bundle, score))
+        return cls(bundle, engine, RequestEncoder.open(path), _score(bundle, score))
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -77,15 +74,18 @@ class RankingModel:
         """The bundle's version."""
         return self.bundle.manifest.version
 
-    def rank(self, request: RankRequest, top_k: int = 0) -> RankAnswer:
-        """Predict and order; equal scores keep the order of the request.
+    def rank(self, request: RankRequest, top_k: int = 0, clock: Clock | None = None) -> RankAnswer:
+        """Predict and order; equal scores keep the order of the request. The clock laps the phases.
 
         Raises:
             RequestError: the request cannot be encoded, naming the field.
             PredictionError: the graph failed.
         """
+        clock = clock or Clock()
         encoded = self.encoder.encode(request)
+        clock.lap("input")
         predictions = self.engine.predict(encoded.inputs)
+        clock.lap("infer")
         scores = self.score(predictions)
         order = np.argsort(-scores, kind="stable")
         return RankAnswer(
@@ -98,13 +98,6 @@ class RankingModel:
             unknown_user=encoded.unknown_user,
             unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
         )
-
-
-def _encoder(bundle: Bundle) -> RequestEncoder:
-    schema = bundle.schema
-    words = {f.table_name: None for f in schema.features if isinstance(f, IdSpec) and f.encoding == "vocabulary"}
-    vocabularies = Vocabularies.load(bundle.path, tuple(words), schema.vocabulary_sha256)
-    return RequestEncoder(schema, Encoder(schema, vocabularies), OnlineTables.open(bundle.path / ONLINE_FOLDER))
 
 
 def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:

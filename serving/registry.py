@@ -5,7 +5,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from features.errors import ConfigError, ModelNotFoundError, MoerankError
+from features.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
 from serving import store as stores
 from serving.choices import Choice, read_scores
 from serving.model import EngineOptions, RankingModel
@@ -35,6 +35,7 @@ class Registry:
         self._score_file = score_file
         self._scores = read_scores(score_file)
         self._refused: dict[str, object] = {}
+        self._unloaded: set[str] = set()
         self._refreshing = threading.Lock()
         opened: dict[str, RankingModel] = {}
         chosen = self._choices or [Choice(name) for name in stores.models(store)]
@@ -79,8 +80,46 @@ class Registry:
         with self._refreshing:
             changed = self._refresh_scores()
             for choice in self._listed():
-                changed = self._follow(choice) or changed
+                if choice.model not in self._unloaded:
+                    changed = self._follow(choice) or changed
             return changed
+
+    def load(self, name: str) -> None:
+        """Look at the store now for one model, also if it was unloaded.
+
+        Raises:
+            ModelNotFoundError: it is not among those to serve.
+            UnavailableError: it cannot be loaded.
+        """
+        with self._refreshing:
+            choices = [choice for choice in self._listed() if choice.model == name]
+            if not choices:
+                message = f"the store has no model {name[:80]!r} that this server may serve"
+                raise ModelNotFoundError(message)
+            self._unloaded.discard(name)
+            self._refused.pop(name, None)
+            self._follow(choices[0])
+            if name in self._refused:
+                message = f"{name} could not be loaded; the server's log says why"
+                raise UnavailableError(message)
+
+    def unload(self, name: str) -> None:
+        """Stop to serve a model until it is loaded again.
+
+        Raises:
+            ModelNotFoundError: it is not served.
+        """
+        with self._refreshing:
+            self.get(name or "(none)")
+            self._unloaded.add(name)
+            self._models = {other: model for other, model in self._models.items() if other != name}
+
+    def index(self) -> list[tuple[str, int, bool]]:
+        """Name, version, and whether it is served, of all versions of the models to serve."""
+        served = {(model.name, model.version) for model in self._models.values()}
+        names = [choice.model for choice in self._listed()]
+        stored = {(name, version) for name in names for version in stores.versions(self._store, name)}
+        return [(*key, key in served) for key in sorted(stored | served)]
 
     def _follow(self, choice: Choice) -> bool:
         """Serve what the choice now means, if it is something else than before and it can be loaded."""

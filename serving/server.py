@@ -13,11 +13,13 @@ import grpc
 from features.errors import UnavailableError
 from serving.aside import Aside
 from serving.choices import Choice
+from serving.inference import InferenceService
 from serving.model import EngineOptions
 from serving.pool import CountingPool
 from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
+from serving.telemetry import Telemetry
 from serving.transport import Front
 from serving.watcher import Watcher
 
@@ -38,9 +40,14 @@ class RunningServer:
             settings.score,
         )
         self._pool = CountingPool(settings.threads)
-        ranking = RankingService(self.registry, Limits(settings.max_candidates, settings.max_users))
-        self._aside = Aside([ranking.name])
-        self._front = Front([ranking], self._pool, settings.threads + settings.max_queue)
+        self.telemetry = Telemetry()
+        limits = Limits(settings.max_candidates, settings.max_users)
+        services = (
+            RankingService(self.registry, self.telemetry, limits),
+            InferenceService(self.registry, self.telemetry, limits, control=settings.model_control),
+        )
+        self._aside = Aside([service.name for service in services])
+        self._front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue)
         self._server = _build(settings, self._pool, self._front, self._aside)
         self.port = _bind(self._server, settings)
         self._watcher = Watcher(self.registry, settings.poll_seconds)

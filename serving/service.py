@@ -1,17 +1,17 @@
 """The ranking service, free of any transport: bytes of a request in, bytes of a response out."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from features.errors import DeadlineError, RequestError
+from features.errors import RequestError
 from features.schema import Schema
 from serving import wire
 from serving.answer import RankAnswer
+from serving.call import Call, Handler
 from serving.model import RankingModel
 from serving.registry import Registry
 from serving.stubs.moerank.v1 import ranking_pb2
+from serving.telemetry import Telemetry
 
 SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
 
@@ -24,26 +24,15 @@ class Limits:
     """Over all users of a batch."""
     users: int = 256
 
-
-@dataclass(frozen=True)
-class Call:
-    """What a transport knows about a call; `expires` is on the clock of `time.monotonic`."""
-
-    request_id: str
-    expires: float | None = None
-
-    def require_time(self) -> None:
-        """Refuse to begin work that nobody waits for any more.
+    def require_candidates(self, count: int, field: str) -> None:
+        """Refuse too many candidates.
 
         Raises:
-            DeadlineError: the caller's deadline has passed.
+            RequestError: naming the field.
         """
-        if self.expires is not None and time.monotonic() >= self.expires:
-            message = "the deadline passed before the server came to the request; send fewer at a time or wait longer"
-            raise DeadlineError(message)
-
-
-Handler = Callable[[bytes, Call], bytes]
+        if count > self.candidates:
+            text = f"the call has {count} candidates; this server allows {self.candidates}, so split the call"
+            raise RequestError(text, field=field)
 
 
 class RankingService:
@@ -51,9 +40,10 @@ class RankingService:
 
     name = SERVICE_NAME
 
-    def __init__(self, registry: Registry, limits: Limits | None = None) -> None:
+    def __init__(self, registry: Registry, telemetry: Telemetry, limits: Limits | None = None) -> None:
         """Serve a registry's models."""
         self._registry = registry
+        self._telemetry = telemetry
         self._limits = limits or Limits()
 
     def handlers(self) -> dict[str, Handler]:
@@ -68,8 +58,12 @@ class RankingService:
     def rank(self, body: bytes, call: Call) -> bytes:
         """RankRequest -> RankResponse."""
         message = wire.parse(ranking_pb2.RankRequest, body)
-        self._require_candidates(wire.count_items(message.items), "items")
-        return wire.answer_bytes(self._answer(message, call))
+        self._limits.require_candidates(wire.count_items(message.items), "items")
+        model, answer = self._answer(message, call)
+        written = wire.answer_bytes(answer)
+        call.clock.lap("output")
+        self._telemetry.ranked(model, answer, call.clock.take())
+        return written
 
     def batch_rank(self, body: bytes, call: Call) -> bytes:
         """BatchRankRequest -> BatchRankResponse."""
@@ -77,15 +71,17 @@ class RankingService:
         if not 0 < len(requests) <= self._limits.users:
             text = f"the batch has {len(requests)} requests; allowed are 1 to {self._limits.users}"
             raise RequestError(text, field="requests")
-        self._require_candidates(sum(wire.count_items(request.items) for request in requests), "requests")
+        self._limits.require_candidates(sum(wire.count_items(request.items) for request in requests), "requests")
         answers = []
         for position, request in enumerate(requests):
             try:
-                answers.append(self._answer(request, call))
+                model, answer = self._answer(request, call)
             except RequestError as error:
                 where = f"requests[{position}]"
                 text = f"{where}: {error}"
                 raise RequestError(text, field=f"{where}.{error.field}") from error
+            self._telemetry.ranked(model, answer, call.clock.take())
+            answers.append(answer)
         return wire.batch_bytes(answers)
 
     def get_model(self, body: bytes, call: Call) -> bytes:
@@ -102,7 +98,7 @@ class RankingService:
         models = [_describe(model) for model in self._registry.models()]
         return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _answer(self, message: ranking_pb2.RankRequest, call: Call) -> RankAnswer:
+    def _answer(self, message: ranking_pb2.RankRequest, call: Call) -> tuple[RankingModel, RankAnswer]:
         if wire.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -110,14 +106,10 @@ class RankingService:
             text = f"the version is {message.version}; allowed are positive numbers, and 0 for the current one"
             raise RequestError(text, field="version")
         model = self._registry.get(message.model, message.version)
-        request = wire.request_from(message)
-        call.require_time()
-        return model.rank(request, message.top_k)
-
-    def _require_candidates(self, count: int, field: str) -> None:
-        if count > self._limits.candidates:
-            text = f"the call has {count} candidates; this server allows {self._limits.candidates}, so split the call"
-            raise RequestError(text, field=field)
+        with self._telemetry.watching(model, call.clock):
+            request = wire.request_from(message)
+            call.require_time()
+            return model, model.rank(request, message.top_k, call.clock)
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

@@ -36,6 +36,7 @@ class ServerSettings(Settings):
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
+    model_control: bool = Field(default=False, description="let callers load and unload models")
     reflection: bool = Field(default=True, description="describe the services to tools such as grpcurl")
     poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often the store is looked at for new versions")
     drain_seconds: float = Field(0.0, ge=0, le=600, description="on SIGTERM, how long to answer while NOT_SERVING")

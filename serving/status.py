@@ -21,6 +21,7 @@ PUBLIC: tuple[type[errors.MoerankError], ...] = (
     errors.OverloadedError,
     errors.DeadlineError,
     errors.AuthenticationError,
+    errors.NotAllowedError,
 )
 """Leaves whose messages are made for callers; the text of any other stays in the server's log."""
 
@@ -72,6 +73,7 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.MoerankError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: errors.OverloadedError,
     grpc.StatusCode.UNAUTHENTICATED: errors.AuthenticationError,
+    grpc.StatusCode.PERMISSION_DENIED: errors.NotAllowedError,
     grpc.StatusCode.NOT_FOUND: errors.ModelNotFoundError,
 }
 

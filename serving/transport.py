@@ -12,9 +12,10 @@ import grpc
 from grpc_status import rpc_status
 
 from features.errors import MoerankError, OverloadedError
+from serving.call import Call, Clock, Handler
 from serving.pool import CountingPool
-from serving.service import Call, Handler
 from serving.status import PUBLIC, status_of
+from serving.telemetry import Telemetry
 
 LOG = logging.getLogger("moerank.server")
 REQUEST_ID_HEADER = "x-request-id"
@@ -36,13 +37,14 @@ class Service(Protocol):
 class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # subscripting it fails at run time
     """Routes calls to services; refuses at once, on a thread of its own, what would wait too long."""
 
-    def __init__(self, services: Sequence[Service], pool: CountingPool, limit: int) -> None:
+    def __init__(self, services: Sequence[Service], telemetry: Telemetry, pool: CountingPool, limit: int) -> None:
         """Admit calls while fewer than `limit` wait or run in the server's pool."""
         self._pool = pool
         self._limit = limit
+        self._telemetry = telemetry
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="moerank-refusals")
         self._methods = {
-            f"/{service.name}/{method}": grpc.unary_unary_rpc_method_handler(_Behaviour(method, handler))
+            f"/{service.name}/{method}": _Behaviour(method, handler, telemetry, pool).as_handler()
             for service in services
             for method, handler in service.handlers().items()
         }
@@ -52,6 +54,7 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # subscripting it
         handler = self._methods.get(handler_call_details.method)
         if handler is None or self._pool.pending < self._limit:
             return handler
+        self._telemetry.refused(OverloadedError.reason)
         message = "the server has as much work as it can finish in time; try again later, or add replicas"
         # A handler of streams begins without waiting for the request to arrive.
         return grpc.stream_unary_rpc_method_handler(_Refusal(OverloadedError(message), self._refusals))
@@ -75,20 +78,28 @@ class _Refusal:
 class _Behaviour:
     """One method as grpcio calls it."""
 
-    def __init__(self, method: str, handler: Handler) -> None:
+    def __init__(self, method: str, handler: Handler, telemetry: Telemetry, pool: CountingPool) -> None:
         self._method = method
         self._handler = handler
+        self._telemetry = telemetry
+        self._pool = pool
+
+    def as_handler(self) -> "grpc.RpcMethodHandler[bytes, bytes]":
+        """For grpcio, bytes in and out: a body that cannot be parsed is ours to refuse."""
+        return grpc.unary_unary_rpc_method_handler(self)
 
     def __call__(self, body: bytes, context: grpc.ServicerContext) -> bytes:
-        call = Call(_request_id(context), _expires(context))
+        call = Call(_request_id(context), _expires(context), Clock(int(self._pool.waited() * 1e9)))
         try:
             call.require_time()
             return self._handler(body, call)
         except MoerankError as error:
+            self._telemetry.refused(error.reason)
             if not isinstance(error, PUBLIC):
                 LOG.exception("request %s to %s failed", call.request_id, self._method)
             _refuse(context, error, call.request_id)
         except Exception as error:
+            self._telemetry.refused("DEFECT")
             # Whatever it is, its text must not reach the caller.
             LOG.exception("request %s to %s met a defect", call.request_id, self._method)
             _refuse(context, error, call.request_id)

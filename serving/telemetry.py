@@ -1,0 +1,138 @@
+"""What the server has done since it started, by model and version. Shape legend: N candidate rows."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.errors import MoerankError
+from features.schema import TaskSpec
+from serving.answer import RankAnswer
+from serving.call import PHASES, Clock, Phase
+from serving.model import RankingModel
+
+SAMPLE = 16
+"""Predictions of one answer in so many enter the distributions: their shape is what is watched, and it costs."""
+PROBABILITIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+SPREADS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
+
+
+@dataclass
+class Distribution:
+    """A histogram: `counts` int64 of values up to each of `edges`, and of those beyond; `total` is their sum."""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    total: float = 0.0
+
+    @classmethod
+    def of(cls, task: TaskSpec) -> "Distribution":
+        """An empty one whose edges suit a task: probabilities, or standard deviations around the training mean."""
+        spread = task.spread or 1.0
+        edges = PROBABILITIES if task.kind == "binary" else [task.base_rate + spread * step for step in SPREADS]
+        return cls(np.array(edges), np.zeros(len(edges) + 1, np.int64))
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values [N]."""
+        self.counts += np.bincount(np.searchsorted(self.edges, values), minlength=len(self.counts))
+        self.total += float(values.sum(dtype=np.float64))
+
+
+@dataclass
+class Work:
+    """What one version of a model has done. Times are nanoseconds."""
+
+    model: str
+    version: int
+    distributions: dict[str, Distribution]
+    successes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    success_ns: int = 0
+    failure_ns: int = 0
+    phase_ns: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    rows: int = 0
+    executions: int = 0
+    unknown_users: int = 0
+    unknown_items: int = 0
+    last_ms: int = 0
+
+    def copy(self) -> "Work":
+        """A copy that does not change any more."""
+        distributions = {task: replace(d, counts=d.counts.copy()) for task, d in self.distributions.items()}
+        return replace(self, distributions=distributions, failures=Counter(self.failures), phase_ns=dict(self.phase_ns))
+
+
+class Telemetry:
+    """Counts; safe to share between threads, and cheap enough for every call."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self._lock = threading.Lock()
+        self._work: dict[tuple[str, int], Work] = {}
+        self._refusals: Counter[str] = Counter()
+
+    @contextmanager
+    def watching(self, model: RankingModel, clock: Clock) -> Iterator[None]:
+        """Count a failure of the model if the body raises."""
+        try:
+            yield
+        except Exception as error:
+            reason = error.reason if isinstance(error, MoerankError) else "DEFECT"
+            laps = clock.take()
+            with self._lock:
+                work = self._of(model)
+                work.failures[reason] += 1
+                work.failure_ns += sum(laps.values())
+            raise
+
+    def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int]) -> None:
+        """Count an answer for so many rows."""
+        now = time.time_ns() // 1_000_000
+        with self._lock:
+            work = self._of(model)
+            work.successes += 1
+            work.executions += 1
+            work.rows += rows
+            work.success_ns += sum(laps.values())
+            work.last_ms = now
+            for phase, nanoseconds in laps.items():
+                work.phase_ns[phase] += nanoseconds
+
+    def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int]) -> None:
+        """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
+        self.succeeded(model, len(answer.scores), laps)
+        with self._lock:
+            work = self._of(model)
+            work.unknown_users += answer.unknown_user
+            work.unknown_items += len(answer.unknown_items)
+            if work.successes % SAMPLE == 1:
+                for task, values in answer.predictions.items():
+                    work.distributions[task].add(values)
+
+    def refused(self, reason: str) -> None:
+        """Count a call that never came to a model."""
+        with self._lock:
+            self._refusals[reason] += 1
+
+    def work(self) -> list[Work]:
+        """Copies, by model and version."""
+        with self._lock:
+            return [work.copy() for _, work in sorted(self._work.items())]
+
+    def refusals(self) -> dict[str, int]:
+        """Calls that never came to a model, by reason."""
+        with self._lock:
+            return dict(self._refusals)
+
+    def _of(self, model: RankingModel) -> Work:
+        key = (model.name, model.version)
+        found = self._work.get(key)
+        if found is None:
+            distributions = {task.name: Distribution.of(task) for task in model.bundle.schema.tasks}
+            found = self._work[key] = Work(model.name, model.version, distributions)
+        return found
