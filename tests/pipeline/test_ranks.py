@@ -1,0 +1,58 @@
+"""Several ranks: a checkpoint of two answers alike on one, two and three ranks, and on a plain model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from features.batches import BatchReader
+from models.tensors import TensorInputs
+from pipeline.checkpoint import load_ranker
+from tests.models.small import small_schema
+from tests.pipeline.rank_program import score
+from tests.pipeline.tiny_features import write_features
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = small_schema()
+
+
+def on_ranks(count: int, *arguments: object) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    run = subprocess.run(
+        [*command, "-m", "tests.pipeline.rank_program", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[:8000]
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_ranks_answers_alike_on_any_number(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features", SCHEMA)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    on_ranks(2, "train", features, run_dir)
+    epochs = json.loads((run_dir / "history.json").read_text())["epochs"]
+    assert [epoch["steps"] for epoch in epochs] == [8, 8]
+
+    ranker = load_ranker(run_dir, SCHEMA)
+    batch = next(BatchReader(features / "valid.parquet", SCHEMA, 200).epoch())
+    with torch.no_grad():
+        plain = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT.numpy()
+    on_ranks(3, "score", features, run_dir, tmp_path / "three.npz")
+    score(features, run_dir, tmp_path / "one.npz")
+    three, one = np.load(tmp_path / "three.npz"), np.load(tmp_path / "one.npz")
+    np.testing.assert_allclose(three["logits"], plain, atol=1e-5)
+    np.testing.assert_allclose(one["logits"], plain, atol=1e-5)
+    assert float(one["moments"]) > 0
+    assert float(one["moments"]) == pytest.approx(float(three["moments"]))

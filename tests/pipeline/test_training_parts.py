@@ -1,0 +1,127 @@
+"""The parts of training: schedule, progress, tally, interruption."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.errors import TrainingError
+from models.losses import Losses
+from pipeline.training.config import TrainConfig
+from pipeline.training.interruption import watch_interruption
+from pipeline.training.journal import flat, summary
+from pipeline.training.progress import EpochRecord, RunProgress, goodness
+from pipeline.training.schedule import START, rate_factor
+from pipeline.training.tally import CHECK_EVERY, LossTally
+from tests.models.small import TASKS
+
+CONFIG = TrainConfig.model_validate({"early_stopping": {"patience": 2}})
+
+
+@given(st.integers(1, 10_000), st.floats(0.0, 0.99))
+def test_one_cycle_starts_low_peaks_at_the_full_rate_and_ends_near_nothing(total: int, warmup: float) -> None:
+    config = TrainConfig(warmup=warmup)
+    factors = [rate_factor(config, step, total) for step in range(0, total + 1, max(total // 100, 1))]
+    assert factors[0] == pytest.approx(START if warmup > 0 else 1.0)
+    assert all(0.0 <= factor <= 1.0 + 1e-9 for factor in factors)
+    assert rate_factor(config, total, total) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    config = TrainConfig(schedule="constant")
+    assert {rate_factor(config, step, 100) for step in range(100)} == {1.0}
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=12))
+def test_early_stopping_remembers_the_best_epoch_and_stops_after_patience(values: list[float]) -> None:
+    progress, seen = RunProgress(), []
+    for value in values:
+        progress = progress.after_step().after_epoch({}, value, CONFIG)
+        seen.append(value)
+        if progress.stopped:
+            break
+    assert progress.best is not None
+    assert progress.best.epoch == seen.index(max(seen)) + 1
+    assert progress.stopped == (len(seen) - progress.best.epoch >= 2)
+    assert progress.step == len(seen)
+
+
+def test_without_validation_the_last_epoch_is_best() -> None:
+    progress = RunProgress().after_epoch({}, None, CONFIG).after_epoch({}, None, CONFIG)
+    assert progress.best is not None
+    assert progress.best.epoch == 2
+
+
+def test_goodness_joins_auc_and_explained_variance() -> None:
+    metrics = {"like": {"auc": 0.75}, "rating": {"rmse": 0.55}}
+    assert goodness(metrics, TASKS, CONFIG) == pytest.approx((0.75 + 1 - 0.25) / 2)
+    only = TrainConfig.model_validate({"early_stopping": {"metric": "like"}})
+    assert goodness(metrics, TASKS, only) == 0.75
+    assert goodness({}, TASKS, CONFIG) is None
+
+
+def losses(total: float, like: float = 1.0) -> Losses:
+    return Losses(torch.tensor(total), torch.tensor([like, 2.0]), {"entropy": torch.tensor(0.5)})
+
+
+def test_a_tally_gives_means_by_name() -> None:
+    tally = LossTally(TASKS, torch.device("cpu"))
+    tally.add(losses(3.0))
+    tally.add(losses(5.0, like=3.0))
+    assert (tally.total, tally.tasks(), tally.penalties()) == (4.0, {"like": 2.0, "rating": 2.0}, {"entropy": 0.5})
+
+
+def test_a_tally_names_the_task_that_broke() -> None:
+    tally, broken = LossTally(TASKS, torch.device("cpu")), losses(float("nan"), like=float("nan"))
+    for _ in range(CHECK_EVERY - 1):
+        tally.add(broken)
+    with pytest.raises(TrainingError, match="the loss of like is not finite after 16 steps"):
+        tally.add(broken)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_the_handlers_come_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with watch_interruption() as interruption:
+        asked = [interruption.asked]
+        os.kill(os.getpid(), number)
+        asked.append(interruption.asked)
+    assert asked == [False, True]
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    with watch_interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+
+    def work() -> None:
+        with watch_interruption():
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+def test_an_epoch_is_told_in_one_line() -> None:
+    record: EpochRecord = {
+        "valid": {"like": {"auc": 0.75}},
+        "rows_per_second": 1234.5,
+        "expert_weight": {"like": [0.5, 0.5]},
+    }
+    progress = RunProgress().after_epoch(record, 0.75, CONFIG)
+    assert summary(record, progress) == "epoch 1 (best): like/auc 0.7500; 1,234 rows/s"
+    assert flat(record) == {"valid/like/auc": 0.75, "rows_per_second": 1234.5}
