@@ -1,7 +1,6 @@
 """``python -m serving STORE``: the server alone, for images that hold nothing else."""
 
 import argparse
-import logging
 import sys
 
 from features.errors import MoerankError
@@ -13,7 +12,6 @@ def main() -> int:
     """Serve until told to stop; the exit code is that of the error, or 0."""
     parser = argparse.ArgumentParser(prog="python -m serving", description="Serve the models of a store over gRPC.")
     add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         serve(ServerSettings.read(vars(parser.parse_args())))
     except MoerankError as error:

@@ -83,7 +83,7 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         model=message.model,
         version=message.version,
         predictions={
-            task: np.array(predictions.values, np.float32) for task, predictions in message.predictions.items()
+            task: np.array(predictions.values, np.float32) for task, predictions in sorted(message.predictions.items())
         },
         scores=np.array(message.scores, np.float32),
         order=np.array(message.order, np.uint32),

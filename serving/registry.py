@@ -36,6 +36,8 @@ class Registry:
         self._scores = read_scores(score_file)
         self._refused: dict[str, object] = {}
         self._unloaded: set[str] = set()
+        self.swaps = 0
+        """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
         opened: dict[str, RankingModel] = {}
         chosen = self._choices or [Choice(name) for name in stores.models(store)]
@@ -114,6 +116,10 @@ class Registry:
             self._unloaded.add(name)
             self._models = {other: model for other, model in self._models.items() if other != name}
 
+    def refused(self) -> list[str]:
+        """Names of models of which the store has something that cannot be served."""
+        return sorted(name for name in dict(self._refused) if name)
+
     def index(self) -> list[tuple[str, int, bool]]:
         """Name, version, and whether it is served, of all versions of the models to serve."""
         served = {(model.name, model.version) for model in self._models.values()}
@@ -141,6 +147,7 @@ class Registry:
             return False
         self._refused.pop(name, None)
         self._models = {**self._models, name: model}
+        self.swaps += 1
         LOG.info("serving %s version %d", name, version)
         return True
 

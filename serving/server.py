@@ -14,6 +14,8 @@ from features.errors import UnavailableError
 from serving.aside import Aside
 from serving.choices import Choice
 from serving.inference import InferenceService
+from serving.logs import configure
+from serving.metrics import MetricsServer, ServerCollector
 from serving.model import EngineOptions
 from serving.pool import CountingPool
 from serving.registry import Registry
@@ -50,6 +52,9 @@ class RunningServer:
         self._front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue)
         self._server = _build(settings, self._pool, self._front, self._aside)
         self.port = _bind(self._server, settings)
+        collector = ServerCollector(self.telemetry, self.registry, self._pool)
+        port = settings.metrics_port
+        self.metrics = None if port is None else MetricsServer(collector, settings.host, port)
         self._watcher = Watcher(self.registry, settings.poll_seconds)
         self._server.start()
         self._watcher.start()
@@ -64,6 +69,8 @@ class RunningServer:
         self._pool.wait_idle(grace_seconds)
         # Those who watch the health would keep the server for all of the grace time; answers may still be on the wire.
         self._server.stop(min(FLUSH_SECONDS, grace_seconds)).wait()
+        if self.metrics is not None:
+            self.metrics.stop()
         self._front.close()
         self._aside.close()
         self._pool.shutdown()
@@ -94,6 +101,7 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
     Raises:
         MoerankError: as `start`.
     """
+    configure(settings.log_format)
     running = start(settings)
     with _signals() as wait:
         LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)

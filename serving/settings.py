@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from features.errors import ConfigError
 from features.settings import Settings
+from serving.logs import LogFormat
 
 PREFIX = "MOERANK_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -37,6 +38,8 @@ class ServerSettings(Settings):
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
     model_control: bool = Field(default=False, description="let callers load and unload models")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here; default: not")
+    log_format: LogFormat = Field("text", description="text, or json with one object a line")
     reflection: bool = Field(default=True, description="describe the services to tools such as grpcurl")
     poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often the store is looked at for new versions")
     drain_seconds: float = Field(0.0, ge=0, le=600, description="on SIGTERM, how long to answer while NOT_SERVING")

@@ -93,15 +93,11 @@ class _Behaviour:
         try:
             call.require_time()
             return self._handler(body, call)
-        except MoerankError as error:
-            self._telemetry.refused(error.reason)
-            if not isinstance(error, PUBLIC):
-                LOG.exception("request %s to %s failed", call.request_id, self._method)
-            _refuse(context, error, call.request_id)
         except Exception as error:
-            self._telemetry.refused("DEFECT")
-            # Whatever it is, its text must not reach the caller.
-            LOG.exception("request %s to %s met a defect", call.request_id, self._method)
+            self._telemetry.refused(error.reason if isinstance(error, MoerankError) else "DEFECT")
+            if not isinstance(error, PUBLIC):
+                extra = {"request_id": call.request_id, "method": self._method}
+                LOG.error("request %s to %s failed", call.request_id, self._method, exc_info=error, extra=extra)
             _refuse(context, error, call.request_id)
 
 
