@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.config import Activation, ModelConfig, Norm
+from models.dropout import Dropout
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -46,7 +47,7 @@ class Block(nn.Module):
         self.linear = linear
         self.norm = _norm(config.norm, width, groups)
         self.activation = _ACTIVATIONS[config.activation]()
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""

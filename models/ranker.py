@@ -15,6 +15,7 @@ from features.errors import ConfigError
 from features.schema import IdSpec, Schema
 from models.config import ModelConfig
 from models.dense import DenseColumns
+from models.dropout import Dropout
 from models.embeddings import KeyedJaggedTensor, embedding_collection
 from models.gates import HashConfig, Routing
 from models.layout import PartLayout, layouts
@@ -57,7 +58,7 @@ class Ranker(nn.Module):
         self.routing_id = _routing_column(self.layouts, config)
         self.embeddings = embedding_collection(schema, config, device or torch.device("cpu"))
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
         self.network = MMoE(self.width, schema.tasks, config)
         regression = [task.kind == "regression" for task in schema.tasks]
         base = [task.base_rate if r else 0.0 for task, r in zip(schema.tasks, regression, strict=True)]

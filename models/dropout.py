@@ -1,0 +1,35 @@
+"""Dropout whose random numbers cost an eighth on the CPU.
+
+There the generator, one number an element, took a fifth of a training step. Here one 64-bit number serves eight
+elements, a byte each, so the rate is rounded to a multiple of 1/256; the expectation is kept exactly.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+_LEVELS = 256
+
+
+class Dropout(nn.Module):
+    """Zero elements at a rate in training and scale the others up; the device's own dropout elsewhere than on CPU."""
+
+    def __init__(self, rate: float) -> None:
+        """Round the rate to a multiple of 1/256, but not to 1."""
+        super().__init__()
+        self.levels = min(round(rate * _LEVELS), _LEVELS - 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape; the identity in evaluation and at rate 0."""
+        if not self.training or self.levels == 0:
+            return x
+        rate = self.levels / _LEVELS
+        if x.device.type != "cpu":
+            return functional.dropout(x, rate, training=True)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.levels
+        return x * (kept * (1.0 / (1.0 - rate))).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The rate, for printing."""
+        return f"rate={self.levels / _LEVELS:.4g}"
