@@ -86,33 +86,17 @@ class RankStatistic:
         return np.array(self.ranking.areas(counts[self.group]))
 
 
-@dataclass(frozen=True)
-class BinStatistic:
-    """Expected calibration error: `gap` [P] summed over the rows of one user in one bin, for each such pair."""
+def bin_statistic(gap: Floats, users: Users, bins: NDArray[np.int64]) -> SumStatistic:
+    """Expected calibration error from score minus label [n]: the mean absolute gap of the bins [n], rows weighing."""
+    width = int(bins.max()) + 1
+    cells = users.group * width + bins
+    gaps = np.bincount(cells, weights=gap, minlength=users.count * width).reshape(users.count, width)
+    rows = np.bincount(users.group, minlength=users.count).astype(np.float64)
 
-    gap: Floats
-    rows: Floats
-    user: NDArray[np.int64]
-    bin: NDArray[np.int64]
-    names: tuple[str, ...] = ("ece",)
+    def finish(totals: Floats) -> Sequence[float]:
+        return [float(np.abs(totals[:-1]).sum()) / max(float(totals[-1]), 1.0)]
 
-    @classmethod
-    def of(cls, gap: Floats, users: Users, bins: NDArray[np.int64]) -> "BinStatistic":
-        """Sum score minus label [n] by user and bin [n]."""
-        width = int(bins.max()) + 1
-        pairs, group = np.unique(users.group * width + bins, return_inverse=True)
-        return cls(
-            gap=np.bincount(group, weights=gap).astype(np.float64),
-            rows=np.bincount(group).astype(np.float64),
-            user=pairs // width,
-            bin=pairs % width,
-        )
-
-    def __call__(self, counts: Floats) -> Floats:
-        """Mean absolute gap over the rows drawn."""
-        weights = counts[self.user]
-        gaps = np.abs(np.bincount(self.bin, weights=weights * self.gap))
-        return np.array([gaps.sum() / max(float(weights @ self.rows), 1.0)])
+    return SumStatistic(("ece",), np.column_stack((gaps, rows)), finish)
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from pydantic import Field
 from features.settings import Settings
 from pipeline import influence, metrics
 from pipeline.intervals import (
-    BinStatistic,
     Bootstrap,
     RankStatistic,
     Statistic,
     SumStatistic,
     Users,
+    bin_statistic,
     interval,
 )
 from pipeline.metrics import Floats, Ranking, Values
 
 NDCG_AT = 10
 ECE_BINS = 20
-EXACT_ROWS = 200_000
+EXACT_ROWS = 20_000
 """Up to so many rows the draws of AUC and average precision are exact, above that they are to first order."""
 HEADLINE: dict[str, str] = {"binary": "auc", "regression": "rmse"}
 LOWER_IS_BETTER = frozenset({"log_loss", "ne", "ece", "rmse", "mae"})
@@ -77,7 +77,7 @@ def _binary(rows: TaskRows) -> list[Statistic]:
     found: list[Statistic] = [
         *_ranked(ranking, users),
         SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
-        BinStatistic.of(scores - labels, users, bins),
+        bin_statistic(scores - labels, users, bins),
     ]
     return [*found, *_by_user(rows)] if rows.grouped else found
 
