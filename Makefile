@@ -15,7 +15,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format proto clean
+.PHONY: help setup demo test check format proto docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -44,8 +44,11 @@ format: $(READY) ## rewrite what the formatter and the linter can repair
 proto: $(READY) ## regenerate the committed gRPC stubs
 	$(BIN)/python -m serving.generate
 
-clean: ## remove .venv, runs, data and caches
-	rm -rf $(VENV) runs data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+docs: $(READY) ## rewrite docs/configuration.md from the settings
+	$(BIN)/python -m pipeline.reference
+
+clean: ## remove .venv and caches; runs and data stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml
