@@ -97,7 +97,7 @@ class _Behaviour:
             self._telemetry.refused(error.reason if isinstance(error, MoerankError) else "DEFECT")
             if not isinstance(error, PUBLIC):
                 extra = {"request_id": call.request_id, "method": self._method}
-                LOG.error("request %s to %s failed", call.request_id, self._method, exc_info=error, extra=extra)
+                LOG.exception("request %s to %s failed", call.request_id, self._method, extra=extra)
             _refuse(context, error, call.request_id)
 
 

@@ -67,14 +67,20 @@ def online_tables() -> OnlineTables:
     )
 
 
-def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = False) -> None:
-    """logit = <user, item> + tab + activity + price; `poison` makes the second task a NaN for the item in row 1."""
+def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = False, layers: int = 0) -> None:
+    """logit = <user, item> + tab + activity + price.
+
+    `poison` makes the answers for the item in row 1 a NaN; `layers` of 512 units cost time and change nothing.
+    """
     rng = np.random.default_rng(seed)
     user, item = rng.normal(size=(len(USERS) + 1, 4)), rng.normal(size=(len(ITEMS) + 1, 4))
     tab = rng.normal(size=(len(TABS) + 1,))
     if poison:
         item[1] = np.nan
     constants = {"user": user, "item": item, "tab": tab, "half": np.array([0.5])}
+    if layers:
+        constants |= {"wide": rng.normal(size=(1, 512)), "deep": rng.normal(size=(512, 512)) / 512}
+        constants["tiny"] = np.array([1e-30])
     weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
     places = [numpy_helper.from_array(np.array(i, np.int64), f"at{i}") for i in (0, 1)]
     places.append(numpy_helper.from_array(np.array([1], np.int64), "axes"))
@@ -91,7 +97,8 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
         helper.make_node("ReduceSum", ["products", "axes"], ["dot"], keepdims=0),
         helper.make_node("Add", ["activity", "tab_row"], ["of_request"]),
         helper.make_node("Add", ["of_request", "price"], ["linear"]),
-        helper.make_node("Add", ["dot", "linear"], ["logit"]),
+        helper.make_node("Add", ["dot", "linear"], ["light"]),
+        *_layers(layers, "light", "logit"),
         helper.make_node("Sigmoid", ["logit"], [schema.tasks[0].name]),
         helper.make_node("Mul", ["logit", "half"], [schema.tasks[1].name]),
     ]
@@ -108,6 +115,18 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
     onnx.save(model, str(path))
 
 
+def _layers(count: int, light: str, logit: str) -> list[onnx.NodeProto]:
+    if count == 0:
+        return [helper.make_node("Identity", [light], [logit])]
+    return [
+        helper.make_node("MatMul", ["candidate_dense", "wide"], ["layer0"]),
+        *[helper.make_node("MatMul", [f"layer{i}", "deep"], [f"layer{i + 1}"]) for i in range(count)],
+        helper.make_node("ReduceSum", [f"layer{count}", "axes"], ["heavy"], keepdims=0),
+        helper.make_node("Mul", ["heavy", "tiny"], ["nothing"]),
+        helper.make_node("Add", [light, "nothing"], [logit]),
+    ]
+
+
 def make_inputs(user: int, items: list[int]) -> Inputs:
     """Encoded inputs by hand: rows of the tables, not raw ids."""
 
@@ -119,12 +138,12 @@ def make_inputs(user: int, items: list[int]) -> Inputs:
     return Inputs(part([[user, 1]], [[0.5]]), part([[item] for item in items], [[0.1 * item] for item in items]))
 
 
-def make_files(folder: Path, *, seed: int = 0, task: str = "like") -> dict[str, Path]:
+def make_files(folder: Path, *, seed: int = 0, task: str = "like", layers: int = 0) -> dict[str, Path]:
     """Everything that a bundle holds, in a new folder."""
     folder.mkdir(parents=True)
     schema = make_schema(task)
     schema.save(folder)
-    write_graph(folder / "model.onnx", schema, seed=seed)
+    write_graph(folder / "model.onnx", schema, seed=seed, layers=layers)
     vocabularies().save(folder)
     online_tables().save(folder / "online")
     inputs = make_inputs(1, [1, 2, 3])
@@ -133,7 +152,9 @@ def make_files(folder: Path, *, seed: int = 0, task: str = "like") -> dict[str, 
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 
 
-def publish_tiny(store: Path, work: Path, model: str = "tiny", *, seed: int = 0, task: str = "like") -> Path:
+def publish_tiny(
+    store: Path, work: Path, model: str = "tiny", *, seed: int = 0, task: str = "like", layers: int = 0
+) -> Path:
     """Publish a version made from a seed; `work` must not exist yet."""
     facts = {"schema_fingerprint": make_schema(task).fingerprint(), "tasks": [task, "rating"], "git_revision": "abc"}
-    return publish(store, model, make_files(work, seed=seed, task=task), facts)
+    return publish(store, model, make_files(work, seed=seed, task=task, layers=layers), facts)
