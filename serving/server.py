@@ -5,12 +5,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
-import grpc
-
-from features.errors import UnavailableError
 from serving.aside import Aside
 from serving.choices import Choice
 from serving.inference import InferenceService
@@ -18,11 +15,13 @@ from serving.logs import configure
 from serving.metrics import MetricsServer, ServerCollector
 from serving.model import EngineOptions
 from serving.pool import CountingPool
+from serving.port import bind, build
+from serving.refusal import Refusals
 from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
 from serving.telemetry import Telemetry
-from serving.transport import Front
+from serving.transport import Front, Service
 from serving.watcher import Watcher
 
 LOG = logging.getLogger("moerank.server")
@@ -41,20 +40,24 @@ class RunningServer:
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu),
             settings.score,
         )
-        self._pool = CountingPool(settings.threads)
         self.telemetry = Telemetry()
-        limits = Limits(settings.max_candidates, settings.max_users)
-        services = (
-            RankingService(self.registry, self.telemetry, limits),
-            InferenceService(self.registry, self.telemetry, limits, control=settings.model_control),
-        )
-        self._aside = Aside([service.name for service in services])
-        self._front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue)
-        self._server = _build(settings, self._pool, self._front, self._aside)
-        self.port = _bind(self._server, settings)
-        collector = ServerCollector(self.telemetry, self.registry, self._pool)
-        port = settings.metrics_port
-        self.metrics = None if port is None else MetricsServer(collector, settings.host, port)
+        with ExitStack() as parts:
+            self._pool = CountingPool(settings.threads)
+            parts.callback(self._pool.shutdown)
+            refusals = Refusals(self.telemetry)
+            parts.callback(refusals.close)
+            services = _services(settings, self.registry, self.telemetry)
+            self._aside = Aside([service.name for service in services])
+            parts.callback(self._aside.close)
+            front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue, refusals)
+            self._server = build(settings, self._pool, refusals)
+            self._server.add_generic_rpc_handlers((front,))
+            self._aside.add_to(self._server, describe=settings.reflection)
+            self.port = bind(self._server, settings)
+            self.metrics = _metrics(settings, ServerCollector(self.telemetry, self.registry, self._pool))
+            if self.metrics is not None:
+                parts.callback(self.metrics.stop)
+            self._parts = parts.pop_all()
         self._watcher = Watcher(self.registry, settings.poll_seconds)
         self._server.start()
         self._watcher.start()
@@ -69,11 +72,7 @@ class RunningServer:
         self._pool.wait_idle(grace_seconds)
         # Those who watch the health would keep the server for all of the grace time; answers may still be on the wire.
         self._server.stop(min(FLUSH_SECONDS, grace_seconds)).wait()
-        if self.metrics is not None:
-            self.metrics.stop()
-        self._front.close()
-        self._aside.close()
-        self._pool.shutdown()
+        self._parts.close()
 
     def __enter__(self) -> Self:
         """The running server itself."""
@@ -139,22 +138,15 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(writer)
 
 
-def _build(settings: ServerSettings, pool: CountingPool, front: Front, aside: Aside) -> grpc.Server:
-    options = [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", -1),
-        # Two servers on one port would share connections, and so hide that the first is still there.
-        ("grpc.so_reuseport", 0),
-    ]
-    server = grpc.server(pool, options=options)
-    server.add_generic_rpc_handlers((front,))
-    aside.add_to(server, describe=settings.reflection)
-    return server
+def _services(settings: ServerSettings, registry: Registry, telemetry: Telemetry) -> tuple[Service, ...]:
+    limits = Limits(settings.max_candidates, settings.max_users)
+    return (
+        RankingService(registry, telemetry, limits),
+        InferenceService(registry, telemetry, limits, control=settings.model_control),
+    )
 
 
-def _bind(server: grpc.Server, settings: ServerSettings) -> int:
-    try:
-        return server.add_insecure_port(settings.target)
-    except RuntimeError as error:
-        message = f"cannot listen on {settings.target}; another process may use the port, so choose one with --port"
-        raise UnavailableError(message) from error
+def _metrics(settings: ServerSettings, collector: ServerCollector) -> MetricsServer | None:
+    if settings.metrics_port is None:
+        return None
+    return MetricsServer(collector, settings.host, settings.metrics_port)

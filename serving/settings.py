@@ -29,6 +29,10 @@ class ServerSettings(Settings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     allow_plaintext: bool = Field(default=False, description="listen beyond loopback although nothing is encrypted")
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain; may be replaced while serving")
+    tls_key: Path | None = Field(None, description="PEM private key of the certificate")
+    tls_client_ca: Path | None = Field(None, description="PEM authority; only clients that it certified may connect")
+    token_file: Path | None = Field(None, description="bearer tokens, one a line; may be replaced while serving")
     threads: int = Field(default_factory=cores, ge=1, le=1024, description="calls answered at once; default: cores")
     max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
@@ -36,6 +40,10 @@ class ServerSettings(Settings):
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
+    max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")
+    connection_age_seconds: float = Field(
+        0.0, ge=0, description="close connections of that age, so that clients spread over new replicas; 0: never"
+    )
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
     model_control: bool = Field(default=False, description="let callers load and unload models")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here; default: not")
@@ -46,8 +54,14 @@ class ServerSettings(Settings):
     grace_seconds: float = Field(20.0, ge=0, le=3600, description="then, how long calls under way may take")
 
     @model_validator(mode="after")
-    def _encrypted_or_loopback(self) -> Self:
-        if self.host not in LOOPBACK and not self.allow_plaintext:
+    def _safe(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            message = "--tls-certificate and --tls-key belong together; one of them is missing"
+            raise ValueError(message)
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            message = "--tls-client-ca needs --tls-certificate and --tls-key"
+            raise ValueError(message)
+        if self.tls_certificate is None and self.host not in LOOPBACK and not self.allow_plaintext:
             message = f"host {self.host} is beyond loopback and nothing is encrypted; pass --allow-plaintext to accept"
             raise ValueError(message)
         return self
