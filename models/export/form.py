@@ -24,24 +24,28 @@ RequestedForm = Literal["sparse", "dense", "auto"]
 CROSSOVER = 0.8
 CROSSOVER_FEW_ROWS = 0.6
 MANY_ROWS = 64
-# Rows that may select more experts than the gate promises before it counts as not converged: a few rows lie on the
-# edge of a smooth-step whatever the training.
-TOLERATED_SHARE = 0.01
+# How far above its promise a gate's mean selection may lie before it counts as not converged: some rows lie on the edge
+# of a smooth-step whatever the training.
+TOLERANCE = 1.1
 
 
 @dataclass(frozen=True)
 class Usage:
-    """How many experts the sample rows used: union over gates / all experts, and how far gates keep their promise."""
+    """How many experts the sample rows used.
+
+    `union_over_n` is the share of all experts that any gate selects, `selected` how many one gate does; both are means
+    over the rows. `promised` is how many a gate is meant to select once it has converged.
+    """
 
     union_over_n: float
     rows: int
-    over_promise: float
-    """Share of (row, gate) pairs that select more experts than the gate's `selectors`."""
+    selected: float
+    promised: int
 
     @property
     def converged(self) -> bool:
         """Whether the gates are as sparse as they promise."""
-        return self.over_promise <= TOLERATED_SHARE
+        return self.selected <= TOLERANCE * self.promised
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,12 @@ def measure_usage(ranker: Ranker, sample: Inputs) -> Usage:
     routings = ranker.eval()(inputs).routings
     gates = ranker.network.typed_gates
     rows = inputs.rows
-    over = [r.selected_BE.sum(dim=1) > g.selectors for r, g in zip(routings, gates, strict=True)]
+    selected = [routing.selected_BE.sum(dim=1).double().mean() for routing in routings]
     return Usage(
         union_over_n=float(union(routings, rows).double().mean()),
         rows=rows,
-        over_promise=float(torch.stack(over).double().mean()),
+        selected=float(torch.stack(selected).mean()),
+        promised=max(gate.selectors for gate in gates),
     )
 
 
@@ -80,10 +85,10 @@ def choose_form(
     figures = f"union/n {usage.union_over_n:.3f} over {usage.rows} rows, crossover {crossover} at {typical_rows} rows"
     warning = ""
     if not usage.converged:
-        promised = max(gate.selectors for gate in gates)
         warning = (
-            f"{usage.over_promise:.1%} of the routed rows select more than the {promised} experts that the gate is "
-            "meant to converge to; train longer or regularise the gate's entropy for a sparse graph"
+            f"the gates select {usage.selected:.2f} experts a row and have not converged to the {usage.promised} that "
+            "they are meant to select; for a sparse graph train longer, raise train.gate_learning_rate or regularise "
+            "the gate's entropy"
         )
         if require_sparse:
             raise ExportError(warning)
