@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import StringConstraints
+from pydantic import ConfigDict, StringConstraints
 
 from features.config import FeaturesConfig
-from features.settings import Settings
 from models.config import ModelConfig
 from pipeline.evaluate import EvaluateConfig
 from pipeline.quality import QualityConfig
-from pipeline.settings_file import read_settings
+from pipeline.settings_file import Workspace, read_settings
 from pipeline.train import TrainConfig
 from serving.manifest import NAME_PATTERN
 from serving.score import ScoreConfig
@@ -19,15 +18,16 @@ from serving.score import ScoreConfig
 ProjectName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 
 
-class ProjectConfig(Settings):
+class ProjectConfig(Workspace):
     """A project, from raw Parquet to a served model.
 
     `name` is also the model's name in the store. All that is made goes below ``workspace/name``; relative paths, here
     and in `data`, start at the current directory. `score` is the combined score that the server orders by.
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     name: ProjectName
-    workspace: Path = Path("runs")
     data: FeaturesConfig
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

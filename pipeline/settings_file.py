@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from features.errors import ConfigError
@@ -22,6 +22,14 @@ Location = tuple[int | str, ...]
 
 # ${NAME}, ${NAME:-default}; a doubled dollar stands for itself.
 _VARIABLE = re.compile(r"\$(?P<escape>\$)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+
+
+class Workspace(Settings):
+    """The one setting that is needed before the others are read: where all that is made goes."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    workspace: Path = Path("runs")
 
 
 class _Loader(yaml.SafeLoader):

@@ -81,17 +81,21 @@ def once(
     stamp: str,
     work: Callable[[Progress], dict[str, Any]],
     outputs: Sequence[str],
+    *,
+    in_place: bool = True,
 ) -> StepRecord:
     """Do the work, unless `directory` holds what the same work made before.
 
-    `work` writes the `outputs` below `directory` and returns what is to be told about them.
+    `work` writes the `outputs` below `directory` and returns what is to be told about them. Work that is not `in_place`
+    changes nothing when it fails, so that what was made before stays valid.
     """
     found = read_record(directory)
     if found is not None and found.stamp == stamp and all((directory / name).exists() for name in found.outputs):
         say(f"{step}: reused, unchanged since {found.made} ({directory})")
         return found
     started = time.monotonic()
-    (directory / STAMP_FILE).unlink(missing_ok=True)
+    if in_place:
+        (directory / STAMP_FILE).unlink(missing_ok=True)
     with stage(step) as progress:
         result = work(progress)
     record = StepRecord(

@@ -95,7 +95,7 @@ def build_features(config: ProjectConfig) -> StepRecord:
         made = build(config.data, config.features_dir, progress)
         return {"rows": dict(made.rows), "features": made.features, "fingerprint": made.fingerprint}
 
-    return once("features", config.features_dir, stamp, work, FEATURE_FILES)
+    return once("features", config.features_dir, stamp, work, FEATURE_FILES, in_place=False)
 
 
 def _source_facts(data: FeaturesConfig) -> dict[str, object]:
@@ -236,7 +236,7 @@ def publish_model(run: Run) -> Published:
         return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result))}
 
     run.publication_dir.mkdir(exist_ok=True)
-    record = once("publish", run.publication_dir, stamp, work, ())
+    record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
     evaluation = Evaluation.load(run.evaluation_dir)
     return Published(
         run=run.directory,

@@ -64,14 +64,16 @@ def _publish(args: Namespace) -> None:
 
 
 def _run(args: Namespace) -> None:
-    from pipeline.config import read_config  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.local_api import prefect_api  # noqa: PLC0415
+    from pipeline.local_api import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.settings_file import Workspace, read_settings  # noqa: PLC0415
 
-    workspace = read_config(args.config, args.overrides).workspace
+    workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
     with prefect_api(workspace / ".prefect") as ready:
+        from pipeline.config import read_config  # noqa: PLC0415 - seconds, in which the API starts
         from pipeline.flows import build_model  # noqa: PLC0415 - Prefect reads the environment when imported
         from pipeline.steps import Published  # noqa: PLC0415
 
+        read_config(args.config, args.overrides)
         ready()
         made = Published.model_validate(build_model(str(args.config), args.overrides))
     respond(args, made.as_json(), made.lines())

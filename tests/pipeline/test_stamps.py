@@ -16,8 +16,8 @@ from pipeline.stamps import STAMP_FILE, alone, code_stamp, file_facts, once, rea
 class Work:
     """Writes one file and counts how often it was asked to."""
 
-    def __init__(self, directory: Path, *, fail: bool = False) -> None:
-        self.directory, self.fail, self.times = directory, fail, 0
+    def __init__(self, directory: Path, *, fail: bool = False, in_place: bool = True) -> None:
+        self.directory, self.fail, self.in_place, self.times = directory, fail, in_place, 0
 
     def __call__(self, progress: Progress) -> dict[str, Any]:
         self.times += 1
@@ -28,7 +28,7 @@ class Work:
         return {"times": self.times}
 
     def run(self, stamp: str) -> dict[str, Any]:
-        return once("work", self.directory, stamp, self, ["made.txt"]).result
+        return once("work", self.directory, stamp, self, ["made.txt"], in_place=self.in_place).result
 
 
 def test_unchanged_work_is_done_once_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +51,14 @@ def test_interrupted_work_leaves_no_stamp_so_that_it_runs_again(tmp_path: Path) 
         Work(tmp_path, fail=True).run("b")
     assert read_record(tmp_path) is None
     assert Work(tmp_path).run("a") == {"times": 1}
+
+
+def test_failed_work_that_replaces_as_a_whole_keeps_what_was_made_before(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    work.run("a")
+    with pytest.raises(KeyboardInterrupt):
+        Work(tmp_path, fail=True, in_place=False).run("b")
+    assert work.run("a") == {"times": 1}
 
 
 def test_a_damaged_record_means_working_again(tmp_path: Path) -> None:

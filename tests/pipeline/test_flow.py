@@ -1,0 +1,249 @@
+"""The whole flow on a tiny project, as commands: made, reused, interrupted, refused, scheduled."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from pipeline.cli import main
+from tests.pipeline.tiny_project import write_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+STEPS = ("features", "train", "export", "evaluate", "publish")
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder with the tiny project, the environment of its commands, and what the first run answered."""
+
+    folder: Path
+    environment: dict[str, str]
+    made: dict[str, Any]
+
+
+def command(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.run(line, check=False, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    write_project(folder)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = inherited | {
+        "PYTHONPATH": str(Path.cwd()),
+        "OMP_NUM_THREADS": "1",
+        "PREFECT_HOME": str(folder / "prefect"),
+    }
+    done = command(folder, environment, "run", "tiny.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return Shop(folder, environment, json.loads(done.stdout))
+
+
+def servers(folder: Path) -> list[int]:
+    """Processes of Prefect's API that keep their files in this folder."""
+    home = str(folder / "prefect")
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline"]):
+        if "prefect.server.api.server:create_app" in (process.info["cmdline"] or []):
+            try:
+                found += [process.pid] if process.environ().get("PREFECT_HOME") == home else []
+            except psutil.Error:
+                continue
+    return found
+
+
+def test_a_run_answers_with_the_paths_and_the_metrics_of_what_it_made(shop: Shop) -> None:
+    assert {"run", "bundle", "store", "report", "tensorboard", "metrics"} == set(shop.made)
+    for name in ("run", "bundle", "store", "report", "tensorboard"):
+        assert (shop.folder / shop.made[name]).exists()
+    assert set(shop.made["metrics"]) == {"like", "rating"}
+    assert {"model.onnx", "schema.json", "golden.npz", "MODEL_CARD.md", "report.html", "evaluation.json"} <= {
+        path.name for path in (shop.folder / shop.made["bundle"]).iterdir()
+    }
+
+
+def test_a_private_prefect_server_ends_with_its_command(shop: Shop) -> None:
+    assert servers(shop.folder) == []
+
+
+@pytest.fixture
+def here(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project's folder, entered: commands in this process save the seconds of their imports."""
+    monkeypatch.chdir(shop.folder)
+    return shop.folder
+
+
+def test_what_is_unchanged_is_reused_and_said_to_be(shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["features", "tiny.yaml"]) == 0
+    assert main(["train", "tiny.yaml"]) == 0
+    assert main(["publish", shop.made["run"]]) == 0
+    told = capfd.readouterr()
+    assert [line.partition(":")[0] for line in told.err.splitlines() if ": reused" in line] == list(STEPS)
+    assert shop.made["bundle"] in told.out
+    assert [path.name for path in (here / shop.made["store"] / "tiny").glob("[0-9]*")] == ["1"]
+
+
+@pytest.mark.usefixtures("here")
+def test_changed_settings_repeat_only_what_depends_on_them(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "tiny.yaml", "--set", "train.seed=5", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["run"] != shop.made["run"]
+    assert main(["features", "tiny.yaml", "--set", "train.seed=5"]) == 0
+    assert "features: reused" in capfd.readouterr().err
+
+
+def test_the_quality_gate_refuses_with_code_3_and_publishes_nothing(
+    shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    strict = here / "strict"
+    shutil.copytree(here / shop.made["run"], strict)
+    config = (strict / "config.yaml").read_text(encoding="utf-8")
+    (strict / "config.yaml").write_text(config.replace("rules: []", "rules: [like.auc >= 0.999]"), encoding="utf-8")
+    before = sorted((here / shop.made["store"]).rglob("*"))
+    assert main(["publish", str(strict)]) == 3
+    assert "like.auc" in capfd.readouterr().err
+    assert sorted((here / shop.made["store"]).rglob("*")) == before
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("verb", "setting", "code", "said"),
+    [
+        ("run", "train.epoch=3", 2, "train.epoch: no such key (value 3); did you mean 'epochs'"),
+        ("features", "data.events.path=nowhere.parquet", 1, "nowhere.parquet"),
+        ("features", "data.events.user=who", 1, "who"),
+        ("train", "name=other", 1, "moerank features CONFIG"),
+        ("train", "train.task_weights={lik: 2}", 2, "lik"),
+    ],
+)
+def test_what_cannot_work_is_one_message_and_the_right_code(
+    verb: str, setting: str, code: int, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "tiny.yaml", "--set", setting]) == code
+    told = capfd.readouterr().err.splitlines()
+    message = next(index for index, line in enumerate(told) if line.startswith(f"moerank {verb}: "))
+    assert said in "\n".join(told[message:])
+
+
+def test_a_published_bundle_is_evaluated_and_compared(
+    shop: Shop, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, features = shop.made["bundle"], here / "runs" / "tiny" / "features"
+    rows = ["--data", str(features / "test.parquet"), "--out", str(tmp_path), "--replicates", "60"]
+    assert main(["evaluate", bundle, *rows, "--train", str(features / "train.parquet"), "--json"]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["metrics"] == shop.made["metrics"]
+    assert Path(judged["report"]).is_file()
+    assert main(["compare", bundle, str(tmp_path / "predictions.parquet"), *rows]) == 0
+    assert "no clear difference" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_run_cleanly_and_the_next_one_goes_on(
+    shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = ["train.seed=9", "train.epochs=60", "train.early_stopping=null"]
+    words = ["tiny.yaml", *(word for setting in settings for word in ("--set", setting))]
+    line = [sys.executable, "-m", "pipeline", "run", *words]
+    # A session of its own, so that the signal reaches the whole group, as ctrl-c in a terminal does.
+    with subprocess.Popen(
+        line, stderr=subprocess.PIPE, text=True, cwd=here, env=shop.environment, start_new_session=True
+    ) as running:
+        assert running.stderr is not None
+        before = list(until("epoch 2", running.stderr))
+        os.killpg(running.pid, signal.SIGINT)
+        started = time.monotonic()
+        after = running.stderr.read()
+    assert time.monotonic() - started < 30
+    assert running.returncode == 130
+    assert "features: reused" in "".join(before)
+    assert "Traceback" not in after
+    assert after.endswith("moerank run: interrupted; the same command goes on where this one stopped\n")
+    assert servers(shop.folder) == []
+    assert main(["train", *words]) == 0
+    resumed = capfd.readouterr().err
+    assert "epoch 60" in resumed
+    assert not re.search(r"epoch [12]\b", resumed)
+
+
+def until(text: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines up to the one with the text."""
+    for line in lines:
+        yield line
+        if text in line:
+            return
+    pytest.fail(f"no line with {text!r}")
+
+
+@contextmanager
+def background(words: list[str], environment: dict[str, str], folder: Path, log: Path) -> Iterator[None]:
+    """A Prefect command with all its children, ended when the block ends."""
+    with log.open("wb") as out:
+        line = [sys.executable, "-m", "prefect", *words]
+        process = subprocess.Popen(line, stdout=out, stderr=out, cwd=folder, env=environment, start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(timeout=60)
+
+
+def wait_for(found: Callable[[], bool], seconds: float, *logs: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        if time.monotonic() > deadline:
+            pytest.fail("\n".join(["not in time", *(log.read_text(encoding="utf-8") for log in logs)]))
+        time.sleep(0.5)
+
+
+def completed_runs(api: str) -> int:
+    """How many runs of the deployment have ended well; nothing but its schedule starts any."""
+    wanted = {"deployments": {"name": {"any_": ["tiny"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
+    return int(httpx.post(f"{api}/flow_runs/count", json=wanted).raise_for_status().text)
+
+
+@pytest.mark.timeout(400)
+def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(shop: Shop, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    api = f"http://127.0.0.1:{port}/api"
+    environment = shop.environment | {
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
+    server, worker = tmp_path / "server.log", tmp_path / "worker.log"
+    start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
+    work = ["worker", "start", "--pool", "moerank", "--limit", "1"]
+    with background(start, environment, shop.folder, server):
+        wait_for(lambda: reachable(f"{api}/health"), 90, server)
+        done = command(shop.folder, environment, "schedule", "tiny.yaml", "--cron", "* * * * *", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
+        with background(work, environment, shop.folder, worker):
+            wait_for(lambda: completed_runs(api) > 0, 180, server, worker)
+    assert "features: reused" in worker.read_text(encoding="utf-8")
+
+
+def reachable(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
