@@ -61,8 +61,8 @@ class Registry:
         elif model in served:
             found = served[model]
         else:
-            asked = f"no model {model!r}" if model else "several models, so name one"
-            message = f"this server has {asked}; it serves {', '.join(sorted(served))}"
+            asked = f"no model {model!r}" if model or not served else "several models, so name one"
+            message = f"this server has {asked}; it serves {', '.join(sorted(served)) or 'none'}"
             raise ModelNotFoundError(message)
         if version not in {0, found.version}:
             message = f"this server has no version {version} of {found.name}; it serves version {found.version}"
