@@ -23,6 +23,8 @@ from pipeline.cli import main
 from tests.pipeline.tiny_project import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+ROOT = Path(__file__).parent.parent.parent
+DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 STEPS = ("features", "train", "export", "evaluate", "publish")
 
 
@@ -46,7 +48,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     write_project(folder)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment = inherited | {
-        "PYTHONPATH": str(Path.cwd()),
+        "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "PREFECT_HOME": str(folder / "prefect"),
     }
@@ -238,6 +240,10 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(shop: Sho
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
         with background(work, environment, shop.folder, worker):
+            filed = ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
+            line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
+            made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
+            assert "moerank/movielens" in made.stdout, made.stdout + made.stderr
             wait_for(lambda: completed_runs(api) > 0, 180, server, worker)
     assert "features: reused" in worker.read_text(encoding="utf-8")
 
