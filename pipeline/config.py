@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from pipeline.evaluate import EvaluateConfig
 from pipeline.quality import QualityConfig
 from pipeline.settings_file import Workspace, read_settings
-from pipeline.train import TrainConfig
+from pipeline.training.config import TrainConfig
 from serving.manifest import NAME_PATTERN
 from serving.score import ScoreConfig
 
