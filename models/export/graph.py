@@ -15,6 +15,7 @@ from models.export.lookup import PartLookup, Tensors
 from models.export.mixture import DenseMixture, ExpertNetworks, SparseMixture, StaticMixture
 from models.export.pairing import pair_add
 from models.export.routing import Router, static_weights
+from models.export.sparse import SparseExperts
 from models.export.split import SplitInput, SplitLinear
 from models.mlp import Block
 from models.ranker import Ranker
@@ -103,12 +104,13 @@ def _mixture(ranker: Ranker, form: Form, input_norm: nn.Module, request_width: i
     if form == "static":
         weights = static_weights(gates)
         return StaticMixture(ExpertNetworks(network.experts, weights.kept, input_norm, request_width), weights)
-    networks = ExpertNetworks(network.experts, list(range(network.experts.count)), input_norm, request_width)
     router = Router(gates, input_norm, request_width)
     if form == "dense":
-        return DenseMixture(networks, router)
+        everyone = list(range(network.experts.count))
+        return DenseMixture(ExpertNetworks(network.experts, everyone, input_norm, request_width), router)
+    experts = SparseExperts(network.experts, input_norm, request_width, ranker.config.activation)
     guaranteed = max(gate.max_selected for gate in gates)
-    return SparseMixture(networks, router, guaranteed if guaranteed < network.experts.count else None)
+    return SparseMixture(experts, router, guaranteed if guaranteed < network.experts.count else None)
 
 
 def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:

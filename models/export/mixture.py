@@ -1,7 +1,7 @@
 """The mixture of experts in the graph, in three forms with equal answers.
 
 Static: constant weights, unused experts deleted. Dense: every expert for every row. Sparse: each expert for the rows
-that selected it, as NonZero, Gather, Gemm; answers joined and brought back to row order by an inverse permutation.
+that selected it (`models.export.sparse`), the answers brought back to row order by an inverse permutation.
 
 Shape legend: N candidate rows, E experts, O outputs of one expert, G gates, n rows of an expert, M rows of all experts,
 S slots (experts of a row).
@@ -15,6 +15,7 @@ from models.experts import Experts
 from models.export.affine import join
 from models.export.blocks import expert_affines, expert_tail, folded
 from models.export.routing import Router, Routes, StaticWeights
+from models.export.sparse import SparseExperts
 from models.export.split import SplitInput, SplitLinear
 
 
@@ -79,30 +80,19 @@ class DenseMixture(nn.Module):
 class SparseMixture(nn.Module):
     """Each expert only for the rows that selected it."""
 
-    def __init__(self, networks: ExpertNetworks, router: Router, slots: int | None) -> None:
+    def __init__(self, experts: SparseExperts, router: Router, slots: int | None) -> None:
         """`slots` is how many experts a row can select at most; None counts them anew in each run."""
         super().__init__()
-        self.networks, self.router, self.slots = networks, router, slots
+        self.experts, self.router, self.slots = experts, router, slots
 
     def forward(self, x: SplitInput, ids_N: Tensor | None) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
         routes: Routes = self.router(x, ids_N)
         union_NE = routes.union()
-        answers_MO = torch.cat(self._answers(x, union_NE))
+        answers_MO = self.experts(x, union_NE)
         positions_NE = _positions(union_NE)
         gates = zip(routes.weights, routes.selected, strict=True)
         return [self._combine(answers_MO, positions_NE, w, selected) for w, selected in gates]
-
-    def _answers(self, x: SplitInput, union_NE: Tensor) -> list[Tensor]:
-        # The zero row comes first: it is the answer of an expert that a row did not select.
-        networks, width = self.networks, self.networks.hidden
-        request = networks.first.request(x)
-        answers = [torch.zeros(1, networks.outputs)]
-        for e, network in enumerate(networks.rest):
-            rows_n = union_NE[:, e].nonzero().squeeze(1)
-            hidden_nH = networks.first.rows(request, x, rows_n, slice(e * width, (e + 1) * width))
-            answers.append(network(hidden_nH))
-        return answers
 
     def _combine(self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor) -> Tensor:
         slots = most_selected(selected_NE) if self.slots is None else self.slots
@@ -121,7 +111,8 @@ def most_selected(selected_NE: Tensor) -> int:
 
 
 def _positions(union_NE: Tensor) -> Tensor:
-    # Where the answer of (row, expert) stands among all answers, which lie expert by expert; 0: not computed.
+    # Where the answer of (row, expert) stands among all, which lie expert by expert after a row of zeros; that one
+    # is the answer of an expert that the row did not select.
     union_EN = union_NE.t().to(torch.int64)
     counted = union_EN.reshape(-1).cumsum(0).reshape(union_EN.shape)
     return (counted * union_EN).t()

@@ -6,9 +6,10 @@ Shape legend: R requests, N candidate rows, V packed ids, L list features.
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -20,9 +21,14 @@ from features.errors import ExportError
 from features.inputs import PARTS
 from features.schema import Schema
 from models.export.graph import ServingGraph
-from models.export.pairing import TRANSLATIONS
+from models.export.pairing import pair_add_onnx
+from models.export.sparse import expert_answers_onnx
 
 OPSET = 20
+_TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.moerank.pair_add.default: pair_add_onnx,
+    torch.ops.moerank.expert_answers.default: expert_answers_onnx,
+}
 # Rows to trace with: not 0 or 1, which the exporter would settle for good, and all different.
 _TRACED = {"request": 3, "candidate": 5}
 _SEQUENCES = ("Sequence", "Optional")
@@ -57,7 +63,7 @@ def write_onnx(graph: ServingGraph, schema: Schema, path: Path, metadata: Mappin
                 input_names=list(example),
                 output_names=[task.name for task in schema.tasks],
                 dynamic_shapes={"inputs": _dynamic_shapes(example)},
-                custom_translation_table=TRANSLATIONS,
+                custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -69,7 +75,11 @@ def write_onnx(graph: ServingGraph, schema: Schema, path: Path, metadata: Mappin
     model.metadata_props.update(metadata)
     model.producer_name = "moerank"
     ir.save(model, path)
-    onnx.checker.check_model(path, full_check=True)
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        message = f"the graph is not valid ONNX, which is a defect of the export: {error}"
+        raise ExportError(message) from error
     _refuse_loops(operators(path))
 
 

@@ -1,6 +1,6 @@
 """A first layer split by who provides its input: W_r r once a request, W_c c for each candidate, then their sum.
 
-Shape legend: R requests, N candidate rows, D columns of a part, H outputs, n rows of an expert.
+Shape legend: R requests, N candidate rows, D columns of a part, H outputs.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.export.affine import Affine
-from models.export.pairing import pair_add, pair_rows
+from models.export.pairing import pair_add
 
 
 class SplitInput(NamedTuple):
@@ -34,26 +34,12 @@ class SplitLinear(nn.Module):
         self.register_buffer("weight_candidate_DH", weight_DH[request_width:].contiguous())
         self.register_buffer("bias_H", affine.bias_H.float())
 
-    def request(self, x: SplitInput) -> Tensor:
-        """The request's share with the bias: [R, H], or only the bias [H]."""
-        return self.bias_H if x.request_RD is None else torch.addmm(self.bias_H, x.request_RD, self.weight_request_DH)
-
     def forward(self, x: SplitInput) -> Tensor:
-        """[N, H]."""
-        request = self.request(x)
+        """[N, H], or [R, H] of the request's share alone where there is no candidate part."""
+        if x.request_RD is None:
+            assert x.candidate_ND is not None  # noqa: S101 one part at least has columns
+            return torch.addmm(self.bias_H, x.candidate_ND, self.weight_candidate_DH)
+        request = torch.addmm(self.bias_H, x.request_RD, self.weight_request_DH)
         if x.candidate_ND is None:
             return request
-        if x.request_RD is None:
-            return torch.addmm(request, x.candidate_ND, self.weight_candidate_DH)
         return pair_add(request, x.candidate_ND @ self.weight_candidate_DH)
-
-    def rows(self, request: Tensor, x: SplitInput, rows_n: Tensor, outputs: slice) -> Tensor:
-        """Some outputs of some candidate rows [n, outputs], given the answer of `request`."""
-        request = request[..., outputs]
-        if x.candidate_ND is None:
-            return request.index_select(0, rows_n)
-        candidates = x.candidate_ND.index_select(0, rows_n)
-        weight = self.weight_candidate_DH[:, outputs]
-        if x.request_RD is None:
-            return torch.addmm(request, candidates, weight)
-        return pair_rows(request, rows_n) + candidates @ weight
