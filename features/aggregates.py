@@ -3,24 +3,33 @@
 With `as_of` ``event`` the window ends one millisecond before the row. With ``hour`` or ``day`` events are first summed
 in tiles by key, and a row sees the tiles before its own; the row's own key and tile always exist, so joining back is an
 equi-join on both, and it is a LEFT join (a row without keys has no history, which is the right meaning too).
+
+A label that is final only some time after its event counts from then on: its window ends that much earlier.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import ibis
 import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
 
 from features.config import AggregateConfig, FeaturesConfig
+from features.durations import milliseconds
+from features.engine import Backend, materialise
 from features.errors import ConfigError
-from features.timeline import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, Timeline, tile_column, without_nan
+from features.expressions import utc_offset_seconds
+from features.kinds import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, without_nan
+from features.timeline import Timeline
 
 FIXED_POINT = 2.0**20
+LAST = "/last"
+Stat = Literal["smoothed", "mean", "sum", "count", "since"]
+_NAMES = {"smoothed": "mean", "mean": "plain_mean", "sum": "sum"}
 
 
 @dataclass(frozen=True)
 class AggregateColumns:
-    """One aggregate feature: the columns `total` and `seen` make the smoothed mean; `total` empty: a count, `seen`."""
+    """One aggregate feature, of the column `total` (a sum), `seen` (how many), or both; one that is not used is ""."""
 
     name: str
     keys: tuple[str, ...]
@@ -29,6 +38,12 @@ class AggregateColumns:
     of: str
     prior: float
     bins: int
+    stat: Stat
+
+    @property
+    def raw(self) -> tuple[str, ...]:
+        """The raw columns that make the feature."""
+        return tuple(column for column in (self.total, self.seen) if column)
 
 
 def plan_aggregate(config: AggregateConfig) -> list[AggregateColumns]:
@@ -38,11 +53,19 @@ def plan_aggregate(config: AggregateConfig) -> list[AggregateColumns]:
     for window in config.windows:
         tail = "" if window == "all" else f"_{window}"
         for of in config.of:
-            name = f"{key}__{of}_mean{tail}"
-            planned.append(AggregateColumns(name, config.by, f"{name}/sum", f"{name}/n", of, config.prior, config.bins))
+            raw = f"{key}__{of}_mean{tail}"
+            for stat in config.stats:
+                name = f"{key}__{of}_{_NAMES[stat]}{tail}"
+                seen = "" if stat == "sum" else f"{raw}/n"
+                planned.append(
+                    AggregateColumns(name, config.by, f"{raw}/sum", seen, of, config.prior, config.bins, stat)
+                )
         if config.count:
             name = f"{key}__count{tail}"
-            planned.append(AggregateColumns(name, config.by, "", f"{name}/n", "", config.prior, config.bins))
+            planned.append(AggregateColumns(name, config.by, "", f"{name}/n", "", config.prior, config.bins, "count"))
+    if config.since:
+        name = f"{key}__since"
+        planned.append(AggregateColumns(name, config.by, "", name, "", config.prior, config.bins, "since"))
     return planned
 
 
@@ -58,21 +81,32 @@ class State:
 
 
 def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[State]:
-    """One materialised state an aggregate: its sum and count columns, as whole numbers."""
-    labels = {task.name for task in config.tasks}
+    """One materialised state an aggregate: its sum and count columns, as whole numbers, and seconds since the last."""
     states = []
     for place, aggregate in enumerate(config.aggregates):
-        where = f"data.aggregates[{place}]"
-        values = {of: _value(timeline.table, of, labels, timeline, where) for of in aggregate.of}
-        if aggregate.as_of == "event":
-            made = _exact(timeline.table, aggregate, values)
-        else:
-            made = _tiled(timeline.table, aggregate, values)
         on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
-        table = connection.create_table(f"aggregate_{place}", made, temp=True)
+        windows = Windows(aggregate, lags_ms(config), utc_offset_seconds(config.events.time_zone) * 1000)
+        flat = flat_addends(timeline, config, place)
+        table = materialise(connection, f"aggregate_{place}", windows.over(flat))
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
     return states
+
+
+def lags_ms(config: FeaturesConfig) -> dict[str, int]:
+    """By task with a delayed label, how long after its event the label is final."""
+    return {task.name: milliseconds(task.within) for task in config.tasks if task.within}
+
+
+def flat_addends(timeline: Timeline, config: FeaturesConfig, place: int) -> ir.Table:
+    """What an aggregate adds up, one row a timeline row that has all its keys: sum, number and time by column."""
+    aggregate, where = config.aggregates[place], f"data.aggregates[{place}]"
+    labels = {task.name for task in config.tasks}
+    values = {of: _value(timeline.table, of, labels, timeline, where) for of in aggregate.of}
+    table = timeline.table
+    extra = (ROW,) if aggregate.as_of == "event" else ()
+    order = TIME if aggregate.as_of == "event" else tile_column(aggregate.as_of)
+    return _flat(table, aggregate, order, _sums(table, values), *extra)
 
 
 def _value(table: ir.Table, of: str, labels: set[str], timeline: Timeline, where: str) -> ir.Value:
@@ -99,50 +133,69 @@ def _sums(table: ir.Table, values: dict[str, ir.Value]) -> dict[str, tuple[ir.Va
     return {**sums, "": (real, real)}
 
 
-def _exact(table: ir.Table, config: AggregateConfig, values: dict[str, ir.Value]) -> ir.Table:
-    """By row number, sums over the events of the same keys that end a millisecond before the row."""
-    flat = _flat(table, config.by, TIME, _sums(table, values), ROW)
-    return flat.select(ROW, **_running(flat, config, TIME, 1))
-
-
-def _tiled(table: ir.Table, config: AggregateConfig, values: dict[str, ir.Value]) -> ir.Table:
-    """By keys and tile, sums over the complete tiles before it; every row's own keys and tile are there."""
-    tile = tile_column(config.as_of)
-    flat = _flat(table, config.by, tile, _sums(table, values))
-    tiles = flat.group_by([*config.by, tile]).aggregate(
-        **{c: flat[c].sum().cast("int64") for c in flat.columns if c.endswith(("/sum", "/n"))}
-    )
-    size = DAY_MS if config.as_of == "day" else HOUR_MS
-    return tiles.select(*config.by, tile, **_running(tiles, config, tile, size))
-
-
 def _flat(
-    table: ir.Table, keys: tuple[str, ...], order: str, sums: dict[str, tuple[ir.Value, ir.Value]], *extra: str
+    table: ir.Table, config: AggregateConfig, order: str, sums: dict[str, tuple[ir.Value, ir.Value]], *extra: str
 ) -> ir.Table:
-    """Only what the sums need, of the rows that have all keys."""
+    """Only what the sums need, of the rows that have all keys; tiled aggregates are summed by key and tile."""
+    last = {LAST: ibis.ifelse(table[KIND] <= PAST, table[TIME], ibis.null("int64"))} if config.since else {}
     flat = table.select(
-        *keys,
+        *config.by,
         order,
         *extra,
         **{f"{of}/sum": total for of, (total, _) in sums.items()},
         **{f"{of}/n": seen for of, (_, seen) in sums.items()},
+        **last,
     )
-    return flat.filter([flat[key].notnull() for key in keys])
+    flat = flat.filter([flat[key].notnull() for key in config.by])
+    return flat if extra else sum_tiles(flat, config)
 
 
-def _running(flat: ir.Table, config: AggregateConfig, order: str, size: int) -> dict[str, ir.Value]:
-    """Sums over windows of `order` (milliseconds, or tiles of `size` milliseconds) that end one unit before the row."""
-    added: dict[str, ir.Value] = {}
-    for window in config.windows:
-        length = _length_ms(window)
-        frame = ibis.range_window(
-            group_by=list(config.by), order_by=order, preceding=(None if length is None else length // size, 1)
-        )
-        for feature in plan_aggregate(config.model_copy(update={"windows": (window,)})):
-            if feature.total:
-                added[feature.total] = flat[f"{feature.of}/sum"].sum().over(frame).fill_null(0).cast("int64")
-            added[feature.seen] = flat[f"{feature.of}/n"].sum().over(frame).fill_null(0).cast("int64")
-    return added
+def sum_tiles(flat: ir.Table, config: AggregateConfig) -> ir.Table:
+    """Addends by keys and tile."""
+    tile = tile_column(config.as_of)
+    sums = {c: flat[c].sum().cast("int64") for c in flat.columns if c.endswith(("/sum", "/n"))}
+    last = {LAST: flat[LAST].max()} if config.since else {}
+    return flat.group_by([*config.by, tile]).aggregate(**sums, **last)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of one aggregate over its addends; `lags` by task, `offset_ms` of the log's time zone east of UTC."""
+
+    config: AggregateConfig
+    lags: dict[str, int]
+    offset_ms: int
+
+    @property
+    def order(self) -> str:
+        """The column that windows run over: milliseconds, or numbers of tiles."""
+        return TIME if self.config.as_of == "event" else tile_column(self.config.as_of)
+
+    @property
+    def _unit_ms(self) -> int:
+        return {"event": 1, "hour": HOUR_MS, "day": DAY_MS}[self.config.as_of]
+
+    def over(self, flat: ir.Table) -> ir.Table:
+        """Sums that end one millisecond, or one tile, before each row of `flat`, by row number or by keys and tile."""
+        added: dict[str, ir.Value] = {}
+        for window in self.config.windows:
+            for feature in plan_aggregate(self.config.model_copy(update={"windows": (window,), "since": False})):
+                frame = self._frame(window, self.lags.get(feature.of, 0))
+                for column, addend in ((feature.total, f"{feature.of}/sum"), (feature.seen, f"{feature.of}/n")):
+                    if column:
+                        added[column] = flat[addend].sum().over(frame).fill_null(0).cast("int64")
+        if self.config.since:
+            begin = flat[self.order] * self._unit_ms - (0 if self.config.as_of == "event" else self.offset_ms)
+            seconds = (begin - flat[LAST].max().over(self._frame("all", 0))) / 1000
+            added[f"{'_x_'.join(self.config.by)}__since"] = seconds.cast("float64")
+        on = (ROW,) if self.config.as_of == "event" else (*self.config.by, self.order)
+        return flat.select(*on, **added)
+
+    def _frame(self, window: str, lag_ms: int) -> ir.Value:
+        """The window's events whose labels were final before the row; lags are rounded up to whole tiles."""
+        length, lag = _length_ms(window), -(-lag_ms // self._unit_ms)
+        first = None if length is None else length // self._unit_ms + lag
+        return ibis.range_window(group_by=list(self.config.by), order_by=self.order, preceding=(first, 1 + lag))
 
 
 def _length_ms(window: str) -> int | None:

@@ -6,20 +6,21 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.config import FeaturesConfig
-from features.encoding import Encoder
+from features.encoding import Encoder, refuse_by_policy
+from features.engine import connect
 from features.errors import DataError
-from features.fit import Fitted, fit, raw_values
+from features.fit import PRIORS_FILE, Fitted, Previous, fit, raw_values
 from features.online import ONLINE_FOLDER
 from features.online_build import build_online
 from features.parquet import AtomicWriter
 from features.plan import Planned, plan_features
 from features.schema import DenseSpec, FeatureSpec, IdSpec, KeySpec, Schema
-from features.sources import connect
 from features.splits import SPLIT_NAMES
 from features.stage import Progress, stage
 from features.timeline import Timeline, build_timeline
@@ -50,22 +51,28 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
         raw, made = Path(scratch) / "raw", Path(scratch) / "made"
         raw.mkdir()
         made.mkdir()
-        result = _build(config, raw, made, progress)
+        previous = Previous.load(directory) if config.grow else None
+        result = _build(config, raw, made, previous, progress)
         _replace(made, directory)
     return FeatureBuild(directory, result.fingerprint, result.rows, result.features, result.cutoff_ms)
 
 
-def _build(config: FeaturesConfig, raw: Path, made: Path, progress: Progress) -> FeatureBuild:
+def _build(
+    config: FeaturesConfig, raw: Path, made: Path, previous: Previous | None, progress: Progress
+) -> FeatureBuild:
     progress("reading sources")
-    connection = connect(config.memory_limit, raw)
+    connection = connect(config.memory_limit, raw, threads=config.threads)
     try:
-        timeline = build_timeline(connection, config)
+        timeline = build_timeline(connection, config, raw)
         planned = plan_features(config, timeline.ownership)
         rows = stage(connection, timeline, planned, config, raw, progress)
+    except duckdb.Error as error:
+        message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
+        raise DataError(message) from error
     finally:
         connection.disconnect()
     progress("fitting vocabularies and quantiles")
-    fitted = fit(raw / "train.parquet", planned, config)
+    fitted = fit(raw / "train.parquet", planned, config, previous)
     schema = _schema(config, fitted, timeline, raw)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
@@ -75,6 +82,7 @@ def _build(config: FeaturesConfig, raw: Path, made: Path, progress: Progress) ->
     build_online(raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
     schema.save(made)
     fitted.vocabularies.save(made)
+    (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     events = {split: rows[split] for split in SPLIT_NAMES}
     result = FeatureBuild(made, schema.fingerprint(), events, len(schema.features), timeline.cutoff_ms)
     facts = {key: value for key, value in asdict(result).items() if key != "directory"}
@@ -93,7 +101,7 @@ def _replace(made: Path, directory: Path) -> None:
 
 def _schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, raw: Path) -> Schema:
     stored = pq.read_schema(raw / "train.parquet")
-    keys = dict.fromkeys(key for keys in timeline.pairs for key in keys)
+    keys = dict.fromkeys(timeline.keys)
     keys |= dict.fromkeys(key for key in (config.events.user, config.events.item) if key)
     specs = tuple(
         KeySpec(
@@ -135,10 +143,11 @@ def _encode_split(source: Path, target: Path, planned: list[Planned], encoder: E
     with AtomicWriter(target, schema) as writer, pq.ParquetFile(source, page_checksum_verification=True) as file:
         for group in range(file.num_row_groups):
             raw = file.read_row_group(group)
-            columns = [
-                encode_feature(encoder, spec, raw_values(raw, plan, fitted.priors))
-                for plan, spec in zip(planned, encoder.schema.features, strict=True)
-            ]
+            columns = []
+            for plan, spec in zip(planned, encoder.schema.features, strict=True):
+                values = raw_values(raw, plan, fitted.priors)
+                refuse_by_policy(spec, values)
+                columns.append(encode_feature(encoder, spec, values))
             for task in tasks:
                 label = raw[f"label__{task}"].fill_null(0.0).cast(pa.float32())
                 columns += [label, raw[f"weight__{task}"].cast(pa.float32())]

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.errors import DataError
-from features.hashing import NULL_HASH, Hashes, combine, hash_array
-from features.schema import DenseSpec, IdSpec, Schema
+from features.hashing import NULL_HASH, Hashes, combine, hash_array, mix
+from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.vocabulary import Vocabularies
 
 NULL_POSITION = np.float32(-1.0)
@@ -54,14 +54,38 @@ class Encoder:
 
     def dense(self, spec: DenseSpec, values: pa.Array) -> Floats:
         """Floats [rows]: a position among the quantile edges, or a standardised value."""
-        return encode_dense(spec, as_float64(values, spec.name))
+        floats = as_float64(values, spec.name)
+        return encode_dense(spec, floats if spec.fill is None else np.where(np.isnan(floats), spec.fill, floats))
 
     def _rows_of(self, spec: IdSpec, hashes: Hashes) -> Ids:
+        missing = hashes == NULL_HASH
         if spec.encoding == "hash":
             salt = hash_array(pa.array([spec.table_name] * len(hashes), type=pa.string()))
-            rows = combine([hashes, salt]) % np.uint64(spec.rows - 1) + np.uint64(1) if len(hashes) else hashes
-            return np.where(hashes == NULL_HASH, 0, rows.astype(np.int64)).astype(np.int32)
-        return self._vocabularies.rows(spec.table_name, hashes)
+            salted = combine([hashes, salt]) if len(hashes) else hashes
+            return np.where(missing, 0, salted % np.uint64(spec.rows - 1) + np.uint64(1)).astype(np.int32)
+        rows = self._vocabularies.rows(spec.table_name, hashes)
+        if spec.unknown_rows:
+            shared = mix(hashes) % np.uint64(spec.unknown_rows) + np.uint64(1 + spec.null_row)
+            rows = np.where((rows == 0) & ~missing, shared, rows).astype(np.int32)
+        return np.where(missing, 1, rows).astype(np.int32) if spec.null_row else rows
+
+
+def refuse_by_policy(spec: FeatureSpec, values: pa.Array) -> None:
+    """Apply a feature's policies that refuse.
+
+    Raises:
+        DataError: a null or a NaN where the recipe refuses it; how many there are is said.
+    """
+    if spec.refuse_null and values.null_count:
+        message = (
+            f"feature {spec.name!r} is null in {values.null_count} of {len(values)} rows, and its policy refuses nulls"
+        )
+        raise DataError(message)
+    if isinstance(spec, DenseSpec) and spec.refuse_nan and pa.types.is_floating(values.type):
+        nans = int(pc.sum(pc.is_nan(values)).as_py() or 0)
+        if nans:
+            message = f"feature {spec.name!r} is NaN in {nans} of {len(values)} rows, and its policy refuses NaN"
+            raise DataError(message)
 
 
 def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:

@@ -10,7 +10,7 @@ import difflib
 import functools
 import operator
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -38,12 +38,41 @@ def _first(value: Any) -> Any:
 
 
 def _hour(value: Any, zone: str = "UTC") -> Any:
-    return (epoch_ms(value) // 1000 + utc_offset_seconds(zone)) // 3600 % 24
+    return local_seconds(value, zone) // 3600 % 24
 
 
 def _weekday(value: Any, zone: str = "UTC") -> Any:
     """Monday is 0; 1 January 1970 was a Thursday."""
-    return ((epoch_ms(value) // 1000 + utc_offset_seconds(zone)) // 86_400 + 3) % 7
+    return (local_seconds(value, zone) // 86_400 + 3) % 7
+
+
+def _weekend(value: Any, zone: str = "UTC") -> Any:
+    return (_weekday(value, zone) >= 5).cast("int64")  # noqa: PLR2004 - Saturday and Sunday
+
+
+def _month(value: Any, zone: str = "UTC") -> Any:
+    return _civil(value, zone)[1]
+
+
+def _day(value: Any, zone: str = "UTC") -> Any:
+    return _civil(value, zone)[2]
+
+
+def _civil(value: Any, zone: str) -> tuple[Any, Any, Any]:
+    """Year, month and day of the month (Howard Hinnant, "chrono-compatible low-level date algorithms")."""
+    days = local_seconds(value, zone) // 86_400 + 719_468
+    era = days // 146_097
+    of_era = days % 146_097
+    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    shifted = (5 * of_year + 2) // 153
+    month = (shifted + 2) % 12 + 1
+    return year + era * 400 + (month <= 2).cast("int64"), month, of_year - (153 * shifted + 2) // 5 + 1  # noqa: PLR2004
+
+
+def _seconds_between(later: Any, earlier: Any) -> Any:
+    """Seconds from one time to another."""
+    return (epoch_ms(later) - epoch_ms(earlier)) / 1000
 
 
 def epoch_ms(value: Any) -> Any:
@@ -61,17 +90,51 @@ def utc_offset_seconds(zone: str) -> int:
     Raises:
         ConfigError: an unknown zone, or one with summer time, whose days are not all of one length.
     """
-    try:
-        info = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        message = f"{zone!r} is not a time zone; use an IANA name such as 'Asia/Shanghai'"
-        raise ConfigError(message) from error
+    info = _zone(zone)
     offsets = {info.utcoffset(datetime(year, month, 15)) for year in (2000, 2015, 2025) for month in (1, 7)}  # noqa: DTZ001
     offset = offsets.pop()
     if offsets or offset is None:
         message = f"time zone {zone!r} changes its offset over the year; use 'UTC' or 'Etc/GMT-8'-like fixed zones"
         raise ConfigError(message)
     return int(offset.total_seconds())
+
+
+def local_seconds(value: Any, zone: str) -> Any:
+    """Seconds since 1970 on the clocks of a time zone, summer time included."""
+    seconds = epoch_ms(value) // 1000
+    steps = _offset_steps(zone)
+    if len(steps) == 1:
+        return seconds + steps[0][1]
+    branches = [(seconds >= begin, offset) for begin, offset in reversed(steps[1:])]
+    return seconds + ibis.cases(*branches, else_=steps[0][1])
+
+
+@functools.cache
+def _offset_steps(zone: str) -> tuple[tuple[int, int], ...]:
+    """From which second on a zone has which offset, 1990 to 2050, found by halving the days on which it changes."""
+    info = _zone(zone)
+
+    def offset(second: int) -> int:
+        return int((datetime.fromtimestamp(second, info).utcoffset() or timedelta()).total_seconds())
+
+    begin, end = 631_152_000, 2_524_608_000
+    steps = [(begin, offset(begin))]
+    for day in range(begin, end, 86_400):
+        if offset(day + 86_400) != offset(day):
+            low, high = day, day + 86_400
+            while high - low > 1:
+                middle = (low + high) // 2
+                low, high = (middle, high) if offset(middle) == offset(day) else (low, middle)
+            steps.append((high, offset(high)))
+    return tuple(steps)
+
+
+def _zone(zone: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        message = f"{zone!r} is not a time zone; use an IANA name such as 'Asia/Shanghai'"
+        raise ConfigError(message) from error
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -81,6 +144,10 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "first": _first,
     "hour": _hour,
     "weekday": _weekday,
+    "weekend": _weekend,
+    "month": _month,
+    "day": _day,
+    "seconds_between": _seconds_between,
 }
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {

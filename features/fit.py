@@ -1,8 +1,12 @@
-"""Learn from training rows what encoding needs: vocabularies, quantile edges, means, and the tasks' base rates."""
+"""Learn from training rows what encoding needs: vocabularies, quantile edges, means, and the tasks' base rates.
 
+With `previous`, what an earlier build learned is kept: numbers stay, and vocabularies only gain values, in new rows.
+"""
+
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +18,13 @@ from features.aggregates import FIXED_POINT, AggregateColumns
 from features.config import FeatureConfig, FeaturesConfig, TaskConfig
 from features.encoding import as_float64
 from features.errors import DataError
+from features.hashing import NULL_HASH, combine, hash_array
 from features.plan import Planned
-from features.schema import DenseSpec, FeatureSpec, IdSpec, TaskSpec
+from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
 from features.vocabulary import Vocabularies
 
 SAMPLE_ROWS = 1_000_000
+PRIORS_FILE = "priors.json"
 
 
 @dataclass(frozen=True)
@@ -31,29 +37,82 @@ class Fitted:
     priors: dict[str, float]
 
 
-def fit(train: Path, planned: list[Planned], config: FeaturesConfig) -> Fitted:
+@dataclass(frozen=True)
+class Previous:
+    """What an earlier build fitted."""
+
+    schema: Schema
+    vocabularies: Vocabularies
+    priors: dict[str, float]
+
+    @classmethod
+    def load(cls, directory: Path) -> Self | None:
+        """What the build in a directory fitted; None where there is no finished one."""
+        if not (directory / PRIORS_FILE).is_file():
+            return None
+        schema = Schema.load(directory)
+        vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
+        return cls(schema, vocabularies, json.loads((directory / PRIORS_FILE).read_text(encoding="utf-8")))
+
+    def dense(self, name: str, encoding: str) -> DenseSpec | None:
+        """A dense feature's fitted numbers, if it was there with this encoding."""
+        for spec in self.schema.features:
+            if spec.name == name and isinstance(spec, DenseSpec) and spec.encoding == encoding:
+                return spec
+        return None
+
+
+def fit(train: Path, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
     """Fit everything on the raw training rows, one column in memory at a time.
 
     Raises:
         DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
     """
     tasks = tuple(_fit_task(train, task) for task in config.tasks)
-    priors = {a.of: _prior(train, a.of, config) for p in planned if (a := p.aggregate) and a.total}
+    means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
+    kept = previous.priors if previous else {}
+    priors = {of: kept[of] if of in kept else _prior(train, of, config) for of in sorted(means)}
     values = {p.name: _vocabulary(train, p) for p in planned if _needs_vocabulary(p)}
+    if previous is not None:
+        known = previous.schema.vocabulary_tables()
+        values = {n: grow(previous.vocabularies.values(n), v) if n in known else v for n, v in values.items()}
     vocabularies = Vocabularies(values)
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
-    specs = tuple(_spec(train, p, vocabularies, dtypes, priors) for p in planned)
-    return Fitted(specs, vocabularies, tasks, priors)
+    specs: dict[str, FeatureSpec] = {}
+    for plan in planned:
+        specs[plan.name] = _spec(train, plan, vocabularies, dtypes, priors, previous)
+    return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
+
+
+def grow(known: pa.Array, found: pa.Array) -> pa.Array:
+    """The known values in their rows, then those found that are new, in their order.
+
+    Raises:
+        DataError: values of another type.
+    """
+    if len(known) and _is_string(known.type) != _is_string(found.type):
+        message = f"a vocabulary of {known.type} cannot grow by {found.type}; build without `grow`"
+        raise DataError(message)
+    found = found.drop_null()
+    new = found.filter(pc.invert(pc.is_in(found, value_set=known.drop_null().cast(found.type))))
+    return pa.concat_arrays([known.cast(found.type), new])
 
 
 def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
-    """A feature's values from its raw columns: as they are, or smoothed from sum and count."""
+    """A feature's values from its raw columns: as they are, made of sum and count, or hashed together."""
+    if planned.cross is not None:
+        hashes = combine([hash_array(_column(raw, name)) for name in planned.raw])
+        return pa.array(hashes, mask=hashes == NULL_HASH)
     first = _column(raw, planned.raw[0])
     aggregate = planned.aggregate
     if aggregate is None or not aggregate.total:
         return first
     total = first.to_numpy(zero_copy_only=False) / FIXED_POINT
+    if aggregate.stat == "sum":
+        return pa.array(total)
     seen = _column(raw, planned.raw[1]).to_numpy(zero_copy_only=False)
+    if aggregate.stat == "mean":
+        return pa.array(total / np.maximum(seen, 1), mask=seen == 0)
     return pa.array(smooth(total, seen, aggregate, priors))
 
 
@@ -84,7 +143,7 @@ def _needs_vocabulary(planned: Planned) -> bool:
 
 
 def _vocabulary(train: Path, planned: Planned) -> pa.Array:
-    """Values seen often enough, the most frequent first, equals in the order of their value."""
+    """Values seen often enough, the most frequent first, equals in the order of their value; nulls keep rows free."""
     column = _read(train, planned.raw[0])
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         column = column.flatten()
@@ -95,7 +154,10 @@ def _vocabulary(train: Path, planned: Planned) -> pa.Array:
     counts = pa.table({"value": column}).group_by("value").aggregate([("value", "count")])
     source = planned.column or planned.history
     kept = counts.filter(pc.greater_equal(counts["value_count"], source.min_count if source else 1))
-    return kept.sort_by([("value_count", "descending"), ("value", "ascending")])["value"].combine_chunks()
+    values = kept.sort_by([("value_count", "descending"), ("value", "ascending")])["value"].combine_chunks()
+    policy = planned.column
+    reserved = policy.unknown_rows + (policy.null == "own") if policy else 0
+    return pa.concat_arrays([pa.nulls(reserved, values.type), values])
 
 
 def _as_integers(column: pa.Array, name: str) -> pa.Array:
@@ -123,7 +185,13 @@ def _spec(
     vocabularies: Vocabularies,
     dtypes: dict[str, Literal["integer", "string"]],
     priors: dict[str, float],
+    previous: Previous | None,
 ) -> FeatureSpec:
+    if planned.cross is not None:
+        return IdSpec(
+            name=planned.name, kind="id", side="pair", keys=planned.keys, rows=planned.cross.buckets + 1,
+            encoding="hash", cross=True,
+        )  # fmt: skip
     if planned.history is not None:
         table = planned.history.shares or planned.name
         return IdSpec(
@@ -132,7 +200,7 @@ def _spec(
         )  # fmt: skip
     if planned.column is not None and planned.column.kind != "dense":
         return _id_spec(planned, planned.column, vocabularies, dtypes[planned.name])
-    return _dense_spec(train, planned, priors)
+    return _dense_spec(train, planned, priors, previous)
 
 
 def _id_spec(
@@ -148,10 +216,39 @@ def _id_spec(
         dtype=dtype,
         pooling=column.pooling,
         max_length=column.max_length if column.kind == "id_list" else 0,
+        null_row=column.null == "own",
+        unknown_rows=column.unknown_rows,
+        refuse_null=column.null == "refuse",
     )
 
 
-def _dense_spec(train: Path, planned: Planned, priors: dict[str, float]) -> DenseSpec:
+def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
+    """A list that uses another feature's table follows that feature in what its reserved rows mean.
+
+    Raises:
+        DataError: it shares with a feature that there is not, or that has no vocabulary.
+    """
+    if not isinstance(spec, IdSpec) or spec.table_name == spec.name:
+        return spec
+    owner = specs.get(spec.table_name)
+    if not isinstance(owner, IdSpec) or owner.encoding != "vocabulary":
+        message = f"history {spec.name!r} shares {spec.table_name!r}, which is no id feature with a vocabulary"
+        raise DataError(message)
+    return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
+
+
+def _dense_spec(train: Path, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
+    column = planned.column
+    encoding = (column.encoding if column else None) or "piecewise_linear"
+    kept = previous.dense(planned.name, encoding) if previous else None
+    fitted = kept or _fit_dense(train, planned, priors)
+    if column is None:
+        return fitted
+    policies = {"fill": column.fill, "refuse_null": column.null == "refuse", "refuse_nan": column.nan == "refuse"}
+    return fitted.model_copy(update=policies)
+
+
+def _fit_dense(train: Path, planned: Planned, priors: dict[str, float]) -> DenseSpec:
     raw = pq.read_table(train, columns=list(planned.raw), page_checksum_verification=True)
     values = as_float64(raw_values(raw, planned, priors), planned.name)
     values = values[~np.isnan(values)]
@@ -186,10 +283,18 @@ def _prior(train: Path, of: str, config: FeaturesConfig) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
+def _classes(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distinct labels; that there are no others than 0 and 1 is seen without sorting them."""
+    ones = np.count_nonzero(labels == 1.0)
+    if 0 < ones < len(labels) and ones + np.count_nonzero(labels == 0.0) == len(labels):
+        return np.array([0.0, 1.0])
+    return np.unique(labels)
+
+
 def _fit_task(train: Path, task: TaskConfig) -> TaskSpec:
     labels = as_float64(_read(train, f"label__{task.name}"), task.name)
     labels = labels[~np.isnan(labels)]
-    classes = np.unique(labels)
+    classes = _classes(labels)
     if task.kind == "binary" and len(classes) != 2:  # noqa: PLR2004 - a binary label has two classes
         shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
         message = (

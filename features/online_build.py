@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from features.encoding import Encoder
 from features.fit import Fitted, raw_values
 from features.hashing import combine, hash_array
+from features.kinds import FIRST_PAIR, ITEM, KIND, NOBODY, USER
 from features.online import ListColumn, OnlineTable, OnlineTables
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec
 from features.stage import probe_file, probe_plans
-from features.timeline import FIRST_PAIR, ITEM, KIND, NOBODY, USER, Timeline
+from features.timeline import Timeline
 
 T = TypeVar("T", bound=np.generic)
 Plans = list[tuple[Planned, FeatureSpec]]

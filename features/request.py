@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.encoding import Encoder, Lists
+from features.encoding import Encoder, Lists, refuse_by_policy
 from features.errors import DataError, RequestError
 from features.hashing import NULL_HASH, Hashes, combine, hash_array
 from features.inputs import Inputs, PartInputs, PartName
@@ -77,6 +77,7 @@ class RequestEncoder:
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
         self._parts: dict[PartName, Part] = {"request": schema.request, "candidate": schema.candidate}
+        self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
 
     @classmethod
@@ -112,8 +113,11 @@ class RequestEncoder:
         items = self._key_hashes(self._schema.item_key, list(request.items), "items")
         known_user = self._fill_entity(self._tables.user, user, columns["request"])
         known_items = self._fill_entity(self._tables.item, items, columns["candidate"])
+        self._fill_own_ids(request, columns)
         overrides = self._overrides(request, count)
-        self._fill_pairs(self._pair_hashes(user, items, overrides), columns)
+        hashes = self._pair_hashes(user, items, overrides)
+        self._fill_pairs(hashes, columns)
+        self._fill_crosses(hashes, columns)
         for name, values in overrides.items():
             if name in self._specs:
                 self._fill_feature(self._specs[name], values, columns)
@@ -127,7 +131,8 @@ class RequestEncoder:
         """Names that a request may give for a side: its features, and keys that are not the entity's own id."""
         own = {self._schema.user_key, self._schema.item_key}
         keys = {key.name for key in self._schema.keys if key.side == side and key.name not in own}
-        return keys | {spec.name for spec in self._schema.features if spec.side == side or self._pair_of(spec, side)}
+        mine = [spec for spec in self._schema.features if spec not in self._crosses]
+        return keys | {spec.name for spec in mine if spec.side == side or self._pair_of(spec, side)}
 
     def _pair_of(self, spec: FeatureSpec, side: str) -> bool:
         part = {"user": "request", "item": "candidate"}.get(side)
@@ -144,6 +149,13 @@ class RequestEncoder:
         rows, known = table.find(hashes)
         self._copy(table, rows, columns)
         return known
+
+    def _fill_own_ids(self, request: RankRequest, columns: Mapping[PartName, _Columns]) -> None:
+        """Keys whose unknown values have rows of their own take them from the request, not from what nobody has."""
+        for key, values in ((self._schema.user_key, [request.user]), (self._schema.item_key, list(request.items))):
+            spec = self._specs.get(key)
+            if isinstance(spec, IdSpec) and (spec.encoding == "hash" or spec.unknown_rows):
+                self._fill_feature(spec, _typed_ids(values, spec.dtype, key), columns)
 
     def _copy(self, table: OnlineTable, rows: NDArray[np.int64], columns: _Columns) -> None:
         """Copy the looked-up rows [n] of a table into the columns of the part, one row serving all if n is 1."""
@@ -205,9 +217,18 @@ class RequestEncoder:
             on_items = any(self._keys[key].side == "item" for key in keys)
             self._copy(table, rows, columns["candidate" if on_items else "request"])
 
+    def _fill_crosses(self, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
+        for spec in self._crosses:
+            parts = np.broadcast_arrays(*[hashes[key] for key in spec.keys])
+            together = combine([np.asarray(part) for part in parts])
+            target = columns[self._schema.part_of(spec)]
+            values = pa.array(together, mask=together == NULL_HASH)
+            target.ids[:, target.place[spec.name]] = self._encoder.ids(spec, values)
+
     def _fill_feature(self, spec: FeatureSpec, values: pa.Array, columns: Mapping[PartName, _Columns]) -> None:
         target = columns[self._schema.part_of(spec)]
         try:
+            refuse_by_policy(spec, values)
             if isinstance(spec, DenseSpec):
                 target.dense[:, target.place[spec.name]] = self._encoder.dense(spec, values)
             elif spec.kind == "id":

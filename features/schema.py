@@ -37,6 +37,13 @@ class IdSpec(Settings):
     max_length: int = 0
     table: str = ""
     """Features with the same table share vocabulary and embedding; empty: its own name."""
+    cross: bool = False
+    """The hash of its `keys` together, made from the request rather than looked up."""
+    null_row: bool = False
+    """Row 1 stands for null, which otherwise shares row 0 with the unknown."""
+    unknown_rows: int = 0
+    """This many rows after that are shared by values without a row of their own, by their hash."""
+    refuse_null: bool = False
 
     @property
     def table_name(self) -> str:
@@ -60,6 +67,10 @@ class DenseSpec(Settings):
     mean: float = 0.0
     scale: float = 1.0
     default: float | None = None
+    fill: float | None = None
+    """What a null counts as, before encoding; None: what the encoding makes of nulls."""
+    refuse_null: bool = False
+    refuse_nan: bool = False
 
     @property
     def bins(self) -> int:

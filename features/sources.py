@@ -2,44 +2,35 @@
 
 import glob
 from pathlib import Path
+from typing import Any
 
 import duckdb
-import ibis
+import fsspec
 import ibis.expr.types as ir
-import pyarrow as pa
-from ibis.backends.duckdb import Backend
 
+from features.columns import raw_columns
 from features.config import EntityConfig, EventsConfig, FeaturesConfig, TableConfig
+from features.engine import Backend, is_spark, read_parquet, scalar, to_arrow
 from features.errors import ConfigError, DataError
 from features.expressions import compile_expression
-
-_NESTED = ("struct", "map", "json")
-
-
-def connect(memory_limit: str, spill: Path) -> Backend:
-    """An embedded DuckDB that spills to `spill` beyond its memory limit and reads all times as UTC."""
-    connection = ibis.duckdb.connect(memory_limit=memory_limit, temp_directory=str(spill))
-    connection.raw_sql("SET TimeZone = 'UTC'").fetchall()
-    connection.raw_sql("SET preserve_insertion_order = true").fetchall()
-    return connection
+from features.parquet_check import check_files
 
 
-def record_batches(connection: Backend, table: ir.Table, rows: int) -> pa.RecordBatchReader:
-    """Run an expression and stream its rows; ibis 12's own reader calls a method that DuckDB 2 no longer has."""
-    return connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_reader(rows)
-
-
-def read_table(connection: Backend, config: TableConfig, where: str) -> ir.Table:
-    """Open a Parquet file, directory or glob, and add its derived columns.
+def read_table(connection: Backend, config: TableConfig, where: str, used: set[str]) -> ir.Table:
+    """Open a Parquet file, directory or glob, and add its derived columns; of `used` columns the pages are verified.
 
     Raises:
-        DataError: nothing there, not Parquet, or no rows.
+        DataError: nothing there, not Parquet, damaged, of several schemas, or no rows.
         ConfigError: a derived column that cannot be compiled.
     """
     files = find_files(config.path, where)
+    filesystem = filesystem_of(config.path)
+    check_files(files, filesystem, where, pages=config.verify, columns=used)
+    if filesystem is not None and not is_spark(connection):
+        connection.con.register_filesystem(filesystem)
     try:
-        table = connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
-        rows = int(connection.to_pyarrow(table.count()).as_py())
+        table = read_parquet(connection, files)
+        rows = int(scalar(connection, table.count()))
     except duckdb.Error as error:
         message = f"{where}: {config.path} cannot be read as Parquet: {str(error).splitlines()[0]}"
         raise DataError(message) from error
@@ -52,12 +43,15 @@ def read_table(connection: Backend, config: TableConfig, where: str) -> ir.Table
 
 
 def find_files(path: str, where: str) -> list[str]:
-    """The Parquet files behind a path: itself, all below a directory, or the matches of a glob, sorted.
+    """The Parquet files behind a path or URL: itself, all below a directory, or the matches of a glob, sorted.
 
     Raises:
         DataError: there are none.
     """
-    if Path(path).is_dir():
+    filesystem = filesystem_of(path)
+    if filesystem is not None:
+        files = _find_remote(filesystem, path)
+    elif Path(path).is_dir():
         files = sorted(str(file) for file in Path(path).rglob("*.parquet"))
     else:
         files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
@@ -65,6 +59,28 @@ def find_files(path: str, where: str) -> list[str]:
         message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`"
         raise DataError(message)
     return files
+
+
+def filesystem_of(path: str) -> Any:
+    """The fsspec filesystem of a URL; None for a local path.
+
+    Raises:
+        ConfigError: a protocol that no installed package speaks.
+    """
+    protocol, separator, _ = path.partition("://")
+    if not separator or protocol == "file":
+        return None
+    try:
+        return fsspec.filesystem(protocol)
+    except (ValueError, ImportError) as error:
+        message = f"{path!r}: {error}; install the fsspec package for {protocol}:// or copy the files here"
+        raise ConfigError(message) from error
+
+
+def _find_remote(filesystem: Any, path: str) -> list[str]:
+    """The files below or matching a URL, each as a URL."""
+    found = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
+    return sorted(filesystem.unstrip_protocol(file) for file in found if str(file).endswith(".parquet"))
 
 
 def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None:
@@ -86,7 +102,7 @@ def read_events(connection: Backend, config: FeaturesConfig) -> ir.Table:
         DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
     """
     events = config.events
-    table = read_table(connection, events, "data.events")
+    table = read_table(connection, events, "data.events", raw_columns(config))
     named = {"user": events.user, "item": events.item, "time": events.time}
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, events.path)
     if events.time is not None:
@@ -94,7 +110,12 @@ def read_events(connection: Backend, config: FeaturesConfig) -> ir.Table:
     return _without_duplicates(connection, table, events)
 
 
-def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> None:
+def require_zone(table: ir.Table, time: str, path: str) -> None:
+    """Refuse a time without zone, which means another moment on every machine.
+
+    Raises:
+        DataError: naming the column and its type.
+    """
     kind = table[time].type()
     if not kind.is_timestamp() or kind.timezone is None:
         message = (
@@ -102,7 +123,11 @@ def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> N
             "(write it as UTC, such as pyarrow's timestamp('ms', tz='UTC'))"
         )
         raise DataError(message)
-    missing = int(connection.to_pyarrow(table[time].isnull().sum()).as_py() or 0)
+
+
+def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> None:
+    require_zone(table, time, path)
+    missing = int(scalar(connection, table[time].isnull().sum()) or 0)
     if missing:
         message = f"{path}: {missing} rows have no {time!r}; every event needs its time"
         raise DataError(message)
@@ -114,24 +139,24 @@ def _without_duplicates(connection: Backend, table: ir.Table, events: EventsConf
     distinct = table.distinct()
     if events.duplicates == "first":
         return distinct
-    total, unique = (int(connection.to_pyarrow(t.count()).as_py()) for t in (table, distinct))
+    total, unique = (int(scalar(connection, t.count())) for t in (table, distinct))
     if total != unique:
         message = f"{events.path}: {total - unique} of {total} rows repeat another exactly; set duplicates: first"
         raise DataError(message)
     return table
 
 
-def read_entity(connection: Backend, config: EntityConfig, where: str) -> ir.Table:
+def read_entity(connection: Backend, config: EntityConfig, where: str, used: set[str]) -> ir.Table:
     """A table of users or items, whose key must be present, unique and not null.
 
     Raises:
         DataError: naming the key and what is wrong with it.
     """
-    table = read_table(connection, config, where)
+    table = read_table(connection, config, where, used)
     require_columns(table, {config.key: f"{where}.key"}, config.path)
     key = table[config.key]
-    counts = connection.to_pyarrow(
-        table.aggregate(rows=table.count(), distinct=key.nunique(), null=key.isnull().sum())
+    counts = to_arrow(
+        connection, table.aggregate(rows=table.count(), distinct=key.nunique(), null=key.isnull().sum())
     ).to_pylist()[0]
     if counts["null"]:
         message = f"{config.path}: {counts['null']} rows have no {config.key!r}; each row of {where} needs its key"
@@ -147,13 +172,18 @@ def check_types(table: ir.Table, columns: list[str], path: str) -> None:
     """Refuse columns whose type no feature can take.
 
     Raises:
-        DataError: a struct, map or JSON column.
+        DataError: a struct, a map, JSON, UUID, bytes, a list of lists: whatever is no value or list of values.
     """
     for column in columns:
         kind = table[column].type()
-        if any(str(kind).startswith(nested) for nested in _NESTED):
+        if not _is_value(kind.value_type if kind.is_array() else kind):
             message = f"{path}: column {column!r} is {kind}; allowed are numbers, strings, times and lists of them"
             raise DataError(message)
+
+
+def _is_value(kind: Any) -> bool:
+    plain = kind.is_numeric() or kind.is_boolean() or kind.is_timestamp() or kind.is_date() or kind.is_null()
+    return bool(plain or (kind.is_string() and not kind.is_json()))
 
 
 def key_of(config: FeaturesConfig, side: str) -> str:

@@ -6,38 +6,90 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.config import FeaturesConfig, SplitByExpression, SplitByHash, SplitByUser
+from features.config import FeaturesConfig, SplitByExpression, SplitByHash, SplitByTime, SplitByUser
+from features.durations import milliseconds
+from features.engine import Backend, scalar
 from features.expressions import compile_expression
 from features.hashing import combine, hash_array
-from features.timeline import EVENT, KIND, ROW, TIME
+from features.kinds import EVENT, KIND, ROW, TIME
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "valid", "test")
 SPLIT = "__split"
+LEFT_OUT = 9
+"""The split of rows in an embargo, which go nowhere."""
 
 
-def split_column(table: ir.Table, config: FeaturesConfig) -> ir.Value:
-    """The split of each event as an int8 expression; a random split is drawn later, from hashes (`draw_split`)."""
+def with_split(connection: Backend, rows: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Table:
+    """The rows with their split as int8, the embargo applied; a random split is drawn later, from hashes.
+
+    `last_ms` is the time of the log's last event.
+    """
+    rows = rows.mutate(**{SPLIT: _split(rows, config, last_ms)})
+    embargo = None if isinstance(config.split, SplitByHash) else config.split.embargo
+    if embargo is None:
+        return rows
+    gap = milliseconds(embargo)
+    if isinstance(config.split, SplitByUser):
+        begins = [_first(rows, split, config.events.user) for split in (VALID, TEST)]
+    else:
+        begins = [scalar(connection, rows.filter(rows[SPLIT] == split)[TIME].min()) for split in (VALID, TEST)]
+    return rows.mutate(**{SPLIT: _embargo(rows, begins, gap)})
+
+
+def _first(rows: ir.Table, split: int, user: str | None) -> ir.Value:
+    """The time of the user's first row in a split; null without one."""
+    whole = ibis.window(group_by=user) if user else ibis.window()
+    return ibis.ifelse(rows[SPLIT] == split, rows[TIME], ibis.null("int64")).min().over(whole)
+
+
+def _embargo(rows: ir.Table, begins: list[ir.Value | int | None], gap: int) -> ir.Value:
+    """Leave out training rows less than `gap` before validation or test, and validation rows before test."""
+    left_out = ibis.literal(False)  # noqa: FBT003
+    for split, begin in ((VALID, begins[0]), (TEST, begins[1])):
+        if begin is not None:
+            near = ((rows[TIME] > begin - gap) & (rows[SPLIT] < split)).fill_null(False)  # noqa: FBT003
+            left_out = left_out | near
+    return ibis.ifelse(left_out, LEFT_OUT, rows[SPLIT]).cast("int8")
+
+
+def _split(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Value:
     split = config.split
     if isinstance(split, SplitByExpression):
         valid = compile_expression(split.valid, table, "data.split.valid")
         test = compile_expression(split.test, table, "data.split.test") if split.test else ibis.literal(False)  # noqa: FBT003
         return ibis.cases((test, TEST), (valid, VALID), else_=TRAIN).cast("int8")
+    if isinstance(split, SplitByTime):
+        test_begin = last_ms - (milliseconds(split.test) if split.test else 0)
+        valid_begin = test_begin - milliseconds(split.valid)
+        return ibis.cases((table[TIME] > test_begin, TEST), (table[TIME] > valid_begin, VALID), else_=TRAIN).cast(
+            "int8"
+        )
     if isinstance(split, SplitByUser):
-        return _by_user(table, split, config.events.user)
+        return _by_user(table, split, config)
     return ibis.literal(TRAIN, "int8")
 
 
-def _by_user(table: ir.Table, split: SplitByUser, user: str | None) -> ir.Value:
-    """Rows of a user in the order of time, cut at the two fractions."""
-    group = [KIND] if user is None else [KIND, user]
-    ordered = ibis.window(group_by=group, order_by=[TIME, ROW])
-    whole = ibis.window(group_by=group)
-    rank = (ibis.row_number().over(ordered) + 1) / table.count().over(whole)
+def _by_user(table: ir.Table, split: SplitByUser, config: FeaturesConfig) -> ir.Value:
+    """Rows of a user in the order of time, cut at two shares or two numbers of rows from the end.
+
+    A sampled negative goes where the events of its moment go, and then all events of one moment go together.
+    """
+    user = config.events.user
+    group = [] if user is None else [user]
+    event = (table[KIND] == EVENT).cast("int64")
+    if config.negatives:
+        ordered = ibis.range_window(group_by=group, order_by=TIME, preceding=None, following=0)
+    else:
+        ordered = ibis.window(group_by=group, order_by=[TIME, ROW], preceding=None, following=0)
+    total = event.sum().over(ibis.window(group_by=group))
+    rank = event.sum().over(ordered)
+    counted = split.valid >= 1
+    place = rank - total if counted else rank / total
+    last = 0 if counted else 1
     return ibis.cases(
-        (table[KIND] != EVENT, TRAIN), (rank > 1 - split.test, TEST), (rank > 1 - split.test - split.valid, VALID),
-        else_=TRAIN,
-    ).cast("int8")  # fmt: skip
+        (place > last - split.test, TEST), (place > last - split.test - split.valid, VALID), else_=TRAIN
+    ).cast("int8")
 
 
 def draw_split(batch: pa.RecordBatch, split: SplitByHash, seed: int) -> NDArray[np.int8]:

@@ -8,18 +8,18 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ibis.backends.duckdb import Backend
 
 from features.aggregates import State, aggregate_states
 from features.config import FeaturesConfig, SplitByHash
+from features.engine import Backend, record_batches
 from features.errors import DataError
 from features.hashing import hash_array
 from features.histories import history_states
+from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, SAMPLED, TIME, USER
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.plan import Planned
-from features.sources import record_batches
-from features.splits import SPLIT, SPLIT_NAMES, draw_split, split_column
-from features.timeline import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, TIME, USER, Timeline
+from features.splits import SPLIT, SPLIT_NAMES, draw_split, with_split
+from features.timeline import Timeline
 
 Progress = Callable[[str], None]
 PLACE = "__place"
@@ -46,8 +46,9 @@ def stage(
     progress("histories")
     states += history_states(connection, timeline, config)
     progress("rows")
-    rows = timeline.table.filter(timeline.table[KIND] == EVENT)
-    rows = rows.mutate(**{SPLIT: split_column(rows, config), PLACE: (rows[ROW] * _SHUFFLE) % _MODULUS})
+    rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
+    rows = with_split(connection, rows, config, timeline.last_ms)
+    rows = rows.mutate(**{PLACE: (rows[ROW] * _SHUFFLE) % _MODULUS})
     extra = [*_event_columns(planned, config), TIME, SPLIT, PLACE]
     table = _with_states(rows, states, planned, timeline, extra).order_by(PLACE)
     batches = record_batches(connection, table, ROW_GROUP_ROWS)
@@ -68,7 +69,10 @@ def probe_file(directory: Path, kind: int) -> Path:
 def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
     """By kind of probe, the features that hang on its keys."""
     owner = timeline.ownership
-    plans = {FIRST_PAIR + i: [p for p in planned if p.keys == keys] for i, keys in enumerate(timeline.pairs)}
+    plans = {
+        FIRST_PAIR + i: [p for p in planned if p.keys == keys and p.cross is None]
+        for i, keys in enumerate(timeline.pairs)
+    }
     if owner.user is not None:
         plans[USER] = [p for p in planned if p.side == "user"]
     if owner.item is not None:
@@ -82,7 +86,7 @@ def _with_states(
     """The rows with the raw columns of the planned features; sums over nothing are 0, a history of nothing is null."""
     names = {plan.name for plan in planned}
     wanted = [column for plan in planned for column in plan.raw]
-    keys = [key for keys in timeline.pairs for key in keys]
+    keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
     for state in states:
         if not names.isdisjoint(state.names):
@@ -99,7 +103,7 @@ def _event_columns(planned: list[Planned], config: FeaturesConfig) -> list[str]:
     return names + [a.of for plan in planned if (a := plan.aggregate) and a.total and a.of not in tasks]
 
 
-def _with_hashes(batches: pa.RecordBatchReader, config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
+def _with_hashes(batches: Iterator[pa.RecordBatch], config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
     """Add the hashes of user and item, and draw a random split from them if the recipe asks for one."""
     for original in batches:
         batch = original
@@ -112,8 +116,11 @@ def _with_hashes(batches: pa.RecordBatchReader, config: FeaturesConfig) -> Itera
         yield batch
 
 
-def _write(batches: pa.RecordBatchReader, path: Path) -> None:
-    with AtomicWriter(path, batches.schema) as writer:
+def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
+    """Write the batches of a probe file; there is always one, for the probe of no key."""
+    first = next(batches)
+    with AtomicWriter(path, first.schema) as writer:
+        writer.write(first)
         for batch in batches:
             writer.write(batch)
 

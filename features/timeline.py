@@ -7,56 +7,84 @@ the end of the log.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
-from ibis.backends.duckdb import Backend
 
+from features.attributes import known_by, read_entities, with_attributes
+from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
-from features.errors import ConfigError, DataError
-from features.expressions import column_names, compile_expression, epoch_ms, utc_offset_seconds
+from features.engine import Backend, materialise, scalar
+from features.errors import ConfigError
+from features.expressions import epoch_ms, utc_offset_seconds
+from features.kinds import (
+    DAY_MS,
+    EVENT,
+    FIRST_PAIR,
+    HOUR_MS,
+    ITEM,
+    KIND,
+    NOBODY,
+    OBSERVED,
+    ORDER,
+    PAST,
+    ROW,
+    TIME,
+    USER,
+    tile_column,
+)  # fmt: skip
+from features.labels import with_tasks
+from features.negatives import with_negatives
 from features.ownership import Ownership, find_ownership
-from features.sources import check_types, key_of, read_entity, read_events, read_table
-
-EVENT, PAST, NOBODY, USER, ITEM, FIRST_PAIR = 0, 1, 2, 3, 4, 5
-DAY_MS, HOUR_MS = 86_400_000, 3_600_000
-KIND, ROW, TIME, ORDER = "__kind", "__row", "__time", "__order"
+from features.sources import check_types, read_events, read_table
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The materialised table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``."""
+    """The materialised table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``.
+
+    `keys` are all columns whose hashes a request must be able to tell: of pairs and of crosses. `last_ms` is the time
+    of the log's last event, `cutoff_ms` the first moment of the day after it.
+    """
 
     table: ir.Table
     ownership: Ownership
     pairs: tuple[tuple[str, ...], ...]
+    keys: tuple[str, ...]
+    last_ms: int
     cutoff_ms: int
 
 
-def build_timeline(connection: Backend, config: FeaturesConfig) -> Timeline:
+def build_timeline(connection: Backend, config: FeaturesConfig, scratch: Path) -> Timeline:
     """Join log, past and attributes, append the probes, add labels and weights, and materialise the result.
+
+    `scratch` is a directory for what must go through a file.
 
     Raises:
         DataError: a source that cannot be used.
         ConfigError: a column or expression that does not exist.
     """
     events = read_events(connection, config)
-    entities = _entities(connection, config)
+    entities = read_entities(connection, config)
     columns = {side: tuple(table.columns) for side, table in entities.items()}
-    ownership = find_ownership(config, events.columns, columns.get("user", ()), columns.get("item", ()))
+    added = (OBSERVED,) if config.negatives else ()
+    ownership = find_ownership(config, (*events.columns, *added), columns.get("user", ()), columns.get("item", ()))
     _check_features(config, ownership, events, entities)
-    log = _log(connection, config, events)
+    log = with_negatives(connection, _log(connection, config, events), config, scratch)
     pairs = pair_keys(config, ownership)
-    whole = _with_attributes(log, entities, config)
+    whole = with_attributes(log, entities, config)
     used = used_columns(config)
-    joined = connection.create_table("joined", whole.select([c for c in whole.columns if c in used]), temp=True)
-    cutoff = _cutoff(connection, joined, config)
-    probes = _probes(joined, entities, config, ownership, pairs, cutoff)
+    joined = materialise(connection, "joined", whole.select([c for c in whole.columns if c in used]))
+    last = int(scalar(connection, joined[TIME].max()))
+    cutoff = _day_start(last, config.events.time_zone) + DAY_MS
+    probes = _probes(joined, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
-    labelled = _with_tasks(whole, config)
+    labelled = with_tasks(whole, config, last)
     labelled = labelled.mutate(**{ROW: _row_number(labelled, config)}, **_tiles(labelled, config))
-    table = connection.create_table("timeline", labelled, temp=True)
-    return Timeline(table, ownership, pairs, cutoff)
+    table = materialise(connection, "timeline", labelled)
+    keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
+    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff)
 
 
 def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, ...], ...]:
@@ -69,28 +97,6 @@ def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, 
     return tuple(dict.fromkeys(sets))
 
 
-def used_columns(config: FeaturesConfig) -> set[str]:
-    """Every column that a feature, a key or an expression refers to; the rest is never read."""
-    texts = [text for task in config.tasks for text in (task.label, task.where, task.weight)]
-    texts += [history.where for history in config.histories]
-    if config.split.by == "expression":
-        texts += [config.split.valid, config.split.test]
-    used = {name for text in texts if text for name in column_names(text)}
-    used |= {feature.name for feature in config.features}
-    used |= {name for aggregate in config.aggregates for name in (*aggregate.by, *aggregate.of)}
-    used |= {name for history in config.histories for name in (history.of, history.by)}
-    return used | {name for name in (config.events.user, config.events.item, TIME, KIND, ORDER) if name}
-
-
-def _entities(connection: Backend, config: FeaturesConfig) -> dict[str, ir.Table]:
-    entities = {}
-    for side, entity in (("user", config.users), ("item", config.items)):
-        if entity is not None:
-            table = read_entity(connection, entity, f"data.{side}s")
-            entities[side] = table.rename({key_of(config, side): entity.key})
-    return entities
-
-
 def _check_features(
     config: FeaturesConfig, ownership: Ownership, events: ir.Table, entities: dict[str, ir.Table]
 ) -> None:
@@ -98,9 +104,18 @@ def _check_features(
         side = ownership.side(feature.name, f"data.features[{place}]")
         table = events if feature.name in events.columns else entities[side]
         check_types(table, [feature.name], f"data.features[{place}]")
-    needs_time = config.aggregates or config.histories or config.split.by == "user_time"
-    if needs_time and config.events.time is None:
-        message = "aggregates, histories and split by user_time need data.events.time: the column with the event's time"
+    needs = {
+        "aggregates": config.aggregates,
+        "histories": config.histories,
+        "negatives": config.negatives,
+        "tasks with `within`": any(task.within for task in config.tasks),
+        "known_at": any(entity.known_at for entity in (config.users, config.items) if entity),
+        f"split by {config.split.by}": config.split.by in {"user_time", "time"},
+        "split.embargo": getattr(config.split, "embargo", None),
+    }
+    named = [name for name, needed in needs.items() if needed]
+    if named and config.events.time is None:
+        message = f"{', '.join(named)} need data.events.time: the column with the event's time"
         raise ConfigError(message)
 
 
@@ -111,9 +126,9 @@ def _log(connection: Backend, config: FeaturesConfig, events: ir.Table) -> ir.Ta
     log = events.mutate(**{TIME: ms.cast("int64"), KIND: ibis.literal(EVENT, "int8"), ORDER: ibis.literal(0, "int64")})
     if config.past is None:
         return log
-    past = read_table(connection, config.past, "data.past")
+    past = read_table(connection, config.past, "data.past", raw_columns(config))
     order = past[config.past.order].cast("int64") if config.past.order else ibis.literal(0, "int64")
-    first = int(connection.to_pyarrow(log[TIME].min()).as_py())
+    first = int(scalar(connection, log[TIME].min()))
     before = _day_start(first, config.events.time_zone) - 1
     dated = past.mutate(**{TIME: ibis.literal(before, "int64"), KIND: ibis.literal(PAST, "int8"), ORDER: order})
     return ibis.union(log, _align(dated, log))
@@ -122,31 +137,6 @@ def _log(connection: Backend, config: FeaturesConfig, events: ir.Table) -> ir.Ta
 def _day_start(ms: int, zone: str) -> int:
     offset = utc_offset_seconds(zone) * 1000
     return (ms + offset) // DAY_MS * DAY_MS - offset
-
-
-def _with_attributes(log: ir.Table, entities: dict[str, ir.Table], config: FeaturesConfig) -> ir.Table:
-    for side, entity in entities.items():
-        key = key_of(config, side)
-        kept = [key, *(c for c in entity.columns if c not in log.columns)]
-        if entity[key].type() != log[key].type():
-            _check_same_kind(log, entity, key, side)
-            entity = entity.mutate(**{key: entity[key].cast(log[key].type())})  # noqa: PLW2901 - the same entity, cast
-        log = log.left_join(entity[kept], key).drop(f"{key}_right")
-    return log
-
-
-def _check_same_kind(log: ir.Table, entity: ir.Table, key: str, side: str) -> None:
-    if not (entity[key].type().is_integer() and log[key].type().is_integer()):
-        message = (
-            f"column {key!r} is {log[key].type()} in the log, but {entity[key].type()} in data.{side}s; "
-            "make them one type"
-        )
-        raise DataError(message)
-
-
-def _cutoff(connection: Backend, joined: ir.Table, config: FeaturesConfig) -> int:
-    last = int(connection.to_pyarrow(joined[TIME].max()).as_py())
-    return _day_start(last, config.events.time_zone) + DAY_MS
 
 
 def _probes(
@@ -196,32 +186,6 @@ def _align(table: ir.Table, like: ir.Table) -> ir.Table:
     return table.select(
         **{name: table[name].cast(kind) if name in table.columns else ibis.null(kind) for name, kind in schema.items()}
     )
-
-
-def without_nan(value: ir.Value) -> ir.Value:
-    """A number as float64 in which NaN is null: one way to be missing is enough."""
-    number = value.cast("float64")
-    return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
-
-
-def _with_tasks(table: ir.Table, config: FeaturesConfig) -> ir.Table:
-    """Add ``label__T`` float64 and ``weight__T`` float64 (0 where the task does not apply or has no label)."""
-    added = {}
-    for place, task in enumerate(config.tasks):
-        where = f"data.tasks[{place}]"
-        label = without_nan(compile_expression(task.label, table, f"{where}.label"))
-        weight = compile_expression(task.weight, table, f"{where}.weight") if task.weight else ibis.literal(1.0)
-        applies = label.notnull() & (table[KIND] <= PAST)
-        if task.where:
-            applies = applies & compile_expression(task.where, table, f"{where}.where").fill_null(False)  # noqa: FBT003
-        added[f"label__{task.name}"] = ibis.ifelse(applies, label, ibis.null("float64"))
-        added[f"weight__{task.name}"] = ibis.ifelse(applies, weight.cast("float64"), 0.0)
-    return table.mutate(**added)
-
-
-def tile_column(as_of: str) -> str:
-    """The column that numbers complete hours or days."""
-    return f"__{as_of}"
 
 
 def _tiles(table: ir.Table, config: FeaturesConfig) -> dict[str, ir.Value]:

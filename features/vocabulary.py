@@ -18,7 +18,10 @@ _SCHEMA = pa.schema([("table", pa.string()), ("value", pa.string()), ("integer",
 
 
 class Vocabularies:
-    """By embedding table the sorted hashes of its values and their rows, from 1; row 0 is unknown."""
+    """By embedding table the sorted hashes of its values and their rows, from 1; row 0 is unknown.
+
+    A null among the values keeps its row free for something else, such as a policy for nulls.
+    """
 
     def __init__(self, values: dict[str, pa.Array]) -> None:
         """Number the values of each table in the order given (the most frequent first)."""
@@ -27,13 +30,13 @@ class Vocabularies:
         self._rows: dict[str, NDArray[np.int32]] = {}
         for table, known in values.items():
             hashes = hash_array(known)
-            order = np.argsort(hashes, kind="stable")
+            order = np.argsort(hashes, kind="stable")[int(known.null_count) :]
             self._hashes[table] = hashes[order]
             self._rows[table] = (order + 1).astype(np.int32)
 
     def size(self, table: str) -> int:
         """Embedding rows of a table, the row for unknown values included."""
-        return len(self._hashes[table]) + 1
+        return len(self._values[table]) + 1
 
     def rows(self, table: str, hashes: Hashes) -> NDArray[np.int32]:
         """The embedding row of each hash; 0 where unknown."""
@@ -42,6 +45,10 @@ class Vocabularies:
             return np.zeros(len(hashes), dtype=np.int32)
         found = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
         return np.where(known[found] == hashes, self._rows[table][found], 0).astype(np.int32)
+
+    def values(self, table: str) -> pa.Array:
+        """The values of a table in the order of their rows, from row 1; null where a row is kept free."""
+        return self._values[table]
 
     def sha256(self) -> str:
         """A digest of all tables, for the schema's fingerprint."""

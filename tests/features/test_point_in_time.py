@@ -9,9 +9,10 @@ import pytest
 
 from features.aggregates import FIXED_POINT, aggregate_states
 from features.build import build
+from features.engine import connect
 from features.histories import history_states
-from features.sources import connect
-from features.timeline import EVENT, KIND, ROW, TIME, build_timeline
+from features.kinds import EVENT, KIND, ROW, TIME
+from features.timeline import build_timeline
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 DAY_MS = 86_400_000
@@ -22,7 +23,7 @@ def states(directory: Path, **changes: Any) -> tuple[list[dict[str, Any]], list[
     write_raw(directory, raw_tables())
     config = recipe(directory, **changes)
     connection = connect("1GB", directory)
-    timeline = build_timeline(connection, config)
+    timeline = build_timeline(connection, config, directory)
     made = aggregate_states(connection, timeline, config) + history_states(connection, timeline, config)
     events = connection.to_pyarrow(timeline.table.filter(timeline.table[KIND] == EVENT)).to_pylist()
     return events, [connection.to_pyarrow(state.table).to_pylist() for state in made]

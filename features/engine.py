@@ -1,0 +1,89 @@
+"""The engines that run the feature expressions: DuckDB in this process, or Spark; what differs between them is here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+
+from features.errors import ConfigError
+
+Backend = Any
+"""An ibis backend: DuckDB's or PySpark's."""
+
+
+def connect(
+    memory_limit: str, spill: Path, *, engine: str = "duckdb", master: str = "local[*]", threads: int | None = None
+) -> Backend:
+    """Open an engine that reads all times as UTC; DuckDB spills to `spill` beyond its memory limit.
+
+    Raises:
+        ConfigError: Spark is asked for, but PySpark is not installed.
+    """
+    if engine == "spark":
+        return _connect_spark(master, spill)
+    connection = ibis.duckdb.connect(memory_limit=memory_limit, temp_directory=str(spill))
+    connection.raw_sql("SET TimeZone = 'UTC'").fetchall()
+    connection.raw_sql("SET preserve_insertion_order = true").fetchall()
+    if threads is not None:
+        connection.raw_sql(f"SET threads = {int(threads)}").fetchall()
+    return connection
+
+
+def _connect_spark(master: str, spill: Path) -> Backend:
+    try:
+        from pyspark.sql import SparkSession  # noqa: PLC0415 - an optional dependency of several hundred megabytes
+    except ImportError as error:
+        message = "data.engine is spark, but PySpark is not installed: pip install pyspark==4.3.0 (it needs Java 17)"
+        raise ConfigError(message) from error
+    settings = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.warehouse.dir": str(spill / "warehouse"),
+        "spark.ui.enabled": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+    }
+    builder = SparkSession.builder.master(master).appName("moerank features")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    return ibis.pyspark.connect(builder.getOrCreate())
+
+
+def is_spark(connection: Backend) -> bool:
+    """Whether this is Spark."""
+    return bool(connection.name == "pyspark")
+
+
+def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
+    """Run an expression once and keep its rows for this connection under a name."""
+    if not is_spark(connection):
+        return connection.create_table(name, table, temp=True)
+    frame = connection.compile(table)
+    session = connection._session  # noqa: SLF001 - ibis offers no public way to its session
+    session.sql(frame).persist().createOrReplaceTempView(name)
+    return connection.table(name)
+
+
+def read_parquet(connection: Backend, files: list[str]) -> ir.Table:
+    """Open Parquet files of one table; hive partitions become columns."""
+    if is_spark(connection):
+        return connection.read_parquet(files)
+    return connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
+
+
+def to_arrow(connection: Backend, table: ir.Table) -> pa.Table:
+    """Run an expression; its rows in memory."""
+    return connection.to_pyarrow(table)
+
+
+def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
+    """Run an expression and stream its rows; ibis 12's own reader calls a method that DuckDB 2 no longer has."""
+    if is_spark(connection):
+        return iter(connection.to_pyarrow(table).to_batches(rows))
+    return iter(connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_reader(rows))
+
+
+def scalar(connection: Backend, value: ir.Value) -> Any:
+    """Run an expression of one value."""
+    return connection.to_pyarrow(value).as_py()
