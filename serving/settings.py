@@ -13,6 +13,7 @@ from features.settings import Settings
 from serving.logs import LogFormat
 
 PREFIX = "MOERANK_"
+MISSING_STORE = f"no model store is named; write `moerank serve STORE` or set {PREFIX}STORE"
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -89,7 +90,10 @@ class ServerSettings(Settings):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            problems = [_problem(e["loc"], e["msg"], e["input"]) for e in error.errors()]
+            problems = [
+                MISSING_STORE if e["type"] == "missing" else _problem(e["loc"], e["msg"], e["input"])
+                for e in error.errors()
+            ]
             message = "the server cannot start: " + "; ".join(problems)
             raise ConfigError(message) from error
 

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from pipeline.cli.paths import a_bundle, existing
 from pipeline.cli.verb import Verb, add_json, respond
 
 
@@ -17,6 +18,10 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate(args: Namespace) -> None:
+    a_bundle(args.bundle)
+    existing(args.data, "--data")
+    if args.train:
+        existing(args.train, "--train")
     from pipeline.judge import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
 
     config = _method(args.replicates) | {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
@@ -38,6 +43,10 @@ def _compare_arguments(parser: ArgumentParser) -> None:
 
 
 def _compare(args: Namespace) -> None:
+    a_bundle(args.a)
+    a_bundle(args.b)
+    if args.data:
+        existing(args.data, "--data")
     from pipeline.compare import compare  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.judge import evaluation_settings  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from pipeline.cli.paths import a_run
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
 
@@ -44,7 +45,7 @@ def _export(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.stamps import alone  # noqa: PLC0415
 
-    run = steps.Run.open(args.run_dir)
+    run = steps.Run.open(a_run(args.run_dir))
     with alone(run.config.root):
         record = steps.export_model(run)
     lines = [f"exported: {run.export_dir}", f"next: moerank publish {run.directory}"]
@@ -55,7 +56,7 @@ def _publish(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.stamps import alone  # noqa: PLC0415
 
-    run = steps.Run.open(args.run_dir)
+    run = steps.Run.open(a_run(args.run_dir))
     with alone(run.config.root):
         steps.export_model(run)
         steps.evaluate_model(run)

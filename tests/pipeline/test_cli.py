@@ -60,6 +60,27 @@ def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixtur
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["evaluate", "nowhere", "--data", "x"], "BUNDLE: there is nothing at nowhere"),
+        (["evaluate", "store/tiny", "--data", "x"], "its current version is store/tiny/1"),
+        (["evaluate", "store/tiny/1", "--data", "x"], "--data: there is nothing at x"),
+        (["compare", "store", "store/tiny/1"], "store is no bundle"),
+        (["export", "store"], "store is no training run"),
+        (["publish", "nowhere"], "RUN: there is nothing at nowhere"),
+        (["serve"], "moerank serve STORE"),
+    ],
+)
+def test_a_path_to_the_wrong_thing_is_told_from_the_right_one(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_tiny(tmp_path / "store", tmp_path / "work")
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_an_absent_server_is_one_message_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", "--user", "1", "--items", "1,2", "--target", "127.0.0.1:9", "--seconds", "1"]) == 1
     assert "moerank serve" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
 def test_all_wrong_values_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         ServerSettings.read(parse("--port", "70000", "--device", "tpu"), {"MOERANK_MAX_CANDIDATES": "many"})
-    for expected in ("--store", "--port", "70000", "--device", "tpu", "MOERANK_MAX_CANDIDATES", "many"):
+    for expected in ("MOERANK_STORE", "--port", "70000", "--device", "tpu", "MOERANK_MAX_CANDIDATES", "many"):
         assert expected in str(refused.value)
 
 

@@ -1,0 +1,47 @@
+"""Checks of paths that a person typed, before anything is loaded: the message says what belongs there."""
+
+from pathlib import Path
+
+from features.errors import ConfigError
+
+GRAPH_FILE, POINTER_FILE, CONFIG_FILE = "model.onnx", "current", "config.yaml"
+
+
+def existing(path: Path, what: str) -> Path:
+    """The path, if something is there.
+
+    Raises:
+        ConfigError: there is nothing.
+    """
+    if not path.exists():
+        message = f"{what}: there is nothing at {path} (relative paths start at {Path.cwd()})"
+        raise ConfigError(message)
+    return path
+
+
+def a_bundle(path: Path) -> Path:
+    """The path, if it is a published version or an exported run; a file is taken for what it is.
+
+    Raises:
+        ConfigError: there is nothing, or a directory without a graph.
+    """
+    if existing(path, "BUNDLE").is_file() or (path / GRAPH_FILE).exists():
+        return path
+    pointer = path / POINTER_FILE
+    hint = f"its current version is {path / pointer.read_text('utf-8').strip()}" if pointer.is_file() else (
+        "a bundle is a directory such as runs/NAME/store/NAME/1"
+    )  # fmt: skip
+    message = f"{path} is no bundle, it has no {GRAPH_FILE}; {hint}"
+    raise ConfigError(message)
+
+
+def a_run(path: Path) -> Path:
+    """The path, if it is a training run.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not (existing(path, "RUN") / CONFIG_FILE).exists():
+        message = f"{path} is no training run, it has no {CONFIG_FILE}; a run is a directory runs/NAME/training/RUN"
+        raise ConfigError(message)
+    return path
