@@ -65,7 +65,7 @@ $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml
 		"asking $(TORCH_INDEX_$(DEVICE))"; \
 		$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'; }
 	@echo "2 of 3: all other packages"
-	@$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
+	@$(PIP) install --quiet --no-deps --use-pep517 -r requirements/$(DEVICE).txt
 	@echo "3 of 3: moerank itself"
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
