@@ -114,7 +114,7 @@ def _mixture(ranker: Ranker, form: Form, input_norm: nn.Module, request_width: i
 
 
 def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:
-    """All embedding tables on top of each other [V, K], and the first row of each by name."""
+    """All embedding tables on top of each other, a row of zeros at the end [V, K]; the first row of each by name."""
     dim = ranker.config.embedding_dim
     offsets: dict[str, int] = {}
     tables: list[Tensor] = []
@@ -124,4 +124,4 @@ def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:
         offsets[name] = total
         tables.append(weights[name].detach().cpu())
         total += rows
-    return torch.cat(tables) if tables else torch.zeros(1, dim), offsets
+    return torch.cat([*tables, torch.zeros(1, dim)]), offsets

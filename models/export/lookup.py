@@ -3,7 +3,8 @@
 Ids that are no row of their own table (negative, too large, any int64) read row 0 of that table, never another
 feature's row.
 
-Shape legend: N rows of the part, F id features, L list features, D dense features, V packed ids, K embedding dim.
+Shape legend: N rows of the part, F id features, L list features, D dense features, V packed ids or rows of the
+stacked tables, K embedding dim, S slots of the longest list.
 """
 
 import torch
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from features.inputs import PartName
-from features.schema import IdSpec
 from models.dense import DenseColumns
 from models.layout import PartLayout
 
@@ -23,24 +23,17 @@ class PartLookup(nn.Module):
 
     id_offsets_F: Tensor
     id_rows_F: Tensor
-    list_offsets_L: Tensor
-    list_rows_L: Tensor
-    mean_L: Tensor
 
     def __init__(self, layout: PartLayout, table_offsets: dict[str, int], embedding_dim: int) -> None:
         """Place the part's features in the stacked tables, whose first rows `table_offsets` gives."""
         super().__init__()
         self.part: PartName = layout.name
-        self.dim = embedding_dim
-        self.ids, self.lists = len(layout.ids), len(layout.lists)
+        self.ids, self.lists, self.offsets = layout.ids, layout.lists, table_offsets
         self.width = layout.width(embedding_dim)
         self.dense = DenseColumns(layout)
         self.has_dense = bool(layout.raw or layout.source)
         self.register_buffer("id_offsets_F", _int64([table_offsets[s.table_name] for s in layout.ids]))
         self.register_buffer("id_rows_F", _int64([s.rows for s in layout.ids]))
-        self.register_buffer("list_offsets_L", _int64([table_offsets[s.table_name] for s in layout.lists]))
-        self.register_buffer("list_rows_L", _int64([s.rows for s in layout.lists]))
-        self.register_buffer("mean_L", torch.tensor([_is_mean(s) for s in layout.lists], dtype=torch.bool))
 
     def forward(self, table_VK: Tensor, inputs: Tensors) -> Tensor | None:
         """The part's columns [N, width], or None if it has none."""
@@ -48,44 +41,46 @@ class PartLookup(nn.Module):
         if self.ids:
             columns.append(functional.embedding(self.known_ids(inputs) + self.id_offsets_F, table_VK).flatten(1))
         if self.lists:
-            columns.append(self._pool(table_VK, inputs))
+            columns += self._pool(table_VK, inputs)
         if self.has_dense:
             columns += self.dense(inputs[f"{self.part}_dense"])
         return torch.cat(columns, dim=1) if columns else None
 
     def known_ids(self, inputs: Tensors) -> Tensor:
         """The part's ids [N, F], 0 for those that are no row of their table."""
-        return _known(inputs[f"{self.part}_ids"], self.id_rows_F)
+        ids = inputs[f"{self.part}_ids"]
+        return torch.where((ids >= 0) & (ids < self.id_rows_F), ids, 0)
 
-    def _pool(self, table_VK: Tensor, inputs: Tensors) -> Tensor:
-        values_V = inputs[f"{self.part}_list_values"]
+    def _pool(self, table_VK: Tensor, inputs: Tensors) -> list[Tensor]:
+        """Sums or means of each list feature [N, K]: lists padded to the run's longest, gathered and added up.
+
+        Not by scattering: onnxruntime's ScatterND adds duplicates from several threads at once, and loses some.
+        """
         lengths_LN = inputs[f"{self.part}_list_lengths"]
-        segment_V = _segments(lengths_LN, values_V)
-        feature_V = torch.div(segment_V, lengths_LN.shape[1], rounding_mode="trunc")
-        rows_V = _known(values_V, self.list_rows_L.index_select(0, feature_V)) + self.list_offsets_L.index_select(
-            0, feature_V
-        )
-        empty = table_VK.new_zeros(self.lists * lengths_LN.shape[1], self.dim)
-        sums_LNK = empty.index_put((segment_V,), table_VK.index_select(0, rows_V), accumulate=True).unflatten(
-            0, (self.lists, -1)
-        )
-        divisor_LN = torch.where(self.mean_L.unsqueeze(1), lengths_LN.clamp(min=1), 1)
-        return (sums_LNK / divisor_LN.unsqueeze(2)).transpose(0, 1).flatten(1)
+        # The sentinel keeps the gather legal where all lists are empty.
+        values_V = torch.cat([inputs[f"{self.part}_list_values"], lengths_LN.new_zeros(1)])
+        ends_LN = lengths_LN.reshape(-1).cumsum(0).reshape(lengths_LN.shape)
+        starts_LN = ends_LN - lengths_LN
+        pooled = []
+        for place, spec in enumerate(self.lists):
+            lengths_N1, starts_N1 = lengths_LN[place].unsqueeze(1), starts_LN[place].unsqueeze(1)
+            slots_S = torch.arange(longest(lengths_N1))
+            inside_NS = slots_S < lengths_N1
+            ids_NS = values_V[torch.where(inside_NS, starts_N1 + slots_S, 0)]
+            rows_NS = torch.where((ids_NS >= 0) & (ids_NS < spec.rows), ids_NS, 0) + self.offsets[spec.table_name]
+            # The table's last row is zeros: what stands beside a list adds nothing.
+            rows_NS = torch.where(inside_NS, rows_NS, table_VK.shape[0] - 1)
+            sums_NK = functional.embedding(rows_NS, table_VK).sum(dim=1)
+            pooled.append(sums_NK / lengths_N1.clamp(min=1) if spec.pooling == "mean" else sums_NK)
+        return pooled
 
 
-def _segments(lengths_LN: Tensor, values_V: Tensor) -> Tensor:
-    # Which list each packed id belongs to, without a loop: mark where lists end and count the marks so far.
-    ends = lengths_LN.reshape(-1).cumsum(0)
-    marks = torch.zeros(values_V.shape[0] + 1, dtype=torch.int64)
-    return marks.index_put((ends,), torch.ones_like(ends), accumulate=True).cumsum(0)[:-1]
-
-
-def _known(ids: Tensor, rows: Tensor) -> Tensor:
-    return torch.where((ids >= 0) & (ids < rows), ids, 0)
-
-
-def _is_mean(spec: IdSpec) -> bool:
-    return spec.pooling == "mean"
+def longest(lengths_N1: Tensor) -> int:
+    """The longest list, a number of the run and not of the trace."""
+    # No int() here, which would ask the tracer for the value: while tracing this is a symbol.
+    most: int = lengths_N1.max().item()  # type: ignore[assignment]
+    torch._check(most >= 0)  # noqa: SLF001 the documented way to bound a size that data decides
+    return most
 
 
 def _int64(values: list[int]) -> Tensor:

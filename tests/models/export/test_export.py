@@ -57,7 +57,9 @@ def test_the_graph_holds_no_loops_branches_or_sequences(exported: tuple[Ranker, 
     assert report.operators == operators(report.path)
     assert not [name for name in report.operators if "Sequence" in name or name in {"Loop", "Scan", "If"}]
     assert not [name for name in report.operators if "." in name]
-    assert {"NonZero", "Gather", "Gemm", "ScatterND"} <= set(report.operators)
+    # onnxruntime's scatters lose additions when several threads hit one row.
+    assert not [name for name in report.operators if name.startswith("Scatter")]
+    assert {"NonZero", "Gather", "Gemm", "TopK"} <= set(report.operators)
 
 
 def test_ids_out_of_range_read_the_unknown_row(exported: tuple[Ranker, ExportReport]) -> None:
