@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import ibis
 import ibis.expr.types as ir
+from ibis.common.exceptions import IbisError
 
 from features.errors import ConfigError
 
@@ -177,7 +178,11 @@ def compile_expression(text: str, table: ir.Table, where: str) -> Any:
     except SyntaxError as error:
         message = f"{where}: {text!r} is not an expression ({error.msg} at column {error.offset})"
         raise ConfigError(message) from error
-    return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
+    try:
+        return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
+    except (IbisError, TypeError, AttributeError) as error:
+        message = f"{where}: {text!r} does not fit the columns' types: {error}"
+        raise ConfigError(message) from error
 
 
 def column_names(text: str) -> set[str]:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ConfigDict, StringConstraints
 
 from features.config import FeaturesConfig
+from features.errors import ConfigError
 from models.config import ModelConfig
 from pipeline.evaluate import EvaluateConfig
 from pipeline.quality import QualityConfig
@@ -57,7 +58,25 @@ def read_config(path: Path, overrides: list[str] | None = None) -> ProjectConfig
     Raises:
         ConfigError: naming every key and value that cannot be used, with its path and what is allowed.
     """
-    return read_settings(path, ProjectConfig, overrides=overrides or [])
+    config = read_settings(path, ProjectConfig, overrides=overrides or [])
+    _check_tasks(config, path)
+    return config
+
+
+def _check_tasks(config: ProjectConfig, path: Path) -> None:
+    """Refuse at once what would be refused only after training: names of tasks that there are not."""
+    known = [task.name for task in config.data.tasks]
+    named = {
+        "train.task_weights": list(config.train.task_weights),
+        "quality.rules": [rule.partition(".")[0].strip() for rule in config.quality.rules],
+        "quality.tasks": list(config.quality.tasks),
+        "score.weights": list(config.score.weights) if config.score else [],
+    }
+    wrong = [f"  {key}: no task {task!r}" for key, tasks in named.items() for task in tasks if task not in known]
+    if wrong:
+        problems = "\n".join(wrong)
+        message = f"{path} cannot be used:\n{problems}\n  data.tasks has {', '.join(known)}"
+        raise ConfigError(message)
 
 
 def write_config(config: ProjectConfig, path: Path) -> None:

@@ -54,3 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output has gone, as `head` does; Python must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        # A full disk, a directory that may not be written: the machine's own words say it best.
+        sys.stderr.write(f"moerank {args.verb}: {error.filename or 'the system'}: {error.strerror or error}\n")
+        return 1

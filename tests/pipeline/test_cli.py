@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.cli import VERBS, build_parser, main
 from pipeline.cli.verb import Verb
+from tests.pipeline.tiny_project import write_project
 from tests.tiny_bundle import publish_tiny
 
 VERB_NAMES = [verb.name for verb in VERBS]
@@ -79,6 +80,35 @@ def test_a_path_to_the_wrong_thing_is_told_from_the_right_one(
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_one_message_and_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_project(tmp_path)
+    (tmp_path / "taken").write_text("a file, not a directory")
+    assert main(["features", str(config), "--set", f"workspace={tmp_path / 'taken'}"]) == 1
+    told = capsys.readouterr().err
+    assert "taken" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "quality.rules=[buyy.auc >= 0.5]",
+        "quality.tasks=[buyy]",
+        "score.weights={buyy: 1}",
+        "train.task_weights={buyy: 2}",
+    ],
+)
+def test_a_task_that_is_not_there_is_refused_before_anything_is_done(
+    override: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(write_project(tmp_path)), "--set", override]) == 2
+    told = capsys.readouterr().err
+    assert f"{override.partition('=')[0]}: no task 'buyy'" in told
+    assert "data.tasks has like, rating" in told
 
 
 def test_an_absent_server_is_one_message_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
