@@ -31,7 +31,7 @@ def pins(file: str) -> dict[str, Version]:
         if text.startswith("-r "):
             found |= pins(text.removeprefix("-r ").strip())
         elif text:
-            name, _, version = text.partition("==")
+            name, _, version = text.replace("===", "==").partition("==")
             assert version, f"{file}: {text!r} is not pinned"
             assert normal(name) not in found, f"{file}: {name} is pinned twice"
             found[normal(name)] = Version(version)
