@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import ibis
 import ibis.expr.types as ir
+from ibis.common.annotations import SignatureValidationError
 from ibis.common.exceptions import IbisError
 
 from features.errors import ConfigError
@@ -180,8 +181,9 @@ def compile_expression(text: str, table: ir.Table, where: str) -> Any:
         raise ConfigError(message) from error
     try:
         return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
-    except (IbisError, TypeError, AttributeError) as error:
-        message = f"{where}: {text!r} does not fit the columns' types: {error}"
+    except (IbisError, SignatureValidationError, TypeError, AttributeError) as error:
+        types = ", ".join(f"{name} is {table[name].type()}" for name in sorted(column_names(text) & {*table.columns}))
+        message = f"{where}: {text!r} does not fit the columns' types: {types}"
         raise ConfigError(message) from error
 
 
@@ -261,6 +263,6 @@ class _Compiler(ast.NodeVisitor):
             raise self._refuse(what)
         try:
             return FUNCTIONS[node.func.id](*[self.visit(argument) for argument in node.args])
-        except (TypeError, AttributeError) as error:
+        except (TypeError, AttributeError, SignatureValidationError) as error:
             what = f"{node.func.id} does not take these arguments"
             raise self._refuse(what) from error
