@@ -2,6 +2,7 @@
 
 import json
 import logging
+import tempfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +14,12 @@ from features.inputs import Inputs
 from features.schema import Schema
 from models.export.form import RequestedForm, choose_form, measure_usage
 from models.export.graph import ServingGraph
-from models.export.onnx_file import operators, write_onnx
+from models.export.onnx_file import TABLES_FILE, operators, write_onnx
 from models.export.parity import check_parity
 from models.ranker import Ranker
 
 logger = logging.getLogger(__name__)
+_EXTERNAL_FROM = 2**28
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript")
 
 
@@ -52,11 +54,13 @@ def export(
     *,
     typical_rows: int = 64,
     require_sparse: bool = False,
+    external_tables: bool | None = None,
 ) -> ExportReport:
-    """Write the ranker as one ONNX graph, by way of a file beside `path` that is renamed once all checks pass.
+    """Write the ranker as one ONNX graph, by way of a directory beside `path` whose files move once all checks pass.
 
     `sample` are real rows (request rows 1 or as many as candidates), which decide the form at `typical_rows`
-    candidates a request; `require_sparse` refuses gates that have not converged.
+    candidates a request; `require_sparse` refuses gates that have not converged. `external_tables` puts the embedding
+    tables into ``tables.bin`` beside `path`, to be memory-mapped; None: from 256 MB on.
 
     Raises:
         ExportError: non-finite weights, a gate that has not converged under `require_sparse`, a graph that the
@@ -82,14 +86,16 @@ def export(
         "union_over_n": f"{usage.union_over_n:.6f}",
         "versions": json.dumps(versions),
     }
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        write_onnx(ServingGraph(ranker, choice.form), schema, beside, metadata)
-        parity = check_parity(ranker, beside, sample)
-        used = operators(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    graph = ServingGraph(ranker, choice.form)
+    external = graph.table_VK.nbytes >= _EXTERNAL_FROM if external_tables is None else external_tables
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
+        fresh = Path(beside) / path.name
+        write_onnx(graph, schema, fresh, metadata, external_tables=external)
+        parity = check_parity(ranker, fresh, sample)
+        used = operators(fresh)
+        if external:
+            fresh.with_name(TABLES_FILE).replace(path.with_name(TABLES_FILE))
+        fresh.replace(path)
     return ExportReport(
         path=path,
         gate=ranker.config.gate.name,

@@ -25,6 +25,8 @@ from models.export.pairing import pair_add_onnx
 from models.export.sparse import expert_answers_onnx
 
 OPSET = 20
+TABLES_FILE = "tables.bin"
+_TABLES = "table_VK"
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.moerank.pair_add.default: pair_add_onnx,
     torch.ops.moerank.expert_answers.default: expert_answers_onnx,
@@ -46,8 +48,10 @@ def input_names(schema: Schema) -> list[str]:
     return names
 
 
-def write_onnx(graph: ServingGraph, schema: Schema, path: Path, metadata: Mapping[str, str]) -> None:
-    """Trace the module and write a checked file.
+def write_onnx(
+    graph: ServingGraph, schema: Schema, path: Path, metadata: Mapping[str, str], *, external_tables: bool = False
+) -> None:
+    """Trace the module and write a checked file; with `external_tables` the tables lie beside it in `TABLES_FILE`.
 
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
@@ -74,6 +78,8 @@ def write_onnx(graph: ServingGraph, schema: Schema, path: Path, metadata: Mappin
     _name_rows(model)
     model.metadata_props.update(metadata)
     model.producer_name = "moerank"
+    if external_tables:
+        _move_tables(model, path.parent)
     ir.save(model, path)
     try:
         onnx.checker.check_model(path, full_check=True)
@@ -88,6 +94,13 @@ def operators(path: Path) -> list[str]:
     model = ir.load(path)
     nodes = [*model.graph.all_nodes(), *(node for function in model.functions.values() for node in function)]
     return sorted({f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in nodes})
+
+
+def _move_tables(model: ir.Model, directory: Path) -> None:
+    # Memory-mapped by the runtime: they load at once, all processes share them, and they may exceed protobuf's 2 GB.
+    tables = model.graph.initializers[_TABLES]
+    assert tables.const_value is not None  # noqa: S101 an initialiser has a value
+    (tables.const_value,) = ir.external_data.convert_tensors_to_external([tables.const_value], directory, TABLES_FILE)
 
 
 def _refuse_loops(names: list[str]) -> None:

@@ -139,6 +139,18 @@ def test_a_gate_that_has_not_converged_is_refused_on_request(tmp_path: Path) -> 
     assert not list(tmp_path.iterdir())
 
 
+def test_tables_beside_the_graph_give_the_same_answers(exported: tuple[Ranker, ExportReport], tmp_path: Path) -> None:
+    ranker, report = exported
+    beside = tmp_path / "model.onnx"
+    export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), beside, form="sparse", external_tables=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "tables.bin"]
+    rows = sum(SCHEMA.tables().values()) + 1
+    assert (tmp_path / "tables.bin").stat().st_size == rows * 8 * 4
+    given: dict[str, Any] = dict(inputs(SCHEMA, 1, 40, seed=3).arrays())
+    expected, actual = (onnxruntime.InferenceSession(str(path)).run(None, given) for path in (report.path, beside))
+    np.testing.assert_array_equal(actual, expected)
+
+
 def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config())
     with torch.no_grad():
