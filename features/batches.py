@@ -1,6 +1,9 @@
 """Read encoded Parquet as batches: columns become NumPy matrices a row group at a time, never a loop over rows."""
 
-from collections.abc import Iterator
+import functools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,29 +14,35 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.errors import DataError
+from features.filesystems import filesystem_of
 from features.inputs import Batch, Inputs, PartInputs
 from features.schema import Part, Schema
 
 T = TypeVar("T", bound=np.generic)
+S = TypeVar("S", bound=np.generic)
+
+
+Chosen = NDArray[np.int64] | slice
+"""Rows of a row group: in any order, or a stretch of them, which costs no gathering."""
 
 
 @dataclass(frozen=True)
 class _PartRows:
-    """A part of a row group: matrices by row; lists as values and offsets a feature, still addressable by row."""
+    """A part of a row group: its columns as they lie in Arrow; lists as values and offsets."""
 
-    ids: NDArray[np.int64]
-    dense: NDArray[np.float32]
+    ids: list[NDArray[np.int32]]
+    dense: list[NDArray[np.float32]]
     lists: list[tuple[NDArray[np.int32], NDArray[np.int64]]]
 
-    def take(self, chosen: NDArray[np.int64]) -> PartInputs:
-        """The chosen rows in that order."""
+    def take(self, chosen: Chosen, count: int) -> PartInputs:
+        """The chosen `count` rows in that order."""
         lists = [_take_lists(values, offsets, chosen) for values, offsets in self.lists]
         values = [v for v, _ in lists]
         return PartInputs(
-            ids=self.ids[chosen],
-            list_values=np.concatenate(values).astype(np.int64) if values else np.zeros(0, dtype=np.int64),
-            list_lengths=np.stack([n for _, n in lists]) if lists else np.zeros((0, len(chosen)), dtype=np.int64),
-            dense=self.dense[chosen],
+            ids=_matrix(self.ids, chosen, count, np.dtype(np.int64)),
+            list_values=np.concatenate(values, dtype=np.int64) if values else np.zeros(0, dtype=np.int64),
+            list_lengths=np.stack([n for _, n in lists]) if lists else np.zeros((0, count), dtype=np.int64),
+            dense=_matrix(self.dense, chosen, count, np.dtype(np.float32)),
         )
 
 
@@ -43,38 +52,52 @@ class _Rows:
 
     request: _PartRows
     candidate: _PartRows
-    labels: NDArray[np.float32]
-    weights: NDArray[np.float32]
+    labels: list[NDArray[np.float32]]
+    weights: list[NDArray[np.float32]]
     user: NDArray[np.uint64]
     item: NDArray[np.uint64]
 
-    def take(self, chosen: NDArray[np.int64]) -> Batch:
-        """The chosen rows in that order."""
-        inputs = Inputs(self.request.take(chosen), self.candidate.take(chosen))
-        return Batch(inputs, self.labels[chosen], self.weights[chosen], self.user[chosen], self.item[chosen])
+    def take(self, chosen: Chosen, count: int) -> Batch:
+        """The chosen `count` rows in that order."""
+        inputs = Inputs(self.request.take(chosen, count), self.candidate.take(chosen, count))
+        kind = np.dtype(np.float32)
+        labels, weights = (_matrix(columns, chosen, count, kind) for columns in (self.labels, self.weights))
+        return Batch(inputs, labels, weights, self.user[chosen], self.item[chosen])
 
 
 class BatchReader:
     """Batches of an encoded Parquet file, in the file's order or, with a seed, in one that changes by epoch.
 
-    With a seed, each epoch permutes the row groups and the rows inside each. Ranks read disjoint row intervals of
+    With a seed, each epoch permutes the row groups, and the rows inside each unless `mix_rows` is off: features are
+    written in random order already, and gathering rows halves the rate. Ranks read disjoint row intervals of
     equal length, so that all make the same number of steps.
     """
 
     def __init__(
-        self, path: Path, schema: Schema, batch_size: int, *, seed: int | None = None, rank: int = 0, world: int = 1
+        self,
+        path: Path | str,
+        schema: Schema,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        mix_rows: bool = True,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """Open the file and check that it has every column of the schema.
+        """Open the file, or with a URL the remote one, and check that it has every column of the schema.
 
         Raises:
             DataError: no such file, not Parquet, or a column is missing.
         """
         try:
-            self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True)
+            filesystem = filesystem_of(str(path))
+            source = path if filesystem is None else filesystem.open(str(path), "rb")
+            self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
         except (OSError, pa.ArrowInvalid) as error:
             message = f"{path} cannot be read as Parquet ({error}); build features with `moerank features CONFIG`"
             raise DataError(message) from error
         self.schema, self.batch_size = schema, batch_size
+        self._mix_rows = mix_rows
         self._path, self._seed, self._rank, self._world = path, seed, rank, world
         self._columns = _column_names(schema)
         missing = [name for name in self._columns if name not in self._file.schema_arrow.names]
@@ -94,39 +117,37 @@ class BatchReader:
         return -(-self.rows // self.batch_size)
 
     def epoch(self, number: int = 0, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, without its first `skip`; the last one may be short."""
+        """The batches of an epoch, without its first `skip`; the last one may be short.
+
+        `number`, `skip` and the seed are the whole state: row groups that lie before are not read.
+        """
         pending: list[Batch] = []
-        held, seen = 0, 0
-        for rows, chosen in self._groups(number):
-            for start in range(0, len(chosen), self.batch_size):
-                piece = chosen[start : start + self.batch_size]
-                while len(piece):
-                    room = self.batch_size - held
-                    pending.append(rows.take(piece[:room]))
-                    held += len(piece[:room])
-                    piece = piece[room:]
-                    if held == self.batch_size:
-                        seen += 1
-                        if seen > skip:
-                            yield _join(pending)
-                        pending, held = [], 0
-        if pending and seen + 1 > skip:
+        held, ahead = 0, skip * self.batch_size
+        for rows, chosen in _read_ahead(self._groups(number, ahead)):
+            for piece, count in _pieces(chosen, self.batch_size, self.batch_size - held):
+                pending.append(rows.take(piece, count))
+                held += count
+                if held == self.batch_size:
+                    yield _join(pending)
+                    pending, held = [], 0
+        if pending:
             yield _join(pending)
 
-    def _groups(self, epoch: int) -> Iterator[tuple[_Rows, NDArray[np.int64]]]:
-        """Row groups in the epoch's order, with the rows of each that belong to this rank."""
+    def _groups(self, epoch: int, ahead: int) -> Iterator[tuple[Callable[[], _Rows], Chosen]]:
+        """How to read each row group, in the epoch's order, and its rows that belong to this rank from `ahead` on."""
         sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
         order = np.arange(len(sizes))
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         if generator is not None:
             order = generator.permutation(order)
-        low, high = self._rank * self.rows, (self._rank + 1) * self.rows
+        low, high = self._rank * self.rows + ahead, (self._rank + 1) * self.rows
         begin = 0
         for group in order:
-            within = np.arange(max(low - begin, 0), min(high - begin, sizes[group]))
-            mixed = within if generator is None else generator.permutation(sizes[group])[within]
-            if len(within):
-                yield self._read(int(group)), mixed
+            first, last = max(low - begin, 0), min(high - begin, sizes[group])
+            mixed = generator.permutation(sizes[group]) if generator is not None and self._mix_rows else None
+            if first < last:
+                chosen = slice(first, last) if mixed is None else mixed[first:last]
+                yield functools.partial(self._read, int(group)), chosen
             begin += sizes[group]
 
     def _read(self, group: int) -> _Rows:
@@ -139,11 +160,34 @@ class BatchReader:
         return _Rows(
             request=_part_rows(table, self.schema.request),
             candidate=_part_rows(table, self.schema.candidate),
-            labels=_matrix(table, [f"label__{task}" for task in tasks], np.dtype(np.float32)),
-            weights=_matrix(table, [f"weight__{task}" for task in tasks], np.dtype(np.float32)),
+            labels=[table.column(f"label__{task}").to_numpy() for task in tasks],
+            weights=[table.column(f"weight__{task}").to_numpy() for task in tasks],
             user=table.column("__user").to_numpy(),
             item=table.column("__item").to_numpy(),
         )
+
+
+def _read_ahead(groups: Iterator[tuple[Callable[[], _Rows], Chosen]]) -> Iterator[tuple[_Rows, Chosen]]:
+    """Row groups, of which the next is read in a thread while this one is used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as reader:
+        waiting: deque[tuple[Future[_Rows], Chosen]] = deque()
+        for read, chosen in groups:
+            waiting.append((reader.submit(read), chosen))
+            if len(waiting) > 1:
+                done, rows = waiting.popleft()
+                yield done.result(), rows
+        while waiting:
+            done, rows = waiting.popleft()
+            yield done.result(), rows
+
+
+def _pieces(chosen: Chosen, size: int, room: int) -> Iterator[tuple[Chosen, int]]:
+    """Cut rows into a first piece of at most `room`, then pieces of `size`, the last of which may be short."""
+    begin, end = (chosen.start, chosen.stop) if isinstance(chosen, slice) else (0, len(chosen))
+    while begin < end:
+        stop = min(begin + room, end)
+        yield (slice(begin, stop) if isinstance(chosen, slice) else chosen[begin:stop]), stop - begin
+        begin, room = stop, size
 
 
 def _column_names(schema: Schema) -> list[str]:
@@ -151,27 +195,30 @@ def _column_names(schema: Schema) -> list[str]:
     return [*(spec.name for spec in schema.features), *tasks, "__user", "__item"]
 
 
-def _matrix(table: pa.Table, names: list[str], kind: np.dtype[T]) -> NDArray[T]:
+def _matrix(columns: Sequence[NDArray[S]], chosen: Chosen, count: int, kind: np.dtype[T]) -> NDArray[T]:
     """Columns side by side, row-major [rows, columns]."""
-    matrix = np.empty((len(table), len(names)), dtype=kind)
-    for place, name in enumerate(names):
-        matrix[:, place] = table.column(name).to_numpy()
+    matrix = np.empty((count, len(columns)), dtype=kind)
+    for place, column in enumerate(columns):
+        matrix[:, place] = column[chosen] if isinstance(chosen, slice) else column.take(chosen)
     return matrix
 
 
 def _part_rows(table: pa.Table, part: Part) -> _PartRows:
     lists = [table.column(spec.name).combine_chunks() for spec in part.lists]
     return _PartRows(
-        ids=_matrix(table, [spec.name for spec in part.ids], np.dtype(np.int64)),
-        dense=_matrix(table, [spec.name for spec in part.dense], np.dtype(np.float32)),
+        ids=[table.column(spec.name).to_numpy() for spec in part.ids],
+        dense=[table.column(spec.name).to_numpy() for spec in part.dense],
         lists=[(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64)) for column in lists],
     )
 
 
 def _take_lists(
-    values: NDArray[np.int32], offsets: NDArray[np.int64], chosen: NDArray[np.int64]
+    values: NDArray[np.int32], offsets: NDArray[np.int64], chosen: Chosen
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The lists of the chosen rows, packed in that order, and their lengths."""
+    if isinstance(chosen, slice):
+        ends = offsets[chosen.start : chosen.stop + 1]
+        return values[ends[0] : ends[-1]], np.diff(ends)
     lengths = offsets[chosen + 1] - offsets[chosen]
     packed = np.repeat(offsets[chosen] - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
     return values[packed], lengths

@@ -20,6 +20,8 @@ from features.online import ONLINE_FOLDER
 from features.online_build import build_online
 from features.parquet import AtomicWriter
 from features.plan import Planned, plan_features
+from features.quality import check_quality, save_report
+from features.quality_page import quality_page
 from features.schema import DenseSpec, FeatureSpec, IdSpec, KeySpec, Schema
 from features.splits import SPLIT_NAMES
 from features.stage import Progress, stage
@@ -52,13 +54,13 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
         raw.mkdir()
         made.mkdir()
         previous = Previous.load(directory) if config.grow else None
-        result = _build(config, raw, made, previous, progress)
+        result = _build(config, raw, made, previous, directory, progress)
         _replace(made, directory)
     return FeatureBuild(directory, result.fingerprint, result.rows, result.features, result.cutoff_ms)
 
 
 def _build(
-    config: FeaturesConfig, raw: Path, made: Path, previous: Previous | None, progress: Progress
+    config: FeaturesConfig, raw: Path, made: Path, previous: Previous | None, last: Path, progress: Progress
 ) -> FeatureBuild:
     progress("reading sources")
     connection = connect(config.memory_limit, raw, threads=config.threads)
@@ -78,6 +80,10 @@ def _build(
     progress("encoding")
     for split in SPLIT_NAMES:
         _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted)
+    progress("data quality")
+    report = check_quality(raw, made, planned, schema, fitted, config, last)
+    report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
+    save_report(report, made, quality_page(report))
     progress("online tables")
     build_online(raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
     schema.save(made)

@@ -249,6 +249,22 @@ class SplitByHash(Settings):
 SplitConfig = Annotated[SplitByTime | SplitByUser | SplitByExpression | SplitByHash, Field(discriminator="by")]
 
 
+class ChecksConfig(Settings):
+    """What is refused before training.
+
+    A single feature with an AUC (regression: rank correlation) of `leakage_at` or more on unseen rows is a leak unless
+    `allow` names it. Optional bounds: the share of nulls of any feature, its drift against the last build (population
+    stability index), and the range [lowest, highest] of features by name.
+    """
+
+    leakage: Literal["refuse", "warn", "off"] = "refuse"
+    leakage_at: float = Field(default=0.95, gt=0.5, le=1)
+    allow: tuple[str, ...] = ()
+    max_null_rate: float | None = Field(default=None, ge=0, le=1)
+    max_psi: float | None = Field(default=None, gt=0)
+    ranges: dict[str, tuple[float, float]] = {}
+
+
 class FeaturesConfig(Settings):
     """Everything that turns raw Parquet into training rows and online tables."""
 
@@ -263,6 +279,7 @@ class FeaturesConfig(Settings):
     negatives: NegativesConfig | None = None
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
     split: SplitConfig
+    checks: ChecksConfig = ChecksConfig()
     memory_limit: str = "3GB"
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0

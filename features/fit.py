@@ -132,6 +132,11 @@ def _read(train: Path, name: str) -> pa.Array:
     return _column(pq.read_table(train, columns=[name], page_checksum_verification=True), name)
 
 
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values other than NaN in ascending order, so that sums do not depend on the order of rows."""
+    return np.sort(values[~np.isnan(values)])
+
+
 def _is_dense(planned: Planned) -> bool:
     return planned.aggregate is not None or (planned.column is not None and planned.column.kind == "dense")
 
@@ -250,8 +255,7 @@ def _dense_spec(train: Path, planned: Planned, priors: dict[str, float], previou
 
 def _fit_dense(train: Path, planned: Planned, priors: dict[str, float]) -> DenseSpec:
     raw = pq.read_table(train, columns=list(planned.raw), page_checksum_verification=True)
-    values = as_float64(raw_values(raw, planned, priors), planned.name)
-    values = values[~np.isnan(values)]
+    values = _known(as_float64(raw_values(raw, planned, priors), planned.name))
     if not len(values):
         message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
         raise DataError(message)
@@ -278,8 +282,7 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
 
 def _prior(train: Path, of: str, config: FeaturesConfig) -> float:
     is_task = of in {task.name for task in config.tasks}
-    values = as_float64(_read(train, f"label__{of}" if is_task else of), of)
-    values = values[~np.isnan(values)]
+    values = _known(as_float64(_read(train, f"label__{of}" if is_task else of), of))
     return float(values.mean()) if len(values) else 0.0
 
 
@@ -292,8 +295,7 @@ def _classes(labels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fit_task(train: Path, task: TaskConfig) -> TaskSpec:
-    labels = as_float64(_read(train, f"label__{task.name}"), task.name)
-    labels = labels[~np.isnan(labels)]
+    labels = _known(as_float64(_read(train, f"label__{task.name}"), task.name))
     classes = _classes(labels)
     if task.kind == "binary" and len(classes) != 2:  # noqa: PLR2004 - a binary label has two classes
         shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"

@@ -1,7 +1,7 @@
 """Online tables: encoded features by key or by tuple of keys, memory-mapped, so that a request costs lookups.
 
-One directory a table holds NumPy arrays (never pickled): sorted key hashes, ids, dense, packed lists, and the hashes of
-attributes that key other tables. The last row of each array is what an unknown key gets.
+One directory a table holds NumPy arrays (never pickled): key hashes and their index, ids, dense, packed lists, and the
+hashes of attributes that key other tables. The last row of each array is what an unknown key gets.
 """
 
 import json
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from features.errors import DataError
 from features.hashing import Hashes
+from features.slots import SlotIndex
 
 META_FILE = "table.json"
 ONLINE_FOLDER = "online"
@@ -35,7 +36,10 @@ class ListColumn:
 
 @dataclass(frozen=True)
 class OnlineTable:
-    """n keys, then the row of the unknown key: `ids` [n + 1, F], `dense` [n + 1, D], `key_hashes` [n + 1, K]."""
+    """n keys, then the row of the unknown key: `ids` [n + 1, F], `dense` [n + 1, D], `key_hashes` [n + 1, K].
+
+    `keys` are distinct hashes other than 0; `index` is made from them where it is not given.
+    """
 
     keys: Hashes
     ids: NDArray[np.int32]
@@ -45,21 +49,23 @@ class OnlineTable:
     id_names: tuple[str, ...] = ()
     dense_names: tuple[str, ...] = ()
     key_names: tuple[str, ...] = ()
+    index: SlotIndex = field(default_factory=lambda: SlotIndex.build(np.zeros(0, dtype=np.uint64)))
+
+    def __post_init__(self) -> None:
+        """Index the keys."""
+        if len(self.keys) and not self.index.hashes.any():
+            object.__setattr__(self, "index", SlotIndex.build(self.keys))
 
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row of each key hash, and whether it is known; the unknown get the last row."""
-        count = len(self.keys)
-        if count == 0:
-            return np.zeros(len(hashes), dtype=np.int64), np.zeros(len(hashes), dtype=np.bool_)
-        place = np.minimum(np.searchsorted(self.keys, hashes), count - 1)
-        known = self.keys[place] == hashes
-        return np.where(known, place, count), known
+        return self.index.find(hashes, len(self.keys))
 
     def save(self, directory: Path) -> None:
         """Write the table into a new directory."""
         directory.mkdir(parents=True)
         arrays: dict[str, NDArray[Any]] = {
             "keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes,
+            "slot_hashes": self.index.hashes, "slot_rows": self.index.rows,
         }  # fmt: skip
         for name, array in arrays.items():
             np.save(directory / f"{name}.npy", array, allow_pickle=False)
@@ -95,6 +101,7 @@ class OnlineTable:
             id_names=tuple(meta["ids"]),
             dense_names=tuple(meta["dense"]),
             key_names=tuple(meta["keys"]),
+            index=SlotIndex(mapped("slot_hashes").view(np.uint64), mapped("slot_rows").view(np.int32)),
         )
 
 

@@ -64,28 +64,30 @@ def _check_schema(schema: pa.Schema, first: pa.Schema, path: str, first_path: st
 
 def _check_pages(file: pq.ParquetFile, path: str, columns: list[str], where: str) -> None:
     for group in range(file.num_row_groups if columns else 0):
-        parts = (
-            [columns] if file.metadata.row_group(group).total_byte_size < WHOLE_GROUP_BYTES else [[c] for c in columns]
-        )
-        for part in parts:
-            try:
-                file.read_row_group(group, columns=part)
-            except (OSError, pa.ArrowException, ValueError) as error:
-                message = _name_damage(file, path, group, part, error, where)
-                raise DataError(message) from error
+        whole = file.metadata.row_group(group).total_byte_size < WHOLE_GROUP_BYTES
+        for part in [columns] if whole else [[c] for c in columns]:
+            if _damage(file, group, part) is not None:
+                message = f"{where}: {path} is damaged in row group {group}{_named(file, group, part)}; "
+                raise DataError(message + "restore the file or write it again")
 
 
-def _name_damage(file: pq.ParquetFile, path: str, group: int, columns: list[str], error: Exception, where: str) -> str:
-    """Which of the columns it is; the footer may be what is wrong, and then it is none of them alone."""
+def _damage(file: pq.ParquetFile, group: int, columns: list[str]) -> str | None:
+    """What is wrong with columns of a row group; None: nothing."""
+    try:
+        rows = file.read_row_group(group, columns=columns).num_rows
+    except (OSError, pa.ArrowException, ValueError) as error:
+        return _first_line(error)
+    promised = file.metadata.row_group(group).num_rows
+    return None if rows == promised else f"{rows} rows where the footer promises {promised}"
+
+
+def _named(file: pq.ParquetFile, group: int, columns: list[str]) -> str:
+    """Which of the columns it is, and what is wrong with it."""
     for column in columns:
-        try:
-            file.read_row_group(group, columns=[column])
-        except (OSError, pa.ArrowException, ValueError) as found:
-            return (
-                f"{where}: {path} is damaged in row group {group}, column {column!r}: {_first_line(found)}; "
-                "restore the file or write it again"
-            )
-    return f"{where}: {path} is damaged in row group {group}: {_first_line(error)}; restore the file or write it again"
+        damage = _damage(file, group, [column])
+        if damage is not None:
+            return f", column {column!r}: {damage}"
+    return f": {_damage(file, group, columns)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import fsspec
 import ibis.expr.types as ir
 
 from features.columns import raw_columns
@@ -13,6 +12,7 @@ from features.config import EntityConfig, EventsConfig, FeaturesConfig, TableCon
 from features.engine import Backend, is_spark, read_parquet, scalar, to_arrow
 from features.errors import ConfigError, DataError
 from features.expressions import compile_expression
+from features.filesystems import filesystem_of, find_remote
 from features.parquet_check import check_files
 
 
@@ -50,7 +50,7 @@ def find_files(path: str, where: str) -> list[str]:
     """
     filesystem = filesystem_of(path)
     if filesystem is not None:
-        files = _find_remote(filesystem, path)
+        files = find_remote(filesystem, path)
     elif Path(path).is_dir():
         files = sorted(str(file) for file in Path(path).rglob("*.parquet"))
     else:
@@ -59,28 +59,6 @@ def find_files(path: str, where: str) -> list[str]:
         message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`"
         raise DataError(message)
     return files
-
-
-def filesystem_of(path: str) -> Any:
-    """The fsspec filesystem of a URL; None for a local path.
-
-    Raises:
-        ConfigError: a protocol that no installed package speaks.
-    """
-    protocol, separator, _ = path.partition("://")
-    if not separator or protocol == "file":
-        return None
-    try:
-        return fsspec.filesystem(protocol)
-    except (ValueError, ImportError) as error:
-        message = f"{path!r}: {error}; install the fsspec package for {protocol}:// or copy the files here"
-        raise ConfigError(message) from error
-
-
-def _find_remote(filesystem: Any, path: str) -> list[str]:
-    """The files below or matching a URL, each as a URL."""
-    found = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
-    return sorted(filesystem.unstrip_protocol(file) for file in found if str(file).endswith(".parquet"))
 
 
 def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None:

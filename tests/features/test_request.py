@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from numpy.typing import NDArray
 
 from features.batches import BatchReader
 from features.build import build
 from features.errors import RequestError
-from features.inputs import Batch, Inputs, PartInputs
+from features.inputs import Inputs, PartInputs
 from features.request import Encoded, RankRequest, RequestEncoder
 from features.schema import Schema
 from tests.features.raw_world import LAST_DAY, quiet, raw_tables, recipe, write_raw
@@ -20,48 +21,46 @@ def row_of(encoded: Encoded) -> dict[str, Any]:
     return {name: np.asarray(array) for name, array in encoded.inputs.arrays().items()}
 
 
-def test_logged_requests_equal_their_training_rows_bit_for_bit(tmp_path: Path) -> None:
+def test_ten_thousand_logged_requests_equal_their_training_rows_bit_for_bit(tmp_path: Path) -> None:
     """Tables of a log that ends before the last day, against the rows that the whole log gives that day."""
     split = {"by": "expression", "valid": "day == 4", "test": f"day == {LAST_DAY}"}
-    tables = raw_tables()
+    tables = raw_tables(rows=62_000)
     for name, last in (("short", int(LAST_DAY)), ("whole", int(LAST_DAY) + 1)):
         (tmp_path / name).mkdir()
         events = tables["events"].filter(pc.less(tables["events"]["day"], last))
         write_raw(tmp_path / name, {**tables, "events": events})
-        build(recipe(tmp_path / name, split=split), tmp_path / name / "features", quiet)
+        crosses = [{"name": "maker_x_surface", "of": ["maker", "surface"]}]
+        build(recipe(tmp_path / name, split=split, crosses=crosses), tmp_path / name / "features", quiet)
     encoder = RequestEncoder.open(tmp_path / "short" / "features")
     assert encoder.schema == Schema.load(tmp_path / "whole" / "features")
-    (batch,) = BatchReader(tmp_path / "whole" / "features" / "test.parquet", encoder.schema, 1000).epoch()
-    logged = tables["events"].filter(pc.equal(tables["events"]["day"], int(LAST_DAY))).to_pylist()
-    expected = sorted(training_rows(batch))
-    answered = sorted(
-        canonical(encoder.encode(RankRequest(e["user"], [e["item"]], {"surface": e["surface"]}))) for e in logged
-    )
-    assert len(expected) == len(answered) > 50
-    assert expected == answered
+    (batch,) = BatchReader(tmp_path / "whole" / "features" / "test.parquet", encoder.schema, 100_000).epoch()
+    logged = tables["events"].filter(pc.equal(tables["events"]["day"], int(LAST_DAY)))
+    groups = logged.group_by(["user", "surface"]).aggregate([("item", "list")]).to_pylist()
+    answered = [
+        flat_rows(encoder.encode(RankRequest(g["user"], g["item_list"], {"surface": g["surface"]})).inputs)
+        for g in groups
+    ]
+    expected = flat_rows(batch.inputs)
+    assert len(expected) > 10_000
+    assert np.array_equal(in_order(expected), in_order(np.concatenate(answered)))
 
 
-def canonical(encoded: Encoded) -> bytes:
-    """All inputs of a request with one candidate, as bytes."""
-    return b"|".join(np.ascontiguousarray(array).tobytes() for array in encoded.inputs.arrays().values())
+def flat_rows(inputs: Inputs) -> NDArray[np.int64]:
+    """All inputs of each row side by side as whole numbers [N, width], a single request repeated for its candidates."""
+    request, candidate = flat_part(inputs.request), flat_part(inputs.candidate)
+    return np.concatenate([np.broadcast_to(request, (len(candidate), request.shape[1])), candidate], axis=1)
 
 
-def training_rows(batch: Batch) -> list[bytes]:
-    """The same bytes for each row of a batch."""
-    rows = []
-    for row in range(batch.rows):
-        parts = [one_row(part, row) for part in (batch.inputs.request, batch.inputs.candidate)]
-        rows.append(canonical(Encoded(Inputs(*parts), unknown_user=False, unknown_items=np.zeros(1, dtype=np.bool_))))
-    return rows
+def flat_part(part: PartInputs) -> NDArray[np.int64]:
+    width = 10
+    padded = np.full((len(part.list_lengths), part.rows, width), -1, dtype=np.int64)
+    padded[np.arange(width) < part.list_lengths[:, :, None]] = part.list_values
+    dense = np.ascontiguousarray(part.dense).view(np.int32)
+    return np.concatenate([part.ids, dense, part.list_lengths.T, *padded], axis=1)
 
 
-def one_row(part: PartInputs, row: int) -> PartInputs:
-    owners = [np.repeat(np.arange(part.rows), lengths) for lengths in part.list_lengths]
-    owner = np.concatenate([np.zeros(0, dtype=np.int64), *owners])
-    picked = slice(row, row + 1)
-    return PartInputs(
-        part.ids[picked], part.list_values[owner == row], part.list_lengths[:, picked], part.dense[picked]
-    )
+def in_order(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[np.lexsort(rows.T)]
 
 
 def test_unknown_user_and_items_are_said_and_answered_with_the_empty_history(built: Path) -> None:

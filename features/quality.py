@@ -1,0 +1,196 @@
+"""Look at what was built before it trains: nulls, ranges, duplicates, late rows, label rates by day, drift, leaks.
+
+``quality.json`` keeps the numbers, with each feature's distribution for the next build to be compared with, and
+``quality.html`` shows them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.config import FeaturesConfig
+from features.encoding import as_float64
+from features.errors import DataError
+from features.fit import Fitted, quantile_edges, raw_values
+from features.hashing import combine, hash_array
+from features.kinds import DAY_MS
+from features.leakage import Finding, find_leaks
+from features.plan import Planned
+from features.profile import Distribution, FeatureProfile, QualityReport
+from features.schema import DenseSpec, FeatureSpec, Schema
+from features.splits import SPLIT_NAMES
+
+QUALITY_FILE = "quality.json"
+SAMPLE_ROWS = 200_000
+_BINS, _VALUES = 10, 30
+_LEAST_SHARE = 1e-4
+
+
+def check_quality(
+    raw: Path, made: Path, planned: list[Planned], schema: Schema, fitted: Fitted, config: FeaturesConfig,
+    previous: Path,
+) -> QualityReport:  # fmt: skip
+    """Profile staged rows in `raw` and encoded rows in `made`; `previous` is where the last build lies, if any.
+
+    Raises:
+        DataError: a range, a null rate, a drift or a leak that the recipe refuses.
+    """
+    before = load_report(previous)
+    sample = _sample(raw / "train.parquet")
+    profiles = {}
+    for plan, spec in zip(planned, schema.features, strict=True):
+        last = before.features.get(plan.name) if before else None
+        profiles[plan.name] = _profile(raw_values(sample, plan, fitted.priors), spec, last)
+    rows, duplicates, rates = _rows(raw, schema)
+    late = max(0, _older_than(raw, before.cutoff_ms) - before.rows) if before else 0
+    report = QualityReport(
+        rows=rows,
+        duplicates=duplicates,
+        late=late,
+        cutoff_ms=0,
+        features=profiles,
+        label_rates=rates,
+        leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
+    )
+    _enforce(report, raw, planned, fitted, config)
+    return report
+
+
+def load_report(directory: Path) -> QualityReport | None:
+    """The report of the build in a directory; None without one that this version can read."""
+    try:
+        return QualityReport.model_validate_json((directory / QUALITY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _as_dict(finding: Finding) -> dict[str, str | float]:
+    return {"feature": finding.feature, "task": finding.task, "measure": finding.measure, "value": finding.value}
+
+
+def _sample(path: Path) -> pa.Table:
+    """The first rows of the staged training rows, which lie in random order."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        groups = range(min(file.num_row_groups, -(-SAMPLE_ROWS // 65_536)))
+        return file.read_row_groups(list(groups)).slice(0, SAMPLE_ROWS)
+
+
+def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -> FeatureProfile:
+    nulls = values.null_count / max(len(values), 1)
+    if isinstance(spec, DenseSpec):
+        floats = as_float64(values, spec.name)
+        known = floats[~np.isnan(floats)]
+        edges = quantile_edges(known, _BINS) if len(known) else ()
+        return FeatureProfile(
+            kind="dense",
+            null_rate=round(1 - len(known) / max(len(floats), 1), 6),
+            low=float(known.min()) if len(known) else None,
+            high=float(known.max()) if len(known) else None,
+            distribution=Distribution(edges=edges, shares=_bin_shares(floats, edges)),
+            psi=_psi(last.distribution.shares, _bin_shares(floats, last.distribution.edges)) if last else None,
+        )
+    flat = values.flatten() if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) else values
+    counts = flat.drop_null().cast(pa.string()).value_counts()
+    order = sorted(
+        zip(counts.field(1).to_pylist(), counts.field(0).to_pylist(), strict=True), key=lambda p: (-p[0], p[1])
+    )
+    top = tuple(str(value) for _, value in order[:_VALUES])
+    shares = {str(value): number / max(len(flat), 1) for number, value in order}
+    return FeatureProfile(
+        kind=spec.kind,
+        null_rate=round(nulls, 6),
+        distinct=len(order),
+        distribution=Distribution(values=top, shares=_value_shares(shares, top)),
+        psi=_psi(last.distribution.shares, _value_shares(shares, last.distribution.values)) if last else None,
+    )
+
+
+def _bin_shares(floats: NDArray[np.float64], edges: tuple[float, ...]) -> tuple[float, ...]:
+    """The share of each bin, the open ends included, and of null as the last."""
+    known = floats[~np.isnan(floats)]
+    counts = np.bincount(np.searchsorted(np.array(edges), known, side="right"), minlength=len(edges) + 1)
+    shares = np.append(counts, len(floats) - len(known)) / max(len(floats), 1)
+    return tuple(round(float(share), 6) for share in shares)
+
+
+def _value_shares(shares: dict[str, float], values: tuple[str, ...]) -> tuple[float, ...]:
+    """The share of each value, and of all others as the last."""
+    mine = [shares.get(value, 0.0) for value in values]
+    return tuple(round(share, 6) for share in [*mine, max(0.0, 1.0 - sum(mine))])
+
+
+def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
+    """The population stability index: the sum of (q - p) ln(q / p) over bins; None if they cannot be compared."""
+    if len(before) != len(now):
+        return None
+    p, q = (np.maximum(np.array(shares), _LEAST_SHARE) for shares in (before, now))
+    return round(float(((q - p) * np.log(q / p)).sum()), 6)
+
+
+def _rows(raw: Path, schema: Schema) -> tuple[int, int, dict[str, dict[str, float]]]:
+    """All rows, how many repeat another's user, item and time, and by task the mean label of each day."""
+    names = ["__user", "__item", "__time", *(f"label__{task.name}" for task in schema.tasks)]
+    files = [pq.read_table(raw / f"{split}.parquet", columns=names) for split in SPLIT_NAMES]
+    table = pa.concat_tables(files)
+    hashes = combine([table["__user"].to_numpy() | np.uint64(1), table["__item"].to_numpy() | np.uint64(1),
+                      hash_array(table["__time"])])  # fmt: skip
+    times = table["__time"].to_numpy()
+    days = times // DAY_MS
+    rates = {}
+    for task in schema.tasks:
+        labels = as_float64(table[f"label__{task.name}"], task.name)
+        mine = ~np.isnan(labels)
+        found, places = np.unique(days[mine], return_inverse=True)
+        means = np.bincount(places, labels[mine]) / np.maximum(np.bincount(places), 1)
+        rates[task.name] = {
+            str(np.datetime64(int(day), "D")): round(float(mean), 6) for day, mean in zip(found, means, strict=True)
+        }
+    return len(table), len(table) - len(np.unique(hashes)), rates
+
+
+def _older_than(raw: Path, moment_ms: int) -> int:
+    """How many staged rows are older than a moment."""
+    files = (pq.read_table(raw / f"{split}.parquet", columns=["__time"]) for split in SPLIT_NAMES)
+    return sum(int(np.count_nonzero(table["__time"].to_numpy() < moment_ms)) for table in files)
+
+
+def _enforce(report: QualityReport, raw: Path, planned: list[Planned], fitted: Fitted, config: FeaturesConfig) -> None:
+    checks = config.checks
+    for name, profile in report.features.items():
+        if checks.max_null_rate is not None and profile.null_rate > checks.max_null_rate:
+            message = (
+                f"feature {name!r} is null in {profile.null_rate:.1%} of rows; allowed are {checks.max_null_rate:.1%}"
+            )
+            raise DataError(message)
+        if checks.max_psi is not None and profile.psi is not None and profile.psi > checks.max_psi:
+            message = (
+                f"feature {name!r} drifted since the last build: PSI {profile.psi:.3f}, allowed is {checks.max_psi:g}; "
+                "look at quality.html of that build, correct the source, or raise data.checks.max_psi"
+            )
+            raise DataError(message)
+    plans = {plan.name: plan for plan in planned}
+    for name, (low, high) in checks.ranges.items():
+        if name not in plans:
+            message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
+            raise DataError(message)
+        for split in SPLIT_NAMES:
+            table = pq.read_table(raw / f"{split}.parquet", columns=list(plans[name].raw))
+            extremes = pc.min_max(pa.array(as_float64(raw_values(table, plans[name], fitted.priors), name)))
+            least, most = extremes["min"].as_py(), extremes["max"].as_py()
+            if least is not None and not low <= least <= most <= high:
+                message = (
+                    f"feature {name!r} lies in [{least:g}, {most:g}] in {split} rows; allowed is [{low:g}, {high:g}]"
+                )
+                raise DataError(message)
+
+
+def save_report(report: QualityReport, directory: Path, page: str) -> None:
+    """Write both forms of the report."""
+    facts = report.model_dump(mode="json")
+    (directory / QUALITY_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (directory / "quality.html").write_text(page, encoding="utf-8")

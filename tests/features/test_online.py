@@ -1,0 +1,48 @@
+"""Online tables find every key, say what is unknown, and hold what training rows would."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.hashing import mix
+from features.online import OnlineTable
+from features.slots import SlotIndex
+
+
+@given(st.sets(st.integers(min_value=1, max_value=2**64 - 1), max_size=300), st.integers(0, 2**64 - 1))
+def test_every_key_is_found_and_no_other(keys: set[int], other: int) -> None:
+    hashes = np.array(sorted(keys), dtype=np.uint64)
+    index = SlotIndex.build(hashes)
+    rows, known = index.find(hashes, len(hashes))
+    assert known.all()
+    assert rows.tolist() == list(range(len(hashes)))
+    row, is_known = index.find(np.array([other], dtype=np.uint64), len(hashes))
+    assert bool(is_known[0]) == (other in keys)
+    assert (row[0] == len(hashes)) == (other not in keys)
+
+
+@pytest.mark.parametrize("step", [1, 2**20, 2**44])
+def test_keys_that_crowd_one_bucket_are_found(step: int) -> None:
+    hashes = (np.arange(1, 200, dtype=np.uint64)) * np.uint64(step)
+    rows, known = SlotIndex.build(hashes).find(hashes, 199)
+    assert known.all()
+    assert rows.tolist() == list(range(199))
+    assert not SlotIndex.build(hashes).find(hashes + np.uint64(1) * np.uint64(step) * np.uint64(500), 199)[1].any()
+
+
+def test_a_table_answers_the_same_after_it_was_saved(tmp_path: Path) -> None:
+    keys = mix(np.arange(1000, dtype=np.uint64))
+    nothing = np.zeros((1001, 0))
+    dense = np.arange(2002, dtype=np.float32).reshape(1001, 2)
+    table = OnlineTable(keys, nothing.astype(np.int32), dense, nothing.astype(np.uint64), {}, (), ("a", "b"))
+    table.save(tmp_path / "t")
+    opened = OnlineTable.open(tmp_path / "t")
+    wanted = np.append(keys[::7], np.array([0, 5], dtype=np.uint64))
+    for one in (table, opened):
+        rows, known = one.find(wanted)
+        assert known.tolist() == [True] * (len(wanted) - 2) + [False] * 2
+        assert rows[-2:].tolist() == [1000, 1000]
+        assert np.array_equal(one.dense[rows[:-2]], dense[::7][: len(wanted) - 2])
