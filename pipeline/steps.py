@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from features.build import build
 from features.config import FeaturesConfig
 from features.errors import DataError
@@ -19,8 +21,8 @@ from pipeline.console import Progress, say
 from pipeline.evaluation import EVALUATION_FILE, Evaluation
 from pipeline.judge import About, evaluate_and_report, headline
 from pipeline.release import export_run, publish_run
-from pipeline.report.page import REPORT_FILE
-from pipeline.stamps import StepRecord, code_stamp, file_facts, once, read_record, stamp_of
+from pipeline.report.page import REPORT_FILE, read_history
+from pipeline.stamps import STAMP_FILE, StepRecord, code_stamp, file_facts, once, read_record, stamp_of
 from pipeline.train import train
 from serving.bundle import GOLDEN_FILE, MODEL_FILE
 
@@ -174,13 +176,24 @@ def evaluate_model(run: Run) -> StepRecord:
             run.config.features_dir / "train.parquet",
             run.evaluation_dir,
             run.config.evaluate,
-            about=About(history=run.directory / HISTORY_FILE, facts=_facts(run)),
+            about=About(history=run.directory / HISTORY_FILE, experts=_experts(run), facts=_facts(run)),
             progress=progress,
         )
         return {"rows": judged.evaluation.rows, "metrics": judged.evaluation.headline()}
 
     run.evaluation_dir.mkdir(exist_ok=True)
     return once("evaluate", run.evaluation_dir, stamp, work, (EVALUATION_FILE, REPORT_FILE))
+
+
+def _experts(run: Run) -> dict[str, JsonValue]:
+    """How often the best epoch's gates selected each expert, and with which mean weight: a list a task."""
+    trained = required(run.directory, "moerank train CONFIG")
+    best = read_history(run.directory / HISTORY_FILE)[trained.result["best_epoch"] - 1]
+    found: dict[str, JsonValue] = {}
+    for name in ("share", "weight"):
+        by_task = best.get(f"expert_{name}")
+        found[name] = list(by_task.values()) if isinstance(by_task, dict) else []
+    return found
 
 
 def _facts(run: Run) -> dict[str, str | int | float]:
@@ -236,6 +249,9 @@ def publish_model(run: Run) -> Published:
         return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result))}
 
     run.publication_dir.mkdir(exist_ok=True)
+    before = read_record(run.publication_dir)
+    if before is not None and not Path(before.result["bundle"]).is_dir():
+        (run.publication_dir / STAMP_FILE).unlink()  # someone removed it from the store
     record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
     evaluation = Evaluation.load(run.evaluation_dir)
     return Published(

@@ -102,6 +102,25 @@ def test_what_is_unchanged_is_reused_and_said_to_be(shop: Shop, here: Path, capf
     assert [path.name for path in (here / shop.made["store"] / "tiny").glob("[0-9]*")] == ["1"]
 
 
+def test_the_report_shows_which_experts_the_tasks_use(shop: Shop) -> None:
+    evaluation = json.loads((shop.folder / shop.made["bundle"] / "evaluation.json").read_bytes())
+    assert [len(row) for row in evaluation["experts"]["share"]] == [4, 4]
+    assert sum(evaluation["experts"]["weight"][0]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_version_that_was_removed_from_the_store_is_published_anew(shop: Shop, here: Path) -> None:
+    other = here / "other"
+    settings = ["--set", f"workspace={other}", "--set", "train.epochs=1"]
+    for verb in ("features", "train"):
+        assert main([verb, "tiny.yaml", *settings]) == 0
+    (run,) = (other / "tiny" / "training").iterdir()
+    assert main(["publish", str(run)]) == 0
+    shutil.rmtree(other / "tiny" / "store")
+    assert main(["publish", str(run)]) == 0
+    assert (other / "tiny" / "store" / "tiny" / "1" / "manifest.json").is_file()
+    assert (here / shop.made["bundle"]).is_dir()
+
+
 @pytest.mark.usefixtures("here")
 def test_changed_settings_repeat_only_what_depends_on_them(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "tiny.yaml", "--set", "train.seed=5", "--json"]) == 0
