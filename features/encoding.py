@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.errors import DataError
-from features.hashing import NULL_HASH, Hashes, combine, hash_array, mix
+from features.hashing import NULL_HASH, Hashes, combine, hash_array, hash_text, mix
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.vocabulary import Vocabularies
 
@@ -40,7 +40,7 @@ class Encoder:
 
     def ids(self, spec: IdSpec, values: pa.Array) -> Ids:
         """Rows [rows] of the feature's table."""
-        return self._rows_of(spec, hash_array(values))
+        return self.rows(spec, hash_array(values))
 
     def lists(self, spec: IdSpec, values: pa.Array) -> Lists:
         """Packed rows of a list column, each list cut to its last `max_length` values; null is an empty list."""
@@ -50,18 +50,21 @@ class Encoder:
         if pa.types.is_null(values.type):
             return Lists(np.zeros(0, dtype=np.int32), np.zeros(len(values), dtype=np.int64))
         flat, lengths = _cut(values, spec.max_length)
-        return Lists(self._rows_of(spec, hash_array(flat)), lengths)
+        return Lists(self.rows(spec, hash_array(flat)), lengths)
 
     def dense(self, spec: DenseSpec, values: pa.Array) -> Floats:
         """Floats [rows]: a position among the quantile edges, or a standardised value."""
-        floats = as_float64(values, spec.name)
+        return self.numbers(spec, as_float64(values, spec.name))
+
+    def numbers(self, spec: DenseSpec, floats: NDArray[np.float64]) -> Floats:
+        """As `dense`, from floats [rows] in which NaN is null."""
         return encode_dense(spec, floats if spec.fill is None else np.where(np.isnan(floats), spec.fill, floats))
 
-    def _rows_of(self, spec: IdSpec, hashes: Hashes) -> Ids:
+    def rows(self, spec: IdSpec, hashes: Hashes) -> Ids:
+        """As `ids`, from hashes [rows]."""
         missing = hashes == NULL_HASH
         if spec.encoding == "hash":
-            salt = hash_array(pa.array([spec.table_name] * len(hashes), type=pa.string()))
-            salted = combine([hashes, salt]) if len(hashes) else hashes
+            salted = combine([hashes, np.array([hash_text(spec.table_name)], dtype=np.uint64)])
             return np.where(missing, 0, salted % np.uint64(spec.rows - 1) + np.uint64(1)).astype(np.int32)
         rows = self._vocabularies.rows(spec.table_name, hashes)
         if spec.unknown_rows:
@@ -76,16 +79,25 @@ def refuse_by_policy(spec: FeatureSpec, values: pa.Array) -> None:
     Raises:
         DataError: a null or a NaN where the recipe refuses it; how many there are is said.
     """
-    if spec.refuse_null and values.null_count:
-        message = (
-            f"feature {spec.name!r} is null in {values.null_count} of {len(values)} rows, and its policy refuses nulls"
-        )
-        raise DataError(message)
+    if spec.refuse_null:
+        refuse_nulls(spec, values.is_null().to_numpy(zero_copy_only=False))
     if isinstance(spec, DenseSpec) and spec.refuse_nan and pa.types.is_floating(values.type):
         nans = int(pc.sum(pc.is_nan(values)).as_py() or 0)
         if nans:
             message = f"feature {spec.name!r} is NaN in {nans} of {len(values)} rows, and its policy refuses NaN"
             raise DataError(message)
+
+
+def refuse_nulls(spec: FeatureSpec, missing: NDArray[np.bool_]) -> None:
+    """Apply a feature's policy for nulls to a column [rows] of which it is known where it is null.
+
+    Raises:
+        DataError: as `refuse_by_policy`.
+    """
+    if spec.refuse_null and missing.any():
+        nulls = f"{int(missing.sum())} of {len(missing)}"
+        message = f"feature {spec.name!r} is null in {nulls} rows, and its policy refuses nulls"
+        raise DataError(message)
 
 
 def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:

@@ -14,27 +14,57 @@ from features.errors import DataError
 Hashes = NDArray[np.uint64]
 NULL_HASH = np.uint64(0)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = (
+    (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
+    (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+)
+_LAST = np.uint64(31)
+_PLAIN_ROUNDS = tuple((int(shift), int(factor)) for shift, factor in _ROUNDS)
+_ALL = 2**64 - 1
+_PRIME = np.uint64(31)
 _WORD = 8
 
 
 def mix(values: Hashes) -> Hashes:
-    """SplitMix64's finaliser, a bijection of 64-bit words; wraps around silently, as it should."""
-    with np.errstate(over="ignore"):
-        mixed = values + _GOLDEN
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(mixed ^ (mixed >> np.uint64(31)), dtype=np.uint64)
+    """SplitMix64's finaliser, a bijection of 64-bit words [...]; arrays wrap around silently, as they should."""
+    mixed = np.asarray(values + _GOLDEN)
+    for shift, factor in _ROUNDS:
+        mixed ^= mixed >> shift
+        mixed *= factor
+    mixed ^= mixed >> _LAST
+    return mixed
+
+
+def mix_word(word: int) -> int:
+    """As `mix` for one word as a plain integer in [0, 2**64), which is cheaper than an array of one."""
+    mixed = (word + int(_GOLDEN)) & _ALL
+    for shift, factor in _PLAIN_ROUNDS:
+        mixed = ((mixed ^ (mixed >> shift)) * factor) & _ALL
+    return mixed ^ (mixed >> int(_LAST))
 
 
 def combine(parts: list[Hashes]) -> Hashes:
     """The hash of a tuple of keys [rows] from the hashes of its parts; null if any part is null."""
     result = parts[0]
     missing = result == NULL_HASH
-    with np.errstate(over="ignore"):
-        for part in parts[1:]:
-            missing = missing | (part == NULL_HASH)
-            result = mix(result * np.uint64(31) + part)
+    for part in parts[1:]:
+        missing = missing | (part == NULL_HASH)
+        result = mix(result * _PRIME + part)
     return np.where(missing, NULL_HASH, result)
+
+
+def hash_integers(values: NDArray[np.int64]) -> Hashes:
+    """Hash whole numbers [rows], as `hash_array` does."""
+    return np.maximum(mix(values.view(np.uint64)), np.uint64(1))
+
+
+def hash_text(text: str) -> int:
+    """Hash one string, as `hash_array` does, without the fixed cost of arrays."""
+    data = text.encode()
+    total = 0
+    for place in range(0, len(data), _WORD):
+        total += mix_word(int.from_bytes(data[place : place + _WORD], "little") ^ mix_word(place // _WORD))
+    return mix_word((total & _ALL) ^ mix_word(len(data))) or 1
 
 
 def hash_array(values: pa.Array | pa.ChunkedArray) -> Hashes:

@@ -1,5 +1,6 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from features.encoding import Encoder, Lists, refuse_by_policy
+from features.encoding import Encoder, Lists, refuse_by_policy, refuse_nulls
 from features.errors import DataError, RequestError
-from features.hashing import NULL_HASH, Hashes, combine, hash_array
-from features.inputs import Inputs, PartInputs, PartName
+from features.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers, hash_text
+from features.inputs import PARTS, Inputs, PartInputs, PartName
 from features.online import ONLINE_FOLDER, OnlineTable, OnlineTables
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
 from features.vocabulary import Vocabularies
@@ -20,6 +21,13 @@ from features.vocabulary import Vocabularies
 Id = int | str
 Value = Any
 """A number, a string, a boolean, None, or a list of these, as it came over the wire."""
+Places = slice | NDArray[np.int64]
+Given = Any
+"""A checked column [rows] of a request: hashes of ids, numbers in which NaN is null, or lists of ids."""
+FEW = 8
+"""Texts up to so many are hashed one by one, which spares the fixed cost of Arrow."""
+LARGEST_EXACT = 2**53
+"""Whole numbers beyond it have no exact float64."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +50,36 @@ class Encoded:
     unknown_items: NDArray[np.bool_]
 
 
-@dataclass
+class _Layout:
+    """Where a part's columns stand, and what they hold before anything is known; worked out once."""
+
+    def __init__(self, part: Part) -> None:
+        self.lists = tuple(spec.name for spec in part.lists)
+        self.place = {spec.name: i for i, spec in enumerate(part.ids)}
+        self.place |= {spec.name: i for i, spec in enumerate(part.dense)}
+        self.ids = np.zeros((1, len(part.ids)), dtype=np.int64)
+        self.dense = np.zeros((1, len(part.dense)), dtype=np.float32)
+
+    def places(self, names: Sequence[str]) -> Places:
+        """The columns of features: neighbours are one block, which costs a fraction of an index a column."""
+        places = [self.place[name] for name in names]
+        block = bool(places) and places == list(range(places[0], places[0] + len(places)))
+        return slice(places[0], places[-1] + 1) if block else np.array(places, dtype=np.int64)
+
+
 class _Columns:
-    """A part under assembly: matrices to fill by column name, and lists by name."""
+    """A part under assembly: matrices to fill by column, and lists by name."""
 
-    part: Part
-    rows: int
-
-    def __post_init__(self) -> None:
-        self.ids = np.zeros((self.rows, len(self.part.ids)), dtype=np.int64)
-        self.dense = np.zeros((self.rows, len(self.part.dense)), dtype=np.float32)
-        empty = Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
-        self.lists = {spec.name: empty for spec in self.part.lists}
-        self.place = {spec.name: i for i, spec in enumerate(self.part.ids)}
-        self.place |= {spec.name: i for i, spec in enumerate(self.part.dense)}
+    def __init__(self, layout: _Layout, rows: int) -> None:
+        self.layout, self.rows = layout, rows
+        self.ids = layout.ids.repeat(rows, axis=0)
+        self.dense = layout.dense.repeat(rows, axis=0)
+        self.lists: dict[str, Lists] = {}
 
     def inputs(self) -> PartInputs:
         """The finished part."""
-        lists = [self.lists[spec.name] for spec in self.part.lists]
+        empty = Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
+        lists = [self.lists.get(name, empty) for name in self.layout.lists]
         return PartInputs(
             self.ids,
             np.concatenate([x.values for x in lists]).astype(np.int64) if lists else np.zeros(0, dtype=np.int64),
@@ -68,17 +88,54 @@ class _Columns:
         )
 
 
+class _Route:
+    """A table and the columns of a part that its columns go to."""
+
+    def __init__(self, table: OnlineTable, layout: _Layout) -> None:
+        self.table = table
+        self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
+
+    def copy(self, rows: NDArray[np.int64], columns: _Columns) -> None:
+        """Copy the looked-up rows [n] of the table into the columns of the part, one row serving all if n is 1."""
+        if self.table.id_names:
+            columns.ids[:, self._ids] = self.table.ids.take(rows, axis=0)
+        if self.table.dense_names:
+            columns.dense[:, self._dense] = self.table.dense.take(rows, axis=0)
+        for name, column in self.table.lists.items():
+            columns.lists[name] = Lists(*column.take(rows))
+
+
+@dataclass(frozen=True)
+class _PairGroup:
+    """Tables of one part with equally many keys, so that their keys are combined in one go."""
+
+    part: PartName
+    keys: tuple[tuple[str, ...], ...]
+    routes: tuple[_Route, ...]
+
+
 class RequestEncoder:
     """Turns requests into inputs for one schema and its online tables; safe to share between threads."""
 
     def __init__(self, schema: Schema, encoder: Encoder, tables: OnlineTables) -> None:
-        """Work out once which table columns go to which input columns."""
-        self._schema, self._encoder, self._tables = schema, encoder, tables
+        """Work out once which table columns go to which input columns, and what a context that is not given means."""
+        self._schema, self._encoder = schema, encoder
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
-        self._parts: dict[PartName, Part] = {"request": schema.request, "candidate": schema.candidate}
+        self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
+        self._part_of: dict[str, PartName] = {spec.name: schema.part_of(spec) for spec in schema.features}
+        self._layouts: dict[PartName, _Layout] = {name: _Layout(schema.part(name)) for name in PARTS}
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
+        self._own_ids = self._keys_with_rows_for_anything()
+        self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
+        self._required = frozenset(spec.name for spec in self._context if spec.refuse_null)
+        self._fill_nulls()
         self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
+        entities: dict[PartName, OnlineTable | None] = {"request": tables.user, "candidate": tables.item}
+        self._entities = {
+            part: None if table is None else _Route(table, self._layouts[part]) for part, table in entities.items()
+        }
+        self._groups = self._pair_groups(tables)
 
     @classmethod
     def open(cls, directory: Path) -> Self:
@@ -108,24 +165,52 @@ class RequestEncoder:
         if count == 0:
             message = "items is empty; send at least one candidate to rank"
             raise RequestError(message, field="items")
-        columns = {name: _Columns(part, count if name == "candidate" else 1) for name, part in self._parts.items()}
-        user = self._key_hashes(self._schema.user_key, [request.user], "user")
-        items = self._key_hashes(self._schema.item_key, list(request.items), "items")
-        known_user = self._fill_entity(self._tables.user, user, columns["request"])
-        known_items = self._fill_entity(self._tables.item, items, columns["candidate"])
-        self._fill_own_ids(request, columns)
-        overrides = self._overrides(request, count)
-        hashes = self._pair_hashes(user, items, overrides)
+        columns = {name: _Columns(self._layouts[name], count if name == "candidate" else 1) for name in PARTS}
+        hashes = {
+            self._schema.user_key: self._key_hashes(self._schema.user_key, (request.user,), "user"),
+            self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
+        }
+        own = dict(hashes)
+        known_user = self._fill_entity("request", self._schema.user_key, hashes, columns)
+        known_items = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
+        for spec in self._own_ids:
+            self._fill_feature(spec, own[spec.name], columns)
+        given = self._given(request, count)
+        hashes |= dict.fromkeys(self._context_keys, np.full(1, NULL_HASH))
+        hashes |= {name: self._as_key(name, value) for name, value in given.items() if name in self._keys}
         self._fill_pairs(hashes, columns)
         self._fill_crosses(hashes, columns)
-        for name, values in overrides.items():
+        for name in self._required - given.keys():
+            given[name] = self._column(name, (None,), "context", name)
+        for name, value in given.items():
             if name in self._specs:
-                self._fill_feature(self._specs[name], values, columns)
-        for name in self._allowed["context"] - overrides.keys():
-            if name in self._specs:
-                self._fill_feature(self._specs[name], pa.nulls(1), columns)
+                self._fill_feature(self._specs[name], value, columns)
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
         return Encoded(inputs, not bool(known_user.all()), ~known_items)
+
+    def _fill_nulls(self) -> None:
+        """A feature of the context that a request does not give is null."""
+        for spec in self._context:
+            layout = self._layouts[self._part_of[spec.name]]
+            if isinstance(spec, DenseSpec):
+                layout.dense[:, layout.place[spec.name]] = self._encoder.dense(spec, pa.nulls(1))
+            elif spec.kind == "id":
+                layout.ids[:, layout.place[spec.name]] = self._encoder.ids(spec, pa.nulls(1))
+
+    def _keys_with_rows_for_anything(self) -> list[IdSpec]:
+        """Keys whose unknown values have rows of their own take them from the request, not from what nobody has."""
+        keys = (self._specs.get(key) for key in (self._schema.user_key, self._schema.item_key))
+        return [s for s in keys if isinstance(s, IdSpec) and (s.encoding == "hash" or s.unknown_rows)]
+
+    def _pair_groups(self, tables: OnlineTables) -> tuple[_PairGroup, ...]:
+        members: dict[tuple[PartName, int], list[tuple[str, ...]]] = {}
+        for keys in tables.pairs:
+            on_items = any(self._keys[key].side == "item" for key in keys)
+            members.setdefault(("candidate" if on_items else "request", len(keys)), []).append(keys)
+        return tuple(
+            _PairGroup(part, tuple(group), tuple(_Route(tables.pairs[keys], self._layouts[part]) for keys in group))
+            for (part, _), group in members.items()
+        )
 
     def _names(self, side: str) -> set[str]:
         """Names that a request may give for a side: its features, and keys that are not the entity's own id."""
@@ -138,43 +223,34 @@ class RequestEncoder:
         part = {"user": "request", "item": "candidate"}.get(side)
         return spec.side == "pair" and self._schema.part_of(spec) == part
 
-    def _key_hashes(self, key: str, values: list[Id | None], where: str) -> Hashes:
+    def _key_hashes(self, key: str, values: Sequence[Id | None], where: str) -> Hashes:
         if not key:
             return np.zeros(len(values), dtype=np.uint64)
-        return hash_array(_typed_ids(values, self._keys[key].dtype, where))
+        return _id_hashes(values, self._keys[key].dtype, where)
 
-    def _fill_entity(self, table: OnlineTable | None, hashes: Hashes, columns: _Columns) -> NDArray[np.bool_]:
-        if table is None:
-            return np.ones(len(hashes), dtype=np.bool_)
-        rows, known = table.find(hashes)
-        self._copy(table, rows, columns)
+    def _fill_entity(
+        self, part: PartName, key: str, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]
+    ) -> NDArray[np.bool_]:
+        """Look an entity up by its own hashes [n]; its attributes that key pair tables join `hashes`."""
+        route = self._entities[part]
+        if route is None:
+            return np.ones(len(hashes[key]), dtype=np.bool_)
+        rows, known = route.table.find(hashes[key])
+        route.copy(rows, columns[part])
+        if route.table.key_names:
+            found = route.table.key_hashes.take(rows, axis=0)
+            hashes |= {name: found[:, place] for place, name in enumerate(route.table.key_names)}
         return known
 
-    def _fill_own_ids(self, request: RankRequest, columns: Mapping[PartName, _Columns]) -> None:
-        """Keys whose unknown values have rows of their own take them from the request, not from what nobody has."""
-        for key, values in ((self._schema.user_key, [request.user]), (self._schema.item_key, list(request.items))):
-            spec = self._specs.get(key)
-            if isinstance(spec, IdSpec) and (spec.encoding == "hash" or spec.unknown_rows):
-                self._fill_feature(spec, _typed_ids(values, spec.dtype, key), columns)
-
-    def _copy(self, table: OnlineTable, rows: NDArray[np.int64], columns: _Columns) -> None:
-        """Copy the looked-up rows [n] of a table into the columns of the part, one row serving all if n is 1."""
-        if table.id_names:
-            columns.ids[:, [columns.place[n] for n in table.id_names]] = table.ids[rows]
-        if table.dense_names:
-            columns.dense[:, [columns.place[n] for n in table.dense_names]] = table.dense[rows]
-        for name, column in table.lists.items():
-            columns.lists[name] = Lists(*column.take(rows))
-
-    def _overrides(self, request: RankRequest, count: int) -> dict[str, pa.Array]:
-        """The request's own values as Arrow columns by name, checked."""
-        given: dict[str, pa.Array] = {}
+    def _given(self, request: RankRequest, count: int) -> dict[str, Given]:
+        """The request's own values by name, checked."""
+        given: dict[str, Given] = {}
         for side, where, values in (
             ("context", "context", request.context),
             ("user", "user_features", request.user_features),
         ):
             for name, value in values.items():
-                given[name] = self._column(name, [value], side, f"{where}.{name}")
+                given[name] = self._column(name, (value,), side, f"{where}.{name}")
         for name, column in request.item_features.items():
             where = f"item_features.{name}"
             if len(column) != count:
@@ -183,60 +259,69 @@ class RequestEncoder:
             given[name] = self._column(name, list(column), "item", where)
         return given
 
-    def _column(self, name: str, values: list[Value], side: str, where: str) -> pa.Array:
+    def _column(self, name: str, values: Sequence[Value], side: str, where: str) -> Given:
         if name not in self._allowed[side]:
             allowed = ", ".join(sorted(self._allowed[side])) or "none"
             message = f"{where}: this model has no {side} feature {name!r}; allowed are: {allowed}"
             raise RequestError(message, field=where)
         spec = self._specs.get(name)
         if isinstance(spec, DenseSpec):
-            return _typed_numbers(values, where)
+            return _numbers(values, where)
         if isinstance(spec, IdSpec) and spec.kind == "id_list":
             return _typed_lists(values, spec.dtype, where)
         kind = spec.dtype if isinstance(spec, IdSpec) else self._keys[name].dtype
-        return _typed_ids(values, kind, where)
+        return _id_hashes(values, kind, where)
 
-    def _pair_hashes(self, user: Hashes, items: Hashes, given: dict[str, pa.Array]) -> dict[str, Hashes]:
-        """The hashes of every key that pair tables hang on: ids, attributes from tables, and the request's own."""
-        hashes = {self._schema.user_key: user, self._schema.item_key: items}
-        for table, own in ((self._tables.user, user), (self._tables.item, items)):
-            if table is not None and table.key_names:
-                rows, _ = table.find(own)
-                hashes |= {name: table.key_hashes[rows, place] for place, name in enumerate(table.key_names)}
-        for name, key in self._keys.items():
-            if name in given:
-                hashes[name] = hash_array(given[name])
-            elif key.side == "context":
-                hashes[name] = np.full(1, NULL_HASH)
-        return hashes
+    def _as_key(self, name: str, given: Given) -> Hashes:
+        numeric = isinstance(self._specs.get(name), DenseSpec)
+        return hash_array(pa.array(given, from_pandas=True)) if numeric else given
 
-    def _fill_pairs(self, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
-        for keys, table in self._tables.pairs.items():
-            parts = np.broadcast_arrays(*[hashes[key] for key in keys])
-            rows, _ = table.find(combine([np.asarray(part) for part in parts]))
-            on_items = any(self._keys[key].side == "item" for key in keys)
-            self._copy(table, rows, columns["candidate" if on_items else "request"])
+    def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
+        for group in self._groups:
+            target = columns[group.part]
+            words = np.empty((len(group.keys[0]), len(group.keys), target.rows), dtype=np.uint64)
+            for table, keys in enumerate(group.keys):
+                for place, key in enumerate(keys):
+                    words[place, table] = hashes[key]
+            for route, combined in zip(group.routes, combine(list(words)), strict=True):
+                rows, _ = route.table.find(combined)
+                route.copy(rows, target)
 
-    def _fill_crosses(self, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
+    def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
         for spec in self._crosses:
-            parts = np.broadcast_arrays(*[hashes[key] for key in spec.keys])
-            together = combine([np.asarray(part) for part in parts])
-            target = columns[self._schema.part_of(spec)]
-            values = pa.array(together, mask=together == NULL_HASH)
-            target.ids[:, target.place[spec.name]] = self._encoder.ids(spec, values)
+            together = combine([hashes[key] for key in spec.keys])
+            values = np.where(together == NULL_HASH, NULL_HASH, hash_integers(together.view(np.int64)))
+            target = columns[self._part_of[spec.name]]
+            target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, values)
 
-    def _fill_feature(self, spec: FeatureSpec, values: pa.Array, columns: Mapping[PartName, _Columns]) -> None:
-        target = columns[self._schema.part_of(spec)]
+    def _fill_feature(self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, _Columns]) -> None:
+        target = columns[self._part_of[spec.name]]
         try:
-            refuse_by_policy(spec, values)
             if isinstance(spec, DenseSpec):
-                target.dense[:, target.place[spec.name]] = self._encoder.dense(spec, values)
+                refuse_nulls(spec, np.isnan(given))
+                target.dense[:, target.layout.place[spec.name]] = self._encoder.numbers(spec, given)
             elif spec.kind == "id":
-                target.ids[:, target.place[spec.name]] = self._encoder.ids(spec, values)
+                refuse_nulls(spec, given == NULL_HASH)
+                target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, given)
             else:
-                target.lists[spec.name] = self._encoder.lists(spec, values)
+                refuse_by_policy(spec, given)
+                target.lists[spec.name] = self._encoder.lists(spec, given)
         except DataError as error:
             raise RequestError(str(error), field=spec.name) from error
+
+
+def _id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
+    """Hashes [rows] of ids; the usual requests take a way without Arrow, to the same hashes."""
+    kinds = set(map(type, values))
+    if kind == "integer" and kinds <= {int, bool}:
+        try:
+            return hash_integers(np.array(values, dtype=np.int64))
+        except OverflowError as error:
+            message = f"{where}: an id is outside the range of 64-bit integers"
+            raise RequestError(message, field=where) from error
+    if kind == "string" and kinds <= {str} and len(values) <= FEW:
+        return np.array([hash_text(value) for value in values], dtype=np.uint64)
+    return hash_array(_typed_ids(values, kind, where))
 
 
 def _typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
@@ -267,17 +352,18 @@ def _typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
 
-def _typed_numbers(values: Sequence[Value], where: str) -> pa.Array:
+def _numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
+    """Numbers [rows], NaN where there is none."""
     for value in values:
-        if value is not None and not isinstance(value, int | float):
+        if value is None:
+            continue
+        if not isinstance(value, int | float):
             message = f"{where} must be a number, but got {type(value).__name__} {value!r}"[:160]
             raise RequestError(message, field=where)
-    try:
-        numbers = pa.array(values, type=pa.float64())
-    except (pa.ArrowInvalid, OverflowError) as error:
-        message = f"{where}: a number is too large"
-        raise RequestError(message, field=where) from error
-    if not np.isfinite(numbers.drop_null().to_numpy()).all():
-        message = f"{where} must be finite, but got NaN or infinity; leave it out if it is not known"
-        raise RequestError(message, field=where)
-    return numbers
+        if isinstance(value, int) and abs(value) > LARGEST_EXACT:
+            message = f"{where}: a number is too large"
+            raise RequestError(message, field=where)
+        if not math.isfinite(value):
+            message = f"{where} must be finite, but got NaN or infinity; leave it out if it is not known"
+            raise RequestError(message, field=where)
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import DataError
-from features.hashing import NULL_HASH, combine, hash_array
+from features.hashing import NULL_HASH, combine, hash_array, hash_integers, hash_text
 
 
 def test_known_values_never_change() -> None:
@@ -56,3 +56,10 @@ def test_a_tuple_with_a_null_part_is_null_and_order_matters() -> None:
 def test_types_that_are_no_ids_are_refused() -> None:
     with pytest.raises(DataError, match="cannot be an id"):
         hash_array(pa.array([{"a": 1}]))
+
+
+def test_single_values_hash_as_columns_do() -> None:
+    texts = ["", "a", "12345678", "123456789", "\0", "\0\0", "gruesse \u00fc\u4e2d" * 7]
+    assert [hash_text(text) for text in texts] == hash_array(pa.array(texts)).tolist()
+    whole = np.array([0, -1, 2**63 - 1, -(2**63), 7], dtype=np.int64)
+    assert hash_integers(whole).tolist() == hash_array(pa.array(whole)).tolist()
