@@ -11,6 +11,7 @@ from features.errors import UnavailableError
 from serving.call import Phase
 from serving.pool import CountingPool
 from serving.registry import Registry
+from serving.shadow import Comparison, Shadows
 from serving.telemetry import Telemetry, Work
 
 LABELS = ("model", "version")
@@ -25,11 +26,12 @@ _DURATIONS: dict[Phase, str] = {
 class ServerCollector(Collector):
     """Turns the server's counts into metrics."""
 
-    def __init__(self, telemetry: Telemetry, registry: Registry, pool: CountingPool) -> None:
+    def __init__(self, telemetry: Telemetry, registry: Registry, pool: CountingPool, shadows: Shadows) -> None:
         """Read from these at each scrape."""
         self._telemetry = telemetry
         self._registry = registry
         self._pool = pool
+        self._shadows = shadows
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
@@ -45,6 +47,8 @@ class ServerCollector(Collector):
             errors.add_metric((reason,), count)
         yield errors
         yield from self._versions()
+        yield from self._arms()
+        yield from _comparisons(self._shadows.comparisons())
 
     def _versions(self) -> Iterator[Metric]:
         served = GaugeMetricFamily("moerank_model_version", "The version that answers", labels=("model",))
@@ -58,6 +62,36 @@ class ServerCollector(Collector):
             refused.add_metric((name,), 1)
         yield refused
         yield CounterMetricFamily("moerank_swaps", "Versions taken into service", value=self._registry.swaps)
+
+    def _arms(self) -> Iterator[Metric]:
+        versions = GaugeMetricFamily("moerank_arm_version", "Versions beside the current one", labels=("model", "arm"))
+        shares = GaugeMetricFamily("moerank_arm_share", "Their share of the request keys", labels=("model", "arm"))
+        for key, arm in sorted(self._registry.arms.loaded().items()):
+            versions.add_metric(key, arm.model.version)
+            shares.add_metric(key, arm.share)
+        yield from (versions, shares)
+
+
+def _comparisons(comparisons: list[Comparison]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[Comparison], int]], ...] = (
+        ("moerank_shadow_compared", "Answers that a shadow was compared with", lambda c: c.compared),
+        ("moerank_shadow_failed", "Requests that a shadow could not answer", lambda c: c.failed),
+        ("moerank_shadow_dropped", "Answers not compared because too many waited", lambda c: c.dropped),
+        ("moerank_shadow_first_changed", "Compared answers with another best candidate", lambda c: c.first_changed),
+        ("moerank_shadow_rows", "Compared candidates", lambda c: c.rows),
+    )
+    for name, text, read in counters:
+        family = CounterMetricFamily(name, text, labels=LABELS)
+        for each in comparisons:
+            family.add_metric((each.model, str(each.version)), read(each))
+        yield family
+    gaps = CounterMetricFamily(
+        "moerank_shadow_difference", "Sum over candidates of |shadow - answer|", labels=(*LABELS, "task")
+    )
+    for each in comparisons:
+        for task, total in sorted(each.difference.items()):
+            gaps.add_metric((each.model, str(each.version), task), total)
+    yield gaps
 
 
 def _counters(work: list[Work]) -> Iterator[Metric]:

@@ -9,6 +9,7 @@ from features.errors import ConfigError, ModelNotFoundError, MoerankError, Unava
 from serving import store as stores
 from serving.choices import Choice, read_scores
 from serving.model import EngineOptions, RankingModel
+from serving.traffic import Arms
 
 LOG = logging.getLogger("moerank.registry")
 
@@ -22,8 +23,9 @@ class Registry:
         choices: Sequence[Choice] = (),
         options: EngineOptions | None = None,
         score_file: Path | None = None,
+        traffic_file: Path | None = None,
     ) -> None:
-        """Load every chosen model, or every model of the store; any failure is fatal here.
+        """Load every chosen model, or every model of the store; any failure is fatal here, but not one of an arm.
 
         Raises:
             ModelNotFoundError: the store has none, or not the chosen one.
@@ -34,6 +36,7 @@ class Registry:
         self._options = options or EngineOptions()
         self._score_file = score_file
         self._scores = read_scores(score_file)
+        self.arms = Arms(traffic_file)
         self._refused: dict[str, object] = {}
         self._unloaded: set[str] = set()
         self.swaps = 0
@@ -48,6 +51,7 @@ class Registry:
             version = choice.version or stores.current(store, choice.model)
             opened[choice.model] = self._open(choice.model, version)
         self._models: Mapping[str, RankingModel] = opened
+        self._refresh_arms()
 
     def get(self, model: str = "", version: int = 0) -> RankingModel:
         """The model that answers; an empty name means the only one, version 0 the current one.
@@ -65,9 +69,22 @@ class Registry:
             message = f"this server has {asked}; it serves {', '.join(sorted(served)) or 'none'}"
             raise ModelNotFoundError(message)
         if version not in {0, found.version}:
+            canary = self.arms.canary(found.name, version)
+            if canary is not None:
+                return canary
             message = f"this server has no version {version} of {found.name}; it serves version {found.version}"
             raise ModelNotFoundError(message)
         return found
+
+    def choose(self, model: str, version: int, key: str) -> tuple[RankingModel, RankingModel | None]:
+        """The model that answers a request with this key, and the one to compare its answer with, if any.
+
+        Raises:
+            ModelNotFoundError: as `get`.
+        """
+        found = self.get(model, version)
+        answering = found if version else self.arms.answering(found, key)
+        return answering, self.arms.shadow(answering, key)
 
     def models(self) -> list[RankingModel]:
         """All served models, by name."""
@@ -84,7 +101,7 @@ class Registry:
             for choice in self._listed():
                 if choice.model not in self._unloaded:
                     changed = self._follow(choice) or changed
-            return changed
+            return self._refresh_arms() or changed
 
     def load(self, name: str) -> None:
         """Look at the store now for one model, also if it was unloaded.
@@ -168,14 +185,43 @@ class Registry:
             if scores == self._scores:
                 return False
             models = {name: model.with_score(scores.get(name)) for name, model in self._models.items()}
+            commit_arms = self.arms.rescore(scores)
         except ConfigError as error:
             if self._refused.get("") != str(error):
                 LOG.error("kept the scores as they were: %s", error)  # noqa: TRY400 the message says it all
             self._refused[""] = str(error)
             return False
         self._scores, self._models = scores, models
+        commit_arms()
         LOG.info("serving with the scores of %s", self._score_file)
         return True
+
+    def _refresh_arms(self) -> bool:
+        """Load the canaries and shadows that are wanted; the current version answers alone wherever that fails."""
+        try:
+            missing = self.arms.read()
+        except ConfigError as error:
+            self._refuse("the traffic file", str(error), error)
+            return False
+        self._refused.pop("the traffic file", None)
+        changed = False
+        for (name, arm), config in missing.items():
+            label = f"{name} {arm}"
+            evidence: object = None
+            try:
+                evidence = (config.version, stores.version_path(self._store, name, config.version).stat().st_mtime_ns)
+                if self._refused.get(label) == evidence:
+                    continue
+                serving = self._models.get(name)
+                same = serving is not None and serving.version == config.version
+                self.arms.put((name, arm), serving if same and serving else self._open(name, config.version))
+            except Exception as error:  # noqa: BLE001 after any failure whatever the current version answers alone
+                self._refuse(label, evidence, error)
+                continue
+            self._refused.pop(label, None)
+            changed = True
+            LOG.info("%s version %d is the %s for %.4g of the requests", name, config.version, arm, config.share)
+        return changed
 
     def _listed(self) -> Sequence[Choice]:
         try:

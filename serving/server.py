@@ -20,6 +20,7 @@ from serving.refusal import Refusals
 from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
+from serving.shadow import Shadows
 from serving.telemetry import Telemetry
 from serving.transport import Front, Service
 from serving.watcher import Watcher
@@ -39,6 +40,7 @@ class RunningServer:
             [Choice.parse(text) for text in settings.models],
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu),
             settings.score,
+            settings.traffic,
         )
         self.telemetry = Telemetry()
         with ExitStack() as parts:
@@ -46,7 +48,9 @@ class RunningServer:
             parts.callback(self._pool.shutdown)
             refusals = Refusals(self.telemetry)
             parts.callback(refusals.close)
-            services = _services(settings, self.registry, self.telemetry)
+            self.shadows = Shadows()
+            parts.callback(self.shadows.close)
+            services = _services(settings, self.registry, self.telemetry, self.shadows)
             self._aside = Aside([service.name for service in services])
             parts.callback(self._aside.close)
             front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue, refusals)
@@ -54,7 +58,7 @@ class RunningServer:
             self._server.add_generic_rpc_handlers((front,))
             self._aside.add_to(self._server, describe=settings.reflection)
             self.port = bind(self._server, settings)
-            self.metrics = _metrics(settings, ServerCollector(self.telemetry, self.registry, self._pool))
+            self.metrics = _metrics(settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows))
             if self.metrics is not None:
                 parts.callback(self.metrics.stop)
             self._parts = parts.pop_all()
@@ -138,10 +142,12 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
         os.close(writer)
 
 
-def _services(settings: ServerSettings, registry: Registry, telemetry: Telemetry) -> tuple[Service, ...]:
+def _services(
+    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows
+) -> tuple[Service, ...]:
     limits = Limits(settings.max_candidates, settings.max_users)
     return (
-        RankingService(registry, telemetry, limits),
+        RankingService(registry, telemetry, limits, shadows),
         InferenceService(registry, telemetry, limits, control=settings.model_control),
     )
 

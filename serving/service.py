@@ -10,6 +10,7 @@ from serving.answer import RankAnswer
 from serving.call import Call, Handler
 from serving.model import RankingModel
 from serving.registry import Registry
+from serving.shadow import Shadows
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.telemetry import Telemetry
 
@@ -40,11 +41,18 @@ class RankingService:
 
     name = SERVICE_NAME
 
-    def __init__(self, registry: Registry, telemetry: Telemetry, limits: Limits | None = None) -> None:
-        """Serve a registry's models."""
+    def __init__(
+        self,
+        registry: Registry,
+        telemetry: Telemetry,
+        limits: Limits | None = None,
+        shadows: Shadows | None = None,
+    ) -> None:
+        """Serve a registry's models; without `shadows` nothing is compared."""
         self._registry = registry
         self._telemetry = telemetry
         self._limits = limits or Limits()
+        self._shadows = shadows
 
     def handlers(self) -> dict[str, Handler]:
         """Each method's handler; handlers raise leaves of `MoerankError`."""
@@ -105,11 +113,15 @@ class RankingService:
         if message.version < 0:
             text = f"the version is {message.version}; allowed are positive numbers, and 0 for the current one"
             raise RequestError(text, field="version")
-        model = self._registry.get(message.model, message.version)
+        key = wire.key_of(message.user) or call.request_id
+        model, shadow = self._registry.choose(message.model, message.version, key)
         with self._telemetry.watching(model, call.clock):
             request = wire.request_from(message)
             call.require_time()
-            return model, model.rank(request, message.top_k, call.clock)
+            answer = model.rank(request, message.top_k, call.clock)
+        if shadow is not None and self._shadows is not None:
+            self._shadows.offer(shadow, request, answer)
+        return model, answer
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

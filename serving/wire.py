@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from features.request import RankRequest
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from features.errors import RequestError
+from features.request import RankRequest
 from serving.answer import RankAnswer
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
@@ -59,6 +59,12 @@ def items_from(items: ranking_pb2.Ids) -> list[int] | list[str]:
     if items.WhichOneof("kind") == "integers":
         return list(items.integers.values)
     return list(items.texts.values)
+
+
+def key_of(identity: ranking_pb2.Id) -> str:
+    """The user's id as text, by which requests are shared out; empty if there is none."""
+    user = _id_from(identity)
+    return "" if user is None else str(user)
 
 
 def _id_from(identity: ranking_pb2.Id) -> int | str | None:
