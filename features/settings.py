@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A block of configuration; wrong keys and wrong types are refused by name."""
+    """A block of configuration; wrong keys and wrong types are refused by name.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    A text under a field is its description: editors show it, and docs/configuration.md prints it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True)

@@ -36,14 +36,13 @@ take for completion and checks.
 def page() -> str:
     """The whole page as Markdown."""
     schema = ProjectConfig.model_json_schema()
-    places: dict[str, list[str]] = {}
-    blocks: dict[str, Node] = {}
+    # By identity: two packages may each have a block of the same name.
+    places: dict[int, tuple[Node, list[str]]] = {}
     for path, node in _blocks("", schema, schema):
-        blocks[node["title"]] = node
-        paths = places.setdefault(node["title"], [])
+        _, paths = places.setdefault(id(node), (node, []))
         paths += [path] if path not in paths else []
     functions = ", ".join(f"`{name}`" for name in FUNCTIONS)
-    sections = [_section(paths, blocks[title], schema) for title, paths in places.items()]
+    sections = [_section(paths, node, schema) for node, paths in places.values()]
     return "\n".join([INTRODUCTION.replace("FUNCTIONS", functions), *sections])
 
 
@@ -100,6 +99,8 @@ def _kind(value: Node, schema: Node) -> str:
         return "one of the blocks below"
     if members:
         return " or ".join(dict.fromkeys(_kind(member, schema) for member in members))
+    if "prefixItems" in value:
+        return f"list of {len(value['prefixItems'])}: {', '.join(_kind(item, schema) for item in value['prefixItems'])}"
     if value.get("type") == "array":
         return f"list of: {_kind(value['items'], schema)}"
     return _plain(value, schema)
