@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from features.errors import UnavailableError
 
@@ -59,11 +60,19 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
             stderr=log,
             start_new_session=True,
         )
+    # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
+    before = signal.signal(signal.SIGTERM, _leave)
     try:
         yield lambda: _wait(server, port, home / "server.log")
     finally:
         _stop(server)
+        signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    del frame
+    raise SystemExit(128 + number)
 
 
 def _free_port() -> int:

@@ -202,6 +202,15 @@ def test_ctrl_c_ends_a_run_cleanly_and_the_next_one_goes_on(
     assert not re.search(r"epoch [12]\b", resumed)
 
 
+def test_a_terminated_run_takes_its_server_with_it(shop: Shop) -> None:
+    line = [sys.executable, "-m", "pipeline", "run", "tiny.yaml"]
+    with subprocess.Popen(line, cwd=shop.folder, env=shop.environment, start_new_session=True) as running:
+        wait_for(lambda: servers(shop.folder) != [], 60)
+        running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    assert servers(shop.folder) == []
+
+
 def until(text: str, lines: Iterable[str]) -> Iterator[str]:
     """The lines up to the one with the text."""
     for line in lines:
