@@ -7,26 +7,26 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.config import ModelConfig
+from models.config import BlockConfig
 from models.mlp import Block, GroupedLinear
 
 
 class Experts(nn.Module):
-    """`config.experts` networks with the layers `config.expert_widths`.
+    """`count` networks with layers of the same `widths`.
 
     All experts read the same input, so their first layers are one wide Gemm.
     """
 
-    def __init__(self, inputs: int, config: ModelConfig) -> None:
+    def __init__(self, inputs: int, count: int, widths: tuple[int, ...], config: BlockConfig) -> None:
         """Build the experts over an input of width `inputs`."""
         super().__init__()
-        self.count = config.experts
-        self.outputs = config.expert_widths[-1]
-        widths = config.expert_widths
-        blocks = [Block(nn.Linear(inputs, self.count * widths[0]), self.count * widths[0], config, self.count)]
+        self.count = count
+        self.outputs = widths[-1]
+        blocks = [Block(nn.Linear(inputs, count * widths[0]), count * widths[0], config, count)]
         for before, width in pairwise(widths):
-            linear = GroupedLinear(before, width, self.count)
-            blocks.append(Block(linear, self.count * width, config, self.count))
+            residual = config.residual and before == width
+            linear = GroupedLinear(before, width, count)
+            blocks.append(Block(linear, count * width, config, count, residual=residual))
         self.blocks = nn.Sequential(*blocks)
 
     def forward(self, x_BD: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from models.architectures import Plan
 from models.gates import Routing
 
 
@@ -29,24 +30,29 @@ class ExpertHealth:
 
 
 class HealthMeter:
-    """Accumulates health over batches; a shared gate counts for every task."""
+    """Accumulates health over batches; a shared gate counts for every task that it serves."""
 
-    def __init__(self, tasks: int, experts: int) -> None:
+    def __init__(self, plan: Plan, tasks: int) -> None:
         """Start from no rows."""
-        self._weight_TE = torch.zeros(tasks, experts, dtype=torch.float64)
-        self._share_TE = torch.zeros(tasks, experts, dtype=torch.float64)
+        self._plan = plan
+        self._weight_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)
+        self._share_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)
         self._union = 0.0
         self._rows = 0
 
     @torch.no_grad()
     def add(self, routings: tuple[Routing, ...], rows: int) -> None:
         """Count `rows` rows with the gates' routing of them (a static gate's one row stands for all)."""
-        union_B = union(routings, rows).sum(dim=1) / self._share_TE.shape[1]
-        for task in range(self._weight_TE.shape[0]):
-            routing = routings[task % len(routings)]
-            self._weight_TE[task] += _column_sums(routing.weights_BE, rows)
-            self._share_TE[task] += _column_sums(routing.selected_BE, rows)
-        self._union += float(union_B.sum())
+        selected_TE = torch.zeros_like(self._share_TE)
+        for (first, level, gate), routing in zip(self._plan.gates(), routings, strict=True):
+            span = slice(first, first + level.experts)
+            weight_E, share_E = (_column_sums(x, rows) for x in (routing.weights_BE, routing.selected_BE))
+            for task in gate.tasks:
+                self._weight_TE[task, span] += weight_E
+                # Two gates of a task that take the same expert take it once.
+                selected_TE[task, span] = torch.maximum(selected_TE[task, span], share_E)
+        self._share_TE += selected_TE
+        self._union += float(union(self._plan, routings, rows).sum()) / max(self._plan.experts, 1)
         self._rows += rows
 
     def result(self) -> ExpertHealth:
@@ -61,10 +67,12 @@ class HealthMeter:
         )
 
 
-def union(routings: tuple[Routing, ...], rows: int) -> Tensor:
-    """Which experts at least one gate selects, bool [B, E]."""
-    selected = torch.stack([routing.selected_BE.expand(rows, -1) for routing in routings])
-    return selected.any(dim=0)
+def union(plan: Plan, routings: tuple[Routing, ...], rows: int) -> Tensor:
+    """Which experts at least one gate selects, over all levels, bool [B, E]."""
+    union_BE = torch.zeros(rows, plan.experts, dtype=torch.bool)
+    for (first, level, _), routing in zip(plan.gates(), routings, strict=True):
+        union_BE[:, first : first + level.experts] |= routing.selected_BE.cpu()
+    return union_BE
 
 
 def _column_sums(values_BE: Tensor, rows: int) -> Tensor:

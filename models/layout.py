@@ -3,10 +3,19 @@
 The request part comes first and the candidate part after it, so that a first layer can be split in two.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from features.inputs import PartName
-from features.schema import IdSpec, Part, Schema
+from features.schema import DenseSpec, IdSpec, Part, Schema
+
+
+class FeatureColumns(NamedTuple):
+    """A feature and its columns."""
+
+    spec: IdSpec | DenseSpec
+    columns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,7 @@ class PartLayout:
     name: PartName
     ids: tuple[IdSpec, ...]
     lists: tuple[IdSpec, ...]
+    dense: tuple[DenseSpec, ...]
     raw: tuple[int, ...]
     source: tuple[int, ...]
     lower: tuple[int, ...]
@@ -27,6 +37,19 @@ class PartLayout:
     def width(self, embedding_dim: int) -> int:
         """How many columns of the input matrix the part fills."""
         return (len(self.ids) + len(self.lists)) * embedding_dim + len(self.raw) + len(self.source)
+
+    def features(self, embedding_dim: int, first: int) -> Iterator[FeatureColumns]:
+        """Each feature with its columns, the part's first column being `first`."""
+        for spec in (*self.ids, *self.lists):
+            yield FeatureColumns(spec, tuple(range(first, first + embedding_dim)))
+            first += embedding_dim
+        expanded = first + len(self.raw)
+        for place, column in enumerate(self.raw):
+            yield FeatureColumns(self.dense[column], (first + place,))
+        for column in dict.fromkeys(self.source):
+            bins = self.dense[column].bins
+            yield FeatureColumns(self.dense[column], tuple(range(expanded, expanded + bins)))
+            expanded += bins
 
 
 def part_layout(name: PartName, part: Part) -> PartLayout:
@@ -36,6 +59,7 @@ def part_layout(name: PartName, part: Part) -> PartLayout:
         name=name,
         ids=part.ids,
         lists=part.lists,
+        dense=part.dense,
         raw=tuple(column for column, spec in enumerate(part.dense) if spec.bins == 0),
         source=tuple(column for column, _ in expanded),
         lower=tuple(lower for _, lower in expanded),
@@ -45,3 +69,12 @@ def part_layout(name: PartName, part: Part) -> PartLayout:
 def layouts(schema: Schema) -> tuple[PartLayout, PartLayout]:
     """The request's and the candidate's layout."""
     return part_layout("request", schema.request), part_layout("candidate", schema.candidate)
+
+
+def feature_columns(schema: Schema, embedding_dim: int) -> list[FeatureColumns]:
+    """Every feature with its columns of the input matrix, in their order."""
+    request, candidate = layouts(schema)
+    return [
+        *request.features(embedding_dim, 0),
+        *candidate.features(embedding_dim, request.width(embedding_dim)),
+    ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.config import Activation, ModelConfig, Norm
+from models.config import Activation, BlockConfig, Norm
 from models.dropout import Dropout
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -41,17 +41,27 @@ class Block(nn.Module):
     expert's slice is group norm.
     """
 
-    def __init__(self, linear: nn.Linear | GroupedLinear, width: int, config: ModelConfig, groups: int = 1) -> None:
-        """Build the block around a linear layer of `width` outputs in all."""
+    def __init__(
+        self,
+        linear: nn.Linear | GroupedLinear,
+        width: int,
+        config: BlockConfig,
+        groups: int = 1,
+        *,
+        residual: bool = False,
+    ) -> None:
+        """Build the block around a linear layer of `width` outputs in all; `residual` adds the block's input."""
         super().__init__()
         self.linear = linear
         self.norm = _norm(config.norm, width, groups)
         self.activation = _ACTIVATIONS[config.activation]()
         self.dropout = Dropout(config.dropout)
+        self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        return self.dropout(self.activation(self.norm(self.linear(x))))
+        answer: Tensor = self.dropout(self.activation(self.norm(self.linear(x))))
+        return x + answer if self.residual else answer
 
 
 def _norm(kind: Norm, width: int, groups: int) -> nn.Module:
@@ -60,11 +70,11 @@ def _norm(kind: Norm, width: int, groups: int) -> nn.Module:
     return nn.GroupNorm(groups, width) if kind == "layer" else nn.Identity()
 
 
-def mlp(inputs: int, widths: tuple[int, ...], config: ModelConfig) -> nn.Sequential:
+def mlp(inputs: int, widths: tuple[int, ...], config: BlockConfig) -> nn.Sequential:
     """A block a width; no widths: the identity."""
-    return nn.Sequential(
-        *(
-            Block(nn.Linear(before, width), width, config)
-            for before, width in zip((inputs, *widths), widths, strict=False)
-        )
-    )
+    blocks: list[nn.Module] = []
+    for place, (before, width) in enumerate(zip((inputs, *widths), widths, strict=False)):
+        # Not around the first layer: its input is another space, and the graph splits it by part.
+        residual = config.residual and place > 0 and before == width
+        blocks.append(Block(nn.Linear(before, width), width, config, residual=residual))
+    return nn.Sequential(*blocks)

@@ -18,8 +18,8 @@ from models.dense import DenseColumns
 from models.dropout import Dropout
 from models.embeddings import KeyedJaggedTensor, embedding_collection
 from models.gates import HashConfig, Routing
-from models.layout import PartLayout, layouts
-from models.mmoe import MMoE, MMoEOutput
+from models.layout import PartLayout, feature_columns, layouts
+from models.network import Network, NetworkOutput
 from models.tensors import PackedIds, TensorInputs, TensorPart, pack_ids
 
 
@@ -28,6 +28,7 @@ class RankerOutput(NamedTuple):
 
     `logits_BT`: logits of binary tasks; regression tasks as (label - base rate) / spread.
     `penalties`: the gates' regularisation terms, summed over gates, already weighted.
+    `routings`: each gate's, over the experts of its level, in the order of `network.typed_gates`.
     """
 
     logits_BT: Tensor
@@ -59,7 +60,7 @@ class Ranker(nn.Module):
         self.embeddings = embedding_collection(schema, config, device or torch.device("cpu"))
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.embedding_dropout = Dropout(config.embedding_dropout)
-        self.network = MMoE(self.width, schema.tasks, config)
+        self.network = Network(feature_columns(schema, config.embedding_dim), schema.tasks, config)
         regression = [task.kind == "regression" for task in schema.tasks]
         base = [task.base_rate if r else 0.0 for task, r in zip(schema.tasks, regression, strict=True)]
         spread = [max(task.spread, 1e-6) if r else 1.0 for task, r in zip(schema.tasks, regression, strict=True)]
@@ -70,7 +71,7 @@ class Ranker(nn.Module):
     def forward(self, inputs: TensorInputs) -> RankerOutput:
         """Score the candidate rows; a single request row is repeated for all of them."""
         paired = inputs.paired()
-        output: MMoEOutput = self.network(self.columns(paired), self.routing_ids(paired))
+        output: NetworkOutput = self.network(self.columns(paired), self.routing_ids(paired))
         return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings)
 
     def predictions(self, logits_BT: Tensor) -> Tensor:

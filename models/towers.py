@@ -3,12 +3,13 @@
 Shape legend: B rows, T tasks, O outputs of one expert.
 """
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from features.schema import TaskSpec
+from models.chains import Chain
 from models.config import ModelConfig
 from models.mlp import mlp
 
@@ -16,13 +17,13 @@ from models.mlp import mlp
 class Tower(nn.Module):
     """Hidden layers and one output: a logit, or a regression value in units of the task's spread."""
 
-    def __init__(self, inputs: int, task: TaskSpec, config: ModelConfig) -> None:
-        """Start at the task's base rate, so that the first steps are not spent on the intercept."""
+    def __init__(self, inputs: int, start: float, config: ModelConfig) -> None:
+        """Start at the output `start`, so that the first steps are not spent on the intercept."""
         super().__init__()
-        self.hidden = mlp(inputs, config.tower_widths, config)
+        self.hidden = mlp(inputs, config.tower_widths, config.blocks)
         self.head = nn.Linear(config.tower_widths[-1] if config.tower_widths else inputs, 1)
         with torch.no_grad():
-            self.head.bias.fill_(_starting_point(task))
+            self.head.bias.fill_(start)
 
     def forward(self, mixture_BO: Tensor) -> Tensor:
         """One raw output a row, [B, 1]."""
@@ -31,20 +32,19 @@ class Tower(nn.Module):
 
 
 class Towers(nn.Module):
-    """One tower a task."""
+    """One tower a task, and the chains between tasks."""
 
     def __init__(self, inputs: int, tasks: tuple[TaskSpec, ...], config: ModelConfig) -> None:
-        """Build the towers in the order of `tasks`."""
+        """Build the towers in the order of `tasks`.
+
+        Raises:
+            ConfigError: a chain between tasks that cannot be chained.
+        """
         super().__init__()
-        self.towers = nn.ModuleList(Tower(inputs, task, config) for task in tasks)
+        self.chain = Chain(tasks, config.chains)
+        self.towers = nn.ModuleList(Tower(inputs, start, config) for start in self.chain.starting_points())
 
-    def forward(self, mixtures_TBO: Tensor) -> Tensor:
-        """Raw outputs [B, T]."""
-        return torch.cat([tower(m) for tower, m in zip(self.towers, mixtures_TBO.unbind(), strict=True)], dim=1)
-
-
-def _starting_point(task: TaskSpec) -> float:
-    if task.kind == "regression":
-        return 0.0
-    rate = min(max(task.base_rate, 1e-4), 1 - 1e-4)
-    return math.log(rate / (1 - rate))
+    def forward(self, mixtures: Sequence[Tensor]) -> Tensor:
+        """Raw outputs [B, T] of the tasks' mixtures [B, O]."""
+        outputs = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
+        return torch.cat(self.chain(outputs), dim=1)

@@ -74,13 +74,15 @@ def export(
     choice = choose_form(
         ranker.network.typed_gates, usage, form, typical_rows=typical_rows, require_sparse=require_sparse
     )
+    gate = ranker.config.gate.name if ranker.network.levels else "none"
     if choice.warning:
         logger.warning("%s", choice.warning)
     versions = {name: version(name) for name in _LIBRARIES}
     metadata = {
         "schema_fingerprint": schema.fingerprint(),
         "tasks": json.dumps([{"name": task.name, "kind": task.kind} for task in schema.tasks]),
-        "gate": ranker.config.gate.name,
+        "architecture": ranker.config.architecture.name,
+        "gate": gate,
         "form": choice.form,
         "form_reason": choice.reason,
         "union_over_n": f"{usage.union_over_n:.6f}",
@@ -98,7 +100,7 @@ def export(
         fresh.replace(path)
     return ExportReport(
         path=path,
-        gate=ranker.config.gate.name,
+        gate=gate,
         form=choice.form,
         reason=choice.reason,
         warning=choice.warning,

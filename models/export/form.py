@@ -14,7 +14,7 @@ import torch
 
 from features.errors import ExportError
 from features.inputs import Inputs
-from models.export.graph import Form
+from models.export.network import Form
 from models.gates import Gate
 from models.health import union
 from models.ranker import Ranker
@@ -33,14 +33,14 @@ TOLERANCE = 1.1
 class Usage:
     """How many experts the sample rows used.
 
-    `union_over_n` is the share of all experts that any gate selects, `selected` how many one gate does; both are means
-    over the rows. `promised` is how many a gate is meant to select once it has converged.
+    `union_over_n` is the share of all experts that any gate selects, `selected` how many one gate does that is meant to
+    leave some out; both are means over the rows. `promised` is how many such a gate selects once it has converged.
     """
 
     union_over_n: float
     rows: int
     selected: float
-    promised: int
+    promised: float
 
     @property
     def converged(self) -> bool:
@@ -62,14 +62,13 @@ def measure_usage(ranker: Ranker, sample: Inputs) -> Usage:
     """Run the sample's rows through the gates."""
     inputs = TensorInputs.from_numpy(sample)
     routings = ranker.eval()(inputs).routings
-    gates = ranker.network.typed_gates
-    rows = inputs.rows
-    selected = [routing.selected_BE.sum(dim=1).double().mean() for routing in routings]
+    sparse = [(g, r) for g, r in zip(ranker.network.typed_gates, routings, strict=True) if g.selectors < g.experts]
+    selected = [float(routing.selected_BE.sum(dim=1).double().mean()) for _, routing in sparse]
     return Usage(
-        union_over_n=float(union(routings, rows).double().mean()),
-        rows=rows,
-        selected=float(torch.stack(selected).mean()),
-        promised=max(gate.selectors for gate in gates),
+        union_over_n=float(union(ranker.network.plan, routings, inputs.rows).double().mean()) if routings else 1.0,
+        rows=inputs.rows,
+        selected=sum(selected) / max(len(sparse), 1),
+        promised=sum(gate.selectors for gate, _ in sparse) / max(len(sparse), 1),
     )
 
 
@@ -81,14 +80,16 @@ def choose_form(
     Raises:
         ExportError: `require_sparse`, and the gates have not converged or the dense form would be cheaper.
     """
+    if not gates:
+        return Choice("dense", "this architecture has no gates")
     crossover = CROSSOVER if typical_rows >= MANY_ROWS else CROSSOVER_FEW_ROWS
     figures = f"union/n {usage.union_over_n:.3f} over {usage.rows} rows, crossover {crossover} at {typical_rows} rows"
     warning = ""
     if not usage.converged:
         warning = (
-            f"the gates select {usage.selected:.2f} experts a row and have not converged to the {usage.promised} that "
-            "they are meant to select; for a sparse graph train longer, raise train.gate_learning_rate or regularise "
-            "the gate's entropy"
+            f"the gates select {usage.selected:.2f} experts a row and have not converged to the {usage.promised:g} "
+            "that they are meant to select; for a sparse graph train longer, raise train.gate_learning_rate or "
+            "regularise the gate's entropy"
         )
         if require_sparse:
             raise ExportError(warning)

@@ -1,27 +1,21 @@
-"""The whole ranker as the module that becomes the graph: lookup, split first layer, mixture, towers, answers.
+"""The whole ranker as the module that becomes the graph: lookup, network, towers, answers.
 
 Shape legend: R requests, N candidate rows, T tasks, V rows of the stacked tables, K embedding dim, D columns.
 """
-
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from features.schema import TaskSpec
 from models.export.affine import Affine
-from models.export.blocks import Tail, affine_of, folded, folded_mlp
+from models.export.blocks import folded, folded_mlp
 from models.export.lookup import PartLookup, Tensors
-from models.export.mixture import DenseMixture, ExpertNetworks, SparseMixture, StaticMixture
+from models.export.network import Form, NetworkGraph
 from models.export.pairing import pair_add
-from models.export.routing import Router, static_weights
-from models.export.sparse import SparseExperts
-from models.export.split import SplitInput, SplitLinear
+from models.export.split import SplitInput
 from models.mlp import Block
 from models.ranker import Ranker
 from models.towers import Tower
-
-Form = Literal["dense", "sparse", "static"]
 
 
 class ServingGraph(nn.Module):
@@ -32,28 +26,23 @@ class ServingGraph(nn.Module):
     def __init__(self, ranker: Ranker, form: Form) -> None:
         """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms."""
         super().__init__()
-        network, config = ranker.network, ranker.config
+        config = ranker.config
         table, offsets = stacked_tables(ranker)
         self.register_buffer("table_VK", table)
         self.parts = nn.ModuleList(PartLookup(layout, offsets, config.embedding_dim) for layout in ranker.layouts)
         request_width = ranker.layouts[0].width(config.embedding_dim)
-        bottom = [block for block in network.bottom if isinstance(block, Block)]
-        self.bottom = _Bottom(bottom, network.input_norm, request_width) if bottom else None
-        input_norm: nn.Module = nn.Identity() if bottom else network.input_norm
-        self.mixture = _mixture(ranker, form, input_norm, 0 if bottom else request_width)
-        towers = zip(network.towers.towers, ranker.schema.tasks, strict=True)
+        self.network = NetworkGraph(ranker.network, config, request_width, form)
+        self.chain = ranker.network.towers.chain
+        towers = zip(ranker.network.towers.towers, ranker.schema.tasks, strict=True)
         self.towers = nn.ModuleList(_TowerGraph(tower, task) for tower, task in towers if isinstance(tower, Tower))
         self.routing_id = ranker.routing_id
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
-        x = SplitInput(request, candidate)
-        if self.bottom is not None:
-            x = self.bottom(x)
-        mixtures = self.mixture(x, self._routing_ids(inputs, candidate))
-        shared = len(mixtures) == 1
-        return tuple(tower(mixtures[0 if shared else t]) for t, tower in enumerate(self.towers))
+        mixtures = self.network(SplitInput(request, candidate), self._routing_ids(inputs, candidate))
+        answers = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
+        return tuple(self.chain.multiply(answers))
 
     def _routing_ids(self, inputs: Tensors, candidate: Tensor | None) -> Tensor | None:
         if self.routing_id is None:
@@ -66,20 +55,6 @@ class ServingGraph(nn.Module):
             return ids
         nothing_N1 = torch.zeros_like(candidate[:, :1], dtype=torch.int64)
         return pair_add(ids.unsqueeze(1), nothing_N1).squeeze(1)
-
-
-class _Bottom(nn.Module):
-    """The shared layers, the first of them split by part."""
-
-    def __init__(self, blocks: list[Block], input_norm: nn.Module, request_width: int) -> None:
-        super().__init__()
-        self.first = SplitLinear(affine_of(blocks[0]).after(input_norm), request_width)
-        self.tail = Tail(blocks[0])
-        self.rest = folded_mlp(blocks[1:])
-
-    def forward(self, x: SplitInput) -> SplitInput:
-        """Each candidate row's shared representation; nothing is left to the request."""
-        return SplitInput(None, self.rest(self.tail(self.first(x))))
 
 
 class _TowerGraph(nn.Module):
@@ -96,21 +71,6 @@ class _TowerGraph(nn.Module):
     def forward(self, mixture_NO: Tensor) -> Tensor:
         answer_N1: Tensor = self.answer(self.head(self.hidden(mixture_NO)))
         return answer_N1.squeeze(1)
-
-
-def _mixture(ranker: Ranker, form: Form, input_norm: nn.Module, request_width: int) -> nn.Module:
-    network = ranker.network
-    gates = network.typed_gates
-    if form == "static":
-        weights = static_weights(gates)
-        return StaticMixture(ExpertNetworks(network.experts, weights.kept, input_norm, request_width), weights)
-    router = Router(gates, input_norm, request_width)
-    if form == "dense":
-        everyone = list(range(network.experts.count))
-        return DenseMixture(ExpertNetworks(network.experts, everyone, input_norm, request_width), router)
-    experts = SparseExperts(network.experts, input_norm, request_width, ranker.config.activation)
-    guaranteed = max(gate.max_selected for gate in gates)
-    return SparseMixture(experts, router, guaranteed if guaranteed < network.experts.count else None)
 
 
 def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:

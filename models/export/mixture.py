@@ -1,37 +1,39 @@
-"""The mixture of experts in the graph, in three forms with equal answers.
+"""The mixture of a level's experts in the graph, in three forms with equal answers.
 
 Static: constant weights, unused experts deleted. Dense: every expert for every row. Sparse: each expert for the rows
 that selected it (`models.export.sparse`), the answers brought back to row order by an inverse permutation.
 
-Shape legend: N candidate rows, E experts, O outputs of one expert, G gates, n rows of an expert, M rows of all experts,
-S slots (experts of a row).
+Shape legend: N candidate rows, E experts, O outputs of one expert, G gates, M rows of all experts, S slots (experts of
+a row).
 """
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.config import Activation
 from models.experts import Experts
 from models.export.affine import join
-from models.export.blocks import expert_affines, expert_tail, folded
-from models.export.routing import Router, Routes, StaticWeights
+from models.export.blocks import Folded, expert_affines, expert_block, expert_tail
+from models.export.routing import Routes, StaticWeights
 from models.export.sparse import SparseExperts
 from models.export.split import SplitInput, SplitLinear
+from models.gates import Gate
+from models.level import Bank
 
 
 class ExpertNetworks(nn.Module):
-    """The experts with folded norms: first layers split by part, the rest one network an expert."""
+    """Experts of one bank with folded norms: first layers split by part, the rest one network an expert."""
 
-    def __init__(self, experts: Experts, kept: list[int], input_norm: nn.Module, request_width: int) -> None:
-        """Take the `kept` experts; `input_norm` stands before their first layers."""
+    def __init__(self, experts: Experts, kept: list[int], norm: nn.Module, request_width: int) -> None:
+        """Take the `kept` experts, at least one; `norm` stands before their first layers."""
         super().__init__()
-        first = [affine.after(input_norm) for affine in expert_affines(experts, 0)]
+        first = [affine.after(norm) for affine in expert_affines(experts, 0)]
         self.first = SplitLinear(join([first[e] for e in kept]), request_width)
         self.hidden = first[0].bias_H.shape[0]
         self.rest = nn.ModuleList(_rest(experts, e) for e in kept)
-        self.outputs = experts.outputs
 
-    def all_rows(self, x: SplitInput) -> list[Tensor]:
+    def forward(self, x: SplitInput) -> list[Tensor]:
         """Every expert's answers for every row, [N, O] each."""
         hidden = self.first(x).split(self.hidden, dim=1)
         return [network(h) for network, h in zip(self.rest, hidden, strict=True)]
@@ -42,17 +44,24 @@ class StaticMixture(nn.Module):
 
     weights_GE: Tensor
 
-    def __init__(self, networks: ExpertNetworks, weights: StaticWeights) -> None:
-        """Mix `networks`, which hold the kept experts only."""
+    def __init__(self, banks: list[Bank], weights: StaticWeights, norm: nn.Module, request_width: int) -> None:
+        """Keep the experts that `weights` names."""
         super().__init__()
-        self.networks = networks
+        self.places: list[int] = []
+        self.networks = nn.ModuleList()
+        for place, bank in enumerate(banks):
+            count = bank.experts.count
+            kept = [e - bank.first for e in weights.kept if bank.first <= e < bank.first + count]
+            if kept:
+                self.places.append(place)
+                self.networks.append(ExpertNetworks(bank.experts, kept, norm, request_width))
         self.register_buffer("weights_GE", weights.weights_GE)
         self.used = [[e for e, w in enumerate(row) if w != 0.0] for row in weights.weights_GE.tolist()]
 
-    def forward(self, x: SplitInput, ids_N: Tensor | None) -> list[Tensor]:
+    def forward(self, inputs: list[SplitInput]) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
-        del ids_N
-        answers = self.networks.all_rows(x)
+        pairs = zip(self.networks, self.places, strict=True)
+        answers = [answer for network, place in pairs for answer in network(inputs[place])]
         mixtures = []
         for weights_E, used in zip(self.weights_GE, self.used, strict=True):
             mixture = weights_E[used[0]] * answers[used[0]]
@@ -65,38 +74,48 @@ class StaticMixture(nn.Module):
 class DenseMixture(nn.Module):
     """Every expert for every row."""
 
-    def __init__(self, networks: ExpertNetworks, router: Router) -> None:
-        """Mix all experts by the gates of `router`."""
+    def __init__(self, banks: list[Bank], norm: nn.Module, request_width: int) -> None:
+        """Take all experts of all banks."""
         super().__init__()
-        self.networks, self.router = networks, router
+        self.networks = nn.ModuleList(
+            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, request_width) for bank in banks
+        )
 
-    def forward(self, x: SplitInput, ids_N: Tensor | None) -> list[Tensor]:
+    def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
-        answers_NEO = torch.stack(self.networks.all_rows(x), dim=1)
-        weights_NGE = torch.stack(self.router(x, ids_N).weights, dim=1)
-        return list((weights_NGE @ answers_NEO).unbind(1))
+        answers = [answer for network, x in zip(self.networks, inputs, strict=True) for answer in network(x)]
+        weights_NGE = torch.stack(routes.weights, dim=1)
+        return list((weights_NGE @ torch.stack(answers, dim=1)).unbind(1))
 
 
 class SparseMixture(nn.Module):
     """Each expert only for the rows that selected it."""
 
-    def __init__(self, experts: SparseExperts, router: Router, slots: int | None) -> None:
-        """`slots` is how many experts a row can select at most; None counts them anew in each run."""
+    def __init__(
+        self, banks: list[Bank], gates: list[Gate], norm: nn.Module, request_width: int, activation: Activation
+    ) -> None:
+        """Take all experts; a gate that promises no bound on its selection has it counted anew in each run."""
         super().__init__()
-        self.experts, self.router, self.slots = experts, router, slots
+        self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, request_width, activation) for bank in banks)
+        self.counts = [bank.experts.count for bank in banks]
+        self.slots = [None if gate.selectors < gate.max_selected else gate.max_selected for gate in gates]
 
-    def forward(self, x: SplitInput, ids_N: Tensor | None) -> list[Tensor]:
+    def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
-        routes: Routes = self.router(x, ids_N)
         union_NE = routes.union()
-        answers_MO = self.experts(x, union_NE)
+        unions = union_NE.split(self.counts, dim=1)
+        first, *others = [run(x, u) for run, x, u in zip(self.experts, inputs, unions, strict=True)]
+        # One row of zeros, the first bank's, serves all.
+        answers_MO = torch.cat([first, *(answers[1:] for answers in others)]) if others else first
         positions_NE = _positions(union_NE)
-        gates = zip(routes.weights, routes.selected, strict=True)
-        return [self._combine(answers_MO, positions_NE, w, selected) for w, selected in gates]
+        gates = zip(routes.weights, routes.selected, self.slots, strict=True)
+        return [self._combine(answers_MO, positions_NE, *gate) for gate in gates]
 
-    def _combine(self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor) -> Tensor:
-        slots = most_selected(selected_NE) if self.slots is None else self.slots
-        top_NS, experts_NS = weights_NE.topk(slots, dim=1)
+    def _combine(
+        self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor, slots: int | None
+    ) -> Tensor:
+        most = most_selected(selected_NE) if slots is None else slots
+        top_NS, experts_NS = weights_NE.topk(most, dim=1)
         positions_NS = positions_NE.gather(1, experts_NS)
         return (functional.embedding(positions_NS, answers_MO) * top_NS.unsqueeze(2)).sum(dim=1)
 
@@ -121,5 +140,6 @@ def _positions(union_NE: Tensor) -> Tensor:
 def _rest(experts: Experts, expert: int) -> nn.Sequential:
     modules: list[nn.Module] = [expert_tail(experts, expert, 0)]
     for layer in range(1, len(experts.blocks)):
-        modules += [folded(expert_affines(experts, layer)[expert]), expert_tail(experts, expert, layer)]
+        affine, tail = expert_affines(experts, layer)[expert], expert_tail(experts, expert, layer)
+        modules.append(Folded(affine, tail, residual=expert_block(experts, layer).residual))
     return nn.Sequential(*modules)

@@ -1,6 +1,6 @@
-"""The gates in the graph: each one's projection split by part, then its rule as trained.
+"""The gates of a level in the graph: each one's projection split by part, then its rule as trained.
 
-Shape legend: N candidate rows, E experts, G gates (one a task, or one for all).
+Shape legend: R requests, N candidate rows, E experts of the level, M experts of one gate, L logits, G gates.
 """
 
 import copy
@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from models.export.affine import Affine
+from models.export.pairing import pair_add
 from models.export.split import SplitInput, SplitLinear
 from models.gates import Gate
+from models.level import Level, Widen
 
 
 class Routes(NamedTuple):
@@ -28,29 +30,67 @@ class Routes(NamedTuple):
         return union
 
 
-class Router(nn.Module):
-    """All gates that route row by row."""
+class RequestColumns(NamedTuple):
+    """The columns of the request part (`width` wide) that gates route by, in an input matrix of `inputs` columns."""
 
-    def __init__(self, gates: list[Gate], input_norm: nn.Module, request_width: int) -> None:
-        """Copy the gates in evaluation mode; `input_norm` stands before their projections."""
+    columns: list[int]
+    width: int
+    inputs: int
+    input_norm: nn.Module
+
+    def spread(self, affine: Affine) -> Affine:
+        """A map of these columns as a map of the whole input matrix, with the norm folded in, cut to the request."""
+        weight_HD = affine.weight_HD.new_zeros(affine.weight_HD.shape[0], self.inputs)
+        weight_HD[:, self.columns] = affine.weight_HD
+        whole = Affine(weight_HD, affine.bias_H).after(self.input_norm)
+        return Affine(whole.weight_HD[:, : self.width], whole.bias_H)
+
+
+class GateGraph(nn.Module):
+    """One gate of a level: its answer for every candidate row, over all experts of the level."""
+
+    def __init__(
+        self, gate: Gate, widen: Widen, norm: nn.Module, request_width: int, columns: RequestColumns | None
+    ) -> None:
+        """Copy the gate in evaluation mode; `norm` stands before its projection, or it routes by `columns` alone."""
         super().__init__()
-        self.gates = nn.ModuleList(copy.deepcopy(gate).eval() for gate in gates)
-        self.projections = nn.ModuleList(
-            nn.Identity()
-            if gate.projection is None
-            else SplitLinear(Affine.of(gate.projection.weight, gate.projection.bias).after(input_norm), request_width)
-            for gate in gates
+        self.gate, self.widen = copy.deepcopy(gate).eval(), copy.deepcopy(widen)
+        self.by_request = columns is not None and gate.projection is not None
+        self.projection: SplitLinear | None = None
+        if gate.projection is not None:
+            affine = Affine.of(gate.projection.weight, gate.projection.bias)
+            whole = affine.after(norm) if columns is None else columns.spread(affine)
+            self.projection = SplitLinear(whole, request_width if columns is None else columns.width)
+
+    def forward(self, x: SplitInput, given: SplitInput, ids_N: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weights and selected set [N, E]; `x` are the gate's streams, `given` the input matrix as it came."""
+        logits = None
+        if self.projection is not None:
+            logits = self.projection(SplitInput(given.request_RD, None) if self.by_request else x)
+        routing = self.gate.route(logits, ids_N)
+        weights, selected = self.widen(routing.weights_BE), self.widen(routing.selected_BE)
+        if not (self.by_request or self.gate.static) or given.candidate_ND is None:
+            return weights, selected
+        nothing_NE = torch.zeros_like(given.candidate_ND[:, :1]).expand(-1, weights.shape[1])
+        counted = pair_add(selected.to(weights.dtype), nothing_NE)
+        return pair_add(weights, nothing_NE), counted > 0
+
+
+class Router(nn.Module):
+    """All gates of a level."""
+
+    def __init__(self, level: Level, norm: nn.Module, request_width: int, columns: RequestColumns | None) -> None:
+        """Take over the level's gates; see `GateGraph`."""
+        super().__init__()
+        pairs = zip(level.typed_gates, level.widen, strict=True)
+        self.gates = nn.ModuleList(
+            GateGraph(gate, widen, norm, request_width, columns) for gate, widen in pairs if isinstance(widen, Widen)
         )
 
-    def forward(self, x: SplitInput, ids_N: Tensor | None) -> Routes:
-        """Route every candidate row."""
-        weights, selected = [], []
-        for gate, projection in zip(self.gates, self.projections, strict=True):
-            assert isinstance(gate, Gate)  # noqa: S101 the list holds gates; this tells the type checker
-            routing = gate.route(None if gate.needs_ids else projection(x), ids_N)
-            weights.append(routing.weights_BE)
-            selected.append(routing.selected_BE)
-        return Routes(weights, selected)
+    def forward(self, inputs: list[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routes:
+        """Route every candidate row; `inputs` are the streams of each gate."""
+        answers = [gate(x, given, ids_N) for gate, x in zip(self.gates, inputs, strict=True)]
+        return Routes([weights for weights, _ in answers], [selected for _, selected in answers])
 
 
 class StaticWeights(NamedTuple):
@@ -60,11 +100,12 @@ class StaticWeights(NamedTuple):
     weights_GE: Tensor
 
 
-def static_weights(gates: list[Gate]) -> StaticWeights:
-    """Evaluate static gates once and for all."""
+def static_weights(level: Level) -> StaticWeights:
+    """Evaluate a level's static gates once and for all."""
     with torch.no_grad():
-        routings = [copy.deepcopy(gate).eval()(None) for gate in gates]
-    weights_GE = torch.cat([routing.weights_BE for routing in routings]).cpu()
-    used_E = torch.cat([routing.selected_BE for routing in routings]).any(dim=0).cpu()
+        routings = [copy.deepcopy(gate).eval()(None) for gate in level.typed_gates]
+        pairs = list(zip(routings, level.widen, strict=True))
+        weights_GE = torch.cat([widen(routing.weights_BE) for routing, widen in pairs]).cpu()
+        used_E = torch.cat([widen(routing.selected_BE) for routing, widen in pairs]).any(dim=0).cpu()
     kept = used_E.nonzero().flatten().tolist()
     return StaticWeights(kept, weights_GE[:, kept])

@@ -8,7 +8,7 @@ first layer, O outputs of an expert, n rows of an expert, M = 1 + rows of all ex
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from onnxscript import opset20
@@ -18,7 +18,7 @@ from torch.nn import functional
 from models.config import Activation
 from models.experts import Experts
 from models.export.affine import Affine
-from models.export.blocks import expert_affines, expert_tail
+from models.export.blocks import expert_affines, expert_block, expert_tail
 from models.export.split import SplitInput, SplitLinear
 
 # Its annotations name the types of ONNX, which a constant's value does not carry.
@@ -32,6 +32,7 @@ class SparseExperts(nn.Module):
         """Fold the norms of the experts; `input_norm` stands before their first layers."""
         super().__init__()
         self.outputs, self.activation = experts.outputs, activation
+        self.residual = any(expert_block(experts, layer).residual for layer in range(len(experts.blocks)))
         first = [affine.after(input_norm) for affine in expert_affines(experts, 0)]
         self.request = _request_share(first, request_width)
         self.epsilon = 0.0
@@ -42,7 +43,7 @@ class SparseExperts(nn.Module):
     def forward(self, x: SplitInput, union_NE: Tensor) -> Tensor:
         """A row of zeros, then the answers expert by expert [M, O]."""
         request = None if self.request is None else self.request(SplitInput(x.request_RD, None))
-        settings = (self.outputs, self.activation, self.epsilon)
+        settings = (self.outputs, self.activation, self.epsilon, self.residual)
         answers_MO: Tensor = expert_answers(request, x.candidate_ND, union_NE, list(self.weights), *settings)
         return answers_MO
 
@@ -73,6 +74,15 @@ def _request_share(first: list[Affine], request_width: int) -> SplitLinear | Non
     return SplitLinear(Affine(weight_HD, torch.cat([affine.bias_H for affine in first])), request_width)
 
 
+class _Settings(NamedTuple):
+    """What the experts have in common; `epsilon` is that of their layer norms, 0 without."""
+
+    outputs: int
+    activation: str
+    epsilon: float
+    residual: bool
+
+
 class _Backend(Protocol):
     """The few operations that the description needs, over tensors or over values of an ONNX graph."""
 
@@ -82,6 +92,7 @@ class _Backend(Protocol):
     def linear(self, x: Any, weight: Any, added: Any) -> Any: ...
     def normalise(self, x: Any, weight: Any, bias: Any, epsilon: float) -> Any: ...
     def activate(self, x: Any, activation: str) -> Any: ...
+    def add(self, x: Any, y: Any) -> Any: ...
     def join(self, answers: list[Any], outputs: int) -> Any: ...
 
 
@@ -91,9 +102,7 @@ def _answers(
     candidate_ND: Any,
     union_NE: Any,
     weights: Sequence[Any],
-    outputs: int,
-    activation: str,
-    epsilon: float,
+    settings: _Settings,
 ) -> Any:
     count = int(union_NE.shape[1])
     size = len(weights) // count
@@ -107,18 +116,21 @@ def _answers(
         else:
             x = backend.paired(request_REH, (e * width, (e + 1) * width), rows)
             x = x if candidate_ND is None else backend.linear(backend.pick(candidate_ND, rows), next(own), x)
-        answers.append(_rest(backend, x, own, activation, epsilon))
-    return backend.join(answers, outputs)
+        answers.append(_rest(backend, x, own, settings))
+    return backend.join(answers, settings.outputs)
 
 
-def _rest(backend: _Backend, x: Any, own: Iterator[Any], activation: str, epsilon: float) -> Any:
+def _rest(backend: _Backend, x: Any, own: Iterator[Any], settings: _Settings) -> Any:
+    before: Any = None
     while True:
-        if epsilon > 0:
-            x = backend.normalise(x, next(own), next(own), epsilon)
-        x = backend.activate(x, activation)
+        if settings.epsilon > 0:
+            x = backend.normalise(x, next(own), next(own), settings.epsilon)
+        x = backend.activate(x, settings.activation)
+        x = x if before is None else backend.add(before, x)
         weight = next(own, None)
         if weight is None:
             return x
+        before = x if settings.residual and weight.shape[0] == weight.shape[1] else None
         x = backend.linear(x, weight, next(own))
 
 
@@ -148,6 +160,9 @@ class _Torch:
 
     def activate(self, x: Tensor, activation: str) -> Tensor:
         return self.activations[activation](x)
+
+    def add(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
 
     def join(self, answers: list[Tensor], outputs: int) -> Tensor:
         return torch.cat([torch.zeros(1, outputs), *answers])
@@ -180,6 +195,9 @@ class _Onnx:
             return op.Relu(x)
         return op.Gelu(x) if activation == "gelu" else op.Mul(x, op.Sigmoid(x))
 
+    def add(self, x: Any, y: Any) -> Any:
+        return op.Add(x, y)
+
     def join(self, answers: list[Any], outputs: int) -> Any:
         zeros = op.ConstantOfShape(op.Constant(value_ints=[1, outputs]))
         return op.Concat(zeros, *answers, axis=0)
@@ -194,14 +212,17 @@ def expert_answers(
     outputs: int,
     activation: str,
     epsilon: float,
+    residual: bool,  # noqa: FBT001 an operator's arguments go by place
 ) -> Tensor:
     """A row of zeros, then expert by expert the answers [M, O] for the rows that `union_NE` marks.
 
     `request_REH` [R, E * H] is the request's share of all first layers, bias included. `weights` holds as many tensors
     for each expert: the first layer's weight [H, D] if there are candidate columns, its bias [H] if there is no request
-    share; then by layer norm weight and bias if `epsilon` is positive, and the next layer's weight and bias.
+    share; then by layer norm weight and bias if `epsilon` is positive, and the next layer's weight and bias. With
+    `residual`, layers after the first whose inputs are as many as their outputs add their input.
     """
-    answers_MO: Tensor = _answers(_Torch(), request_REH, candidate_ND, union_NE, weights, outputs, activation, epsilon)
+    settings = _Settings(outputs, activation, epsilon, residual)
+    answers_MO: Tensor = _answers(_Torch(), request_REH, candidate_ND, union_NE, weights, settings)
     return answers_MO
 
 
@@ -214,6 +235,7 @@ def _(
     outputs: int,
     activation: str,  # noqa: ARG001
     epsilon: float,  # noqa: ARG001
+    residual: bool,  # noqa: ARG001, FBT001
 ) -> Tensor:
     rows = torch.library.get_ctx().new_dynamic_size()
     return union_NE.new_empty((rows, outputs), dtype=torch.float32)
@@ -221,4 +243,4 @@ def _(
 
 def expert_answers_onnx(request: Any, candidate: Any, union: Any, weights: Sequence[Any], *settings: Any) -> Any:
     """`expert_answers` in ONNX."""
-    return _answers(_Onnx(), request, candidate, union, weights, *settings)
+    return _answers(_Onnx(), request, candidate, union, weights, _Settings(*settings))

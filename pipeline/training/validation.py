@@ -33,7 +33,7 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device) -> Val
     """Score every row, on all ranks together; a task without rows of both classes has no AUC."""
     ranker = sharded.ranker
     sharded.model.eval()
-    meter = HealthMeter(len(ranker.schema.tasks), ranker.config.experts)
+    meter = HealthMeter(ranker.network.plan, len(ranker.schema.tasks))
     kept: list[tuple[Matrix, Matrix, Matrix]] = []
     for batch in reader.epoch():
         output = sharded.model(TensorInputs.from_numpy(batch.inputs).to(device))

@@ -119,7 +119,7 @@ def test_deleting_the_unused_experts_of_a_static_gate_changes_no_bit(tmp_path: P
     before = export(ranker, SCHEMA, rows, tmp_path / "a.onnx")
     unused = ~ranker.network.typed_gates[0](None).selected_BE[0]
     with torch.no_grad():
-        ranker.get_parameter("network.experts.blocks.0.linear.weight").view(4, 16, -1)[unused] = 123.0
+        ranker.get_parameter("network.levels.0.banks.0.experts.blocks.0.linear.weight").view(4, 16, -1)[unused] = 123.0
     after = export(ranker, SCHEMA, rows, tmp_path / "b.onnx")
     assert before.union_over_n == 0.5
     assert before.path.read_bytes() == after.path.read_bytes()

@@ -1,0 +1,32 @@
+"""Architectures: one paper a file, each a plan of expert sets, gates and streams, chosen by `name`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from models.architectures.home import HoMEConfig
+from models.architectures.mmoe import MMoEConfig
+from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.ple import CGCConfig, PLEConfig
+from models.architectures.shared_bottom import SharedBottomConfig
+
+ArchitectureConfig = Annotated[
+    MMoEConfig | SharedBottomConfig | CGCConfig | PLEConfig | HoMEConfig,
+    Field(discriminator="name"),
+]
+"""Any architecture's configuration; in YAML, ``name`` says which."""
+
+__all__ = [
+    "Architecture",
+    "ArchitectureConfig",
+    "CGCConfig",
+    "ExpertSet",
+    "GatePlan",
+    "HoMEConfig",
+    "LevelPlan",
+    "MMoEConfig",
+    "PLEConfig",
+    "Plan",
+    "SharedBottomConfig",
+    "Wanted",
+]

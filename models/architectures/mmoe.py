@@ -1,0 +1,39 @@
+"""Multi-gate mixture of experts, with one gate a task or one for all, and private experts beside it.
+
+Source: Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
+equations 5 to 7. Experts shared under one selection beside experts of each task's own bound the union of what the
+tasks select, which is what a sparse graph computes.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+
+
+class MMoEConfig(Architecture):
+    """`experts` experts for all tasks.
+
+    `private_experts` of each task's own are always computed and added, weighed by a self gate. With ``gate_scope:
+    shared``, the tasks then select at most k + tasks x private experts together, and not k x tasks.
+    """
+
+    name: Literal["mmoe"] = "mmoe"
+    private_experts: Annotated[int, Field(ge=0)] = 0
+
+    def plan(self, wanted: Wanted) -> Plan:
+        """One level: the common set first, then each task's own."""
+        tasks = tuple(range(len(wanted.tasks)))
+        private = tasks if self.private_experts else ()
+        sets = [ExpertSet(wanted.experts, tasks), *(ExpertSet(self.private_experts, (t,)) for t in private)]
+        served = [tasks] if wanted.shared_gate else [(t,) for t in tasks]
+        gates = [GatePlan((0,), each) for each in served]
+        gates += [GatePlan((1 + t,), (t,), kind="self") for t in private]
+        streams: tuple[tuple[int, ...], ...]
+        if not private:
+            streams = tuple((g,) for g in range(len(served)))
+        else:
+            streams = tuple((0 if wanted.shared_gate else t, len(served) + t) for t in tasks)
+        level = LevelPlan(tuple(sets), tuple(gates), streams)
+        return Plan((level,), tuple(0 if len(streams) == 1 else t for t in tasks))

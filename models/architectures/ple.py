@@ -1,0 +1,60 @@
+"""Customised gate control (CGC) and its stack, progressive layered extraction (PLE).
+
+Source: Tang et al. 2020, "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for
+Personalized Recommendations", equations 1 to 4 (CGC) and 5 to 7 (PLE).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from features.errors import ConfigError
+from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class CGCConfig(Architecture):
+    """Each task's gate weighs its own `task_experts` and the `experts` shared ones, and no other task's."""
+
+    name: Literal["cgc"] = "cgc"
+    task_experts: Count = 1
+
+    def plan(self, wanted: Wanted) -> Plan:
+        """PLE with one level."""
+        return layered(wanted, self.name, self.task_experts, 1)
+
+
+class PLEConfig(Architecture):
+    """CGC in `levels` levels; all but the last also have a gate over all experts that feeds the next shared ones."""
+
+    name: Literal["ple"] = "ple"
+    levels: Count = 2
+    task_experts: Count = 1
+
+    def plan(self, wanted: Wanted) -> Plan:
+        """Levels from the shared representation up."""
+        return layered(wanted, self.name, self.task_experts, self.levels)
+
+
+def layered(wanted: Wanted, name: str, task_experts: int, levels: int) -> Plan:
+    """The sets of a level are the tasks' own in order, then the shared one; so are the streams between levels."""
+    if wanted.shared_gate:
+        message = (
+            f"model.gate_scope is shared, but architecture {name} gives each task a gate over experts of its own, "
+            "which no other task may weigh: use per_task, or the architecture mmoe with private_experts"
+        )
+        raise ConfigError(message)
+    tasks = tuple(range(len(wanted.tasks)))
+    plans = tuple(_level(tasks, wanted.experts, task_experts, index, levels) for index in range(levels))
+    return Plan(plans, tasks)
+
+
+def _level(tasks: tuple[int, ...], shared: int, own: int, index: int, levels: int) -> LevelPlan:
+    common = len(tasks)
+    stream = [(0,) if index == 0 else (s,) for s in (*tasks, common)]
+    sets = (*(ExpertSet(own, (t,), stream[t]) for t in tasks), ExpertSet(shared, tasks, stream[common]))
+    gates = [GatePlan((t, common), (t,), stream[t]) for t in tasks]
+    if index < levels - 1:
+        gates.append(GatePlan((*tasks, common), tasks, stream[common]))
+    return LevelPlan(sets, tuple(gates), tuple((g,) for g in range(len(gates))))

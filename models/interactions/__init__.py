@@ -1,0 +1,17 @@
+"""Feature interactions before the experts: one paper a file, chosen by `name`."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from models.interactions.autoint import AutoIntConfig
+from models.interactions.cross import CrossConfig
+from models.interactions.none import NoInteractionConfig
+
+InteractionConfig = Annotated[
+    NoInteractionConfig | CrossConfig | AutoIntConfig,
+    Field(discriminator="name"),
+]
+"""Any interaction's configuration; in YAML, ``name`` says which."""
+
+__all__ = ["AutoIntConfig", "CrossConfig", "InteractionConfig", "NoInteractionConfig"]

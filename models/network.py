@@ -1,0 +1,109 @@
+"""The network over an input matrix: norm, feature interaction, shared layers, levels of experts, and towers.
+
+Shape legend: B rows, D inputs, R columns that gates route by, T tasks.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from features.errors import ConfigError
+from features.schema import TaskSpec
+from models.architectures import Wanted
+from models.config import ModelConfig
+from models.gates import Gate, Routing
+from models.layout import FeatureColumns
+from models.level import Level, RoutingInput
+from models.mlp import mlp
+from models.towers import Towers
+
+
+class NetworkOutput(NamedTuple):
+    """Raw outputs [B, T] and each gate's routing over the experts of its level, level by level."""
+
+    outputs_BT: Tensor
+    routings: tuple[Routing, ...]
+
+
+class Network(nn.Module):
+    """One module for every architecture, which differ in their `plan`."""
+
+    columns_R: Tensor
+
+    def __init__(self, features: list[FeatureColumns], tasks: tuple[TaskSpec, ...], config: ModelConfig) -> None:
+        """Build the network over the columns of `features`.
+
+        Raises:
+            ConfigError: the parts of the configuration do not fit each other, the features or the tasks.
+        """
+        super().__init__()
+        names = tuple(task.name for task in tasks)
+        self.plan = config.architecture.plan(Wanted(names, config.experts, config.gate_scope == "shared"))
+        self.inputs = sum(len(feature.columns) for feature in features)
+        self.input_norm = nn.BatchNorm1d(self.inputs) if config.input_norm == "batch" else nn.Identity()
+        self.interaction = config.interaction.build(features)
+        columns = _routing_columns(features, config)
+        self.register_buffer("columns_R", torch.tensor(columns or [0]), persistent=False)
+        self.routes_by_columns = bool(columns)
+        width = config.interaction.width(features)
+        shared = config.bottom if self.plan.levels else (*config.bottom, *config.expert_widths)
+        self.bottom = mlp(width, shared, config.blocks)
+        streams = [shared[-1] if shared else width]
+        self.levels = nn.ModuleList()
+        for plan in self.plan.levels:
+            routing_width = len(columns) if columns or config.routing == "static" else None
+            self.levels.append(Level(plan, streams, routing_width, config))
+            streams = [config.expert_widths[-1]] * len(plan.streams)
+        self.towers = Towers(streams[0], tasks, config)
+        _check_union(self.typed_levels, config)
+
+    def forward(self, x_BD: Tensor, ids_B: Tensor | None = None) -> NetworkOutput:
+        """Score rows; `ids_B` is the routing id of gates that hash it."""
+        normed = self.input_norm(x_BD)
+        routing = RoutingInput(normed.index_select(1, self.columns_R) if self.routes_by_columns else None, ids_B)
+        streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
+        routings: list[Routing] = []
+        for level in self.typed_levels:
+            streams, found = level(streams, routing)
+            routings += found
+        outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams])
+        return NetworkOutput(outputs_BT.float(), tuple(routings))
+
+    @property
+    def typed_levels(self) -> list[Level]:
+        """The levels from the input up."""
+        return [level for level in self.levels if isinstance(level, Level)]
+
+    @property
+    def typed_gates(self) -> list[Gate]:
+        """All gates, level by level, as `NetworkOutput.routings`."""
+        return [gate for level in self.typed_levels for gate in level.typed_gates]
+
+    def step(self, global_step: int) -> None:
+        """Advance the gates' schedules."""
+        for gate in self.typed_gates:
+            gate.step(global_step)
+
+
+def _routing_columns(features: list[FeatureColumns], config: ModelConfig) -> list[int]:
+    if config.routing not in {"user", "context"}:
+        return []
+    columns = [column for feature in features if feature.spec.side == config.routing for column in feature.columns]
+    if not columns:
+        message = f"model.routing is {config.routing}, but no feature has the side {config.routing}: use all or static"
+        raise ConfigError(message)
+    return columns
+
+
+def _check_union(levels: list[Level], config: ModelConfig) -> None:
+    if config.max_union is None:
+        return
+    most = sum(min(level.plan.experts, sum(gate.max_selected for gate in level.typed_gates)) for level in levels)
+    if most > config.max_union:
+        message = (
+            f"model.max_union is {config.max_union}, but these gates may select {most} experts for one row (a gate "
+            f"that becomes sparse only while it trains counts with all it has): use a top_k gate with a smaller k, "
+            "gate_scope shared, or fewer private experts"
+        )
+        raise ConfigError(message)

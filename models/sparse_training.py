@@ -1,0 +1,142 @@
+"""Conditional computation in training: each expert runs on the rows that selected it, forward and backward.
+
+The answers equal those of the dense computation up to rounding, gradients included: a weight that is exactly 0 passes
+nothing on, either way. Batch norm is the exception, since its statistics would be of fewer rows: such experts are
+always computed for all.
+
+Shape legend: B rows, D inputs, E experts of the level, G gates, O outputs of one expert, M computed (row, expert)
+pairs, expert by expert.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from features.errors import ConfigError
+from models.experts import Experts
+from models.gates import Routing
+from models.mlp import Block, GroupedLinear
+
+CROSSOVER = 0.5
+"""Sparse wins below this share of computed pairs, on a CPU; see benchmarks/sparse_training.md."""
+_FEWEST_ROWS = 16
+"""Rows an expert should see on average before sparse is worth its overhead."""
+
+
+class Execution:
+    """Whether a level computes all experts or the selected ones."""
+
+    def __init__(self, mode: Literal["auto", "on", "off"], experts: Sequence[Experts]) -> None:
+        """Take the configuration's wish.
+
+        Raises:
+            ConfigError: `on` with experts that have batch norm.
+        """
+        self.possible = not any(isinstance(module, nn.BatchNorm1d) for each in experts for module in each.modules())
+        if mode == "on" and not self.possible:
+            message = (
+                "model.sparse_training is on, but batch norm in the experts would see other rows than in the dense "
+                "computation: set model.norm to layer or none, or sparse_training to auto"
+            )
+            raise ConfigError(message)
+        self.mode = mode
+
+    def is_sparse(self, routings: Sequence[Routing], rows: int) -> bool:
+        """Decide for one batch by the pairs that its routing selects."""
+        if self.mode == "off" or not self.possible or not routings:
+            return False
+        if self.mode == "on":
+            return True
+        with torch.no_grad():
+            union_E = union_of(routings).double().mean(0)
+            share, most = float(union_E.mean()), rows * float(union_E.sum())
+        return share <= CROSSOVER and most >= _FEWEST_ROWS * union_E.shape[0]
+
+
+def union_of(routings: Sequence[Routing]) -> Tensor:
+    """Which experts at least one gate selects, bool [B, E], or [1, E] if all gates are static."""
+    union_BE = routings[0].selected_BE
+    for routing in routings[1:]:
+        union_BE = union_BE | routing.selected_BE
+    return union_BE
+
+
+def mix_sparsely(experts: Sequence[Experts], inputs: Sequence[Tensor], routings: Sequence[Routing]) -> Tensor:
+    """Mixtures [G, B, O] of the selected experts; `experts` read the `inputs` [B, D] of their places."""
+    union_BE = union_of(routings)
+    if union_BE.shape[0] == 1:
+        return _mix_columns(experts, inputs, routings, union_BE[0].tolist())
+    rows = inputs[0].shape[0]
+    pairs_M2 = union_BE.expand(rows, -1).t().nonzero()
+    expert_M, row_M = pairs_M2.unbind(1)
+    counts = union_BE.sum(0).tolist()
+    answers_MO = torch.cat(_answers(experts, inputs, row_M, counts))
+    return torch.stack([_scatter(answers_MO, row_M, expert_M, routing, rows) for routing in routings])
+
+
+def _answers(experts: Sequence[Experts], inputs: Sequence[Tensor], row_M: Tensor, counts: list[int]) -> list[Tensor]:
+    answers, first, pair = [], 0, 0
+    for each, x_BD in zip(experts, inputs, strict=True):
+        own = counts[first : first + each.count]
+        # One gather for the bank: a gather an expert would make as many gradients of the whole input.
+        taken_MD = x_BD.index_select(0, row_M[pair : pair + sum(own)])
+        answers += run_each(each, taken_MD.split(own))
+        first, pair = first + each.count, pair + sum(own)
+    return answers
+
+
+def _scatter(answers_MO: Tensor, row_M: Tensor, expert_M: Tensor, routing: Routing, rows: int) -> Tensor:
+    # Only the gate's own pairs: with a gate a task, most pairs of the union are another's.
+    selected_BE = routing.selected_BE.expand(rows, -1)
+    own_m = selected_BE[row_M, expert_M].nonzero().squeeze(1)
+    row_m, expert_m = row_M[own_m], expert_M[own_m]
+    weights_m1 = routing.weights_BE.expand(rows, -1)[row_m, expert_m].to(answers_MO.dtype).unsqueeze(1)
+    empty_BO = answers_MO.new_zeros(rows, answers_MO.shape[1])
+    return empty_BO.index_add(0, row_m, answers_MO.index_select(0, own_m) * weights_m1)
+
+
+def _mix_columns(
+    experts: Sequence[Experts], inputs: Sequence[Tensor], routings: Sequence[Routing], used_E: list[bool]
+) -> Tensor:
+    # Static gates: some experts for all rows, the others for none, but in the graph all the same: data-parallel
+    # training expects a gradient for every parameter.
+    answers, first = [], 0
+    for each, x_BD in zip(experts, inputs, strict=True):
+        used = used_E[first : first + each.count]
+        answers += run_each(each, [x_BD if use else x_BD[:0] for use in used])
+        first += each.count
+    kept = [e for e, use in enumerate(used_E) if use]
+    weights_GE = torch.cat([routing.weights_BE for routing in routings])[:, kept]
+    kept_EBO = torch.stack([answers[e] for e in kept])
+    mixtures_GBO = torch.einsum("ge,ebo->gbo", weights_GE.to(kept_EBO.dtype), kept_EBO)
+    idle = sum((answers[e].sum() for e, use in enumerate(used_E) if not use), mixtures_GBO.new_zeros(()))
+    return mixtures_GBO + idle
+
+
+def run_each(experts: Experts, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Each expert on rows of its own: inputs [n, D] and answers [n, O] expert by expert."""
+    hidden = list(inputs)
+    for block in experts.blocks:
+        assert isinstance(block, Block)  # noqa: S101 experts hold blocks; this tells the type checker
+        hidden = _run_block(block, hidden, experts.count)
+    return hidden
+
+
+def _run_block(block: Block, inputs: list[Tensor], count: int) -> list[Tensor]:
+    linear = block.linear
+    if isinstance(linear, GroupedLinear):
+        weights, biases = linear.weight_EHD.unbind(), linear.bias_EH.unbind()
+    else:
+        weights, biases = linear.weight.chunk(count), linear.bias.chunk(count)
+    hidden = [functional.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
+    sizes = [x.shape[0] for x in hidden]
+    if isinstance(block.norm, nn.GroupNorm):
+        pairs = zip(hidden, block.norm.weight.chunk(count), block.norm.bias.chunk(count), strict=True)
+        hidden = [functional.layer_norm(x, w.shape, w, b, block.norm.eps) for x, w, b in pairs]
+    # Element by element: for all rows of all experts at once.
+    joined: Tensor = block.dropout(block.activation(torch.cat(hidden)))
+    answers = list(joined.split(sizes))
+    return [x + y for x, y in zip(inputs, answers, strict=True)] if block.residual else answers
