@@ -7,7 +7,7 @@ hashes of attributes that key other tables. The last row of each array is what a
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,38 @@ class ListColumn:
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         packed = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
         return self.values[packed], lengths
+
+
+class Found(NamedTuple):
+    """What a table has about n keys: `known` [n], `ids` [n, F], `dense` [n, D], `key_hashes` [n, K].
+
+    `lists` holds packed values and lengths [n] by name.
+    """
+
+    known: NDArray[np.bool_]
+    ids: NDArray[np.int32]
+    dense: NDArray[np.float32]
+    key_hashes: Hashes
+    lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]
+
+
+class Lookup(Protocol):
+    """Where encoded features of an entity are looked up: an `OnlineTable`, or a store that changes under way."""
+
+    @property
+    def id_names(self) -> tuple[str, ...]:
+        """The id features, in the order of their columns."""
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """The dense features, in the order of their columns."""
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The attributes that key other tables, in the order of their columns."""
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """What is known about the keys with these hashes [n]; of the unknown, what nobody has."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +91,17 @@ class OnlineTable:
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row of each key hash, and whether it is known; the unknown get the last row."""
         return self.index.find(hashes, len(self.keys))
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """The features of each key, in the order of the hashes."""
+        rows, known = self.find(hashes)
+        return Found(
+            known,
+            self.ids.take(rows, axis=0),
+            self.dense.take(rows, axis=0),
+            self.key_hashes.take(rows, axis=0),
+            {name: column.take(rows) for name, column in self.lists.items()},
+        )
 
     def save(self, directory: Path) -> None:
         """Write the table into a new directory."""

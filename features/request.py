@@ -1,7 +1,7 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +14,7 @@ from features.encoding import Encoder, Lists, refuse_by_policy, refuse_nulls
 from features.errors import DataError, RequestError
 from features.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers, hash_text
 from features.inputs import PARTS, Inputs, PartInputs, PartName
-from features.online import ONLINE_FOLDER, OnlineTable, OnlineTables
+from features.online import ONLINE_FOLDER, Found, Lookup, OnlineTable, OnlineTables
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
 from features.vocabulary import Vocabularies
 
@@ -91,18 +91,20 @@ class _Columns:
 class _Route:
     """A table and the columns of a part that its columns go to."""
 
-    def __init__(self, table: OnlineTable, layout: _Layout) -> None:
+    def __init__(self, table: Lookup, layout: _Layout) -> None:
         self.table = table
         self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
 
-    def copy(self, rows: NDArray[np.int64], columns: _Columns) -> None:
-        """Copy the looked-up rows [n] of the table into the columns of the part, one row serving all if n is 1."""
+    def copy(self, hashes: Hashes, columns: _Columns) -> Found:
+        """Look keys [n] up and copy their features into the columns of the part, one row serving all if n is 1."""
+        found = self.table.lookup(hashes)
         if self.table.id_names:
-            columns.ids[:, self._ids] = self.table.ids.take(rows, axis=0)
+            columns.ids[:, self._ids] = found.ids
         if self.table.dense_names:
-            columns.dense[:, self._dense] = self.table.dense.take(rows, axis=0)
-        for name, column in self.table.lists.items():
-            columns.lists[name] = Lists(*column.take(rows))
+            columns.dense[:, self._dense] = found.dense
+        for name, (values, lengths) in found.lists.items():
+            columns.lists[name] = Lists(values, lengths)
+        return found
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,17 @@ class _PairGroup:
 class RequestEncoder:
     """Turns requests into inputs for one schema and its online tables; safe to share between threads."""
 
-    def __init__(self, schema: Schema, encoder: Encoder, tables: OnlineTables) -> None:
-        """Work out once which table columns go to which input columns, and what a context that is not given means."""
+    def __init__(
+        self,
+        schema: Schema,
+        encoder: Encoder,
+        tables: OnlineTables,
+        users: Callable[[OnlineTable], Lookup] | None = None,
+    ) -> None:
+        """Work out once which table columns go to which input columns, and what a context that is not given means.
+
+        `users` makes, from the table of users, what is asked in its place.
+        """
         self._schema, self._encoder = schema, encoder
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
@@ -131,14 +142,15 @@ class RequestEncoder:
         self._required = frozenset(spec.name for spec in self._context if spec.refuse_null)
         self._fill_nulls()
         self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
-        entities: dict[PartName, OnlineTable | None] = {"request": tables.user, "candidate": tables.item}
+        user = tables.user if tables.user is None or users is None else users(tables.user)
+        entities: dict[PartName, Lookup | None] = {"request": user, "candidate": tables.item}
         self._entities = {
             part: None if table is None else _Route(table, self._layouts[part]) for part, table in entities.items()
         }
         self._groups = self._pair_groups(tables)
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
+    def open(cls, directory: Path, users: Callable[[OnlineTable], Lookup] | None = None) -> Self:
         """The encoder of a features directory or a bundle: its schema, vocabularies and online tables.
 
         Raises:
@@ -147,7 +159,7 @@ class RequestEncoder:
         """
         schema = Schema.load(directory)
         vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
-        return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER))
+        return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER), users)
 
     @property
     def schema(self) -> Schema:
@@ -235,12 +247,9 @@ class RequestEncoder:
         route = self._entities[part]
         if route is None:
             return np.ones(len(hashes[key]), dtype=np.bool_)
-        rows, known = route.table.find(hashes[key])
-        route.copy(rows, columns[part])
-        if route.table.key_names:
-            found = route.table.key_hashes.take(rows, axis=0)
-            hashes |= {name: found[:, place] for place, name in enumerate(route.table.key_names)}
-        return known
+        found = route.copy(hashes[key], columns[part])
+        hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
+        return found.known
 
     def _given(self, request: RankRequest, count: int) -> dict[str, Given]:
         """The request's own values by name, checked."""
@@ -284,8 +293,7 @@ class RequestEncoder:
                 for place, key in enumerate(keys):
                     words[place, table] = hashes[key]
             for route, combined in zip(group.routes, combine(list(words)), strict=True):
-                rows, _ = route.table.find(combined)
-                route.copy(rows, target)
+                route.copy(combined, target)
 
     def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
         for spec in self._crosses:
