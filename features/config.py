@@ -73,8 +73,8 @@ class FeatureConfig(Settings):
     bins: int = Field(default=24, ge=2, le=256)
     max_length: int = Field(default=20, ge=1)
     pooling: Literal["sum", "mean"] = "mean"
-    null: Literal["default", "own", "refuse"] = "default"
-    nan: Literal["null", "refuse"] = "null"
+    nulls: Literal["default", "own", "refuse"] = "default"
+    nans: Literal["missing", "refuse"] = "missing"
     fill: float | None = None
     unknown_rows: int = Field(default=0, ge=0)
 
@@ -83,13 +83,13 @@ class FeatureConfig(Settings):
         dense = self.kind == "dense"
         wrong = {
             "fill": self.fill is not None and not dense,
-            "nan": self.nan != "null" and not dense,
-            "null: own": self.null == "own" and (dense or self.encoding == "hash"),
+            "nans": self.nans != "missing" and not dense,
+            "nulls: own": self.nulls == "own" and (dense or self.encoding == "hash"),
             "unknown_rows": self.unknown_rows > 0 and (dense or self.encoding == "hash"),
         }
         named = [name for name, is_wrong in wrong.items() if is_wrong]
         if named:
-            kinds = "`fill` and `nan` are for kind dense; `null: own` and `unknown_rows` for ids with a vocabulary"
+            kinds = "`fill` and `nans` are for kind dense; `nulls: own` and `unknown_rows` for ids with a vocabulary"
             message = f"feature {self.name!r} of kind {self.kind!r} does not take {', '.join(named)}: {kinds}"
             raise ValueError(message)
         return self

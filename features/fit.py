@@ -161,7 +161,7 @@ def _vocabulary(train: Path, planned: Planned) -> pa.Array:
     kept = counts.filter(pc.greater_equal(counts["value_count"], source.min_count if source else 1))
     values = kept.sort_by([("value_count", "descending"), ("value", "ascending")])["value"].combine_chunks()
     policy = planned.column
-    reserved = policy.unknown_rows + (policy.null == "own") if policy else 0
+    reserved = policy.unknown_rows + (policy.nulls == "own") if policy else 0
     return pa.concat_arrays([pa.nulls(reserved, values.type), values])
 
 
@@ -221,9 +221,9 @@ def _id_spec(
         dtype=dtype,
         pooling=column.pooling,
         max_length=column.max_length if column.kind == "id_list" else 0,
-        null_row=column.null == "own",
+        null_row=column.nulls == "own",
         unknown_rows=column.unknown_rows,
-        refuse_null=column.null == "refuse",
+        refuse_null=column.nulls == "refuse",
     )
 
 
@@ -249,7 +249,7 @@ def _dense_spec(train: Path, planned: Planned, priors: dict[str, float], previou
     fitted = kept or _fit_dense(train, planned, priors)
     if column is None:
         return fitted
-    policies = {"fill": column.fill, "refuse_null": column.null == "refuse", "refuse_nan": column.nan == "refuse"}
+    policies = {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
     return fitted.model_copy(update=policies)
 
 

@@ -216,9 +216,9 @@ def test_policies_for_nulls_and_unknown_values(tmp_path: Path) -> None:
     write_raw(tmp_path, raw_tables())
     features = [
         {"name": "user", "unknown_rows": 5},
-        {"name": "surface", "null": "own"},
+        {"name": "surface", "nulls": "own"},
         {"name": "age", "kind": "dense", "encoding": "standardise", "fill": 30.0},
-        {"name": "maker", "null": "own", "unknown_rows": 2, "min_count": 60},
+        {"name": "maker", "nulls": "own", "unknown_rows": 2, "min_count": 60},
     ]
     build(recipe(tmp_path, features=features, aggregates=[]), tmp_path / "features", quiet)
     encoder = RequestEncoder.open(tmp_path / "features")
@@ -237,13 +237,13 @@ def test_nulls_and_nan_are_refused_where_the_recipe_says_so(tmp_path: Path) -> N
     write_raw(tmp_path, tables)
     with pytest.raises(DataError, match="'age' is null in"):
         build(
-            recipe(tmp_path, features=[{"name": "age", "kind": "dense", "null": "refuse"}], aggregates=[]),
+            recipe(tmp_path, features=[{"name": "age", "kind": "dense", "nulls": "refuse"}], aggregates=[]),
             tmp_path / "f",
             quiet,
         )
     nan = pa.array([float("nan"), *([1.0] * 499)])
     write_raw(tmp_path, {**tables, "events": tables["events"].append_column("x", nan)})
-    refusing = recipe(tmp_path, features=[{"name": "x", "kind": "dense", "nan": "refuse"}], aggregates=[])
+    refusing = recipe(tmp_path, features=[{"name": "x", "kind": "dense", "nans": "refuse"}], aggregates=[])
     with pytest.raises(DataError, match="'x' is NaN in 1"):
         build(refusing, tmp_path / "f", quiet)
     with pytest.raises(ValidationError, match="does not take fill"):
@@ -253,7 +253,7 @@ def test_nulls_and_nan_are_refused_where_the_recipe_says_so(tmp_path: Path) -> N
 def test_a_request_without_a_value_that_may_not_be_null_is_refused(tmp_path: Path) -> None:
     tables = raw_tables()
     write_raw(tmp_path, {**tables, "events": tables["events"].filter(pc.is_valid(tables["events"]["surface"]))})
-    blocks = {"features": [{"name": "user"}, {"name": "surface", "null": "refuse"}], "aggregates": []}
+    blocks = {"features": [{"name": "user"}, {"name": "surface", "nulls": "refuse"}], "aggregates": []}
     build(recipe(tmp_path, **blocks), tmp_path / "features", quiet)
     with pytest.raises(RequestError, match="refuses nulls"):
         RequestEncoder.open(tmp_path / "features").encode(RankRequest("u1", [1]))
