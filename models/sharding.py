@@ -34,6 +34,9 @@ with warnings.catch_warnings():
     from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
     from torchrec.optim.optimizers import in_backward_optimizer_filter
 
+# torchrec still calls the collectives by the names that torch is about to drop.
+warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it gives up."""
 _SHARDINGS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]

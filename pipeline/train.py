@@ -102,7 +102,7 @@ class _Run:
         rows = 0
         for batch in self.rows.epoch(progress.epoch, skip=progress.step_in_epoch):
             self._step(batch, progress.step, tally)
-            rows += batch.rows
+            rows += batch.rows * dist.get_world_size()
             progress = progress.after_step()
             journal.live(lambda: self._where(progress, tally))  # noqa: B023 it is called at once
             if progress.step % _BOARD_EVERY == 0:
