@@ -1,0 +1,110 @@
+"""Every pair of gate and architecture that the configuration admits trains, is judged, and exports with parity.
+
+``make test`` takes every gate with MMoE, and every architecture with three gates; ``make pairs`` takes all pairs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from features.batches import BatchReader
+from features.errors import ConfigError
+from features.schema import DenseSpec, IdSpec
+from models.export import export
+from models.ranker import Ranker
+from pipeline.checkpoint import load_ranker
+from pipeline.evaluate import EvaluateConfig, evaluate
+from pipeline.train import TrainConfig, train
+from tests.models.small import small_config, small_schema
+from tests.pipeline.tiny_features import write_features
+
+SCHEMA = small_schema(
+    features=(
+        IdSpec(name="user", kind="id", side="user", rows=40),
+        IdSpec(name="item", kind="id", side="item", rows=30),
+        DenseSpec(name="age", side="user", encoding="standardise"),
+        DenseSpec(name="price", side="item", encoding="standardise"),
+    )
+)
+SIZES: dict[str, Any] = {"embedding_dim": 4, "experts": 3, "expert_widths": (8, 4), "tower_widths": (), "dropout": 0.0}
+GATES: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "dselect_k": {"k": 2},
+    "top_k": {"k": 2},
+    "noisy_top_k": {"k": 2},
+    "hash": {"feature": "item"},
+    "comet": {"k": 2},
+    "gumbel": {},
+    "dense_to_sparse": {"k": 1, "switch_step": 2},
+    "top_p": {"p": 0.5, "k": 2},
+}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "mmoe": {},
+    "cgc": {},
+    "ple": {"levels": 2},
+    "home": {"groups": {"taste": ("like",), "stars": ("rating",)}, "feature_rank": 2},
+}
+IN_EVERY_RUN = ("softmax", "dselect_k", "top_k")
+
+
+def pairs() -> list[Any]:
+    return [
+        pytest.param(
+            architecture,
+            gate,
+            id=f"{architecture}-{gate}",
+            marks=() if architecture == "mmoe" or gate in IN_EVERY_RUN else (pytest.mark.slow, pytest.mark.pairs),
+        )
+        for architecture in ARCHITECTURES
+        for gate in GATES
+    ]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"), SCHEMA)
+
+
+def config(architecture: str, gate: str) -> Any:
+    named = {"name": architecture, **ARCHITECTURES.get(architecture, {})}
+    return small_config(**SIZES, architecture=named, gate={"name": gate, **GATES[gate]})
+
+
+def train_judge_and_export(model: Any, features: Path, run: Path) -> dict[str, Any]:
+    settings = TrainConfig(epochs=1, batch_size=512, learning_rate=0.01, embedding_learning_rate=0.1)
+    result = train(features, model, settings, run / "run", lambda _: None)
+    ranker = load_ranker(run / "run", SCHEMA)
+    bundle = run / "export"
+    bundle.mkdir()
+    sample = next(BatchReader(features / "valid.parquet", SCHEMA, 256).epoch()).inputs
+    report = export(ranker, SCHEMA, sample, bundle / "model.onnx")
+    assert report.rows_checked > 2000
+    assert report.worst_difference <= 1e-5
+    SCHEMA.save(bundle)
+    quick = EvaluateConfig(replicates=50, slice_replicates=50)
+    judged = evaluate(bundle, features / "valid.parquet", None, run / "evaluation", config=quick)
+    assert judged.tasks["like"]["auc"].value == pytest.approx(result["metrics"]["like"]["auc"], abs=1e-4)
+    assert judged.tasks["rating"]["rmse"].value == pytest.approx(result["metrics"]["rating"]["rmse"], abs=1e-4)
+    return result
+
+
+@pytest.mark.parametrize(("architecture", "gate"), pairs())
+def test_a_pair_trains_is_judged_and_exports_with_parity(
+    architecture: str, gate: str, features: Path, tmp_path: Path
+) -> None:
+    train_judge_and_export(config(architecture, gate), features, tmp_path)
+
+
+def test_shared_bottom_trains_is_judged_and_exports_and_takes_no_gate(features: Path, tmp_path: Path) -> None:
+    train_judge_and_export(small_config(**SIZES, architecture={"name": "shared_bottom"}), features, tmp_path)
+    for gate in sorted(set(GATES) - {"dselect_k"}):
+        with pytest.raises(ValueError, match=f"shared_bottom has no experts to choose from, so gate {gate} has no use"):
+            config("shared_bottom", gate)
+
+
+@pytest.mark.parametrize("architecture", ["cgc", "ple", "home"])
+def test_one_gate_for_all_tasks_is_refused_where_tasks_have_experts_of_their_own(architecture: str) -> None:
+    model = small_config(architecture={"name": architecture}, gate_scope="shared")
+    with pytest.raises(ConfigError, match="gate_scope is shared"):
+        Ranker(SCHEMA, model)
