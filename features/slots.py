@@ -48,40 +48,31 @@ class SlotIndex:
 
     def find(self, wanted: Hashes, unknown: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row [n] of each hash, `unknown` where it is not there, and whether it is."""
-        found = np.full(len(wanted), unknown, dtype=np.int64)
-        known = np.zeros(len(wanted), dtype=np.bool_)
         bucket = _home(wanted, len(self.hashes))
-        pending = self._look(wanted, bucket, np.arange(len(wanted)), found, known)
-        # A full bucket may have sent its key on; nearly all searches end with the first look.
+        found, known, further = self._look(wanted, bucket, unknown)
+        places = np.flatnonzero(further)
+        # A full bucket may have sent its key on; nearly all searches end with the first look or the second.
         for _ in range(len(self.hashes) - 1):
-            if not len(pending):
+            if not len(places):
                 break
-            bucket[pending] = (bucket[pending] + 1) % len(self.hashes)
-            pending = self._look(wanted[pending], bucket[pending], pending, found, known)
-        null = wanted == NULL_HASH
-        if null.any():
-            found[null], known[null] = unknown, False
+            bucket[places] = (bucket[places] + 1) % len(self.hashes)
+            found[places], known[places], further = self._look(wanted[places], bucket[places], unknown)
+            places = places[further]
         return found, known
 
     def _look(
-        self,
-        wanted: Hashes,
-        bucket: NDArray[np.int64],
-        places: NDArray[np.int64],
-        found: NDArray[np.int64],
-        known: NDArray[np.bool_],
-    ) -> NDArray[np.int64]:
-        """Look into one bucket each, write what is there at `places`, and return the places to look further for."""
+        self, wanted: Hashes, bucket: NDArray[np.int64], unknown: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Look into one bucket each: row [n], whether it is there, and whether it may lie further on."""
         lines = self.hashes.take(bucket, axis=0)
-        hits = np.flatnonzero(lines == wanted[:, None])
-        row = hits // WIDTH
-        found[places[row]] = self.rows.ravel().take(bucket[row] * WIDTH + hits % WIDTH)
-        known[places[row]] = True
-        if len(hits) == len(wanted):
-            return hits[:0]
-        return places[~known[places] & (lines[:, WIDTH - 1] != NULL_HASH)]
+        place = (lines == wanted[:, None]).argmax(axis=1)
+        place += bucket * WIDTH
+        # The null hash equals an empty slot.
+        known = (self.hashes.ravel().take(place) == wanted) & (wanted != NULL_HASH)
+        full = lines[:, WIDTH - 1] != NULL_HASH
+        return np.where(known, self.rows.ravel().take(place), unknown), known, full & ~known
 
 
 def _home(hashes: Hashes, buckets: int) -> NDArray[np.int64]:
     """The hashes' lowest bits; what comes here is already mixed."""
-    return (hashes & np.uint64(buckets - 1)).astype(np.int64)
+    return (hashes & np.uint64(buckets - 1)).view(np.int64)
