@@ -231,11 +231,19 @@ class _Compiler(ast.NodeVisitor):
         value = self.visit(node.operand)
         if isinstance(node.op, ast.USub):
             return -value
-        return ~value if isinstance(node.op, ast.Not) else self.generic_visit(node.op)
+        return ~self._condition(value, node.operand) if isinstance(node.op, ast.Not) else self.generic_visit(node.op)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-        return functools.reduce(join, [self.visit(value) for value in node.values])
+        return functools.reduce(join, [self._condition(self.visit(value), value) for value in node.values])
+
+    def _condition(self, value: Any, node: ast.expr) -> Any:
+        """Refuse numbers as conditions, which an engine would negate and combine bit by bit."""
+        if isinstance(value, ibis.Expr) and value.type().is_boolean():
+            return value
+        text = ast.unparse(node)
+        what = f"and, or and not take conditions, but {text} is none; write a comparison such as {text} == 1"
+        raise self._refuse(what)
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         sides = [node.left, *node.comparators]

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from features.build import build
 from features.config import FeaturesConfig
-from features.errors import DataError
+from features.errors import ConfigError, DataError
 from features.schema import SCHEMA_FILE
 from features.settings import Settings
 from features.sources import find_files
@@ -95,9 +95,19 @@ def build_features(config: ProjectConfig) -> StepRecord:
 
     def work(progress: Progress) -> dict[str, Any]:
         made = build(config.data, config.features_dir, progress)
-        return {"rows": dict(made.rows), "features": made.features, "fingerprint": made.fingerprint}
+        settings = _data_settings(config.data)
+        return {
+            "rows": dict(made.rows),
+            "features": made.features,
+            "fingerprint": made.fingerprint,
+            "settings": settings,
+        }
 
     return once("features", config.features_dir, stamp, work, FEATURE_FILES, in_place=False)
+
+
+def _data_settings(data: FeaturesConfig) -> str:
+    return stamp_of("data settings", data.model_dump(mode="json"))
 
 
 def _source_facts(data: FeaturesConfig) -> dict[str, object]:
@@ -133,6 +143,12 @@ def join_training(config: ProjectConfig) -> None:
 
 def _training_run(config: ProjectConfig) -> tuple[Run, str]:
     upstream = required(config.features_dir, "moerank features CONFIG")
+    if upstream.result.get("settings") != _data_settings(config.data):
+        message = (
+            f"the features in {config.features_dir} were built with other `data:` settings; "
+            "build them again with `moerank features CONFIG`"
+        )
+        raise ConfigError(message)
     settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
     stamp = stamp_of("train", settings, upstream.stamp, code_stamp(*MODEL_CODE))
     return Run(config, config.root / "training" / stamp), stamp

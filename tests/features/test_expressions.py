@@ -67,6 +67,8 @@ def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:
         ("hour(at, 'Mars/Base')", "not a time zone"),
         ("clip(x)", "does not take these"),
         ("x ** 2", "Pow is not allowed"),
+        ("not x", "write a comparison such as x == 1"),
+        ("x and x > 1", "write a comparison such as x == 1"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(value_of: Any, text: str, words: str) -> None:

@@ -129,6 +129,12 @@ def test_changed_settings_repeat_only_what_depends_on_them(shop: Shop, capfd: py
     assert "features: reused" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("here", "shop")
+def test_training_on_features_of_other_settings_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "tiny.yaml", "--set", "data.seed=3"]) == 2
+    assert "other `data:` settings" in capfd.readouterr().err
+
+
 def test_the_quality_gate_refuses_with_code_3_and_publishes_nothing(
     shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
