@@ -13,6 +13,7 @@ from serving.pool import CountingPool
 from serving.registry import Registry
 from serving.shadow import Comparison, Shadows
 from serving.telemetry import Telemetry, Work
+from serving.user_store import UserStore
 
 LABELS = ("model", "version")
 _DURATIONS: dict[Phase, str] = {
@@ -26,12 +27,20 @@ _DURATIONS: dict[Phase, str] = {
 class ServerCollector(Collector):
     """Turns the server's counts into metrics."""
 
-    def __init__(self, telemetry: Telemetry, registry: Registry, pool: CountingPool, shadows: Shadows) -> None:
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        registry: Registry,
+        pool: CountingPool,
+        shadows: Shadows,
+        users: UserStore | None = None,
+    ) -> None:
         """Read from these at each scrape."""
         self._telemetry = telemetry
         self._registry = registry
         self._pool = pool
         self._shadows = shadows
+        self._users = users
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
@@ -49,6 +58,8 @@ class ServerCollector(Collector):
         yield from self._versions()
         yield from self._arms()
         yield from _comparisons(self._shadows.comparisons())
+        if self._users is not None:
+            yield _lookups(self._users)
 
     def _versions(self) -> Iterator[Metric]:
         served = GaugeMetricFamily("moerank_model_version", "The version that answers", labels=("model",))
@@ -92,6 +103,13 @@ def _comparisons(comparisons: list[Comparison]) -> Iterator[Metric]:
         for task, total in sorted(each.difference.items()):
             gaps.add_metric((each.model, str(each.version), task), total)
     yield gaps
+
+
+def _lookups(users: UserStore) -> Metric:
+    family = CounterMetricFamily("moerank_user_store", "Users looked up in the user store", labels=("outcome",))
+    for outcome, count in (("found", users.found), ("missed", users.missed), ("failed", users.failed)):
+        family.add_metric((outcome,), count)
+    return family
 
 
 def _counters(work: list[Work]) -> Iterator[Metric]:

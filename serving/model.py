@@ -14,15 +14,17 @@ from serving.bundle import GOLDEN_FILE, Bundle
 from serving.call import Clock
 from serving.engine import Device, Engine
 from serving.score import Score, ScoreConfig, default_score
+from serving.user_store import UserStore
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How graphs are run; see `Engine`."""
+    """How graphs are run (see `Engine`), and a store in which users are looked up before the bundle."""
 
     threads: int = 1
     device: Device = "cpu"
     require_gpu: bool = False
+    users: UserStore | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class RankingModel:
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
-        return cls(bundle, engine, RequestEncoder.open(path), _score(bundle, score))
+        users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
+        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score))
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.

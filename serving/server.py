@@ -23,6 +23,7 @@ from serving.settings import ServerSettings
 from serving.shadow import Shadows
 from serving.telemetry import Telemetry
 from serving.transport import Front, Service
+from serving.user_store import UserStore
 from serving.watcher import Watcher
 
 LOG = logging.getLogger("moerank.server")
@@ -35,15 +36,19 @@ class RunningServer:
     def __init__(self, settings: ServerSettings) -> None:
         """Load the models and start to answer; see `start`."""
         self.settings = settings
+        users = settings.user_store
+        self.users = None if users is None else UserStore(users, settings.user_store_seconds)
         self.registry = Registry(
             settings.store,
             [Choice.parse(text) for text in settings.models],
-            EngineOptions(device=settings.device, require_gpu=settings.require_gpu),
+            EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
             settings.score,
             settings.traffic,
         )
         self.telemetry = Telemetry()
         with ExitStack() as parts:
+            if self.users is not None:
+                parts.callback(self.users.close)
             self._pool = CountingPool(settings.threads)
             parts.callback(self._pool.shutdown)
             refusals = Refusals(self.telemetry)
@@ -58,7 +63,9 @@ class RunningServer:
             self._server.add_generic_rpc_handlers((front,))
             self._aside.add_to(self._server, describe=settings.reflection)
             self.port = bind(self._server, settings)
-            self.metrics = _metrics(settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows))
+            self.metrics = _metrics(
+                settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows, self.users)
+            )
             if self.metrics is not None:
                 parts.callback(self.metrics.stop)
             self._parts = parts.pop_all()

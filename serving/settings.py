@@ -40,6 +40,8 @@ class ServerSettings(Settings):
     require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
+    user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")
+    user_store_seconds: float = Field(0.02, gt=0, le=10, description="how long a look-up in it may take")
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")
