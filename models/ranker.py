@@ -28,12 +28,14 @@ class RankerOutput(NamedTuple):
 
     `logits_BT`: logits of binary tasks; regression tasks as (label - base rate) / spread.
     `penalties`: the gates' regularisation terms, summed over gates, already weighted.
+    `columns_BD`: the input matrix, which all tasks share.
     `routings`: each gate's, over the experts of its level, in the order of `network.typed_gates`.
     """
 
     logits_BT: Tensor
     penalties: dict[str, Tensor]
     routings: tuple[Routing, ...]
+    columns_BD: Tensor
 
 
 class Ranker(nn.Module):
@@ -71,8 +73,9 @@ class Ranker(nn.Module):
     def forward(self, inputs: TensorInputs) -> RankerOutput:
         """Score the candidate rows; a single request row is repeated for all of them."""
         paired = inputs.paired()
-        output: NetworkOutput = self.network(self.columns(paired), self.routing_ids(paired))
-        return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings)
+        columns_BD = self.columns(paired)
+        output: NetworkOutput = self.network(columns_BD, self.routing_ids(paired))
+        return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings, columns_BD)
 
     def predictions(self, logits_BT: Tensor) -> Tensor:
         """Answers as served [B, T]: probabilities, and regression values on the label's scale."""

@@ -73,10 +73,13 @@ class Sharded:
         for group, rate in self._groups:
             group["lr"] = rate * factor
 
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """All parameters but the tables, which are updated inside the backward pass."""
+        return list(dict(in_backward_optimizer_filter(self.model.named_parameters())).values())
+
     def clip_gradients(self, limit: float) -> None:
         """Bound the norm of the gradients of everything but the tables, which are updated by now."""
-        parameters = dict(in_backward_optimizer_filter(self.model.named_parameters())).values()
-        torch.nn.utils.clip_grad_norm_(parameters, limit)
+        torch.nn.utils.clip_grad_norm_(self.dense_parameters(), limit)
 
     @torch.no_grad()
     def synchronise_statistics(self) -> None:

@@ -27,6 +27,7 @@ from features.settings import Settings
 from models.config import ModelConfig
 from models.ranker import Ranker
 from models.sharding import Sharded
+from models.weighting import Weighting
 from pipeline.files import write_text
 from pipeline.training.progress import RunProgress
 
@@ -48,7 +49,7 @@ class _BestPointer(Settings):
     step: int
 
 
-def save(run_dir: Path, sharded: Sharded, progress: RunProgress) -> None:
+def save(run_dir: Path, sharded: Sharded, weighting: Weighting, progress: RunProgress) -> None:
     """Write a checkpoint of all ranks, then drop all others but the best.
 
     Raises:
@@ -58,14 +59,14 @@ def save(run_dir: Path, sharded: Sharded, progress: RunProgress) -> None:
     target = folder / _name(progress.step)
     partial = folder / f".{target.name}.partial"
     _on_first_rank(lambda: shutil.rmtree(partial, ignore_errors=True))
-    state = {"model": sharded.model.state_dict(), "optimizer": sharded.optimizer.state_dict()}
+    state = _state(sharded, weighting)
     with _quiet():
         save_shards(state, storage_writer=FileSystemWriter(partial, overwrite=False, sync_files=True))
     _on_first_rank(lambda: _finish(partial, target, sharded.ranker, progress))
 
 
-def resume(run_dir: Path, sharded: Sharded) -> RunProgress:
-    """Load the latest checkpoint into a model and its optimisers; without one, start from the beginning.
+def resume(run_dir: Path, sharded: Sharded, weighting: Weighting) -> RunProgress:
+    """Load the latest checkpoint into a model, optimisers and loss weighting; without one, start from the beginning.
 
     Raises:
         SchemaMismatchError: the run was trained on other features.
@@ -84,10 +85,11 @@ def resume(run_dir: Path, sharded: Sharded) -> RunProgress:
         # Adam has no state before its first step, and only what exists is loaded.
         if not optimizer.state_dict()["state"]:
             optimizer.init_state()
-    state = {"model": sharded.model.state_dict(), "optimizer": sharded.optimizer.state_dict()}
+    state = _state(sharded, weighting)
     _load(state, directory)
     sharded.model.load_state_dict(state["model"])
     sharded.optimizer.load_state_dict(state["optimizer"])
+    weighting.load_state_dict(state["weighting"])
     return meta.progress
 
 
@@ -164,6 +166,14 @@ def _finish(partial: Path, target: Path, ranker: Ranker, progress: RunProgress) 
     for path in target.parent.glob("step-*"):
         if path.name not in keep:
             shutil.rmtree(path)
+
+
+def _state(sharded: Sharded, weighting: Weighting) -> dict[str, Any]:
+    return {
+        "model": sharded.model.state_dict(),
+        "optimizer": sharded.optimizer.state_dict(),
+        "weighting": weighting.state_dict(),
+    }
 
 
 def _load(state: dict[str, Any], directory: Path) -> None:

@@ -21,6 +21,7 @@ from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.sharding import LearningRates, Sharded, best_device, process_group, shard
 from models.tensors import TensorInputs
+from models.weighting import Shared
 from pipeline.checkpoint import resume, save
 from pipeline.training.config import EarlyStopping, TrainConfig
 from pipeline.training.interruption import Interruption, watch_interruption
@@ -61,7 +62,7 @@ def train(
     device = best_device()
     with process_group(device):
         run = _Run(schema, model_config, config, features_dir, device)
-        progress = resume(run_dir, run.sharded)
+        progress = resume(run_dir, run.sharded, run.weighting)
         with (
             Journal(run_dir, say, live, progress, writes=dist.get_rank() == 0) as journal,
             watch_interruption() as stop,
@@ -84,6 +85,7 @@ class _Run:
         self.held_out = BatchReader(features_dir / "valid.parquet", schema, 4 * size, rank=rank, world=world)
         self.bf16 = use_bf16(config, device)
         self.loss = RankingLoss(schema.tasks, config.task_weights).to(device)
+        self.weighting = config.weighting.build(schema.tasks, self.loss.task_weights_T).to(device)
         torch.manual_seed(config.seed)
         rates = LearningRates(
             network=config.learning_rate,
@@ -118,7 +120,7 @@ class _Run:
         record |= {"steps": progress.step - first, "seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = goodness(validation.metrics, self.schema.tasks, self.config)
         progress = progress.after_epoch(record, value, self.config)
-        save(run_dir, self.sharded, progress)
+        save(run_dir, self.sharded, self.weighting, progress)
         journal.epoch(progress)
         return progress
 
@@ -131,8 +133,8 @@ class _Run:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             output = self.sharded.model(TensorInputs.from_numpy(batch.inputs).to(self.device))
         labels, weights = (torch.from_numpy(a).to(self.device) for a in (batch.labels, batch.weights))
-        losses = self.loss(output, labels, weights)
-        losses.total.backward()
+        shared = Shared(output.columns_BD, self.sharded.dense_parameters())
+        losses = self.weighting.backward(self.loss(output, labels, weights), shared)
         if self.config.gradient_clip:
             self.sharded.clip_gradients(self.config.gradient_clip)
         self.sharded.optimizer.step()
@@ -161,7 +163,7 @@ class _Run:
         return f"{at}, loss {tally.total:.4f}"
 
     def _stop(self, progress: RunProgress, journal: Journal, run_dir: Path) -> None:
-        save(run_dir, self.sharded, progress)
+        save(run_dir, self.sharded, self.weighting, progress)
         journal.say(f"stopped at step {progress.step}; run again to go on from there")
         raise KeyboardInterrupt
 

@@ -10,9 +10,11 @@ from models.losses import RankingLoss
 from models.ranker import RankerOutput
 from tests.models.small import TASKS
 
+NOTHING = torch.zeros(0)
+
 
 def output(logits: list[list[float]], **penalties: float) -> RankerOutput:
-    return RankerOutput(torch.tensor(logits), {name: torch.tensor(v) for name, v in penalties.items()}, ())
+    return RankerOutput(torch.tensor(logits), {name: torch.tensor(v) for name, v in penalties.items()}, (), NOTHING)
 
 
 def test_each_task_is_the_weighted_mean_over_its_rows() -> None:
@@ -26,7 +28,7 @@ def test_each_task_is_the_weighted_mean_over_its_rows() -> None:
 def test_masked_entries_count_for_nothing_even_if_not_a_number() -> None:
     labels = torch.tensor([[1.0, float("nan")], [float("nan"), 3.5]])
     logits = torch.tensor([[0.5, 9.0], [7.0, 0.25]], requires_grad=True)
-    losses = RankingLoss(TASKS)(RankerOutput(logits, {}, ()), labels, torch.eye(2))
+    losses = RankingLoss(TASKS)(RankerOutput(logits, {}, (), NOTHING), labels, torch.eye(2))
     losses.total.backward()
     assert torch.isfinite(losses.total)
     assert logits.grad is not None

@@ -12,6 +12,7 @@ from features.schema import Schema
 from models.ranker import Ranker
 from models.sharding import LearningRates, best_device, process_group, shard
 from models.tensors import TensorInputs
+from models.weighting import FixedConfig
 from pipeline.checkpoint import resume
 from pipeline.train import TrainConfig, train
 from tests.models.small import small_config
@@ -29,7 +30,8 @@ def score(features: Path, run_dir: Path, out: Path) -> None:
     with process_group(best_device()):
         rates = LearningRates(network=1.0, gates=1.0, embeddings=1.0)
         sharded = shard(Ranker(schema, MODEL, torch.device("meta")), best_device(), rates)
-        resume(run_dir, sharded)
+        weighting = FixedConfig().build(schema.tasks, torch.ones(len(schema.tasks)))
+        resume(run_dir, sharded, weighting)
         sharded.model.eval()
         batch = next(BatchReader(features / "valid.parquet", schema, 200).epoch())
         with torch.no_grad():

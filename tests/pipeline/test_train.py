@@ -98,6 +98,20 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path
     assert len(json.loads((broken / "history.json").read_text())["epochs"]) == 3
 
 
+@pytest.mark.parametrize("name", ["uncertainty", "gradnorm", "pcgrad"])
+def test_every_loss_weighting_learns_and_resumes_with_its_state(features: Path, tmp_path: Path, name: str) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = config(epochs=2, weighting={"name": name})
+    result = train(features, MODEL, settings, whole, silent)
+    assert result["metrics"]["like"]["auc"] > 0.6
+    with pytest.raises(KeyboardInterrupt):
+        train(features, MODEL, settings, broken, interrupt_at_first_epoch)
+    train(features, MODEL, settings, broken, silent)
+    expected, actual = load_ranker(whole, SCHEMA).state_dict(), load_ranker(broken, SCHEMA).state_dict()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(actual[key], tensor, rtol=0, atol=0, msg=key)
+
+
 def test_a_finished_run_is_not_trained_again(features: Path, tmp_path: Path) -> None:
     first = train(features, MODEL, config(epochs=1), tmp_path, silent)
     said: list[str] = []
