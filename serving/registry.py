@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from features.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
-from serving import store as stores
 from serving.choices import Choice, read_scores
 from serving.model import EngineOptions, RankingModel
+from serving.source import Source, open_source
 from serving.traffic import Arms
 
 LOG = logging.getLogger("moerank.registry")
@@ -19,7 +19,7 @@ class Registry:
 
     def __init__(
         self,
-        store: Path,
+        store: str | Path | Source,
         choices: Sequence[Choice] = (),
         options: EngineOptions | None = None,
         score_file: Path | None = None,
@@ -31,7 +31,7 @@ class Registry:
             ModelNotFoundError: the store has none, or not the chosen one.
             MoerankError: as `RankingModel.open`.
         """
-        self._store = store
+        self._store = open_source(store) if isinstance(store, str | Path) else store
         self._choices = tuple(choices)
         self._options = options or EngineOptions()
         self._score_file = score_file
@@ -43,12 +43,12 @@ class Registry:
         """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
         opened: dict[str, RankingModel] = {}
-        chosen = self._choices or [Choice(name) for name in stores.models(store)]
+        chosen = self._choices or [Choice(name) for name in self._store.models()]
         if not chosen:
             message = f"the store {store} has no model to serve; publish one first with `moerank publish`"
             raise ModelNotFoundError(message)
         for choice in chosen:
-            version = choice.version or stores.current(store, choice.model)
+            version = choice.version or self._store.current(choice.model)
             opened[choice.model] = self._open(choice.model, version)
         self._models: Mapping[str, RankingModel] = opened
         self._refresh_arms()
@@ -141,7 +141,7 @@ class Registry:
         """Name, version, and whether it is served, of all versions of the models to serve."""
         served = {(model.name, model.version) for model in self._models.values()}
         names = [choice.model for choice in self._listed()]
-        stored = {(name, version) for name in names for version in stores.versions(self._store, name)}
+        stored = {(name, version) for name in names for version in self._store.versions(name)}
         return [(*key, key in served) for key in sorted(stored | served)]
 
     def _follow(self, choice: Choice) -> bool:
@@ -150,11 +150,11 @@ class Registry:
         serving = self._models.get(name)
         evidence: object = None
         try:
-            version = choice.version or stores.current(self._store, name)
+            version = choice.version or self._store.current(name)
             if serving is not None and serving.version == version:
                 self._refused.pop(name, None)
                 return False
-            evidence = (version, stores.version_path(self._store, name, version).stat().st_mtime_ns)
+            evidence = (version, self._store.version_path(name, version).stat().st_mtime_ns)
             if self._refused.get(name) == evidence:
                 # Nothing has changed since it was refused; do not hash gigabytes every second.
                 return False
@@ -209,7 +209,7 @@ class Registry:
             label = f"{name} {arm}"
             evidence: object = None
             try:
-                evidence = (config.version, stores.version_path(self._store, name, config.version).stat().st_mtime_ns)
+                evidence = (config.version, self._store.version_path(name, config.version).stat().st_mtime_ns)
                 if self._refused.get(label) == evidence:
                     continue
                 serving = self._models.get(name)
@@ -225,11 +225,11 @@ class Registry:
 
     def _listed(self) -> Sequence[Choice]:
         try:
-            return self._choices or [Choice(name) for name in stores.models(self._store)]
+            return self._choices or [Choice(name) for name in self._store.models()]
         except (MoerankError, OSError) as error:
             self._refuse("the store", None, error)
             return ()
 
     def _open(self, name: str, version: int) -> RankingModel:
-        path = stores.version_path(self._store, name, version)
+        path = self._store.version_path(name, version)
         return RankingModel.open(path, self._options, self._scores.get(name))

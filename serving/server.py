@@ -21,6 +21,7 @@ from serving.registry import Registry
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
 from serving.shadow import Shadows
+from serving.source import open_source
 from serving.telemetry import Telemetry
 from serving.transport import Front, Service
 from serving.user_store import UserStore
@@ -39,7 +40,7 @@ class RunningServer:
         users = settings.user_store
         self.users = None if users is None else UserStore(users, settings.user_store_seconds)
         self.registry = Registry(
-            settings.store,
+            open_source(settings.store, settings.cache),
             [Choice.parse(text) for text in settings.models],
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
             settings.score,

@@ -4,9 +4,9 @@ import argparse
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from features.errors import ConfigError
 from features.settings import Settings
@@ -17,6 +17,11 @@ MISSING_STORE = f"no model store is named; write `moerank serve STORE` or set {P
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
+def _place(value: object) -> object:
+    """A path, but not of a URL, whose double slash it would swallow."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0))
@@ -25,7 +30,10 @@ def cores() -> int:
 class ServerSettings(Settings):
     """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`."""
 
-    store: Path = Field(description="the model store: a directory of MODEL/VERSION/")
+    store: Annotated[Path | str, BeforeValidator(_place)] = Field(
+        description="the model store: a directory of MODEL/VERSION/, or a URL such as s3://BUCKET/PREFIX"
+    )
+    cache: Path | None = Field(None, description="folder for bundles of a store URL; default: below ~/.cache/moerank")
     models: tuple[str, ...] = Field((), description="NAME or NAME@VERSION, several with commas; default: all")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")

@@ -52,7 +52,12 @@ def versions(store: Path, model: str) -> list[int]:
     require_name(model)
     folder = store / model
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if re.fullmatch(r"[1-9][0-9]{0,17}", name))
+    return sorted(int(name) for name in names if is_version(name))
+
+
+def is_version(name: str) -> bool:
+    """Whether a folder's name is a version number."""
+    return re.fullmatch(r"[1-9][0-9]{0,17}", name) is not None
 
 
 def current(store: Path, model: str) -> int:
@@ -68,10 +73,19 @@ def current(store: Path, model: str) -> int:
     except OSError as error:
         message = f"the store {store} has no current version of a model {model!r} ({error.strerror})"
         raise ModelNotFoundError(message) from error
-    if not re.fullmatch(rb"[1-9][0-9]{0,17}\n", text):
-        message = f"{store / model / POINTER_FILE} holds {text[:40]!r} instead of a version number; point it anew"
+    return pointed(text, str(store / model))
+
+
+def pointed(content: bytes, folder: str) -> int:
+    """The version in the content of a pointer file.
+
+    Raises:
+        IntegrityError: it is not a version number.
+    """
+    if not re.fullmatch(rb"[1-9][0-9]{0,17}\n", content):
+        message = f"{folder}/{POINTER_FILE} holds {content[:40]!r} instead of a version number; point it anew"
         raise IntegrityError(message)
-    return int(text)
+    return int(content)
 
 
 def version_path(store: Path, model: str, version: int) -> Path:

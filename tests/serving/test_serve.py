@@ -64,7 +64,7 @@ def test_wrong_flags_are_one_message_and_exit_code_two() -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
-    for name in ("--store", "--port", "--threads", "--device"):
+    for name in ("MOERANK_STORE", "--port", "--threads", "--device"):
         assert name in run.stderr
 
 
