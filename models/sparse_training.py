@@ -5,7 +5,7 @@ nothing on, either way. Batch norm is the exception, since its statistics would 
 always computed for all.
 
 Shape legend: B rows, D inputs, E experts of the level, G gates, O outputs of one expert, M computed (row, expert)
-pairs, expert by expert.
+pairs, expert by expert, m those of one gate.
 """
 
 from collections.abc import Sequence
@@ -70,11 +70,17 @@ def mix_sparsely(experts: Sequence[Experts], inputs: Sequence[Tensor], routings:
     if union_BE.shape[0] == 1:
         return _mix_columns(experts, inputs, routings, union_BE[0].tolist())
     rows = inputs[0].shape[0]
-    pairs_M2 = union_BE.expand(rows, -1).t().nonzero()
-    expert_M, row_M = pairs_M2.unbind(1)
-    counts = union_BE.sum(0).tolist()
-    answers_MO = torch.cat(_answers(experts, inputs, row_M, counts))
-    return torch.stack([_scatter(answers_MO, row_M, expert_M, routing, rows) for routing in routings])
+    union_EB = union_BE.expand(rows, -1).t().contiguous()
+    row_M = union_EB.nonzero()[:, 1]
+    answers_MO = torch.cat(_answers(experts, inputs, row_M, union_EB.sum(1).tolist()))
+    if len(routings) == 1:
+        return _scatter(answers_MO, row_M, routings[0], rows).unsqueeze(0)
+    mixtures = []
+    for routing in routings:
+        # Only the gate's own pairs: with a gate a task, most pairs of the union are another's.
+        own_m = routing.selected_BE.expand(rows, -1).t().masked_select(union_EB).nonzero().squeeze(1)
+        mixtures.append(_scatter(answers_MO.index_select(0, own_m), row_M[own_m], routing, rows))
+    return torch.stack(mixtures)
 
 
 def _answers(experts: Sequence[Experts], inputs: Sequence[Tensor], row_M: Tensor, counts: list[int]) -> list[Tensor]:
@@ -88,14 +94,12 @@ def _answers(experts: Sequence[Experts], inputs: Sequence[Tensor], row_M: Tensor
     return answers
 
 
-def _scatter(answers_MO: Tensor, row_M: Tensor, expert_M: Tensor, routing: Routing, rows: int) -> Tensor:
-    # Only the gate's own pairs: with a gate a task, most pairs of the union are another's.
-    selected_BE = routing.selected_BE.expand(rows, -1)
-    own_m = selected_BE[row_M, expert_M].nonzero().squeeze(1)
-    row_m, expert_m = row_M[own_m], expert_M[own_m]
-    weights_m1 = routing.weights_BE.expand(rows, -1)[row_m, expert_m].to(answers_MO.dtype).unsqueeze(1)
-    empty_BO = answers_MO.new_zeros(rows, answers_MO.shape[1])
-    return empty_BO.index_add(0, row_m, answers_MO.index_select(0, own_m) * weights_m1)
+def _scatter(answers_mO: Tensor, row_m: Tensor, routing: Routing, rows: int) -> Tensor:
+    # A mask picks in the order of its own elements, which is that of the pairs: expert by expert, then row by row.
+    weights_BE, selected_BE = routing.weights_BE.expand(rows, -1), routing.selected_BE.expand(rows, -1)
+    weights_m1 = weights_BE.t().masked_select(selected_BE.t()).to(answers_mO.dtype).unsqueeze(1)
+    empty_BO = answers_mO.new_zeros(rows, answers_mO.shape[1])
+    return empty_BO.index_add(0, row_m, answers_mO * weights_m1)
 
 
 def _mix_columns(
@@ -132,11 +136,8 @@ def _run_block(block: Block, inputs: list[Tensor], count: int) -> list[Tensor]:
     else:
         weights, biases = linear.weight.chunk(count), linear.bias.chunk(count)
     hidden = [functional.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
-    sizes = [x.shape[0] for x in hidden]
     if isinstance(block.norm, nn.GroupNorm):
         pairs = zip(hidden, block.norm.weight.chunk(count), block.norm.bias.chunk(count), strict=True)
         hidden = [functional.layer_norm(x, w.shape, w, b, block.norm.eps) for x, w, b in pairs]
-    # Element by element: for all rows of all experts at once.
-    joined: Tensor = block.dropout(block.activation(torch.cat(hidden)))
-    answers = list(joined.split(sizes))
+    answers: list[Tensor] = [block.dropout(block.activation(x)) for x in hidden]
     return [x + y for x, y in zip(inputs, answers, strict=True)] if block.residual else answers
