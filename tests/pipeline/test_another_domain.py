@@ -50,7 +50,7 @@ def test_a_census_table_trains_exports_and_serves(tmp_path: Path, monkeypatch: p
     evaluate_model(run)
     made = publish_model(run)
     assert made.metrics["rich"]["auc"] > 0.8
-    columns = {
+    columns: dict[str, list[object]] = {
         "age": [30, 60], "hours": [None, 55.0], "workclass": [None, "class 1"], "education": ["school 0", "school 4"],
         "occupation": ["job 1", "never seen"], "relation": ["wife", "husband"],
     }  # fmt: skip
