@@ -1,8 +1,11 @@
 """Build features: raw Parquet in; encoded training Parquet, schema, vocabularies and online tables out."""
 
 import json
+import os
 import shutil
 import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.config import FeaturesConfig
+from features.config import EventsConfig, FeaturesConfig
 from features.encoding import Encoder, refuse_by_policy
 from features.engine import connect
 from features.errors import DataError
 from features.fit import PRIORS_FILE, Fitted, Previous, fit, raw_values
+from features.kinds import TIME
 from features.online import ONLINE_FOLDER
 from features.online_build import build_online
 from features.parquet import AtomicWriter
@@ -24,8 +28,11 @@ from features.quality import check_quality, save_report
 from features.quality_page import quality_page
 from features.schema import DenseSpec, FeatureSpec, IdSpec, KeySpec, Schema
 from features.splits import SPLIT_NAMES
-from features.stage import Progress, stage
+from features.stage import Progress, key_hashes, stage
 from features.timeline import Timeline, build_timeline
+
+WORKERS = min(4, os.cpu_count() or 1)
+"""Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,9 @@ def _build(
     config: FeaturesConfig, raw: Path, made: Path, previous: Previous | None, last: Path, progress: Progress
 ) -> FeatureBuild:
     progress("reading sources")
-    connection = connect(config.memory_limit, raw, threads=config.threads)
+    connection = connect(
+        config.memory_limit, raw, engine=config.engine, master=config.spark_master, threads=config.threads
+    )
     try:
         timeline = build_timeline(connection, config, raw)
         planned = plan_features(config, timeline.ownership)
@@ -79,7 +88,7 @@ def _build(
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
     for split in SPLIT_NAMES:
-        _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted)
+        _encode_split(raw / f"{split}.parquet", made / f"{split}.parquet", planned, encoder, fitted, config.events)
     progress("data quality")
     report = check_quality(raw, made, planned, schema, fitted, config, last)
     report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
@@ -138,7 +147,9 @@ def encode_feature(encoder: Encoder, spec: FeatureSpec, values: pa.Array) -> pa.
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists.values))
 
 
-def _encode_split(source: Path, target: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted) -> None:
+def _encode_split(
+    source: Path, target: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
+) -> None:
     """Encode a staged split batch by batch: one column a feature, labels, weights, key hashes and time."""
     tasks = [task.name for task in encoder.schema.tasks]
     schema = pa.schema(
@@ -146,26 +157,43 @@ def _encode_split(source: Path, target: Path, planned: list[Planned], encoder: E
         + [pa.field(f"{kind}__{task}", pa.float32()) for task in tasks for kind in ("label", "weight")]
         + [pa.field("__user", pa.uint64()), pa.field("__item", pa.uint64()), pa.field("__time", pa.int64())]
     )
-    with AtomicWriter(target, schema) as writer, pq.ParquetFile(source, page_checksum_verification=True) as file:
-        for group in range(file.num_row_groups):
-            raw = file.read_row_group(group)
-            columns = []
-            for plan, spec in zip(planned, encoder.schema.features, strict=True):
-                values = raw_values(raw, plan, fitted.priors)
-                refuse_by_policy(spec, values)
-                columns.append(encode_feature(encoder, spec, values))
-            for task in tasks:
-                label = raw[f"label__{task}"].fill_null(0.0).cast(pa.float32())
-                columns += [label, raw[f"weight__{task}"].cast(pa.float32())]
-            columns += [raw["__user"], raw["__item"], raw["__time"]]
-            _check_finite(columns[-2 * len(tasks) - 3 : -3], tasks)
-            writer.write(pa.table(columns, schema=schema))
+
+    def encode(group: int) -> pa.Table:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            return _encode_rows(file.read_row_group(group), planned, encoder, fitted, keys).cast(schema)
+
+    groups = pq.read_metadata(source).num_row_groups
+    with AtomicWriter(target, schema) as writer, ThreadPoolExecutor(WORKERS) as workers:
+        # A few ahead of the writer, so that memory holds a few row groups and not the file.
+        waiting = deque(workers.submit(encode, group) for group in range(min(groups, 2 * WORKERS)))
+        for group in range(groups):
+            if group + 2 * WORKERS < groups:
+                waiting.append(workers.submit(encode, group + 2 * WORKERS))
+            writer.write(waiting.popleft().result())
 
 
-def _check_finite(columns: list[pa.Array], tasks: list[str]) -> None:
-    for place, column in enumerate(columns):
-        if not np.isfinite(column.to_numpy()).all():
-            message = f"task {tasks[place // 2]!r} has a {('label', 'weight')[place % 2]} that is not a finite number"
+def _encode_rows(
+    raw: pa.Table, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
+) -> pa.Table:
+    columns: dict[str, pa.Array] = {}
+    for plan, spec in zip(planned, encoder.schema.features, strict=True):
+        values = raw_values(raw, plan, fitted.priors)
+        refuse_by_policy(spec, values)
+        columns[spec.name] = encode_feature(encoder, spec, values)
+    for task in encoder.schema.tasks:
+        label, weight = f"label__{task.name}", f"weight__{task.name}"
+        columns[label] = raw[label].fill_null(0.0).cast(pa.float32())
+        columns[weight] = raw[weight].cast(pa.float32())
+        _check_finite(columns, label, weight)
+    columns |= {"__user": pa.array(key_hashes(raw, keys.user)), "__item": pa.array(key_hashes(raw, keys.item))}
+    return pa.table({**columns, TIME: raw[TIME]})
+
+
+def _check_finite(columns: dict[str, pa.Array], *names: str) -> None:
+    for name in names:
+        if not np.isfinite(columns[name].to_numpy()).all():
+            kind, _, task = name.partition("__")
+            message = f"task {task!r} has a {kind} that is not a finite number"
             raise DataError(message)
 
 

@@ -280,6 +280,9 @@ class FeaturesConfig(Settings):
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
     split: SplitConfig
     checks: ChecksConfig = ChecksConfig()
+    engine: Literal["duckdb", "spark"] = "duckdb"
+    spark_master: str = "local[*]"
+    """The master URL of the cluster that runs the expressions with `engine` ``spark``."""
     memory_limit: str = "3GB"
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0

@@ -18,6 +18,8 @@ from features.vocabulary import Vocabularies
 NULL_POSITION = np.float32(-1.0)
 LARGEST = 1e6
 """Bounds a standardised value, so that float32 sums inside a model stay finite whatever a request holds."""
+MANY = 4096
+"""Columns from this length on are looked up by their distinct values."""
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -40,7 +42,7 @@ class Encoder:
 
     def ids(self, spec: IdSpec, values: pa.Array) -> Ids:
         """Rows [rows] of the feature's table."""
-        return self.rows(spec, hash_array(values))
+        return self._distinct_rows(spec, values)
 
     def lists(self, spec: IdSpec, values: pa.Array) -> Lists:
         """Packed rows of a list column, each list cut to its last `max_length` values; null is an empty list."""
@@ -50,7 +52,15 @@ class Encoder:
         if pa.types.is_null(values.type):
             return Lists(np.zeros(0, dtype=np.int32), np.zeros(len(values), dtype=np.int64))
         flat, lengths = _cut(values, spec.max_length)
-        return Lists(self.rows(spec, hash_array(flat)), lengths)
+        return Lists(self._distinct_rows(spec, flat), lengths)
+
+    def _distinct_rows(self, spec: IdSpec, values: pa.Array) -> Ids:
+        """As `rows`, of many values by looking each distinct one up once."""
+        if len(values) < MANY or pa.types.is_dictionary(values.type):
+            return self.rows(spec, hash_array(values))
+        encoded = values.dictionary_encode()
+        rows = self.rows(spec, np.append(hash_array(encoded.dictionary), NULL_HASH))
+        return rows.take(pc.fill_null(encoded.indices, len(rows) - 1).to_numpy())
 
     def dense(self, spec: DenseSpec, values: pa.Array) -> Floats:
         """Floats [rows]: a position among the quantile edges, or a standardised value."""

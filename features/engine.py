@@ -1,5 +1,6 @@
 """The engines that run the feature expressions: DuckDB in this process, or Spark; what differs between them is here."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,17 +60,33 @@ def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     """Run an expression once and keep its rows for this connection under a name."""
     if not is_spark(connection):
         return connection.create_table(name, table, temp=True)
-    frame = connection.compile(table)
-    session = connection._session  # noqa: SLF001 - ibis offers no public way to its session
-    session.sql(frame).persist().createOrReplaceTempView(name)
+    _session(connection).sql(connection.compile(table)).persist().createOrReplaceTempView(name)
     return connection.table(name)
 
 
 def read_parquet(connection: Backend, files: list[str]) -> ir.Table:
     """Open Parquet files of one table; hive partitions become columns."""
     if is_spark(connection):
-        return connection.read_parquet(files)
+        reader = _session(connection).read.option("basePath", _base_path(files[0]))
+        name = f"parquet_{hashlib.sha256(chr(0).join(files).encode()).hexdigest()[:16]}"
+        frame = reader.parquet(*files)
+        frame.createOrReplaceTempView(name)
+        table = connection.table(name)
+        # ibis gives both of Spark's types of time no zone; TimestampType is the one that means a moment.
+        moments = [c.name for c in frame.schema if c.dataType.typeName() == "timestamp"]
+        return table.mutate(**{c: table[c].cast("timestamp('UTC')") for c in moments}) if moments else table
     return connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
+
+
+def _session(connection: Backend) -> Any:
+    return connection._session  # noqa: SLF001 - ibis offers no public way to its session
+
+
+def _base_path(file: str) -> str:
+    """The part of a path before its hive partitions, or its folder."""
+    parts = file.split("/")
+    ends = [place for place, part in enumerate(parts[:-1]) if "=" in part]
+    return "/".join(parts[: ends[0] if ends else -1])
 
 
 def to_arrow(connection: Backend, table: ir.Table) -> pa.Table:

@@ -16,7 +16,7 @@ from features.config import ChecksConfig
 from features.errors import DataError
 from features.schema import DenseSpec, IdSpec, Schema, TaskSpec
 
-SAMPLE_ROWS = 100_000
+SAMPLE_ROWS = {"train": 100_000, "valid": 30_000}
 _LEAST = 20
 """Rows of each class without which an AUC says nothing."""
 Column = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Finding:
 
 
 def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Finding]:
-    """What single features tell beyond the threshold, the worst first; over at most `SAMPLE_ROWS` rows a split.
+    """What single features tell beyond the threshold, the worst first; over at most `SAMPLE_ROWS` rows.
 
     Raises:
         DataError: there are some, and the recipe refuses them.
@@ -42,7 +42,7 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Fi
         return []
     specs = [s for s in schema.features if s.name not in checks.allow and not (isinstance(s, IdSpec) and s.max_length)]
     names = [s.name for s in specs] + [f"{k}__{t.name}" for t in schema.tasks for k in ("label", "weight")]
-    train, valid = (_sample(directory / f"{split}.parquet", names) for split in ("train", "valid"))
+    train, valid = (_sample(directory / f"{split}.parquet", names, most) for split, most in SAMPLE_ROWS.items())
     found = []
     for task in schema.tasks:
         for spec in specs:
@@ -61,15 +61,15 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Fi
     return found
 
 
-def _sample(path: Path, names: list[str]) -> dict[str, Column]:
+def _sample(path: Path, names: list[str], most: int) -> dict[str, Column]:
     """The first rows of a file, whole row groups, as floats by column."""
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         groups: list[int] = []
         rows = 0
-        while rows < SAMPLE_ROWS and len(groups) < file.num_row_groups:
+        while rows < most and len(groups) < file.num_row_groups:
             rows += file.metadata.row_group(len(groups)).num_rows
             groups.append(len(groups))
-        table = file.read_row_groups(groups, columns=names).slice(0, SAMPLE_ROWS)
+        table = file.read_row_groups(groups, columns=names).slice(0, most)
     return {name: table[name].to_numpy().astype(np.float64) for name in names}
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,11 +13,11 @@ ROW_GROUP_ROWS = 65_536
 class AtomicWriter:
     """Write a Parquet file batch by batch; it appears under its name only when all went well."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        """Open a temporary file beside `path`."""
+    def __init__(self, path: Path, schema: pa.Schema, compression: Literal["zstd", "none"] = "zstd") -> None:
+        """Open a temporary file beside `path`; what is read once and thrown away needs no compression."""
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        self._writer = pq.ParquetWriter(self._partial, schema, compression="zstd", write_page_checksum=True)
+        self._writer = pq.ParquetWriter(self._partial, schema, compression=compression, write_page_checksum=True)
         self.rows = 0
 
     def write(self, table: pa.Table | pa.RecordBatch) -> None:

@@ -46,8 +46,8 @@ def check_quality(
     for plan, spec in zip(planned, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
         profiles[plan.name] = _profile(raw_values(sample, plan, fitted.priors), spec, last)
-    rows, duplicates, rates = _rows(raw, schema)
-    late = max(0, _older_than(raw, before.cutoff_ms) - before.rows) if before else 0
+    rows, duplicates, rates = _rows(made, schema)
+    late = max(0, _older_than(made, before.cutoff_ms) - before.rows) if before else 0
     report = QualityReport(
         rows=rows,
         duplicates=duplicates,
@@ -95,18 +95,17 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
             psi=_psi(last.distribution.shares, _bin_shares(floats, last.distribution.edges)) if last else None,
         )
     flat = values.flatten() if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) else values
-    counts = flat.drop_null().cast(pa.string()).value_counts()
-    order = sorted(
-        zip(counts.field(1).to_pylist(), counts.field(0).to_pylist(), strict=True), key=lambda p: (-p[0], p[1])
-    )
-    top = tuple(str(value) for _, value in order[:_VALUES])
-    shares = {str(value): number / max(len(flat), 1) for number, value in order}
+    counts = pa.table({"value": flat.drop_null()}).group_by("value").aggregate([("value", "count")])
+    top = counts.sort_by([("value_count", "descending"), ("value", "ascending")]).slice(0, _VALUES)
+    texts = tuple(top["value"].cast(pa.string()).to_pylist())
     return FeatureProfile(
         kind=spec.kind,
         null_rate=round(nulls, 6),
-        distinct=len(order),
-        distribution=Distribution(values=top, shares=_value_shares(shares, top)),
-        psi=_psi(last.distribution.shares, _value_shares(shares, last.distribution.values)) if last else None,
+        distinct=len(counts),
+        distribution=Distribution(values=texts, shares=_value_shares(counts, texts, len(flat))),
+        psi=_psi(last.distribution.shares, _value_shares(counts, last.distribution.values, len(flat)))
+        if last
+        else None,
     )
 
 
@@ -118,10 +117,11 @@ def _bin_shares(floats: NDArray[np.float64], edges: tuple[float, ...]) -> tuple[
     return tuple(round(float(share), 6) for share in shares)
 
 
-def _value_shares(shares: dict[str, float], values: tuple[str, ...]) -> tuple[float, ...]:
-    """The share of each value, and of all others as the last."""
-    mine = [shares.get(value, 0.0) for value in values]
-    return tuple(round(share, 6) for share in [*mine, max(0.0, 1.0 - sum(mine))])
+def _value_shares(counts: pa.Table, values: tuple[str, ...], total: int) -> tuple[float, ...]:
+    """The share of each value, and of all others, null included, as the last."""
+    found = pc.index_in(pa.array(values, pa.string()), value_set=counts["value"].cast(pa.string()).combine_chunks())
+    numbers = pc.fill_null(counts["value_count"].take(found), 0).to_numpy() / max(total, 1)
+    return tuple(round(float(share), 6) for share in [*numbers, max(0.0, 1.0 - float(numbers.sum()))])
 
 
 def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
@@ -132,30 +132,31 @@ def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
     return round(float(((q - p) * np.log(q / p)).sum()), 6)
 
 
-def _rows(raw: Path, schema: Schema) -> tuple[int, int, dict[str, dict[str, float]]]:
+def _rows(made: Path, schema: Schema) -> tuple[int, int, dict[str, dict[str, float]]]:
     """All rows, how many repeat another's user, item and time, and by task the mean label of each day."""
-    names = ["__user", "__item", "__time", *(f"label__{task.name}" for task in schema.tasks)]
-    files = [pq.read_table(raw / f"{split}.parquet", columns=names) for split in SPLIT_NAMES]
+    tasks = [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
+    names = ["__user", "__item", "__time", *tasks]
+    files = [pq.read_table(made / f"{split}.parquet", columns=names) for split in SPLIT_NAMES]
     table = pa.concat_tables(files)
     hashes = combine([table["__user"].to_numpy() | np.uint64(1), table["__item"].to_numpy() | np.uint64(1),
                       hash_array(table["__time"])])  # fmt: skip
     times = table["__time"].to_numpy()
     days = times // DAY_MS
+    first = int(days.min())
     rates = {}
     for task in schema.tasks:
-        labels = as_float64(table[f"label__{task.name}"], task.name)
-        mine = ~np.isnan(labels)
-        found, places = np.unique(days[mine], return_inverse=True)
-        means = np.bincount(places, labels[mine]) / np.maximum(np.bincount(places), 1)
+        labels, mine = table[f"label__{task.name}"].to_numpy(), table[f"weight__{task.name}"].to_numpy() > 0
+        seen, total = np.bincount(days[mine] - first), np.bincount(days[mine] - first, labels[mine])
         rates[task.name] = {
-            str(np.datetime64(int(day), "D")): round(float(mean), 6) for day, mean in zip(found, means, strict=True)
+            str(np.datetime64(first + int(day), "D")): round(float(total[day] / seen[day]), 6)
+            for day in np.flatnonzero(seen)
         }
-    return len(table), len(table) - len(np.unique(hashes)), rates
+    return len(table), len(table) - len(pc.unique(pa.array(hashes))), rates
 
 
-def _older_than(raw: Path, moment_ms: int) -> int:
+def _older_than(made: Path, moment_ms: int) -> int:
     """How many staged rows are older than a moment."""
-    files = (pq.read_table(raw / f"{split}.parquet", columns=["__time"]) for split in SPLIT_NAMES)
+    files = (pq.read_table(made / f"{split}.parquet", columns=["__time"]) for split in SPLIT_NAMES)
     return sum(int(np.count_nonzero(table["__time"].to_numpy() < moment_ms)) for table in files)
 
 

@@ -10,7 +10,7 @@ from features.config import FeaturesConfig, SplitByExpression, SplitByHash, Spli
 from features.durations import milliseconds
 from features.engine import Backend, scalar
 from features.expressions import compile_expression
-from features.hashing import combine, hash_array
+from features.hashing import Hashes, combine, hash_array
 from features.kinds import EVENT, KIND, ROW, TIME
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -92,12 +92,11 @@ def _by_user(table: ir.Table, split: SplitByUser, config: FeaturesConfig) -> ir.
     ).cast("int8")
 
 
-def draw_split(batch: pa.RecordBatch, split: SplitByHash, seed: int) -> NDArray[np.int8]:
+def draw_split(user: Hashes, item: Hashes, time: Hashes, split: SplitByHash, seed: int) -> NDArray[np.int8]:
     """A random split [rows] by the hash of user, item and time, so that a row keeps its split in every build."""
-    hashes = combine([hash_array(pa.array([seed] * len(batch))), hash_array(batch.column("__time"))])
-    hashes = hashes ^ batch.column("__user").to_numpy() ^ (batch.column("__item").to_numpy() << np.uint64(1))
+    hashes = combine([hash_array(pa.array([seed] * len(time))), time]) ^ user ^ (item << np.uint64(1))
     place = combine([hashes | np.uint64(1), hashes | np.uint64(1)]) / np.float64(2**64)
-    drawn = np.full(len(batch), TRAIN, dtype=np.int8)
+    drawn = np.full(len(time), TRAIN, dtype=np.int8)
     drawn[place < split.valid + split.test] = VALID
     drawn[place < split.test] = TEST
     return drawn

@@ -13,7 +13,7 @@ from features.aggregates import State, aggregate_states
 from features.config import FeaturesConfig, SplitByHash
 from features.engine import Backend, record_batches
 from features.errors import DataError
-from features.hashing import hash_array
+from features.hashing import Hashes, hash_array
 from features.histories import history_states
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, SAMPLED, TIME, USER
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
@@ -52,7 +52,7 @@ def stage(
     extra = [*_event_columns(planned, config), TIME, SPLIT, PLACE]
     table = _with_states(rows, states, planned, timeline, extra).order_by(PLACE)
     batches = record_batches(connection, table, ROW_GROUP_ROWS)
-    counts = _write_splits(_with_hashes(batches, config), directory)
+    counts = _write_splits(_with_draws(batches, config), directory)
     _check_counts(counts, config)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
@@ -103,23 +103,26 @@ def _event_columns(planned: list[Planned], config: FeaturesConfig) -> list[str]:
     return names + [a.of for plan in planned if (a := plan.aggregate) and a.total and a.of not in tasks]
 
 
-def _with_hashes(batches: Iterator[pa.RecordBatch], config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
-    """Add the hashes of user and item, and draw a random split from them if the recipe asks for one."""
-    for original in batches:
-        batch = original
-        for name, key in (("__user", config.events.user), ("__item", config.events.item)):
-            hashes = hash_array(batch.column(key)) if key else np.arange(len(batch), dtype=np.uint64)
-            batch = batch.append_column(name, pa.array(hashes))
-        if isinstance(config.split, SplitByHash):
-            place = batch.schema.get_field_index(SPLIT)
-            batch = batch.set_column(place, SPLIT, pa.array(draw_split(batch, config.split, config.seed)))
-        yield batch
+def _with_draws(batches: Iterator[pa.RecordBatch], config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
+    """Draw a random split from the hashes of keys and time if the recipe asks for one."""
+    for batch in batches:
+        if not isinstance(config.split, SplitByHash):
+            yield batch
+            continue
+        user, item = (key_hashes(batch, key) for key in (config.events.user, config.events.item))
+        drawn = draw_split(user, item, hash_array(batch.column(TIME)), config.split, config.seed)
+        yield batch.set_column(batch.schema.get_field_index(SPLIT), SPLIT, pa.array(drawn))
+
+
+def key_hashes(rows: pa.Table | pa.RecordBatch, key: str | None) -> Hashes:
+    """The hashes of a key column; without one, rows are told apart by their place in the file's random order."""
+    return hash_array(rows.column(key)) if key else rows.column(PLACE).to_numpy().astype(np.uint64)
 
 
 def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
     """Write the batches of a probe file; there is always one, for the probe of no key."""
     first = next(batches)
-    with AtomicWriter(path, first.schema) as writer:
+    with AtomicWriter(path, first.schema, "none") as writer:
         writer.write(first)
         for batch in batches:
             writer.write(batch)
@@ -131,10 +134,15 @@ def _write_splits(batches: Iterator[pa.RecordBatch], directory: Path) -> dict[st
         for batch in batches:
             if not writers:
                 for name in SPLIT_NAMES:
-                    writers[name] = stack.enter_context(AtomicWriter(directory / f"{name}.parquet", batch.schema))
+                    writers[name] = stack.enter_context(
+                        AtomicWriter(directory / f"{name}.parquet", batch.schema, "none")
+                    )
             table = pa.Table.from_batches([batch])
+            counts = np.bincount(table[SPLIT].to_numpy(), minlength=len(SPLIT_NAMES))
             for number, name in enumerate(SPLIT_NAMES):
-                writers[name].write(table.filter(pc.equal(table[SPLIT], number)))
+                if counts[number]:
+                    mine = counts[number] == len(table)
+                    writers[name].write(table if mine else table.filter(pc.equal(table[SPLIT], number)))
     return {name: writer.rows for name, writer in writers.items()}
 
 

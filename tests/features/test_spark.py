@@ -1,0 +1,62 @@
+"""Spark runs the same expressions to the same rows; skipped where PySpark or Java is missing."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from features.engine import connect
+from features.plan import plan_features
+from features.stage import stage
+from features.timeline import build_timeline
+from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17, and there is no java on the path"),
+]
+
+
+def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
+    """All staged rows by file, in an order that does not depend on the engine."""
+    config = recipe(
+        directory,
+        aggregates=[
+            {"by": ["user"], "of": ["liked", "seconds"], "as_of": "day", "windows": ["all", "2d"], "since": True},
+            {"by": ["user", "maker"], "of": ["like"], "as_of": "hour", "windows": ["1d"]},
+            {"by": ["item"], "of": ["liked"]},
+        ],
+        histories=[{"name": "last", "of": "item", "by": "user", "last": 3, "columns": {"last_from": "surface"}}],
+        crosses=[{"name": "c", "of": ["surface", "maker"]}],
+        split={"by": "time", "valid": "1d", "embargo": "1h"},
+    )
+    raw = directory / engine
+    raw.mkdir()
+    connection = connect("1GB", raw, engine=engine, master="local[2]")
+    timeline = build_timeline(connection, config, raw)
+    stage(connection, timeline, plan_features(config, timeline.ownership), config, raw, quiet)
+    return {
+        path.name: sorted(pq.read_table(path).to_pylist(), key=lambda row: [str(row[name]) for name in sorted(row)])
+        for path in sorted(raw.glob("*.parquet"))
+    }
+
+
+def test_every_row_is_the_same_on_spark_and_on_duckdb(tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="PySpark is not installed: pip install pyspark==4.3.0")
+    tables = raw_tables(rows=300)
+    events = (
+        tables["events"]
+        .group_by(["user", "item", "at"], use_threads=False)
+        .aggregate([(name, "first") for name in ("surface", "day", "liked", "seconds")])
+    )
+    events = events.rename_columns([name.removesuffix("_first") for name in events.column_names])
+    write_raw(tmp_path, {**tables, "events": events})
+    ours, theirs = (staged(tmp_path, engine) for engine in ("duckdb", "spark"))
+    assert ours.keys() == theirs.keys()
+    for name, rows in ours.items():
+        assert len(rows) == len(theirs[name]) > 0
+        assert rows == theirs[name], name
