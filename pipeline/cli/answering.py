@@ -39,11 +39,16 @@ def _rank(args: Namespace) -> None:
     items: list[int] | list[str] = [int(name) for name in names] if numeric else names
     user = int(args.user) if args.user and not args.text_ids and args.user.lstrip("-").isdecimal() else args.user
     with RankingClient(args.target, seconds=args.seconds) as client:
-        result = client.rank(user, items, _context(args.context), top_k=args.top_k, model=args.model)
+        result = client.rank(user, items, context_from(args.context), top_k=args.top_k, model=args.model)
     respond(args, as_json(result), table(result))
 
 
-def _context(texts: list[str]) -> dict[str, object]:
+def context_from(texts: list[str]) -> dict[str, object]:
+    """Features of the moment from ``NAME=VALUE`` texts.
+
+    Raises:
+        ConfigError: a text of another form.
+    """
     import yaml  # noqa: PLC0415 - keeps `moerank --help` fast
 
     context: dict[str, object] = {}

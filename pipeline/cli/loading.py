@@ -1,0 +1,120 @@
+"""The verb that loads a running server: bench-endpoint."""
+
+import json
+import random
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from features.errors import ConfigError
+from pipeline.cli.answering import context_from
+from pipeline.cli.verb import Verb, add_json, respond
+
+if TYPE_CHECKING:
+    from serving.load import LoadReport
+
+GENERATED = 256
+BUSY = 0.9
+"""Beyond so many cores the generator, which is one Python thread, may be what limits the throughput."""
+
+
+def _arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", metavar="HOST:PORT", help="where the server listens")
+    parser.add_argument("--callers", type=int, default=8, help="calls at once [%(default)s]")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long [%(default)s]")
+    parser.add_argument("--requests", type=Path, metavar="FILE", help="one JSON object a line: user, items, context")
+    parser.add_argument("--users", default="1:1000", metavar="LOW:HIGH", help="else: users of that range [%(default)s]")
+    parser.add_argument("--items", default="1:1000", metavar="LOW:HIGH", help="and items of that range [%(default)s]")
+    parser.add_argument("--candidates", type=int, default=100, help="items a request [%(default)s]")
+    parser.add_argument("--context", action="append", default=[], metavar="NAME=VALUE", help="a feature of the moment")
+    parser.add_argument("--model", default="", help="which model, where the server has several")
+    parser.add_argument("--token", help="bearer token; goes with every call")
+    add_json(parser)
+
+
+def _bench(args: Namespace) -> int:
+    from serving.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    metadata = (("authorization", f"Bearer {args.token}"),) if args.token else ()
+    requests = _requests(args)
+    report = run_load(LoadPlan(args.target, requests, args.callers, args.seconds, metadata=metadata))
+    respond(args, _as_json(report), _lines(report))
+    return 0 if report.statuses.get("OK") else 1
+
+
+def _requests(args: Namespace) -> list[bytes]:
+    from serving.query import Query  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    if args.requests is not None:
+        queries = [Query(**_object(line, place, args.requests)) for place, line in enumerate(_rows(args.requests), 1)]
+    else:
+        draw = random.Random(0)  # noqa: S311 - requests are drawn, not secrets
+        users, items = _range("--users", args.users), _range("--items", args.items)
+        context = context_from(args.context)
+        size = min(args.candidates, len(items))
+        queries = [Query(draw.choice(users), draw.sample(items, size), context) for _ in range(GENERATED)]
+    return [query.message(args.model, 0).SerializeToString() for query in queries]
+
+
+def _rows(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except OSError as error:
+        message = f"--requests {path} cannot be read: {error.strerror}"
+        raise ConfigError(message) from error
+
+
+def _object(line: str, place: int, path: Path) -> dict[str, Any]:
+    allowed = {"user", "items", "context", "user_features", "item_features", "top_k"}
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        message = f"{path}, line {place} is not JSON: {error}"
+        raise ConfigError(message) from error
+    if not isinstance(found, dict) or not {"user", "items"} <= found.keys() <= allowed:
+        message = f"{path}, line {place}: write an object with user and items; allowed are {', '.join(sorted(allowed))}"
+        raise ConfigError(message)
+    return found
+
+
+def _range(flag: str, text: str) -> range:
+    low, colon, high = text.partition(":")
+    if not colon or not low.isdecimal() or not high.isdecimal() or int(low) > int(high):
+        message = f"{flag} {text!r}: write LOW:HIGH, such as 1:1000"
+        raise ConfigError(message)
+    return range(int(low), int(high) + 1)
+
+
+def _as_json(report: "LoadReport") -> dict[str, Any]:
+    return {
+        "seconds": report.seconds,
+        "calls_per_second": report.calls_per_second,
+        "p50_ms": report.percentile(50),
+        "p99_ms": report.percentile(99),
+        "statuses": report.statuses,
+        "client_cores": report.client_cores,
+    }
+
+
+def _lines(report: "LoadReport") -> list[str]:
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(report.statuses.items())) or "none"
+    lines = [
+        f"calls: {statuses}",
+        f"answered: {report.calls_per_second:.1f} a second over {report.seconds:.1f} s",
+        f"latency: p50 {report.percentile(50):.2f} ms, p99 {report.percentile(99):.2f} ms",
+    ]
+    if report.client_cores > BUSY:
+        cores = f"{report.client_cores:.2f}"
+        lines.append(f"the load generator used {cores} of a core: start several at once, the server may do more")
+    return lines
+
+
+VERBS = (
+    Verb(
+        "bench-endpoint",
+        "load a running server and report throughput, latency and statuses",
+        "moerank bench-endpoint 127.0.0.1:50051 --callers 32 --candidates 100 --users 1:943 --items 1:1682",
+        _arguments,
+        _bench,
+    ),
+)

@@ -1,0 +1,41 @@
+"""`moerank bench-endpoint` against a running server, and against none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from serving.server import start
+from serving.settings import ServerSettings
+from tests.tiny_bundle import publish_tiny
+
+
+def test_it_reports_answers_and_refusals_by_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    publish_tiny(tmp_path / "store", tmp_path / "work")
+    requests = tmp_path / "requests.jsonl"
+    good, bad = {"user": 1, "items": [100, 101]}, {"user": 1, "items": [100], "context": {"planet": "mars"}}
+    requests.write_text(f"{json.dumps(good)}\n{json.dumps(bad)}\n", encoding="utf-8")
+    with start(ServerSettings(store=tmp_path / "store", port=0)) as server:
+        target = f"127.0.0.1:{server.port}"
+        command = ["bench-endpoint", target, "--seconds", "1", "--callers", "3", "--json"]
+        assert main([*command, "--requests", str(requests)]) == 0
+        seen = json.loads(capsys.readouterr().out)
+        assert main([*command[:-1], "--users", "1:8", "--items", "100:119", "--candidates", "5"]) == 0
+    assert set(seen["statuses"]) == {"OK", "INVALID_ARGUMENT"}
+    assert 0 < seen["p50_ms"] <= seen["p99_ms"]
+    assert seen["calls_per_second"] == pytest.approx(seen["statuses"]["OK"] / seen["seconds"])
+    assert "answered:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--users", "9:1"], "LOW:HIGH"),
+        (["--requests", "absent.jsonl"], "cannot be read"),
+        (["--callers", "0"], "needs requests, callers"),
+    ],
+)
+def test_wrong_usage_is_said(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench-endpoint", "127.0.0.1:1", *flags]) == 2
+    assert words in capsys.readouterr().err
