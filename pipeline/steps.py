@@ -202,13 +202,15 @@ def evaluate_model(run: Run) -> StepRecord:
 
 
 def _experts(run: Run) -> dict[str, JsonValue]:
-    """How often the best epoch's gates selected each expert, and with which mean weight: a list a task."""
+    """The best epoch's expert health: how often each was selected, with which mean weight, and what is wrong."""
     trained = required(run.directory, "moerank train CONFIG")
     best = read_history(run.directory / HISTORY_FILE)[trained.result["best_epoch"] - 1]
     found: dict[str, JsonValue] = {}
     for name in ("share", "weight"):
         by_task = best.get(f"expert_{name}")
         found[name] = list(by_task.values()) if isinstance(by_task, dict) else []
+    found |= {name: best.get(f"expert_{name}", []) for name in ("zeros", "scale", "warnings")}
+    found["by_task"] = best.get("experts", {})
     return found
 
 

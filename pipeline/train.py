@@ -17,12 +17,15 @@ from features.batches import BatchReader
 from features.inputs import Batch
 from features.schema import Schema
 from models.config import ModelConfig
+from models.diagnosis import diagnose
+from models.health import ExpertHealth
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.sharding import LearningRates, Sharded, best_device, process_group, shard
 from models.tensors import TensorInputs
 from models.weighting import Shared
 from pipeline.checkpoint import resume, save
+from pipeline.training import experts
 from pipeline.training.config import EarlyStopping, TrainConfig
 from pipeline.training.interruption import Interruption, watch_interruption
 from pipeline.training.journal import Journal
@@ -122,7 +125,16 @@ class _Run:
         progress = progress.after_epoch(record, value, self.config)
         save(run_dir, self.sharded, self.weighting, progress)
         journal.epoch(progress)
+        self._show_experts(progress, journal, validation.health)
         return progress
+
+    def _show_experts(self, progress: RunProgress, journal: Journal, health: ExpertHealth) -> None:
+        if self.sharded.ranker.network.levels:
+            journal.image("experts/share of rows", experts.picture(health.share), progress)
+            journal.image("experts/mean weight", experts.picture(health.weight), progress)
+        if progress.stopped or progress.epoch == self.config.epochs:
+            for warning in diagnose(health, [task.name for task in self.schema.tasks]):
+                journal.say(f"experts: {warning}")
 
     def _step(self, batch: Batch, step: int, tally: LossTally) -> None:
         # Seeded by step, dropout falls the same in a run that was interrupted as in one that was not.
@@ -141,8 +153,6 @@ class _Run:
         tally.add(losses)
 
     def _record(self, progress: RunProgress, tally: LossTally, validation: Validation) -> EpochRecord:
-        health = validation.health
-        names = [task.name for task in self.schema.tasks]
         trained: EpochRecord = {name: {"loss": loss} for name, loss in tally.tasks().items()}
         return {
             "epoch": progress.epoch + 1,
@@ -150,12 +160,7 @@ class _Run:
             "train": {"total": {"loss": tally.total}, **trained},
             "penalties": dict(tally.penalties()),
             "valid": {name: dict(values) for name, values in validation.metrics.items()},
-            "experts": {
-                "union_over_n": health.union,
-                **{name: {"selected": count} for name, count in zip(names, health.selected, strict=True)},
-            },
-            "expert_weight": dict(zip(names, map(list, health.weight), strict=True)),
-            "expert_share": dict(zip(names, map(list, health.share), strict=True)),
+            **experts.record(validation.health, [task.name for task in self.schema.tasks]),
         }
 
     def _where(self, progress: RunProgress, tally: LossTally) -> str:

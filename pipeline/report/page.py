@@ -115,6 +115,7 @@ def render(
         training=charts.training(history),
         heat=_heat_map(evaluation),
         experts=_plain(evaluation.experts),
+        expert_warnings=_texts(evaluation.experts.get("warnings")),
         slices=_slices(evaluation),
         headline_metric={task: headline_metric(scores) for task, scores in evaluation.tasks.items()},
         facts=facts or {},
@@ -155,6 +156,11 @@ def _matrix(value: JsonValue) -> list[list[float]]:
     """A list of lists of numbers, or nothing."""
     rows = value if isinstance(value, list) else []
     return [[float(cell) for cell in row if isinstance(cell, (int, float))] for row in rows if isinstance(row, list)]
+
+
+def _texts(value: JsonValue) -> list[str]:
+    """A list of texts, or nothing."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _plain(experts: Mapping[str, JsonValue]) -> dict[str, str]:

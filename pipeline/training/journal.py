@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipeline.files import write_text
@@ -62,6 +64,11 @@ class Journal:
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
+
+    def image(self, name: str, image_3HW: NDArray[np.uint8], progress: RunProgress) -> None:
+        """Write a TensorBoard image."""
+        if self._board is not None:
+            self._board.add_image(name, image_3HW, progress.step)
 
     def epoch(self, progress: RunProgress) -> None:
         """Write the history so far and the last epoch's scalars, and tell a person."""

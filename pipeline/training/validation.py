@@ -35,11 +35,12 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device) -> Val
     sharded.model.eval()
     meter = HealthMeter(ranker.network.plan, len(ranker.schema.tasks))
     kept: list[tuple[Matrix, Matrix, Matrix]] = []
-    for batch in reader.epoch():
-        output = sharded.model(TensorInputs.from_numpy(batch.inputs).to(device))
-        scores: Matrix = ranker.predictions(output.logits_BT).float().cpu().numpy()
-        kept.append((scores, batch.labels, batch.weights))
-        meter.add(output.routings, batch.rows)
+    with meter.watching(ranker.network):
+        for batch in reader.epoch():
+            output = sharded.model(TensorInputs.from_numpy(batch.inputs).to(device))
+            scores: Matrix = ranker.predictions(output.logits_BT).float().cpu().numpy()
+            kept.append((scores, batch.labels, batch.weights))
+            meter.add(output.routings, batch.rows)
     if not kept:
         return Validation({}, meter.result())
     scores, labels, weights = (_gather(np.concatenate(columns)) for columns in zip(*kept, strict=True))

@@ -1,10 +1,30 @@
-"""Expert health over batches."""
+"""Expert health over batches, and what it says in words."""
 
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
 import torch
 
 from models.architectures import MMoEConfig, Plan, Wanted
+from models.diagnosis import dead_experts, diagnose
 from models.gates import Routing
-from models.health import HealthMeter
+from models.health import ExpertHealth, HealthMeter
+from models.tensors import TensorInputs
+from tests.models.small import inputs, lively_ranker, small_config, small_schema
+
+HEALTHY = ExpertHealth(
+    weight=[[0.5, 0.3, 0.2], [0.2, 0.5, 0.3]],
+    share=[[1.0, 0.6, 0.4], [0.4, 1.0, 0.6]],
+    selected=[2.0, 2.0],
+    effective=[2.8, 2.8],
+    union=0.9,
+    zeros=[0.4, 0.5, 0.6],
+    scale=[1.0, 1.2, 0.8],
+    distance=[0.0, None],
+    owners=[[0, 1], [0, 1], [0, 1]],
+)
 
 
 def mmoe(tasks: int, experts: int, *, shared: bool = False) -> Plan:
@@ -33,3 +53,51 @@ def test_a_static_shared_gate_counts_for_every_row_and_task() -> None:
     health = meter.result()
     assert health.weight == [[0.5, 0.5]] * 3
     assert health.union == 1.0
+
+
+def test_a_watched_network_tells_of_its_experts_answers_and_selectors() -> None:
+    schema = small_schema()
+    ranker = lively_ranker(schema, small_config(gate={"name": "dselect_k", "k": 2}, experts=4))
+    meter = HealthMeter(ranker.network.plan, tasks=2)
+    with meter.watching(ranker.network), torch.no_grad():
+        meter.add(ranker(TensorInputs.from_numpy(inputs(schema, 50, 50))).routings, 50)
+    health = meter.result()
+    assert all(0.0 < zeros < 1.0 for zeros in health.zeros)
+    assert all(scale > 0.0 for scale in health.scale)
+    assert all(distance is not None and 0.0 < distance < 1.0 for distance in health.distance)
+    assert health.owners == [[0, 1]] * 4
+    assert all(1.0 <= effective <= 4.0 for effective in health.effective)
+
+
+def test_the_effective_number_of_experts_is_that_of_equal_weights() -> None:
+    meter = HealthMeter(mmoe(1, 4), tasks=1)
+    meter.add((routing([[0.5, 0.5, 0, 0]]),), rows=1)
+    assert math.isclose(meter.result().effective[0], 2.0, rel_tol=1e-6)
+
+
+def test_nothing_is_said_of_healthy_experts() -> None:
+    assert not diagnose(HEALTHY, ["like", "share"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"share": [[1.0, 1.0, 0.0], [1.0, 1.0, 0.0]], "weight": [[0.5, 0.5, 0.0]] * 2},
+            "dead: no task uses expert 3;",
+        ),
+        ({"zeros": [0.95, 0.99, 0.2]}, "collapse: more than 90% of the activations of experts 1-2 are zero;"),
+        ({"scale": [1.0, 1.0, 90.0]}, "collapse: the outputs of expert 3 are of another size"),
+        ({"weight": [[0.6, 0.4, 0.0], [0.01, 0.5, 0.49]], "owners": [[0, 1], [0, 1], [1]]}, "is like's"),
+        ({"owners": [[0, 1], [0, 1], [0]], "weight": [[0.5, 0.45, 0.05], [0.5, 0.5, 0.0]]}, "underfitting: like gives"),
+        ({"distance": [0.2, None]}, "not converged: the selectors of like's gate are 0.20 away from one-hot"),
+    ],
+)
+def test_each_anomaly_is_named_with_what_to_try(changes: dict[str, Any], said: str) -> None:
+    (warning,) = diagnose(replace(HEALTHY, **changes), ["like", "share"])
+    assert said in warning
+    assert "try" in warning
+
+
+def test_an_expert_is_dead_if_no_task_selects_it() -> None:
+    assert dead_experts(replace(HEALTHY, share=[[1.0, 0.0, 0.0], [1.0, 0.0, 0.5]])) == [1]
