@@ -78,6 +78,11 @@ _ITEMS: dict[str, tuple[str, pa.DataType]] = {
 }
 
 
+FIRST_DAY = 20220425
+"""The first day that trains; earlier ones are the past."""
+HISTORY_LENGTH = 50
+
+
 @dataclass(frozen=True)
 class Imported:
     """What an import wrote: `directory`, the rows of each table in it, and how many events are exact copies."""
@@ -89,6 +94,9 @@ class Imported:
 
 def import_kuairand(source: Path, out: Path) -> Imported:
     """Read the official CSV layout and write `interactions/date=*/`, `users.parquet`, `items.parquet` into `out`.
+
+    Days before 25 April 2022 become `history_events.parquet`: each user's last 50 impressions, oldest first, which the
+    recipe counts as the past. Without such days the file is not written.
 
     All ``log_standard_*.csv`` files are read, and one day may span several of them. Types are the narrowest that
     hold the data, times are timestamp[ms, UTC], -124 becomes null, and `is_dup` marks the second and later copies
@@ -104,16 +112,38 @@ def import_kuairand(source: Path, out: Path) -> Imported:
     users = _read(source / USER_FILE, _USERS)
     items = _read(source / ITEM_FILE, _ITEMS)
     items = items.set_column(items.num_columns - 1, "tags", _tags(items["tags"], source / ITEM_FILE))
-    log = _log(logs)
+    whole = _log(logs)
+    is_past = pc.less(whole[_DATE], FIRST_DAY)
+    before, log = whole.filter(is_past), whole.filter(pc.invert(is_past))
+    if log.num_rows == 0:
+        message = f"the log in {source} ends before {FIRST_DAY}; the days from then on are what the recipe trains on"
+        raise DataError(message)
     with replacing(out) as directory:
         write_table(users.sort_by("user_id"), directory / "users.parquet")
         write_table(items.sort_by("video_id"), directory / "items.parquet")
+        if before.num_rows:
+            write_table(_history(before), directory / "history_events.parquet")
         for day, rows in _days(log):
             folder = directory / "interactions" / f"date={day}"
             folder.mkdir(parents=True)
             write_table(rows, folder / "part-0.parquet")
     counts = {"interactions": log.num_rows, "users": users.num_rows, "items": items.num_rows}
+    counts |= {"before": before.num_rows} if before.num_rows else {}
     return Imported(directory=out, rows=counts, duplicates=int(pc.sum(log["is_dup"]).as_py() or 0))
+
+
+def _history(before: pa.Table) -> pa.Table:
+    """The last `HISTORY_LENGTH` impressions of each user, numbered from the oldest, without their times."""
+    ordered = before.sort_by([("user_id", "ascending"), ("event_time", "ascending")])
+    users = ordered["user_id"].to_numpy()
+    starts = np.flatnonzero(np.diff(users, prepend=users[0] - 1))
+    sizes = np.diff(np.append(starts, users.size))
+    position = np.arange(users.size) - np.repeat(starts, sizes)
+    first = np.repeat(np.maximum(sizes - HISTORY_LENGTH, 0), sizes)
+    kept = pa.array(position >= first)
+    pos = pa.array((position - first).astype(np.int16)).filter(kept)
+    chosen = ordered.select(["user_id", "video_id", "long_view", "is_like"]).filter(kept)
+    return chosen.add_column(2, "pos", pos)
 
 
 def _read(path: Path, columns: Mapping[str, tuple[str, pa.DataType]]) -> pa.Table:

@@ -91,6 +91,26 @@ def test_several_logs_are_merged_sorted_and_split_by_the_logs_own_day(source: Pa
     assert imported.duplicates == 1
 
 
+def test_days_before_the_first_that_trains_become_each_users_past(source: Path, tmp_path: Path) -> None:
+    old = [f"7,{n % 2},20220424,900,{1650700000000 + n},0,{n % 2},0,0,0,0,1,1,1,0,0,0,0,1" for n in range(60)]
+    other = "3,1,20220423,900,1650690000000,0,0,0,0,0,0,1,1,1,0,0,0,0,1"
+    (source / "log_standard_old.csv").write_text("\n".join([LOG_HEADER, *reversed(old), other]) + "\n")
+    imported = kuairand.import_kuairand(source, tmp_path / "out")
+    assert imported.rows["before"] == 61
+    assert imported.rows["interactions"] == 4
+    past = pq.read_table(tmp_path / "out" / "history_events.parquet").to_pylist()
+    assert past[0] == {"user_id": 3, "video_id": 1, "pos": 0, "long_view": 1, "is_like": 0}
+    assert [row["pos"] for row in past[1:]] == list(range(50))
+    assert [row["is_like"] for row in past[1:]] == [n % 2 for n in range(10, 60)]
+
+
+def test_a_log_that_ends_before_the_first_day_is_refused(source: Path, tmp_path: Path) -> None:
+    for name in ("log_standard_a.csv", "log_standard_b.csv"):
+        (source / name).write_text(f"{LOG_HEADER}\n{EARLY.replace('20220425', '20220424')}\n")
+    with pytest.raises(DataError, match="ends before 20220425"):
+        kuairand.import_kuairand(source, tmp_path / "out")
+
+
 def test_unknown_codes_and_empty_cells_become_null(source: Path, tmp_path: Path) -> None:
     out = kuairand.import_kuairand(source, tmp_path / "out").directory
     users = pq.read_table(out / "users.parquet").to_pylist()
