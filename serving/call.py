@@ -1,7 +1,7 @@
 """What a transport tells a handler about a call, and the clock that splits the call's time into phases."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,12 +17,15 @@ class Clock:
     def __init__(self, queued_ns: int = 0) -> None:
         """Start now, after waiting for a thread so long."""
         self._laps: dict[Phase, int] = {"queue": queued_ns}
+        self.total: dict[Phase, int] = {"queue": queued_ns}
+        """All laps since the start, also those that were taken."""
         self._last = time.perf_counter_ns()
 
     def lap(self, phase: Phase) -> None:
         """The time since the last lap belongs to this phase."""
         now = time.perf_counter_ns()
         self._laps[phase] = self._laps.get(phase, 0) + now - self._last
+        self.total[phase] = self.total.get(phase, 0) + now - self._last
         self._last = now
 
     def take(self) -> dict[Phase, int]:
@@ -38,6 +41,8 @@ class Call:
     request_id: str
     expires: float | None = None
     clock: Clock = field(default_factory=Clock)
+    metadata: Mapping[str, str | bytes] = field(default_factory=dict)
+    """What the caller sent beside the message."""
 
     def require_time(self) -> None:
         """Refuse to begin work that nobody waits for any more.

@@ -23,6 +23,7 @@ from serving.settings import ServerSettings
 from serving.shadow import Shadows
 from serving.source import open_source
 from serving.telemetry import Telemetry
+from serving.tracing import Tracing
 from serving.transport import Front, Service
 from serving.user_store import UserStore
 from serving.watcher import Watcher
@@ -59,7 +60,9 @@ class RunningServer:
             services = _services(settings, self.registry, self.telemetry, self.shadows)
             self._aside = Aside([service.name for service in services])
             parts.callback(self._aside.close)
-            front = Front(services, self.telemetry, self._pool, settings.threads + settings.max_queue, refusals)
+            limit = settings.threads + settings.max_queue
+            tracing = Tracing() if settings.traces else None
+            front = Front(services, self.telemetry, self._pool, limit, refusals, tracing)
             self._server = build(settings, self._pool, refusals)
             self._server.add_generic_rpc_handlers((front,))
             self._aside.add_to(self._server, describe=settings.reflection)

@@ -59,6 +59,7 @@ class ServerSettings(Settings):
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
     model_control: bool = Field(default=False, description="let callers load and unload models")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here; default: not")
+    traces: bool = Field(default=False, description="OpenTelemetry spans, through the process's tracer provider")
     log_format: LogFormat = Field("text", description="text, or json with one object a line")
     reflection: bool = Field(default=True, description="describe the services to tools such as grpcurl")
     poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often the store is looked at for new versions")

@@ -13,6 +13,7 @@ from serving.pool import CountingPool
 from serving.refusal import Refusals, refuse, request_id_of
 from serving.status import PUBLIC
 from serving.telemetry import Telemetry
+from serving.tracing import Tracing
 
 LOG = logging.getLogger("moerank.server")
 FOREVER_SECONDS = 3e8
@@ -34,14 +35,22 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # subscripting it
     """Routes calls to services; refuses at once what would wait too long."""
 
     def __init__(
-        self, services: Sequence[Service], telemetry: Telemetry, pool: CountingPool, limit: int, refusals: Refusals
+        self,
+        services: Sequence[Service],
+        telemetry: Telemetry,
+        pool: CountingPool,
+        limit: int,
+        refusals: Refusals,
+        tracing: Tracing | None = None,
     ) -> None:
-        """Admit calls while fewer than `limit` wait or run in the server's pool."""
+        """Admit calls while fewer than `limit` wait or run in the server's pool; with `tracing`, each has a span."""
         self._pool = pool
         self._limit = limit
         self._refusals = refusals
         self._methods = {
-            f"/{service.name}/{method}": _Behaviour(method, handler, telemetry, pool).as_handler()
+            f"/{service.name}/{method}": _Behaviour(
+                method, handler if tracing is None else _traced(tracing, service.name, method, handler), telemetry, pool
+            ).as_handler()
             for service in services
             for method, handler in service.handlers().items()
         }
@@ -70,7 +79,8 @@ class _Behaviour:
 
     def __call__(self, body: bytes, context: grpc.ServicerContext) -> bytes:
         self._pool.received()
-        call = Call(request_id_of(context), _expires(context), Clock(int(self._pool.waited() * 1e9)))
+        metadata = dict(context.invocation_metadata() or ())
+        call = Call(request_id_of(context), _expires(context), Clock(int(self._pool.waited() * 1e9)), metadata)
         try:
             call.require_time()
             return self._handler(body, call)
@@ -80,6 +90,14 @@ class _Behaviour:
                 extra = {"request_id": call.request_id, "method": self._method}
                 LOG.exception("request %s to %s failed", call.request_id, self._method, extra=extra)
             refuse(context, error, call.request_id)
+
+
+def _traced(tracing: Tracing, service: str, method: str, handler: Handler) -> Handler:
+    def traced(body: bytes, call: Call) -> bytes:
+        with tracing.call(service, method, call):
+            return handler(body, call)
+
+    return traced
 
 
 def _expires(context: grpc.ServicerContext) -> float | None:
