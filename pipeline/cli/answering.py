@@ -1,7 +1,8 @@
-"""Verbs that answer requests: serve, rank."""
+"""Verbs that answer requests: serve, point, rank."""
 
 import logging
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import ConfigError
@@ -91,6 +92,22 @@ def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows
     return lines
 
 
+def _point_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("store", type=Path, help="the model store's directory")
+    parser.add_argument("model", help="the model's name")
+    parser.add_argument("version", type=int, help="the version to serve from now on")
+    add_json(parser)
+
+
+def _point(args: Namespace) -> None:
+    from serving import store  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    before = store.current(args.store, args.model)
+    store.point(args.store, args.model, args.version)
+    result = {"model": args.model, "before": before, "current": args.version}
+    respond(args, result, [f"{args.model}: version {args.version} instead of {before}"])
+
+
 VERBS = (
     Verb(
         "serve",
@@ -98,6 +115,13 @@ VERBS = (
         "moerank serve runs/movielens/store --port 50051",
         add_arguments,
         _serve,
+    ),
+    Verb(
+        "point",
+        "make a version of a model the current one, to roll back or forward",
+        "moerank point runs/movielens/store movielens 1",
+        _point_arguments,
+        _point,
     ),
     Verb(
         "rank",

@@ -1,4 +1,4 @@
-"""`moerank bench-endpoint` against a running server, and against none."""
+"""`moerank bench-endpoint` against a running server, and against none; `moerank point`."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import pytest
 from pipeline.cli import main
 from serving.server import start
 from serving.settings import ServerSettings
+from serving.store import current
 from tests.tiny_bundle import publish_tiny
 
 
@@ -39,3 +40,14 @@ def test_it_reports_answers_and_refusals_by_status(tmp_path: Path, capsys: pytes
 def test_wrong_usage_is_said(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench-endpoint", "127.0.0.1:1", *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_point_rolls_back_and_refuses_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = tmp_path / "store"
+    for seed in (0, 1):
+        publish_tiny(store, tmp_path / f"work{seed}", seed=seed)
+    assert main(["point", str(store), "tiny", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"model": "tiny", "before": 2, "current": 1}
+    assert current(store, "tiny") == 1
+    assert main(["point", str(store), "tiny", "9"]) == 1
+    assert "it has: 1, 2" in capsys.readouterr().err

@@ -22,7 +22,7 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 
 def test_every_promised_verb_is_there() -> None:
-    assert {*DESIGNED, "schedule", "doctor", "import", "config-schema", "bench-endpoint"} == set(VERB_NAMES)
+    assert {*DESIGNED, "schedule", "doctor", "import", "config-schema", "bench-endpoint", "point"} == set(VERB_NAMES)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=VERB_NAMES)
