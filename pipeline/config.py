@@ -10,6 +10,7 @@ from features.config import FeaturesConfig
 from features.errors import ConfigError
 from models.config import ModelConfig
 from pipeline.evaluate import EvaluateConfig
+from pipeline.finishing import ExportConfig
 from pipeline.quality import QualityConfig
 from pipeline.settings_file import Workspace, read_settings
 from pipeline.training.config import TrainConfig
@@ -32,6 +33,7 @@ class ProjectConfig(Workspace):
     data: FeaturesConfig
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     quality: QualityConfig = QualityConfig()
     score: ScoreConfig | None = None

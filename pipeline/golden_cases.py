@@ -5,9 +5,12 @@ A server answers them before it serves, and so proves that graph, libraries and 
 Shape legend: R requests, N candidate rows, T tasks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from features.batches import BatchReader
 from features.inputs import Batch, Inputs
@@ -16,10 +19,13 @@ from models.tensors import TensorInputs
 from serving.golden import GoldenCase, write
 
 SIZES = (1, 64)
+Answer = Callable[[Inputs], NDArray[np.float32]]
 
 
-def write_golden(ranker: Ranker, rows: Path, path: Path) -> int:
+def write_golden(ranker: Ranker, rows: Path, path: Path, answer: Answer | None = None) -> int:
     """Write one case for each size: the first row's request with that many candidates.
+
+    `answer` gives the answers [N, T] of a graph that is not meant to equal the eager model; None: that model's.
 
     Returns:
         How many cases were written.
@@ -28,7 +34,11 @@ def write_golden(ranker: Ranker, rows: Path, path: Path) -> int:
     cases = {}
     for size in SIZES:
         batch = _first(rows, ranker, size)
-        cases[f"candidates-{batch.rows}"] = _case(ranker, Inputs(request, batch.inputs.candidate))
+        inputs = Inputs(request, batch.inputs.candidate)
+        answers_NT = _eager(ranker, inputs) if answer is None else answer(inputs)
+        names = [task.name for task in ranker.schema.tasks]
+        by_task = {name: answers_NT[:, column] for column, name in enumerate(names)}
+        cases[f"candidates-{batch.rows}"] = GoldenCase(inputs, by_task)
     write(path, cases)
     return len(cases)
 
@@ -38,7 +48,8 @@ def _first(rows: Path, ranker: Ranker, count: int) -> Batch:
 
 
 @torch.no_grad()
-def _case(ranker: Ranker, inputs: Inputs) -> GoldenCase:
-    answers_NT = ranker.eval().predictions(ranker(TensorInputs.from_numpy(inputs)).logits_BT).numpy()
-    names = [task.name for task in ranker.schema.tasks]
-    return GoldenCase(inputs, {name: answers_NT[:, column] for column, name in enumerate(names)})
+def _eager(ranker: Ranker, inputs: Inputs) -> NDArray[np.float32]:
+    answers_NT: NDArray[np.float32] = (
+        ranker.eval().predictions(ranker(TensorInputs.from_numpy(inputs)).logits_BT).numpy()
+    )
+    return answers_NT

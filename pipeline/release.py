@@ -16,6 +16,7 @@ from pipeline.config import ProjectConfig
 from pipeline.console import Progress
 from pipeline.evaluation import EVALUATION_FILE, Evaluation
 from pipeline.files import write_text
+from pipeline.finishing import ExportConfig, answerer, calibrate_on, quantise_if_equal
 from pipeline.golden_cases import write_golden
 from pipeline.quality import enforce
 from pipeline.report.page import REPORT_FILE
@@ -26,26 +27,31 @@ SAMPLE_ROWS = 2048
 CARD_FILE = "MODEL_CARD.md"
 
 
-def export_run(run_dir: Path, features_dir: Path, rows: Path, out: Path, progress: Progress) -> dict[str, Any]:
+def export_run(
+    run_dir: Path, features_dir: Path, rows: Path, out: Path, config: ExportConfig, progress: Progress
+) -> dict[str, Any]:
     """Write graph, golden requests, schema, vocabularies and online tables into `out`, which exists.
 
     Raises:
-        ExportError: the graph does not answer as the model does.
+        ExportError: the graph does not answer as the model does, or int8 experts cost too much.
         SchemaMismatchError: the features are not those that the run was trained on.
     """
     progress("reading the checkpoint")
     schema = Schema.load(features_dir)
-    ranker = load_ranker(run_dir, schema)
+    ranker, valid = load_ranker(run_dir, schema), features_dir / "valid.parquet"
+    calibration = calibrate_on(ranker, valid) if config.calibration == "platt" else {}
     progress("writing the graph and comparing it with the model")
     sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())
     report = export(ranker, schema, sample.inputs, out / MODEL_FILE)
+    int8 = config.quantize == "experts"
+    figures = quantise_if_equal(out / MODEL_FILE, schema, valid) if int8 else {}
     progress("golden requests and online tables")
-    write_golden(ranker, rows, out / GOLDEN_FILE)
+    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if int8 else None)
     schema.save(out)
     shutil.copyfile(features_dir / VOCABULARY_FILE, out / VOCABULARY_FILE)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
-    return as_json(report)
+    return as_json(report) | {"calibration": calibration, "int8": figures}
 
 
 def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:

@@ -19,6 +19,7 @@ from features.sources import find_files
 from pipeline.config import ProjectConfig, read_config, write_config
 from pipeline.console import Progress, say
 from pipeline.evaluation import EVALUATION_FILE, Evaluation
+from pipeline.finishing import ExportConfig
 from pipeline.judge import About, evaluate_and_report, headline
 from pipeline.release import export_run, publish_run
 from pipeline.report.page import REPORT_FILE, read_history
@@ -30,7 +31,7 @@ CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
 FEATURE_FILES = ("train.parquet", "valid.parquet", "test.parquet", SCHEMA_FILE, "online")
 MODEL_CODE = ("features", "models", "pipeline.train", "pipeline.training", "pipeline.checkpoint")
-EXPORT_CODE = ("models", "pipeline.release", "pipeline.golden_cases")
+EXPORT_CODE = ("models", "pipeline.release", "pipeline.golden_cases", "pipeline.finishing")
 JUDGE_CODE = ("pipeline", "serving.engine")
 
 
@@ -49,6 +50,16 @@ class Run:
             ConfigError: it holds no ``config.yaml``, or one that this version does not understand.
         """
         return cls(read_config(directory / CONFIG_FILE), directory)
+
+    def exported_as(self, **changes: str | None) -> "Run":
+        """The run with other settings of `export`, kept in its file for the steps that follow; None: as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if not given:
+            return self
+        export = ExportConfig.model_validate(self.config.export.model_dump() | given)
+        config = self.config.model_copy(update={"export": export})
+        write_config(config, self.directory / CONFIG_FILE)
+        return Run(config, self.directory)
 
     @property
     def export_dir(self) -> Path:
@@ -163,10 +174,11 @@ def export_model(run: Run) -> StepRecord:
         SchemaMismatchError: the features were rebuilt with another schema since.
     """
     upstream = required(run.directory, "moerank train CONFIG")
-    stamp = stamp_of("export", upstream.stamp, code_stamp(*EXPORT_CODE))
+    settings = run.config.export
+    stamp = stamp_of("export", settings.model_dump(mode="json"), upstream.stamp, code_stamp(*EXPORT_CODE))
 
     def work(progress: Progress) -> dict[str, Any]:
-        return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, progress)
+        return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, settings, progress)
 
     run.export_dir.mkdir(exist_ok=True)
     record = once("export", run.export_dir, stamp, work, (MODEL_FILE, SCHEMA_FILE, GOLDEN_FILE))

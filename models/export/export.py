@@ -98,6 +98,9 @@ def export(
         if external:
             fresh.with_name(TABLES_FILE).replace(path.with_name(TABLES_FILE))
         fresh.replace(path)
+        if not external:
+            # Those of an earlier export would be published with a graph that does not read them.
+            path.with_name(TABLES_FILE).unlink(missing_ok=True)
     return ExportReport(
         path=path,
         gate=gate,

@@ -17,6 +17,12 @@ def _run_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
+def _export_arguments(parser: ArgumentParser) -> None:
+    _run_arguments(parser)
+    parser.add_argument("--quantize", choices=("none", "experts"), help="int8 experts and towers, if they lose nothing")
+    parser.add_argument("--calibration", choices=("none", "platt"), help="fit probabilities on the validation rows")
+
+
 def _features(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.config import read_config  # noqa: PLC0415
@@ -45,7 +51,7 @@ def _export(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.stamps import alone  # noqa: PLC0415
 
-    run = steps.Run.open(a_run(args.run_dir))
+    run = steps.Run.open(a_run(args.run_dir)).exported_as(quantize=args.quantize, calibration=args.calibration)
     with alone(run.config.root):
         record = steps.export_model(run)
     lines = [f"exported: {run.export_dir}", f"next: moerank publish {run.directory}"]
@@ -120,7 +126,7 @@ VERBS = (
         "export",
         "turn a run's checkpoint into one ONNX graph, checked against the model itself",
         "moerank export runs/movielens/training/RUN",
-        _run_arguments,
+        _export_arguments,
         _export,
     ),
     Verb(
