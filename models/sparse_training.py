@@ -51,9 +51,12 @@ class Execution:
         if self.mode == "on":
             return True
         with torch.no_grad():
-            union_E = union_of(routings).double().mean(0)
-            share, most = float(union_E.mean()), rows * float(union_E.sum())
-        return share <= CROSSOVER and most >= _FEWEST_ROWS * union_E.shape[0]
+            union_BE = union_of(routings)
+            share = float(union_BE.double().mean())
+        if union_BE.shape[0] == 1:
+            # Static gates: the experts left out cost nothing, and those that stay are computed as ever.
+            return share < 1.0
+        return share <= CROSSOVER and share * rows >= _FEWEST_ROWS
 
 
 def union_of(routings: Sequence[Routing]) -> Tensor:

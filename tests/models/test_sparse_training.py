@@ -62,3 +62,10 @@ def test_auto_goes_by_the_share_of_pairs_and_the_rows_an_expert_sees(experts: in
     routings = ranker(TensorInputs.from_numpy(inputs(SCHEMA, rows, rows))).routings
     sparse = ranker.network.typed_levels[0].execution.is_sparse(routings, rows)
     assert ("sparse" if sparse else "dense") == expected
+
+
+def test_static_gates_that_leave_experts_out_always_compute_the_rest_alone() -> None:
+    torch.manual_seed(0)
+    ranker = Ranker(SCHEMA, config("auto", gate=TOP_K, experts=3, gate_scope="shared", routing="static")).train()
+    routings = ranker(TensorInputs.from_numpy(inputs(SCHEMA, 4, 4))).routings
+    assert ranker.network.typed_levels[0].execution.is_sparse(routings, 4)
