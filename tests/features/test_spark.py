@@ -1,5 +1,6 @@
 """Spark runs the same expressions to the same rows; skipped where PySpark or Java is missing."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -58,5 +59,10 @@ def test_every_row_is_the_same_on_spark_and_on_duckdb(tmp_path: Path) -> None:
     ours, theirs = (staged(tmp_path, engine) for engine in ("duckdb", "spark"))
     assert ours.keys() == theirs.keys()
     for name, rows in ours.items():
-        assert len(rows) == len(theirs[name]) > 0
-        assert rows == theirs[name], name
+        assert len(rows) == len(theirs[name])
+        for one, other in zip(rows, theirs[name], strict=True):
+            # The engines' logarithms differ in the last bit; everything else is equal.
+            log, same_log = one.pop("label__watch", None), other.pop("label__watch", None)
+            assert log == same_log or math.isclose(log, same_log, rel_tol=1e-15)
+            assert one == other, name
+    assert len(ours["train.parquet"]) > 200
