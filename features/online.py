@@ -120,13 +120,20 @@ class OnlineTable:
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Map a table's arrays into memory."""
+        """Map a table's arrays into memory.
+
+        Raises:
+            DataError: an array is missing or damaged, or was written by another version.
+        """
         meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
 
         def mapped(name: str) -> NDArray[np.generic]:
             path = directory / f"{name}.npy"
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return np.asarray(array)
+            try:
+                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            except (OSError, ValueError) as error:
+                message = f"{path} is missing or damaged ({error}); rebuild the features with this version"
+                raise DataError(message) from error
 
         lists = {
             name: ListColumn(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.errors import DataError
 from features.hashing import mix
 from features.online import OnlineTable
 from features.slots import SlotIndex
@@ -46,3 +47,17 @@ def test_a_table_answers_the_same_after_it_was_saved(tmp_path: Path) -> None:
         assert known.tolist() == [True] * (len(wanted) - 2) + [False] * 2
         assert rows[-2:].tolist() == [1000, 1000]
         assert np.array_equal(one.dense[rows[:-2]], dense[::7][: len(wanted) - 2])
+
+
+def test_a_missing_or_damaged_array_is_named(tmp_path: Path) -> None:
+    keys = mix(np.arange(10, dtype=np.uint64))
+    nothing = np.zeros((11, 0))
+    empty = OnlineTable(keys, nothing.astype(np.int32), nothing.astype(np.float32), nothing.astype(np.uint64))
+    empty.save(tmp_path / "t")
+    (tmp_path / "t" / "dense.npy").write_bytes(b"not an array")
+    with pytest.raises(DataError, match=r"dense\.npy is missing or damaged"):
+        OnlineTable.open(tmp_path / "t")
+    (tmp_path / "t" / "slot_rows.npy").unlink()
+    (tmp_path / "t" / "dense.npy").unlink()
+    with pytest.raises(DataError, match="rebuild the features"):
+        OnlineTable.open(tmp_path / "t")
