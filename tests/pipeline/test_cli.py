@@ -129,7 +129,8 @@ def test_a_wrong_server_setting_is_one_message_and_code_2(tmp_path: Path, capsys
 def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    assert {"name", "workspace", "data", "model", "train", "evaluate", "quality", "score"} == set(schema["properties"])
+    blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score"}
+    assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 
 
