@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import LONG, Rounds
 from tests.tiny_bundle import publish_tiny
 
+Run = Callable[[Coroutine[Any, Any, "Outcome"]], "Outcome"]
 RANK = "/moerank.v1.RankingService/Rank"
 HEALTH = "/grpc.health.v1.Health/Check"
 BODY = build_request(user=1, items=[100 + i % 20 for i in range(40)]).SerializeToString()
@@ -61,9 +62,12 @@ def serving(store: Path, max_queue: int) -> Iterator[int]:
     ]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
-        yield next(int(m[1]) for line in child.stderr if (m := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
-        child.terminate()
-        child.wait(30)
+        try:
+            yield next(int(m[1]) for line in child.stderr if (m := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
+        finally:
+            # Without this a test that fails would wait for the server for ever.
+            child.terminate()
+            child.wait(30)
 
 
 def has_retry_info(error: aio.AioRpcError) -> bool:
@@ -88,8 +92,11 @@ async def one(call: Any, outcome: Outcome) -> None:
 async def check_health(channel: Any, outcome: Outcome, end: float) -> None:
     check = channel.unary_unary(HEALTH, response_deserializer=health_pb2.HealthCheckResponse.FromString)
     while time.perf_counter() < end:
-        answer = await check(b"", timeout=5)
-        outcome.unhealthy += answer.status != health_pb2.HealthCheckResponse.SERVING
+        try:
+            answer = await check(b"", timeout=5)
+            outcome.unhealthy += answer.status != health_pb2.HealthCheckResponse.SERVING
+        except aio.AioRpcError:
+            outcome.unhealthy += 1
         await asyncio.sleep(0.1)
 
 
@@ -124,6 +131,13 @@ def p99(latencies: list[float]) -> float:
     return float(np.percentile(latencies, 99))
 
 
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Runs calls on one event loop for the whole file."""
+    with asyncio.Runner() as runner:
+        yield runner.run
+
+
 @pytest.fixture
 def heavy(tmp_path: Path) -> Path:
     publish_tiny(tmp_path / "store", tmp_path / "work", layers=30)
@@ -131,14 +145,16 @@ def heavy(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(heavy: Path, rounds: type[Rounds]) -> None:
+def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(
+    heavy: Path, rounds: type[Rounds], run: Run
+) -> None:
     seconds = rounds.of(4, 20)
     with serving(heavy, max_queue=1) as port:
-        alone = asyncio.run(one_after_the_other(port, 100))
+        alone = run(one_after_the_other(port, 100))
         capacity = len(alone.answered) / sum(alone.answered)
-        outcome = asyncio.run(flood(port, 10 * capacity, seconds))
+        outcome = run(flood(port, 10 * capacity, seconds))
         time.sleep(2)
-        after = asyncio.run(one_after_the_other(port, 30))
+        after = run(one_after_the_other(port, 30))
     assert not outcome.other
     assert outcome.unhealthy == outcome.without_retry_info == 0
     assert len(outcome.answered) >= GOODPUT * capacity * seconds
@@ -149,11 +165,11 @@ def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(heavy: Pat
 
 
 @pytest.mark.slow
-def test_control_without_admission_calls_are_late(heavy: Path) -> None:
+def test_control_without_admission_calls_are_late(heavy: Path, run: Run) -> None:
     with serving(heavy, max_queue=100_000) as port:
-        alone = asyncio.run(one_after_the_other(port, 50))
+        alone = run(one_after_the_other(port, 50))
         capacity = len(alone.answered) / sum(alone.answered)
-        outcome = asyncio.run(flood(port, 10 * capacity, 2))
+        outcome = run(flood(port, 10 * capacity, 2))
     assert not outcome.refused
     assert p99(outcome.answered) > 3 * STRETCH * p99(alone.answered)
 
@@ -172,9 +188,9 @@ def executions(server: RunningServer, seconds: float) -> int:
     return server.telemetry.work()[0].executions - before
 
 
-def test_expired_work_never_reaches_the_model(heavy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expired_work_never_reaches_the_model(heavy: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     with start(ServerSettings(store=heavy, port=0, threads=1)) as server:
-        asyncio.run(one_after_the_other(server.port, 3))
+        run(one_after_the_other(server.port, 3))
         assert executions(server, 0.05) < 60
         # The control: without the check the model works on for a caller who has left.
         monkeypatch.setattr(Call, "require_time", lambda _: None)
