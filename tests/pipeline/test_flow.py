@@ -264,6 +264,8 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(shop: Sho
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
+        "TMPDIR": str(tmp_path),
     }
     server, worker = tmp_path / "server.log", tmp_path / "worker.log"
     start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
