@@ -180,6 +180,7 @@ def test_an_interrupted_verb_says_so_and_ends_with_code_130(tmp_path: Path) -> N
         ) as running:
             connection, _ = index.accept()
             with connection:
+                connection.recv(1)  # The fetch has sent its request: the command is waiting for it.
                 running.send_signal(signal.SIGINT)
                 _, said = running.communicate(timeout=30)
     assert running.returncode == 130
