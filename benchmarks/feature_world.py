@@ -150,7 +150,7 @@ def build_with_polars(path: Path, target: Path) -> None:
     for key, found in words.items():
         log = log.join(found, on=key, how="left").with_columns(pl.col(f"{key}_row").fill_null(0).cast(pl.Int32))
     edges = np.quantile(train["price"].to_numpy(), np.linspace(0, 1, 17))
-    rate = float(train["click"].cast(pl.Float64).mean() or 0.0)  # type: ignore[arg-type]
+    rate = float(train["click"].cast(pl.Float64).mean() or 0.0)
     shifted = [pl.col("item_row").shift(step).over("user").alias(f"before_{step}") for step in range(10, 0, -1)]
     log = log.with_columns(shifted).with_columns(
         last=pl.concat_list([f"before_{step}" for step in range(10, 0, -1)]).list.drop_nulls(),
