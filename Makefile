@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready-$(DEVICE)
+# Tests run side by side, each file in one process; those that load a server run alone, after the others.
+WORKERS ?= 2
 TORCH := $(shell grep '^torch==' requirements/$(DEVICE).txt)
 # Asked only where pip's own indexes have no such build.
 TORCH_INDEX_cpu := https://download.pytorch.org/whl/cpu
@@ -26,7 +28,8 @@ demo: $(READY) ## the main job on real data, from download to an answered reques
 	$(BIN)/moerank demo
 
 test: $(READY) ## the whole test suite
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults
+	$(BIN)/python -m pytest tests/faults
 
 pairs: $(READY) ## every pair of gate and architecture: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py

@@ -23,7 +23,8 @@ COMPARISON_FILE = "comparison.json"
 class Difference(Settings):
     """One metric of both models; `difference` is B minus A, with its interval and two-sided p-value.
 
-    `better` names a model only where the interval leaves out 0. Calibration is compared by its distance from 1.
+    `better` names a model only where the interval leaves out 0 and the p-value, which counts the few draws that there
+    are, agrees. Calibration is compared by its distance from 1.
     """
 
     a: float
@@ -122,7 +123,7 @@ def _difference(metric: str, whole: tuple[float, float], draws: tuple[Floats, Fl
     else:
         low, high, p = _paired(*draws)
         delta = b - a
-    clear = low > 0.0 or high < 0.0
+    clear = p <= 1.0 - LEVEL and (low > 0.0 or high < 0.0)
     winner: Literal["a", "b", "neither"] = ("b" if better(metric, b, a) else "a") if clear else "neither"
     return Difference(a=a, b=b, difference=delta, low=low, high=high, p=p, better=winner, n=rows)
 

@@ -3,13 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from features.errors import ConfigError, DataError
 from features.parquet import write_table
-from pipeline.compare import compare
+from pipeline.compare import _difference, compare
 from pipeline.evaluate import EvaluateConfig
 from tests.pipeline.conftest import Judged
 
@@ -24,6 +25,17 @@ def test_the_better_of_two_bundles_is_named(judged: Judged, tmp_path: Path) -> N
     assert found.tasks["like"]["auc"].difference > 0 > found.tasks["rating"]["rmse"].difference
     written = json.loads((tmp_path / "comparison.json").read_text())
     assert written["tasks"]["like"]["auc"]["b"] == judged.evaluation.tasks["like"]["auc"].value
+
+
+def test_an_interval_without_zero_names_no_winner_against_its_p_value() -> None:
+    # 2 of 100 draws beyond 0 leave the interval clear of it; counting how few draws that is, p is 0.059.
+    draws = np.concatenate([np.full(2, -0.01), np.linspace(0.05, 0.15, 98)])
+    found = _difference("auc", (0.7, 0.8), (np.full(100, 0.7), 0.7 + draws), 10)
+    assert found.low > 0.0
+    assert found.p == pytest.approx(6 / 101)
+    assert found.better == "neither"
+    clear = _difference("auc", (0.7, 0.8), (np.full(100, 0.7), 0.7 + np.abs(draws)), 10)
+    assert clear.better == "b"
 
 
 def test_a_model_does_not_differ_from_itself(judged: Judged) -> None:
