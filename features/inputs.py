@@ -3,7 +3,7 @@
 Shape legend: R requests, N candidate rows, F id features, L id-list features, D dense features, V packed ids, T tasks.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -41,10 +41,16 @@ class Inputs:
 
     def arrays(self) -> dict[str, NDArray[np.int64] | NDArray[np.float32]]:
         """All arrays by the graph's input names: ``request_ids``, ``candidate_dense`` and so on."""
+        request, candidate = self.request, self.candidate
         return {
-            f"{part}_{field.name}": getattr(getattr(self, part), field.name)
-            for part in PARTS
-            for field in fields(PartInputs)
+            "request_ids": request.ids,
+            "request_list_values": request.list_values,
+            "request_list_lengths": request.list_lengths,
+            "request_dense": request.dense,
+            "candidate_ids": candidate.ids,
+            "candidate_list_values": candidate.list_values,
+            "candidate_list_lengths": candidate.list_lengths,
+            "candidate_dense": candidate.dense,
         }
 
 

@@ -7,7 +7,6 @@ from importlib import metadata
 from features.errors import NotAllowedError, RequestError
 from serving import wire
 from serving.call import Call, Handler
-from serving.checks import require_valid
 from serving.model import RankingModel
 from serving.registry import Registry
 from serving.service import Limits
@@ -55,7 +54,7 @@ class InferenceService:
         with self._telemetry.watching(model, call.clock):
             wanted = _wanted(model, request)
             arrays = arrays_from(request)
-            rows = require_valid(model.bundle.schema, arrays, model.engine.inputs)
+            rows = model.check.require_valid(arrays)
             self._limits.require_candidates(rows, "candidate_ids")
             call.require_time()
             call.clock.lap("input")
@@ -166,10 +165,12 @@ class InferenceService:
 
 
 def _version(text: str) -> int:
-    if not re.fullmatch(r"|[1-9][0-9]{0,17}", text):
+    if not text:
+        return 0
+    if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
         message = f"the version {text[:40]!r} is no number; leave it empty for the current one"
         raise RequestError(message, field="model_version")
-    return int(text or 0)
+    return int(text)
 
 
 def _wanted(model: RankingModel, request: pb.ModelInferRequest) -> list[str]:

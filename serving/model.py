@@ -1,6 +1,7 @@
 """A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from serving import golden
 from serving.answer import RankAnswer
 from serving.bundle import GOLDEN_FILE, Bundle
 from serving.call import Clock
+from serving.checks import InputCheck
 from serving.engine import Device, Engine
 from serving.score import Score, ScoreConfig, default_score
 from serving.user_store import UserStore
@@ -66,6 +68,11 @@ class RankingModel:
             ConfigError: the score does not fit the tasks.
         """
         return replace(self, score=_score(self.bundle, config))
+
+    @cached_property
+    def check(self) -> InputCheck:
+        """The checks of inputs that callers have encoded themselves."""
+        return InputCheck(self.bundle.schema, self.engine.inputs)
 
     @property
     def name(self) -> str:
