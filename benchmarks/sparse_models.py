@@ -40,11 +40,11 @@ class TiledGraph(ServingGraph):
         self.network = NetworkGraph(ranker.network, ranker.config, 0, "dense")
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
-        """One answer [N] a task."""
+        """One answer [N] a task, and behind them each gate's weights."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
         joined = SplitInput(None, rows_of(SplitInput(request, candidate)))
-        mixtures = self.network(joined, self._routing_ids(inputs, candidate))
-        return tuple(self.chain.multiply([tower(m) for tower, m in zip(self.towers, mixtures, strict=True)]))
+        mixtures, weights = self.network(joined, self._routing_ids(inputs, candidate))
+        return (*self.chain.multiply([tower(m) for tower, m in zip(self.towers, mixtures, strict=True)]), *weights)
 
 
 def layer(experts: int) -> Ranker:

@@ -13,7 +13,7 @@ from features.errors import ExportError
 from features.inputs import Inputs
 from features.schema import Schema
 from models.export.form import RequestedForm, choose_form, measure_usage
-from models.export.graph import ServingGraph
+from models.export.graph import ServingGraph, describe_gates
 from models.export.onnx_file import TABLES_FILE, operators, write_onnx
 from models.export.parity import check_parity
 from models.ranker import Ranker
@@ -85,6 +85,7 @@ def export(
         "gate": gate,
         "form": choice.form,
         "form_reason": choice.reason,
+        "gates": json.dumps(describe_gates(ranker, choice.form)),
         "union_over_n": f"{usage.union_over_n:.6f}",
         "versions": json.dumps(versions),
     }

@@ -1,6 +1,7 @@
 """The whole ranker as the module that becomes the graph: lookup, network, towers, answers.
 
-Shape legend: R requests, N candidate rows, T tasks, V rows of the stacked tables, K embedding dim, D columns.
+Shape legend: R requests, N candidate rows, T tasks, V rows of the stacked tables, K embedding dim, D columns, E
+experts of a gate's level.
 """
 
 import torch
@@ -12,14 +13,18 @@ from models.export.blocks import folded, folded_mlp
 from models.export.lookup import PartLookup, Tensors
 from models.export.network import Form, NetworkGraph
 from models.export.pairing import pair_add
+from models.export.routing import static_weights
 from models.export.split import SplitInput
 from models.mlp import Block
 from models.ranker import Ranker
 from models.towers import Tower
 
+GATE_OUTPUT = "expert_weights_"
+"""Before a gate's number: outputs that the graph computes anyway, so that naming them costs a run nothing."""
+
 
 class ServingGraph(nn.Module):
-    """Answers by task [N] from the graph's inputs by name."""
+    """Answers by task [N] from the graph's inputs by name. `outputs`: what the graph calls what it answers."""
 
     table_VK: Tensor
 
@@ -36,13 +41,15 @@ class ServingGraph(nn.Module):
         towers = zip(ranker.network.towers.towers, ranker.schema.tasks, strict=True)
         self.towers = nn.ModuleList(_TowerGraph(tower, task) for tower, task in towers if isinstance(tower, Tower))
         self.routing_id = ranker.routing_id
+        gates = 0 if form == "static" else len(ranker.network.typed_gates)
+        self.outputs = [task.name for task in ranker.schema.tasks] + [f"{GATE_OUTPUT}{gate}" for gate in range(gates)]
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
-        """One answer [N] a task, in the schema's order."""
+        """One answer [N] a task, in the schema's order, and behind them each gate's weights [N, E]."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
-        mixtures = self.network(SplitInput(request, candidate), self._routing_ids(inputs, candidate))
+        mixtures, weights = self.network(SplitInput(request, candidate), self._routing_ids(inputs, candidate))
         answers = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
-        return tuple(self.chain.multiply(answers))
+        return (*self.chain.multiply(answers), *weights)
 
     def _routing_ids(self, inputs: Tensors, candidate: Tensor | None) -> Tensor | None:
         if self.routing_id is None:
@@ -71,6 +78,26 @@ class _TowerGraph(nn.Module):
     def forward(self, mixture_NO: Tensor) -> Tensor:
         answer_N1: Tensor = self.answer(self.head(self.hidden(mixture_NO)))
         return answer_N1.squeeze(1)
+
+
+def describe_gates(ranker: Ranker, form: Form) -> list[dict[str, object]]:
+    """Each gate's level and tasks, in the order of the graph's outputs; a static one's weights [E], for it has none."""
+    tasks = [task.name for task in ranker.schema.tasks]
+    found: list[dict[str, object]] = []
+    for place, level in enumerate(ranker.network.typed_levels):
+        static = static_weights(level) if form == "static" else None
+        for number, gate in enumerate(level.plan.gates):
+            served: dict[str, object] = {
+                "level": place,
+                "experts": level.plan.experts,
+                "tasks": [tasks[task] for task in gate.tasks],
+            }
+            if static is not None:
+                used = zip(static.kept, static.weights_GE[number].tolist(), strict=True)
+                weights = dict.fromkeys(range(level.plan.experts), 0.0) | dict(used)
+                served["weights"] = [weights[expert] for expert in range(level.plan.experts)]
+            found.append(served)
+    return found
 
 
 def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:

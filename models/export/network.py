@@ -8,7 +8,7 @@ Shape legend: R requests, N candidate rows, D columns, O outputs of one expert.
 
 import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,13 @@ from models.mlp import Block
 from models.network import Network
 
 Form = Literal["dense", "sparse", "static"]
+
+
+class Routed(NamedTuple):
+    """Streams [N, O], and each gate's weights [N, E] of its level's experts (none of static gates)."""
+
+    streams: list[Tensor]
+    weights: list[Tensor]
 
 
 class NetworkGraph(nn.Module):
@@ -52,13 +59,16 @@ class NetworkGraph(nn.Module):
             norm, request_width = nn.Identity(), 0
         self.task_streams = network.plan.task_streams
 
-    def forward(self, given: SplitInput, ids_N: Tensor | None) -> list[Tensor]:
-        """What each task's tower reads [N, O]."""
+    def forward(self, given: SplitInput, ids_N: Tensor | None) -> Routed:
+        """What each task's tower reads, and the weights of all gates, level by level."""
         x = given if self.whole is None else SplitInput(None, self.whole(given))
         streams = [x if self.bottom is None else SplitInput(None, self.bottom(x))]
+        weights: list[Tensor] = []
         for level in self.levels:
-            streams = level(streams, given, ids_N)
-        return [rows_of(streams[s]) for s in self.task_streams]
+            made, routed = level(streams, given, ids_N)
+            streams = [SplitInput(None, stream) for stream in made]
+            weights += routed
+        return Routed([rows_of(streams[s]) for s in self.task_streams], weights)
 
 
 class _Input:
@@ -91,18 +101,16 @@ class LevelGraph(nn.Module):
             activation = "silu" if level.plan.swish else config.activation
             self.mixture = SparseMixture(banks, level.typed_gates, norm, width, activation)
 
-    def forward(self, streams: Sequence[SplitInput], given: SplitInput, ids_N: Tensor | None) -> list[SplitInput]:
-        """The output streams; `given` is the input matrix as it came."""
+    def forward(self, streams: Sequence[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routed:
+        """The output streams and the gates' weights; `given` is the input matrix as it came."""
         inputs = []
         for gate, reads, gated in zip(self.feature_gates, self.reads, self.gated, strict=True):
             x = _joined(streams, reads)
             inputs.append(SplitInput(None, gate(rows_of(x))) if gated else x)
         if self.static is not None:
-            mixtures = self.static(inputs)
-        else:
-            routes = self.router([_joined(streams, gate.reads) for gate in self.plan.gates], given, ids_N)
-            mixtures = self.mixture(inputs, routes)
-        return [SplitInput(None, stream) for stream in streams_of(self.plan, mixtures)]
+            return Routed(streams_of(self.plan, self.static(inputs)), [])
+        routes = self.router([_joined(streams, gate.reads) for gate in self.plan.gates], given, ids_N)
+        return Routed(streams_of(self.plan, self.mixture(inputs, routes)), routes.weights)
 
 
 class _Whole(nn.Module):

@@ -65,7 +65,7 @@ def write_onnx(
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(example),
-                output_names=[task.name for task in schema.tasks],
+                output_names=graph.outputs,
                 dynamic_shapes={"inputs": _dynamic_shapes(example)},
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
@@ -120,7 +120,8 @@ def _name_rows(model: ir.Model) -> None:
         size = f"{part}_list_values" if kind == "list_values" else names[part]
         value.shape = ir.Shape([size if a == axis else d for a, d in enumerate(value.shape)])
     for value in model.graph.outputs:
-        value.shape = ir.Shape(["candidates"])
+        assert value.shape is not None  # noqa: S101 traced outputs have shapes
+        value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
 def _example(schema: Schema) -> dict[str, Tensor]:

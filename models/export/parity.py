@@ -57,7 +57,7 @@ def check_parity(ranker: Ranker, path: Path, sample: Inputs) -> Parity:
     rows, worst, ties = 0, 0.0, 0
     for case in _cases(ranker, sample):
         expected = _eager(ranker, sanitised(case.inputs, ranker.schema))
-        actual = _run(session, case.inputs)
+        actual = _run(session, [task.name for task in ranker.schema.tasks], case.inputs)
         if not np.isfinite(actual).all():
             message = f"the graph answers with values that are not finite on {case.name}"
             raise ExportError(message)
@@ -88,9 +88,9 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, inputs: Inputs) -> Array:
+def _run(session: onnxruntime.InferenceSession, tasks: list[str], inputs: Inputs) -> Array:
     arrays = inputs.arrays()
-    answers = session.run(None, {node.name: arrays[node.name] for node in session.get_inputs()})
+    answers = session.run(tasks, {node.name: arrays[node.name] for node in session.get_inputs()})
     return np.stack(answers, axis=1)
 
 

@@ -89,7 +89,9 @@ def test_the_file_says_what_it_is(exported: tuple[Ranker, ExportReport]) -> None
     }
     assert sizes["request_ids"] == ["requests", 2]
     assert sizes["candidate_list_lengths"] == [2, "candidates"]
-    assert [node.name for node in model.graph.output] == ["like", "rating"]
+    gates = [f"expert_weights_{gate}" for gate in range(2)]
+    assert [node.name for node in model.graph.output] == ["like", "rating", *gates]
+    assert json.loads(properties["gates"])[1] == {"level": 0, "experts": 4, "tasks": ["rating"]}
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -148,7 +150,8 @@ def test_tables_beside_the_graph_give_the_same_answers(exported: tuple[Ranker, E
     assert (tmp_path / "tables.bin").stat().st_size == rows * 8 * 4
     given: dict[str, Any] = dict(inputs(SCHEMA, 1, 40, seed=3).arrays())
     expected, actual = (onnxruntime.InferenceSession(str(path)).run(None, given) for path in (report.path, beside))
-    np.testing.assert_array_equal(actual, expected)
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
