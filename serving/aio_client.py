@@ -1,13 +1,13 @@
 """The asyncio client of the ranking service, with a deadline and retries."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from serving.channel import ATTEMPTS, RESPONSES, channel_options, path
+from serving.connection import Connection
 from serving.outgoing import Columnar
 from serving.query import Query, RankResult, answer_from
 from serving.status import FailedCall, error_of
@@ -16,40 +16,14 @@ from serving.stubs.moerank.v1 import ranking_pb2
 __all__ = ["AsyncRankingClient", "Query", "RankResult"]
 
 
-class AsyncRankingClient:
+class AsyncRankingClient(Connection):
     """Calls the ranking service from one event loop. Use it in ``async with`` or await `close`.
 
     Every method raises a leaf of `MoerankError`: `RequestError` for a refused request, `UnavailableError` where no
     server answers, `DeadlineError` where none answers in time, `OverloadedError`, `ModelNotFoundError`.
     """
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        seconds: float = 5.0,
-        attempts: int = ATTEMPTS,
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """Prepare a channel to ``HOST:PORT``; the first call connects.
-
-        Args:
-            target: Where the server listens, in gRPC's naming (``dns:///ranker:50051`` spreads over addresses).
-            seconds: Deadline of each call, retries included.
-            attempts: How often a call is tried while the server is unavailable; 1 does not retry.
-            credentials: None for plaintext.
-            metadata: Sent with each call, such as an authorization header.
-        """
-        options = channel_options(attempts)
-        self._target = target
-        self._seconds = seconds
-        self._metadata = tuple(metadata)
-        self._channel = (
-            aio.insecure_channel(target, options)
-            if credentials is None
-            else aio.secure_channel(target, credentials, options)
-        )
+    transport: ClassVar[Any] = aio
 
     async def rank(
         self,
@@ -94,12 +68,7 @@ class AsyncRankingClient:
         await self.close()
 
     async def _call(self, method: str, message: Message) -> Any:
-        call = self._channel.unary_unary(
-            path(method),
-            request_serializer=type(message).SerializeToString,
-            response_deserializer=RESPONSES[method].FromString,
-        )
         try:
-            return await call(message, timeout=self._seconds, metadata=self._metadata)
+            return await self._send(method, message)
         except grpc.RpcError as error:
             raise error_of(cast("FailedCall", error), self._target) from error
