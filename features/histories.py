@@ -1,36 +1,68 @@
 """Last-N lists from strictly earlier events of the same key.
 
-Each event's list ending with itself is a bounded ROWS window; a row then takes the list of the event whose number
-among its key's events is the count of events before the row. That count ends one millisecond before the row, so
-events at the same moment never see each other, and the join is an equi-join. A longer gap ends the count earlier.
+No list is built in the engine. The events that lists hold are put in the order of key and time once, as one column of
+values; a row's list is the stretch of it that ends where the row's own moment begins, so a row carries two whole
+numbers. That end is a count that ends one millisecond before the row, so events at the same moment never see each
+other. A longer gap ends the count earlier. `History.lists` cuts the lists as rows leave the engine.
 """
+
+from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from features.aggregates import State
 from features.config import FeaturesConfig, HistoryConfig
 from features.durations import milliseconds
-from features.engine import Backend, materialise
+from features.engine import Backend, materialise, to_arrow
 from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
 from features.timeline import Timeline
 
-_KEY, _COUNTS, _PLACE, _BEFORE = "__key", "__counts", "__place", "__before"
+_KEY, _COUNTS, _BEFORE, _START, _TOTAL = "__key", "__counts", "__before", "__start", "__total"
 
 
-def history_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[State]:
-    """One materialised state a history: by row number its lists; a row without earlier events is absent."""
-    states = []
+@dataclass(frozen=True)
+class History:
+    """By row number where its lists end and how long they are (`state`), and the `values` [events] of each list.
+
+    The values lie in memory, 8 bytes an event and list (texts by their numbers, and each distinct text once).
+    """
+
+    state: State
+    values: dict[str, pa.Array]
+
+    def lists(self, rows: pa.Table | pa.RecordBatch) -> dict[str, pa.Array]:
+        """The lists [rows] by name, from the state's two columns; a history of nothing is null."""
+        ends, lengths = (pc.fill_null(rows[c], 0).to_numpy(zero_copy_only=False) for c in self.state.columns)
+        upto = np.cumsum(lengths)
+        places = pa.array(np.repeat(ends - upto, lengths) + np.arange(int(lengths.sum())))
+        offsets, none = pa.array(np.append(0, upto).astype(np.int32)), pa.array(lengths == 0)
+        cut = {name: values.take(places) for name, values in self.values.items()}
+        plain = {n: v.dictionary_decode() if pa.types.is_dictionary(v.type) else v for n, v in cut.items()}
+        return {name: pa.ListArray.from_arrays(offsets, values, mask=none) for name, values in plain.items()}
+
+
+def history_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[History]:
+    """The histories of a recipe, run over the timeline."""
+    histories = []
     for place, history in enumerate(config.histories):
         where = f"data.histories[{place}]"
         for column in (history.of, history.by, *history.columns.values()):
             timeline.ownership.side(column, where)
         flagged = flagged_events(timeline.table, history, where)
-        table = materialise(connection, f"history_{place}", lists_before(flagged, history))
+        table = materialise(connection, f"history_{place}", ends_before(flagged, history))
         names = (history.name, *history.columns)
-        states.append(State(table, (ROW,), names, names))
-    return states
+        state = State(table, (ROW,), _state_columns(history), names)
+        histories.append(History(state, _values(connection, flagged, history)))
+    return histories
+
+
+def _state_columns(history: HistoryConfig) -> tuple[str, str]:
+    return f"{history.name}/end", f"{history.name}/length"
 
 
 def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Table:
@@ -43,28 +75,47 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     return flagged.filter(flagged[_KEY].notnull())
 
 
-def lists_before(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
-    """By row number, the lists that end before the row."""
-    gap = milliseconds(history.gap) if history.gap else 1
-    earlier = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=(None, gap))
-    numbered = flagged.select(_KEY, ROW, **{_BEFORE: flagged[_COUNTS].sum().over(earlier).cast("int64")})
-    joined = numbered.inner_join(_lists(flagged, history), [_KEY, (_BEFORE, _PLACE)])
-    return joined.select(ROW, history.name, *history.columns)
-
-
-def _lists(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
-    """By key and place (1, 2, ..) of an event among its key's events, the last N values ending with it."""
-    events = flagged.filter(flagged[_COUNTS] == 1)
-    order = [events[TIME], events[ORDER], events[ROW]]
-    window = ibis.window(group_by=_KEY, order_by=order, preceding=history.last - 1, following=0)
-    numbers = ibis.window(group_by=_KEY, order_by=order)
-    # Collecting drops nulls, which would shift a side column against the others; a list of one is no null.
-    sides = {name: ibis.array([events[name]]).collect().over(window).flatten() for name in history.columns}
-    return events.select(
-        _KEY,
+def ends_before(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
+    """By row number, where its lists end among the events in the order of key and time, and how long they are."""
+    end, length = _state_columns(history)
+    numbered = flagged.select(_KEY, ROW, **{_BEFORE: _earlier(flagged, history).cast("int64")})
+    joined = numbered.inner_join(_starts(flagged), _KEY)
+    return joined.select(
+        ROW,
         **{
-            _PLACE: (ibis.row_number().over(numbers) + 1).cast("int64"),
-            history.name: events[history.name].collect().over(window),
-            **sides,
+            end: joined[_START] + joined[_BEFORE],
+            length: ibis.least(joined[_BEFORE], ibis.literal(history.last, "int64")),
         },
     )
+
+
+def _earlier(flagged: ir.Table, history: HistoryConfig) -> ir.Value:
+    """How many of the key's events the row may see."""
+    counts = flagged[_COUNTS]
+    if history.gap:
+        far = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=(None, milliseconds(history.gap)))
+        return counts.sum().over(far).fill_null(0)
+    # A frame that ends at the row's moment needs no search for its end, which halves the time of this step.
+    upto = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=None, following=0)
+    moment = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=0, following=0)
+    return counts.sum().over(upto) - counts.sum().over(moment)
+
+
+def _starts(flagged: ir.Table) -> ir.Table:
+    """By key, how many events the keys before it have."""
+    totals = flagged.group_by(_KEY).aggregate(**{_TOTAL: flagged[_COUNTS].sum()})
+    before = ibis.window(order_by=_KEY, preceding=(None, 1))
+    return totals.select(_KEY, **{_START: totals[_TOTAL].sum().over(before).fill_null(0).cast("int64")})
+
+
+def _values(connection: Backend, flagged: ir.Table, history: HistoryConfig) -> dict[str, pa.Array]:
+    """The events' values in the order of key and time."""
+    events = flagged.filter(flagged[_COUNTS] == 1).order_by([_KEY, TIME, ORDER, ROW])
+    table = to_arrow(connection, events.select(history.name, *history.columns))
+    return {name: _compact(table[name]) for name in table.column_names}
+
+
+def _compact(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = column.dictionary_encode().unify_dictionaries()
+    return column.combine_chunks()

@@ -14,7 +14,7 @@ from features.config import FeaturesConfig, SplitByHash
 from features.engine import Backend, record_batches
 from features.errors import DataError
 from features.hashing import Hashes, hash_array
-from features.histories import history_states
+from features.histories import History, history_states
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, SAMPLED, TIME, USER
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.plan import Planned
@@ -44,20 +44,21 @@ def stage(
     progress("sums over earlier events")
     states = aggregate_states(connection, timeline, config)
     progress("histories")
-    states += history_states(connection, timeline, config)
+    histories = history_states(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
     rows = with_split(connection, rows, config, timeline.last_ms)
     rows = rows.mutate(**{PLACE: (rows[ROW] * _SHUFFLE) % _MODULUS})
     extra = [*_event_columns(planned, config), TIME, SPLIT, PLACE]
-    table = _with_states(rows, states, planned, timeline, extra).order_by(PLACE)
-    batches = record_batches(connection, table, ROW_GROUP_ROWS)
+    table = _with_states(rows, states, histories, planned, timeline, extra).order_by(PLACE)
+    batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories)
     counts = _write_splits(_with_draws(batches, config), directory)
     _check_counts(counts, config)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
-        table = _with_states(probes, states, mine, timeline, [KIND])
-        _write(record_batches(connection, table, ROW_GROUP_ROWS), probe_file(directory, kind))
+        table = _with_states(probes, states, histories, mine, timeline, [KIND])
+        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories)
+        _write(batches, probe_file(directory, kind))
     return counts
 
 
@@ -81,19 +82,37 @@ def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Pl
 
 
 def _with_states(
-    rows: ir.Table, states: list[State], planned: list[Planned], timeline: Timeline, extra: list[str]
+    rows: ir.Table,
+    states: list[State],
+    histories: list[History],
+    planned: list[Planned],
+    timeline: Timeline,
+    extra: list[str],
 ) -> ir.Table:
-    """The rows with the raw columns of the planned features; sums over nothing are 0, a history of nothing is null."""
+    """The rows with the raw columns of the planned features, of histories the ends; sums over nothing are 0."""
     names = {plan.name for plan in planned}
-    wanted = [column for plan in planned for column in plan.raw]
+    wanted = [column for plan in planned if plan.history is None for column in plan.raw]
     keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
-    for state in states:
+    ends = [history.state for history in histories]
+    wanted += [column for state in ends if not names.isdisjoint(state.names) for column in state.columns]
+    for state in (*states, *ends):
         if not names.isdisjoint(state.names):
             rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
             filled = {c: rows[c].fill_null(0) for c in state.columns if rows[c].type().is_integer()}
             rows = rows.mutate(**filled) if filled else rows
     return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
+
+
+def _with_lists(batches: Iterator[pa.RecordBatch], histories: list[History]) -> Iterator[pa.RecordBatch]:
+    """Put each history's lists in the place of where they end."""
+    for batch in batches:
+        columns = {name: batch[name] for name in batch.schema.names}
+        for history in histories:
+            if history.state.columns[0] in columns:
+                columns |= history.lists(batch)
+                columns = {name: column for name, column in columns.items() if name not in history.state.columns}
+        yield pa.RecordBatch.from_pydict(columns)
 
 
 def _event_columns(planned: list[Planned], config: FeaturesConfig) -> list[str]:

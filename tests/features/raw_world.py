@@ -8,7 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from features.aggregates import aggregate_states
 from features.config import FeaturesConfig
+from features.engine import Backend, to_arrow
+from features.histories import history_states
+from features.kinds import ROW
+from features.timeline import Timeline
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 6
@@ -76,3 +81,14 @@ def recipe(directory: Path, **changes: Any) -> FeaturesConfig:
 
 def quiet(_: str) -> None:
     """Take progress and say nothing."""
+
+
+def state_rows(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[list[dict[str, Any]]]:
+    """The rows of every aggregate's sums, and by row number those lists of every history that hold something."""
+    sums = [to_arrow(connection, state.table).to_pylist() for state in aggregate_states(connection, timeline, config)]
+    lists = []
+    for history in history_states(connection, timeline, config):
+        ends = to_arrow(connection, history.state.table).combine_chunks()
+        rows = pa.table({ROW: ends[ROW], **history.lists(ends)}).to_pylist()
+        lists.append([row for row in rows if row[history.state.names[0]]])
+    return sums + lists

@@ -10,18 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from features.aggregates import FIXED_POINT, aggregate_states
+from features.aggregates import FIXED_POINT
 from features.build import build
 from features.engine import connect
 from features.errors import ConfigError, DataError, RequestError
 from features.fit import Previous
-from features.histories import history_states
 from features.kinds import EVENT, KIND, ROW, SAMPLED, TIME
 from features.request import RankRequest, RequestEncoder
 from features.schema import Schema
 from features.sources import find_files
 from features.timeline import build_timeline
-from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, write_raw
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 Rows = list[dict[str, Any]]
@@ -34,9 +33,8 @@ def timeline_of(directory: Path, **changes: Any) -> tuple[Rows, list[Rows]]:
     config = recipe(directory, **changes)
     connection = connect("1GB", directory)
     timeline = build_timeline(connection, config, directory)
-    made = aggregate_states(connection, timeline, config) + history_states(connection, timeline, config)
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
-    return connection.to_pyarrow(rows).to_pylist(), [connection.to_pyarrow(s.table).to_pylist() for s in made]
+    return connection.to_pyarrow(rows).to_pylist(), state_rows(connection, timeline, config)
 
 
 def events_block(directory: Path, **changes: Any) -> dict[str, Any]:

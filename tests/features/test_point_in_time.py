@@ -7,13 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.aggregates import FIXED_POINT, aggregate_states
+from features.aggregates import FIXED_POINT
 from features.build import build
 from features.engine import connect
-from features.histories import history_states
 from features.kinds import EVENT, KIND, ROW, TIME
 from features.timeline import build_timeline
-from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, write_raw
 
 DAY_MS = 86_400_000
 
@@ -24,9 +23,8 @@ def states(directory: Path, **changes: Any) -> tuple[list[dict[str, Any]], list[
     config = recipe(directory, **changes)
     connection = connect("1GB", directory)
     timeline = build_timeline(connection, config, directory)
-    made = aggregate_states(connection, timeline, config) + history_states(connection, timeline, config)
     events = connection.to_pyarrow(timeline.table.filter(timeline.table[KIND] == EVENT)).to_pylist()
-    return events, [connection.to_pyarrow(state.table).to_pylist() for state in made]
+    return events, state_rows(connection, timeline, config)
 
 
 def test_exact_sums_count_only_strictly_earlier_events_of_the_same_key(tmp_path: Path) -> None:
