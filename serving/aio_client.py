@@ -25,7 +25,7 @@ class AsyncRankingClient(Connection):
 
     transport: ClassVar[Any] = aio
 
-    async def rank(
+    async def rank(  # noqa: PLR0913 what one call may say
         self,
         user: int | str | None,
         items: Iterable[int] | Iterable[str],
@@ -36,9 +36,10 @@ class AsyncRankingClient(Connection):
         top_k: int = 0,
         model: str = "",
         version: int = 0,
+        debug: bool = False,
     ) -> RankResult:
-        """Predict and rank candidates for one user."""
-        query = Query(user, list(items), context, user_features, item_features, top_k)  # type: ignore[arg-type]
+        """Predict and rank candidates for one user; `debug` asks which experts the answer takes, too."""
+        query = Query(user, list(items), context, user_features, item_features, top_k, debug)  # type: ignore[arg-type]
         return RankResult(query.items, answer_from(await self._call("Rank", query.message(model, version))))
 
     async def batch_rank(self, queries: Sequence[Query], *, model: str = "", version: int = 0) -> list[RankResult]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.experts import ExpertUse
+
 
 @dataclass(frozen=True)
 class RankAnswer:
     """Predictions for every candidate, in the request's order, and their ranking.
 
     `predictions` float32 [N] by task (probability, or the scale of the label); `scores` float32 [N], the combined
-    score; `order` uint32 [K], positions best first; `unknown_items` uint32 [U], positions.
+    score; `order` uint32 [K], positions best first; `unknown_items` uint32 [U], positions; `experts` only if asked for.
     """
 
     model: str
@@ -23,3 +25,4 @@ class RankAnswer:
     score_version: str
     unknown_user: bool
     unknown_items: NDArray[np.uint32]
+    experts: ExpertUse | None = None

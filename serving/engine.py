@@ -4,7 +4,7 @@ Shape legend: N candidate rows, T tasks.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from features.errors import ConfigError, IntegrityError, PredictionError
 from features.inputs import Inputs
 from features.schema import Schema
 from serving.bundle import MODEL_FILE
+from serving.experts import ExpertUse, outputs_of, read_gates, use_from
 from serving.golden import TOLERANCE, GoldenCase
 
 Array = NDArray[np.int64] | NDArray[np.float32]
@@ -68,6 +69,8 @@ class Engine:
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self._check_interface(path)
+        self.gates = read_gates(self.properties, [node.name for node in self._session.get_outputs()])
+        self._with_experts = (*self.tasks, *outputs_of(self.gates))
 
     def _check_interface(self, path: Path) -> None:
         outputs = {node.name for node in self._session.get_outputs()}
@@ -87,17 +90,36 @@ class Engine:
         """
         return self.run(inputs.arrays(), inputs.candidate.rows)
 
+    def predict_with_experts(self, inputs: Inputs) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
+        """As `predict`, and which experts that took.
+
+        Raises:
+            PredictionError: as `predict`.
+        """
+        rows = inputs.candidate.rows
+        answers = self._run(self._with_experts, inputs.arrays())
+        count = len(self.tasks)
+        return self._checked(answers[:count], rows), use_from(self.gates, answers[count:], rows)
+
     def run(self, arrays: Mapping[str, Array], rows: int) -> dict[str, NDArray[np.float32]]:
         """As `predict`, from arrays by the graph's input names; they must be valid for the schema.
 
         Raises:
             PredictionError: as `predict`.
         """
+        return self._checked(self._run(self.tasks, arrays), rows)
+
+    def _run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         try:
-            answers = self._session.run(self.tasks, {name: arrays[name] for name in self.inputs})
+            answers: list[NDArray[np.float32]] = self._session.run(
+                outputs, {name: arrays[name] for name in self.inputs}
+            )
         except Exception as error:  # onnxruntime's own exception classes have no common base
             message = f"onnxruntime could not run the graph: {error}"
             raise PredictionError(message) from error
+        return answers
+
+    def _checked(self, answers: Sequence[NDArray[np.float32]], rows: int) -> dict[str, NDArray[np.float32]]:
         predictions = dict(zip(self.tasks, answers, strict=True))
         for task, values in predictions.items():
             if values.shape != (rows,) or not _finite(values):

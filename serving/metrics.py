@@ -4,7 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from features.errors import UnavailableError
@@ -48,6 +54,7 @@ class ServerCollector(Collector):
         yield from _counters(work)
         yield from _durations(work)
         yield _distributions(work)
+        yield from _experts(work)
         yield GaugeMetricFamily(
             "nv_inference_pending_request_count", "Calls that wait for a thread or run", value=self._pool.pending
         )
@@ -154,6 +161,25 @@ def _distributions(work: list[Work]) -> Metric:
             buckets = list(zip(bounds, found.counts.cumsum().tolist(), strict=True))
             family.add_metric((each.model, str(each.version), task), buckets, found.total)
     return family
+
+
+def _experts(work: list[Work]) -> Iterator[Metric]:
+    load = CounterMetricFamily(
+        "moerank_expert_rows",
+        "Candidates that an expert was used for, of a sample of the rankings",
+        labels=(*LABELS, "level", "expert"),
+    )
+    union = SummaryMetricFamily(
+        "moerank_union_over_n", "Share of all experts that a candidate took, of the same sample", labels=LABELS
+    )
+    for each in work:
+        if each.experts is None:
+            continue
+        key = (each.model, str(each.version))
+        for number, (level, rows) in enumerate(zip(each.experts.levels, each.experts.rows_A.tolist(), strict=True)):
+            load.add_metric((*key, str(level), str(number)), rows)
+        union.add_metric(key, each.experts.rows, each.experts.rows_A.sum() / len(each.experts.levels))
+    yield from (load, union)
 
 
 class MetricsServer:

@@ -15,6 +15,7 @@ from serving.bundle import GOLDEN_FILE, Bundle
 from serving.call import Clock
 from serving.checks import InputCheck
 from serving.engine import Device, Engine
+from serving.experts import ExpertUse
 from serving.score import Score, ScoreConfig, default_score
 from serving.user_store import UserStore
 
@@ -84,8 +85,12 @@ class RankingModel:
         """The bundle's version."""
         return self.bundle.manifest.version
 
-    def rank(self, request: RankRequest, top_k: int = 0, clock: Clock | None = None) -> RankAnswer:
+    def rank(
+        self, request: RankRequest, top_k: int = 0, clock: Clock | None = None, *, experts: bool = False
+    ) -> RankAnswer:
         """Predict and order; equal scores keep the order of the request. The clock laps the phases.
+
+        `experts` has the answer say which experts it took.
 
         Raises:
             RequestError: the request cannot be encoded, naming the field.
@@ -94,7 +99,11 @@ class RankingModel:
         clock = clock or Clock()
         encoded = self.encoder.encode(request)
         clock.lap("input")
-        predictions = self.engine.predict(encoded.inputs)
+        use: ExpertUse | None = None
+        if experts:
+            predictions, use = self.engine.predict_with_experts(encoded.inputs)
+        else:
+            predictions = self.engine.predict(encoded.inputs)
         clock.lap("infer")
         scores = self.score(predictions)
         order = np.argsort(-scores, kind="stable")
@@ -107,6 +116,7 @@ class RankingModel:
             score_version=self.score.version,
             unknown_user=encoded.unknown_user,
             unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
+            experts=use,
         )
 
 

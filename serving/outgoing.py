@@ -13,7 +13,7 @@ Columnar = Sequence[Any] | NDArray[Any]
 INT64 = (-(2**63), 2**63 - 1)
 
 
-def build_request(
+def build_request(  # noqa: PLR0913 what one call may say
     *,
     user: int | str | None,
     items: Iterable[int] | Iterable[str],
@@ -23,6 +23,7 @@ def build_request(
     top_k: int = 0,
     model: str = "",
     version: int = 0,
+    debug: bool = False,
 ) -> ranking_pb2.RankRequest:
     """A request message.
 
@@ -38,6 +39,7 @@ def build_request(
         user_features={name: value(f"user_features.{name}", each) for name, each in (user_features or {}).items()},
         item_features={name: column(f"item_features.{name}", each) for name, each in (item_features or {}).items()},
         top_k=top_k,
+        debug=debug,
     )
 
 

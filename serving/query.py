@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving import outgoing
 from serving.answer import RankAnswer
+from serving.experts import ExpertUse, GateUse
 from serving.outgoing import Columnar
 from serving.stubs.moerank.v1 import ranking_pb2
 
@@ -46,6 +47,11 @@ class RankResult:
         """The server knows nothing about the user."""
         return self.answer.unknown_user
 
+    @property
+    def experts(self) -> ExpertUse | None:
+        """Which experts were used; None unless the query asked for it with `debug`."""
+        return self.answer.experts
+
     @cached_property
     def ranked(self) -> list[int] | list[str]:
         """The ids [K], best first."""
@@ -67,6 +73,7 @@ class Query:
     user_features: Mapping[str, Any] | None = None
     item_features: Mapping[str, Columnar] | None = None
     top_k: int = 0
+    debug: bool = False
 
     def message(self, model: str, version: int) -> ranking_pb2.RankRequest:
         """The request message.
@@ -90,4 +97,14 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         score_version=message.score_version,
         unknown_user=message.unknown_user,
         unknown_items=np.array(message.unknown_items, np.uint32),
+        experts=_experts_from(message.experts) if message.HasField("experts") else None,
+    )
+
+
+def _experts_from(message: ranking_pb2.ExpertUse) -> ExpertUse:
+    return ExpertUse(
+        tuple(
+            GateUse(gate.level, tuple(gate.tasks), np.array(gate.weights, np.float32).reshape(-1, gate.experts))
+            for gate in message.gates
+        )
     )

@@ -68,7 +68,7 @@ class RankingService:
         message = wire.parse(ranking_pb2.RankRequest, body)
         self._limits.require_candidates(wire.count_items(message.items), "items")
         model, answer = self._answer(message, call)
-        written = wire.answer_bytes(answer)
+        written = wire.answer_bytes(answer, debug=message.debug)
         call.clock.lap("output")
         self._telemetry.ranked(model, answer, call.clock.take())
         return written
@@ -90,7 +90,7 @@ class RankingService:
                 raise RequestError(text, field=f"{where}.{error.field}") from error
             self._telemetry.ranked(model, answer, call.clock.take())
             answers.append(answer)
-        return wire.batch_bytes(answers)
+        return wire.batch_bytes(answers, [request.debug for request in requests])
 
     def get_model(self, body: bytes, call: Call) -> bytes:
         """GetModelRequest -> GetModelResponse."""
@@ -118,7 +118,8 @@ class RankingService:
         with self._telemetry.watching(model, call.clock):
             request = wire.request_from(message)
             call.require_time()
-            answer = model.rank(request, message.top_k, call.clock)
+            experts = message.debug or self._telemetry.due(model)
+            answer = model.rank(request, message.top_k, call.clock, experts=experts)
         if shadow is not None and self._shadows is not None:
             self._shadows.offer(shadow, request, answer)
         return model, answer

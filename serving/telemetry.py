@@ -1,4 +1,7 @@
-"""What the server has done since it started, by model and version. Shape legend: N candidate rows."""
+"""What the server has done since it started, by model and version.
+
+Shape legend: N candidate rows, A experts of all levels.
+"""
 
 import threading
 import time
@@ -14,6 +17,7 @@ from features.errors import MoerankError
 from features.schema import TaskSpec
 from serving.answer import RankAnswer
 from serving.call import PHASES, Clock, Phase
+from serving.experts import ExpertUse
 from serving.model import RankingModel
 
 SAMPLE = 16
@@ -44,6 +48,21 @@ class Distribution:
 
 
 @dataclass
+class Load:
+    """Of `rows` candidates, those that each expert was used for, int64 [A]; and the level of each expert [A]."""
+
+    levels: tuple[int, ...]
+    rows_A: NDArray[np.int64]
+    rows: int = 0
+
+    def add(self, use: ExpertUse) -> None:
+        """Count an answer."""
+        used_NA = use.used()
+        self.rows_A += used_NA.sum(axis=0)
+        self.rows += len(used_NA)
+
+
+@dataclass
 class Work:
     """What one version of a model has done. Times are nanoseconds."""
 
@@ -59,12 +78,19 @@ class Work:
     executions: int = 0
     unknown_users: int = 0
     unknown_items: int = 0
+    experts: "Load | None" = None
     last_ms: int = 0
 
     def copy(self) -> "Work":
         """A copy that does not change any more."""
         distributions = {task: replace(d, counts=d.counts.copy()) for task, d in self.distributions.items()}
-        return replace(self, distributions=distributions, failures=Counter(self.failures), phase_ns=dict(self.phase_ns))
+        return replace(
+            self,
+            distributions=distributions,
+            failures=Counter(self.failures),
+            phase_ns=dict(self.phase_ns),
+            experts=None if self.experts is None else replace(self.experts, rows_A=self.experts.rows_A.copy()),
+        )
 
 
 class Telemetry:
@@ -110,9 +136,18 @@ class Telemetry:
             work = self._of(model)
             work.unknown_users += answer.unknown_user
             work.unknown_items += len(answer.unknown_items)
+            if answer.experts is not None and work.experts is not None:
+                work.experts.add(answer.experts)
             if work.successes % SAMPLE == 1:
                 for task, values in answer.predictions.items():
                     work.distributions[task].add(values)
+
+    def due(self, model: RankingModel) -> bool:
+        """Whether the next ranking belongs to the sample whose experts are counted."""
+        if not model.engine.gates:
+            return False
+        found = self._work.get((model.name, model.version))
+        return found is None or found.successes % SAMPLE == 0
 
     def refused(self, reason: str) -> None:
         """Count a call that never came to a model."""
@@ -134,5 +169,11 @@ class Telemetry:
         found = self._work.get(key)
         if found is None:
             distributions = {task.name: Distribution.of(task) for task in model.bundle.schema.tasks}
-            found = self._work[key] = Work(model.name, model.version, distributions)
+            found = self._work[key] = Work(model.name, model.version, distributions, experts=_load(model))
         return found
+
+
+def _load(model: RankingModel) -> Load | None:
+    sizes = {gate.level: gate.experts for gate in model.engine.gates}
+    levels = tuple(level for level, experts in sorted(sizes.items()) for _ in range(experts))
+    return Load(levels, np.zeros(len(levels), np.int64)) if levels else None

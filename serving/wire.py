@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from features.errors import RequestError
 from features.request import RankRequest
 from serving.answer import RankAnswer
+from serving.experts import ExpertUse
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
 
@@ -106,17 +107,18 @@ def _column_from(field: str, column: ranking_pb2.Column) -> Sequence[Any]:
     return list(getattr(column, kind).values)
 
 
-def answer_bytes(answer: RankAnswer) -> bytes:
-    """The bytes of a ``RankResponse``."""
-    return _twin(answer).SerializeToString()
+def answer_bytes(answer: RankAnswer, *, debug: bool = False) -> bytes:
+    """The bytes of a ``RankResponse``; `debug` tells which experts were used, if the answer knows."""
+    return _twin(answer, debug=debug).SerializeToString()
 
 
-def batch_bytes(answers: Sequence[RankAnswer]) -> bytes:
-    """The bytes of a ``BatchRankResponse``."""
-    return twin_pb2.BatchRankResponse(responses=map(_twin, answers)).SerializeToString()
+def batch_bytes(answers: Sequence[RankAnswer], debug: Sequence[bool]) -> bytes:
+    """The bytes of a ``BatchRankResponse``; `debug` by answer, as in `answer_bytes`."""
+    twins = [_twin(answer, debug=each) for answer, each in zip(answers, debug, strict=True)]
+    return twin_pb2.BatchRankResponse(responses=twins).SerializeToString()
 
 
-def _twin(answer: RankAnswer) -> twin_pb2.RankResponse:
+def _twin(answer: RankAnswer, *, debug: bool) -> twin_pb2.RankResponse:
     return twin_pb2.RankResponse(
         model=answer.model,
         version=answer.version,
@@ -128,7 +130,21 @@ def _twin(answer: RankAnswer) -> twin_pb2.RankResponse:
         score_version=answer.score_version,
         unknown_user=answer.unknown_user,
         unknown_items=_little_endian(answer.unknown_items),
+        experts=_experts(answer.experts) if debug and answer.experts is not None else None,
     )
+
+
+def _experts(use: ExpertUse) -> twin_pb2.ExpertUse:
+    gates = [
+        twin_pb2.GateUse(
+            level=gate.level,
+            tasks=gate.tasks,
+            experts=gate.weights.shape[1],
+            weights=_little_endian(np.ascontiguousarray(gate.weights)),
+        )
+        for gate in use.gates
+    ]
+    return twin_pb2.ExpertUse(gates=gates, union_over_n=use.union_over_n)
 
 
 def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32]) -> bytes:

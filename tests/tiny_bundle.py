@@ -1,9 +1,11 @@
 """A tiny real bundle: a schema, vocabularies, online tables and a hand-made graph, for tests of the serving parts.
 
 Users 1 to 8, items 100 to 119, tabs "home" and "search"; tasks `like` (binary) and `rating` (regression).
-The graph does not look at the list features.
+The graph does not look at the list features. It tells of two gates over two experts, which change nothing: one takes
+the first expert for positive prices and the second for negative ones, the other is static and takes the second.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +79,7 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
     tab = rng.normal(size=(len(TABS) + 1,))
     if poison:
         item[1] = np.nan
-    constants = {"user": user, "item": item, "tab": tab, "half": np.array([0.5])}
+    constants = {"user": user, "item": item, "tab": tab, "half": np.array([0.5]), "signs": np.array([[1.0, -1.0]])}
     if layers:
         constants |= {"wide": rng.normal(size=(1, 512)), "deep": rng.normal(size=(512, 512)) / 512}
         constants["tiny"] = np.array([1e-30])
@@ -101,6 +103,8 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
         *_layers(layers, "light", "logit"),
         helper.make_node("Sigmoid", ["logit"], [schema.tasks[0].name]),
         helper.make_node("Mul", ["logit", "half"], [schema.tasks[1].name]),
+        helper.make_node("MatMul", ["candidate_dense", "signs"], ["signed"]),
+        helper.make_node("Relu", ["signed"], ["expert_weights_0"]),
     ]
     inputs = [
         helper.make_tensor_value_info("request_ids", TensorProto.INT64, ["R", 2]),
@@ -109,9 +113,12 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
         helper.make_tensor_value_info("candidate_dense", TensorProto.FLOAT, ["N", 1]),
     ]
     outputs = [helper.make_tensor_value_info(task.name, TensorProto.FLOAT, ["N"]) for task in schema.tasks]
+    outputs.append(helper.make_tensor_value_info("expert_weights_0", TensorProto.FLOAT, ["N", 2]))
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, [*weights, *places])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {"schema_fingerprint": schema.fingerprint()})
+    gates = [{"level": 0, "experts": 2, "tasks": [task.name]} for task in schema.tasks]
+    gates[1]["weights"] = [0.0, 1.0]
+    helper.set_model_props(model, {"schema_fingerprint": schema.fingerprint(), "gates": json.dumps(gates)})
     onnx.save(model, str(path))
 
 

@@ -117,7 +117,7 @@ class Column(_message.Message):
     def __init__(self, integers: _Optional[_Union[IntegerList, _Mapping]] = ..., numbers: _Optional[_Union[NumberList, _Mapping]] = ..., texts: _Optional[_Union[TextList, _Mapping]] = ..., flags: _Optional[_Union[FlagList, _Mapping]] = ..., values: _Optional[_Union[ValueList, _Mapping]] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("model", "version", "user", "items", "context", "user_features", "item_features", "top_k")
+    __slots__ = ("model", "version", "user", "items", "context", "user_features", "item_features", "top_k", "debug")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +147,7 @@ class RankRequest(_message.Message):
     USER_FEATURES_FIELD_NUMBER: _ClassVar[int]
     ITEM_FEATURES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    DEBUG_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     user: Id
@@ -155,7 +156,8 @@ class RankRequest(_message.Message):
     user_features: _containers.MessageMap[str, Value]
     item_features: _containers.MessageMap[str, Column]
     top_k: int
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., user: _Optional[_Union[Id, _Mapping]] = ..., items: _Optional[_Union[Ids, _Mapping]] = ..., context: _Optional[_Mapping[str, Value]] = ..., user_features: _Optional[_Mapping[str, Value]] = ..., item_features: _Optional[_Mapping[str, Column]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    debug: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., user: _Optional[_Union[Id, _Mapping]] = ..., items: _Optional[_Union[Ids, _Mapping]] = ..., context: _Optional[_Mapping[str, Value]] = ..., user_features: _Optional[_Mapping[str, Value]] = ..., item_features: _Optional[_Mapping[str, Column]] = ..., top_k: _Optional[int] = ..., debug: _Optional[bool] = ...) -> None: ...
 
 class Predictions(_message.Message):
     __slots__ = ("values",)
@@ -163,8 +165,28 @@ class Predictions(_message.Message):
     values: _containers.RepeatedScalarFieldContainer[float]
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
+class GateUse(_message.Message):
+    __slots__ = ("level", "tasks", "experts", "weights")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    level: int
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    experts: int
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, level: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., experts: _Optional[int] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class ExpertUse(_message.Message):
+    __slots__ = ("gates", "union_over_n")
+    GATES_FIELD_NUMBER: _ClassVar[int]
+    UNION_OVER_N_FIELD_NUMBER: _ClassVar[int]
+    gates: _containers.RepeatedCompositeFieldContainer[GateUse]
+    union_over_n: float
+    def __init__(self, gates: _Optional[_Iterable[_Union[GateUse, _Mapping]]] = ..., union_over_n: _Optional[float] = ...) -> None: ...
+
 class RankResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items")
+    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts")
     class PredictionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +202,7 @@ class RankResponse(_message.Message):
     SCORE_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.MessageMap[str, Predictions]
@@ -188,7 +211,8 @@ class RankResponse(_message.Message):
     score_version: str
     unknown_user: bool
     unknown_items: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ...) -> None: ...
+    experts: ExpertUse
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ...) -> None: ...
 
 class BatchRankRequest(_message.Message):
     __slots__ = ("requests",)

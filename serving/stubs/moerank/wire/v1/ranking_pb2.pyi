@@ -12,8 +12,28 @@ class Predictions(_message.Message):
     values: bytes
     def __init__(self, values: _Optional[bytes] = ...) -> None: ...
 
+class GateUse(_message.Message):
+    __slots__ = ("level", "tasks", "experts", "weights")
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    level: int
+    tasks: _containers.RepeatedScalarFieldContainer[str]
+    experts: int
+    weights: bytes
+    def __init__(self, level: _Optional[int] = ..., tasks: _Optional[_Iterable[str]] = ..., experts: _Optional[int] = ..., weights: _Optional[bytes] = ...) -> None: ...
+
+class ExpertUse(_message.Message):
+    __slots__ = ("gates", "union_over_n")
+    GATES_FIELD_NUMBER: _ClassVar[int]
+    UNION_OVER_N_FIELD_NUMBER: _ClassVar[int]
+    gates: _containers.RepeatedCompositeFieldContainer[GateUse]
+    union_over_n: float
+    def __init__(self, gates: _Optional[_Iterable[_Union[GateUse, _Mapping]]] = ..., union_over_n: _Optional[float] = ...) -> None: ...
+
 class RankResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items")
+    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts")
     class PredictionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +49,7 @@ class RankResponse(_message.Message):
     SCORE_VERSION_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_USER_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    EXPERTS_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.MessageMap[str, Predictions]
@@ -37,7 +58,8 @@ class RankResponse(_message.Message):
     score_version: str
     unknown_user: bool
     unknown_items: bytes
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[bytes] = ..., order: _Optional[bytes] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[bytes] = ...) -> None: ...
+    experts: ExpertUse
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[bytes] = ..., order: _Optional[bytes] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[bytes] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ...) -> None: ...
 
 class BatchRankResponse(_message.Message):
     __slots__ = ("responses",)
