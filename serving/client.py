@@ -23,39 +23,7 @@ class RankingClient(Connection):
     server answers, `DeadlineError` where none answers in time, `OverloadedError`, `ModelNotFoundError`.
     """
 
-<<<<<<< Updated upstream
-    def rank(
-=======
-    def __init__(
-        self,
-        target: str,
-        *,
-        seconds: float = 5.0,
-        attempts: int = ATTEMPTS,
-        credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        """Prepare a channel to ``HOST:PORT``; the first call connects.
-
-        Args:
-            target: Where the server listens, in gRPC's naming (``dns:///ranker:50051`` spreads over addresses).
-            seconds: Deadline of each call, retries included.
-            attempts: How often a call is tried while the server is unavailable; 1 does not retry.
-            credentials: None for plaintext.
-            metadata: Sent with each call, such as an authorization header.
-        """
-        options = channel_options(attempts)
-        self._target = target
-        self._seconds = seconds
-        self._metadata = tuple(metadata)
-        self._channel = (
-            grpc.insecure_channel(target, options)
-            if credentials is None
-            else grpc.secure_channel(target, credentials, options)
-        )
-
     def rank(  # noqa: PLR0913 what one call may say
->>>>>>> Stashed changes
         self,
         user: int | str | None,
         items: Iterable[int] | Iterable[str],
