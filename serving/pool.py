@@ -2,58 +2,96 @@
 
 grpcio's synchronous server takes a thread for a call before the call's message has arrived. A caller who opens calls
 and never sends would so hold every thread; for each such thread the pool adds one.
+
+The standard library's executor does as much, at several times the cost a call.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from queue import SimpleQueue
+from typing import Any, ParamSpec
 
 P = ParamSpec("P")
-R = TypeVar("R")
+LOG = logging.getLogger("moerank.server")
 PATIENCE_SECONDS = 0.5
 """How long a message may take to arrive before its thread is replaced."""
 MOST_REPLACED = 256
+IDLE_SECONDS = 0.005
+"""How often a waiter looks whether the pool is idle."""
 
 
-class CountingPool(ThreadPoolExecutor):
-    """A thread pool that knows how many calls wait or run, and how long the present one has waited."""
+class Work:
+    """Something submitted; what grpcio asks of a future is that it tells when it has run."""
+
+    __slots__ = ("_callbacks", "_done", "_run", "submitted")
+
+    def __init__(self, run: Callable[[], object]) -> None:
+        """To be run by a thread of the pool."""
+        self._run = run
+        self._callbacks: list[Callable[[Any], object]] = []
+        self._done = False
+        self.submitted = time.perf_counter()
+
+    def run(self) -> None:
+        """Run it; errors are the business of what is run."""
+        try:
+            self._run()
+        except Exception:  # a thread of the pool outlives whatever it runs
+            LOG.exception("work in the pool failed")
+        self._done = True
+        self._tell()
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        """Call when it has run, or now if it has."""
+        self._callbacks.append(callback)
+        if self._done:
+            self._tell()
+
+    def _tell(self) -> None:
+        # Both ends may come here at once; each callback is popped by one of them.
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop()
+            except IndexError:
+                return
+            callback(self)
+
+
+class CountingPool:
+    """Threads that know how many calls wait or run, and how long the present one has waited."""
 
     def __init__(self, threads: int) -> None:
         """Have so many threads; as many as cores is best, for each call keeps a core busy."""
-        super().__init__(threads, thread_name_prefix="moerank")
-        self._threads_wanted = threads
-        self._idle = threading.Condition()
+        self._wanted = threads
+        self._lock = threading.Lock()
+        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._threads: set[threading.Thread] = set()
         self._pending = 0
         self._stuck = 0
         self._receiving: dict[int, float] = {}
         self._local = threading.local()
         self._ended = threading.Event()
+        for _ in range(threads):
+            self._start()
         self._relief = threading.Thread(target=self._relieve, name="moerank-relief", daemon=True)
         self._relief.start()
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
-        """As `ThreadPoolExecutor.submit`, counted until it has run."""
-        with self._idle:
+    def submit(self, run: Callable[P, object], /, *args: P.args, **named: P.kwargs) -> Work:
+        """Run it on one of the threads, counted until it has run.
+
+        Raises:
+            RuntimeError: the pool was shut down.
+        """
+        if self._ended.is_set():
+            message = "the pool was shut down"
+            raise RuntimeError(message)
+        with self._lock:
             self._pending += 1
-        submitted = time.perf_counter()
-
-        def counted() -> R:
-            began = time.perf_counter()
-            self._local.waited = began - submitted
-            self._receiving[threading.get_ident()] = began
-            try:
-                return fn(*args, **kwargs)
-            finally:
-                self.received()
-                self._finished()
-
-        try:
-            return super().submit(counted)
-        except BaseException:
-            self._finished()
-            raise
+        work = Work(lambda: run(*args, **named))
+        self._work.put(work)
+        return work
 
     def received(self) -> None:
         """The call of this thread has its message; from now on the thread works."""
@@ -71,27 +109,50 @@ class CountingPool(ThreadPoolExecutor):
 
     def wait_idle(self, seconds: float) -> bool:
         """Wait until no call waits or runs; whether that was so in time."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._pending == 0, seconds)
+        end = time.monotonic() + seconds
+        while self._pending:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(IDLE_SECONDS)
+        return True
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 as in the base
-        """As `ThreadPoolExecutor.shutdown`."""
+    def shutdown(self) -> None:
+        """End the threads once they have run what was submitted, and wait for them."""
         self._ended.set()
-        super().shutdown(wait, cancel_futures=cancel_futures)
+        # It starts threads.
+        self._relief.join()
+        with self._lock:
+            threads = tuple(self._threads)
+        for _ in threads:
+            self._work.put(None)
+        for thread in threads:
+            thread.join()
 
-    def _finished(self) -> None:
-        with self._idle:
-            self._pending -= 1
-            if self._pending == 0:
-                self._idle.notify_all()
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._serve, name="moerank-call", daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        me = threading.get_ident()
+        while (work := self._work.get()) is not None:
+            began = time.perf_counter()
+            self._local.waited = began - work.submitted
+            self._receiving[me] = began
+            work.run()
+            self._receiving.pop(me, None)
+            # What it held, such as a request's arrays, must not live until the next one comes.
+            del work
+            with self._lock:
+                self._pending -= 1
+                if len(self._threads) > self._wanted + self._stuck:
+                    self._threads.discard(threading.current_thread())
+                    return
 
     def _relieve(self) -> None:
         while not self._ended.wait(PATIENCE_SECONDS / 2):
             late = time.perf_counter() - PATIENCE_SECONDS
-            stuck = sum(began < late for began in tuple(self._receiving.values()))
-            more = stuck > self._stuck
-            self._stuck = stuck
-            self._max_workers = self._threads_wanted + min(stuck, MOST_REPLACED)
-            if more:
-                # The executor starts a thread only when something is submitted.
-                super().submit(lambda: None)
+            self._stuck = min(sum(began < late for began in tuple(self._receiving.values())), MOST_REPLACED)
+            for _ in range(self._wanted + self._stuck - len(self._threads)):
+                self._start()

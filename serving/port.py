@@ -31,7 +31,9 @@ def build(settings: ServerSettings, pool: CountingPool, refusals: Refusals) -> g
         options.append(("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)))
         options.append(("grpc.max_connection_age_grace_ms", AGE_GRACE_MS))
     interceptors: list[Any] = [] if settings.token_file is None else [TokenCheck(settings.token_file, refusals)]
-    return grpc.server(pool, options=options, interceptors=interceptors)
+    # Of an executor, grpcio uses no more than the pool has.
+    executor: Any = pool
+    return grpc.server(executor, options=options, interceptors=interceptors)
 
 
 def bind(server: grpc.Server, settings: ServerSettings) -> int:

@@ -1,19 +1,17 @@
 """Calls that end before they take any of the pool that answers calls."""
 
-import re
-import secrets
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import grpc
+from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from features.errors import MoerankError
+from serving.method import request_id_of
 from serving.status import status_of
 from serving.telemetry import Telemetry
-
-REQUEST_ID_HEADER = "x-request-id"
 
 
 class Refusals:
@@ -42,17 +40,9 @@ class _Refusal:
         self.experimental_thread_pool = pool
 
     def __call__(self, _: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        refuse(context, self._error, request_id_of(context))
+        end(context, status_of(self._error, request_id_of(context.invocation_metadata() or ())))
 
 
-def refuse(context: grpc.ServicerContext, error: Exception, request_id: str) -> NoReturn:
+def end(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:
     """End a call; grpcio does that by raising an exception of its own."""
-    context.abort_with_status(rpc_status.to_status(status_of(error, request_id)))
-
-
-def request_id_of(context: grpc.ServicerContext) -> str:
-    """The caller's own id if it is a harmless token, so that logs of both sides can be joined; or a new one."""
-    for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_HEADER and isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9._-]{1,64}", value):
-            return value
-    return secrets.token_hex(8)
+    context.abort_with_status(rpc_status.to_status(status))

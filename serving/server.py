@@ -12,6 +12,7 @@ from serving.aside import Aside
 from serving.choices import Choice
 from serving.inference import InferenceService
 from serving.logs import configure
+from serving.method import Service, methods_of
 from serving.metrics import MetricsServer, ServerCollector
 from serving.model import EngineOptions
 from serving.pool import CountingPool
@@ -24,7 +25,7 @@ from serving.shadow import Shadows
 from serving.source import open_source
 from serving.telemetry import Telemetry
 from serving.tracing import Tracing
-from serving.transport import Front, Service
+from serving.transport import Front
 from serving.user_store import UserStore
 from serving.watcher import Watcher
 
@@ -61,8 +62,8 @@ class RunningServer:
             self._aside = Aside([service.name for service in services])
             parts.callback(self._aside.close)
             limit = settings.threads + settings.max_queue
-            tracing = Tracing() if settings.traces else None
-            front = Front(services, self.telemetry, self._pool, limit, refusals, tracing)
+            methods = methods_of(services, self.telemetry, Tracing() if settings.traces else None)
+            front = Front(methods, self._pool, limit, refusals)
             self._server = build(settings, self._pool, refusals)
             self._server.add_generic_rpc_handlers((front,))
             self._aside.add_to(self._server, describe=settings.reflection)
