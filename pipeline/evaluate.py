@@ -40,6 +40,7 @@ def evaluate(
     out_dir: Path,
     *,
     config: EvaluateConfig | None = None,
+    name: str | None = None,
     experts: Mapping[str, JsonValue] | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
@@ -52,6 +53,7 @@ def evaluate(
             popularity and those slices.
         out_dir: Gets ``evaluation.json``, ``curves.json`` and ``predictions.parquet``; made if absent.
         config: How to evaluate.
+        name: What the model is called; None takes the bundle's name and version, or the directory's name.
         experts: What training knows about the use of experts, to be kept with what the graph says.
         progress: Called with the rows scored and the rows in all.
 
@@ -63,7 +65,7 @@ def evaluate(
         ConfigError: a slice is not an id feature.
     """
     config = config or EvaluateConfig()
-    model = _model_name(bundle_dir)
+    model = name or _model_name(bundle_dir)
     engine = Engine(bundle_dir, threads=config.threads)
     predictions = predict(engine, data, engine.schema, progress)
     training = None if train is None else read_training(train, engine.schema)

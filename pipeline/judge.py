@@ -34,8 +34,9 @@ class Judged:
 
 @dataclass(frozen=True)
 class About:
-    """What the report says beside the metrics: training's ``history.json``, its use of experts, and any facts."""
+    """What the report says beside the metrics: the model's name, training's ``history.json``, its experts, any facts."""
 
+    name: str | None = None
     history: Path | None = None
     experts: Mapping[str, JsonValue] = field(default_factory=dict)
     facts: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -83,7 +84,9 @@ def evaluate_and_report(
             progress.live(f"scored {done} of {rows} rows")
 
     about = about or About()
-    found = evaluate(bundle, data, train, out, config=config, experts=about.experts, progress=scored)
+    found = evaluate(
+        bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored
+    )
     units = {task.name: task.unit for task in Schema.load(bundle).tasks}
     report = write_report(out, history=about.history, facts=about.facts, units=units)
     return Judged(found, out, report)

@@ -204,7 +204,7 @@ def evaluate_model(run: Run) -> StepRecord:
             run.config.features_dir / "train.parquet",
             run.evaluation_dir,
             run.config.evaluate,
-            about=About(history=run.directory / HISTORY_FILE, experts=_experts(run), facts=_facts(run)),
+            about=About(run.config.name, run.directory / HISTORY_FILE, _experts(run), _facts(run)),
             progress=progress,
         )
         return {"rows": judged.evaluation.rows, "metrics": judged.evaluation.headline()}

@@ -79,6 +79,7 @@ def test_a_run_answers_with_the_paths_and_the_metrics_of_what_it_made(shop: Shop
     assert {"model.onnx", "schema.json", "golden.npz", "MODEL_CARD.md", "report.html", "evaluation.json"} <= {
         path.name for path in (shop.folder / shop.made["bundle"]).iterdir()
     }
+    assert "<h1>tiny</h1>" in (shop.folder / shop.made["report"]).read_text()
 
 
 def test_a_private_prefect_server_ends_with_its_command(shop: Shop) -> None:
