@@ -33,6 +33,8 @@ class ModelConfig(Settings):
     `residual` adds a layer's input to its output, from the second layer on, where the widths are equal.
     `gate_scope` gives each task its own gate or all tasks one; `routing` says what a gate weighs the experts by: what
     they read themselves, the features of the user or of the context alone, or, static, nothing: once for all rows.
+    `routing_norm` centres and scales the columns that gates route by, over the batch, where no batch norm stands before
+    them already; without it, gates behind shared layers tend to settle on the same experts for all rows.
     `max_union` refuses gates that could select more experts than this for one row, over all tasks and levels.
     `chains` names, for a task, the task that must happen first: its answer is the product of both probabilities.
     `sparse_training` computes only the selected experts in training too; ``auto`` does where it pays.
@@ -58,6 +60,7 @@ class ModelConfig(Settings):
     gate: GateConfig = DSelectKConfig()
     gate_scope: Literal["per_task", "shared"] = "per_task"
     routing: Literal["all", "user", "context", "static"] = "all"
+    routing_norm: Literal["none", "batch"] = "batch"
     max_union: Width | None = None
     chains: dict[str, str] = {}
     sparse_training: Literal["auto", "on", "off"] = "auto"

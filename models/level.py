@@ -101,6 +101,11 @@ class Level(nn.Module):
         """The banks in the order of their experts."""
         return [bank for bank in self.banks if isinstance(bank, Bank)]
 
+    def normalise_routing(self) -> None:
+        """Centre what the gates route by; see `Gate.normalise_input`."""
+        for gate in self.typed_gates:
+            gate.normalise_input()
+
     def forward(self, streams: Sequence[Tensor], routing: RoutingInput) -> LevelOutput:
         """Route, run the experts and mix."""
         inputs = [bank.input(streams) for bank in self.typed_banks]

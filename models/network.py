@@ -55,6 +55,11 @@ class Network(nn.Module):
             routing_width = len(columns) if columns or config.routing == "static" else None
             self.levels.append(Level(plan, streams, routing_width, config))
             streams = [config.expert_widths[-1]] * len(plan.streams)
+        if config.routing_norm == "batch" and not (columns and config.input_norm == "batch"):
+            # The input matrix is normed as a whole: gates that read it as it is need no norm of their own.
+            direct = config.input_norm == "batch" and not shared and self.interaction is None
+            for level in self.typed_levels[int(direct) :]:
+                level.normalise_routing()
         self.towers = Towers(streams[0], tasks, config)
         _check_union(self.typed_levels, config)
 

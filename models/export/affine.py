@@ -54,5 +54,8 @@ def _batch_norm(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None  # noqa: S101 the model's batch norms track statistics; this tells the type checker
     assert variance is not None  # noqa: S101 the same
-    scale = norm.weight.detach().double().cpu() / (variance.double().cpu() + norm.eps).sqrt()
+    scale = 1 / (variance.double().cpu() + norm.eps).sqrt()
+    if not norm.affine:
+        return scale, -scale * mean.double().cpu()
+    scale = scale * norm.weight.detach().double().cpu()
     return scale, norm.bias.detach().double().cpu() - scale * mean.double().cpu()

@@ -58,7 +58,7 @@ class GateGraph(nn.Module):
         self.by_request = columns is not None and gate.projection is not None
         self.projection: SplitLinear | None = None
         if gate.projection is not None:
-            affine = Affine.of(gate.projection.weight, gate.projection.bias)
+            affine = Affine.of(gate.projection.weight, gate.projection.bias).after(gate.norm)
             whole = affine.after(norm) if columns is None else columns.spread(affine)
             self.projection = SplitLinear(whole, request_width if columns is None else columns.width)
 

@@ -52,7 +52,8 @@ class Gate(nn.Module, ABC):
     `experts`: how many there are. `static`: one weighting for all rows (built with a routing width of 0).
     `max_selected`: how many experts a row can select at most, guaranteed. `selectors`: how many it is meant to select
     once it has converged. `needs_ids`: routes by ids and not by the routing input. `logit_width`: columns of `logits`.
-    `projection`: the linear map of `logits` in evaluation mode, None if static or by ids.
+    `projection`: the linear map of `logits` in evaluation mode, None if static or by ids; `norm` stands before it, the
+    identity unless `normalise_input` was called.
     """
 
     global_step: Tensor
@@ -73,6 +74,7 @@ class Gate(nn.Module, ABC):
         self.static = routing_width == 0 and not self.needs_ids
         self.regularisers = config.regularisers
         self.permutation = Permutation(config.permutation, experts) if config.permutation else None
+        self.norm: nn.Module = nn.Identity()
         self.projection: nn.Linear | None = None
         self.constant_1L: nn.Parameter | None = None
         if self.static:
@@ -92,13 +94,26 @@ class Gate(nn.Module, ABC):
         """Bound on the rule's own selection, before a permutation."""
         return self.experts
 
+    def normalise_input(self) -> None:
+        """Centre and scale each column of the routing input over the batch (a static gate, or one by ids, has none).
+
+        A wide input that is not centred, such as one behind a ReLU, moves the logits of all rows together: a gate whose
+        selectors saturate then settles on the same experts for every row within a few steps.
+        """
+        if self.projection is not None:
+            self.norm = nn.BatchNorm1d(self.projection.in_features, affine=False)
+
     def logits(self, routing_BD: Tensor) -> Tensor:
         """Project the routing input, [B, L], in the precision of the parameters whatever autocast says."""
         if self.projection is None:
             message = "a gate that is static or routes by ids has no routing projection"
             raise TypeError(message)
         with full_precision(routing_BD.device.type):
-            projected_BL: Tensor = self.projection(routing_BD.to(self.projection.weight.dtype))
+            return self.project(self.norm(routing_BD.to(self.projection.weight.dtype)), self.projection)
+
+    def project(self, normed_BD: Tensor, projection: nn.Linear) -> Tensor:
+        """Map the normed routing input to logits [B, L]."""
+        projected_BL: Tensor = projection(normed_BD)
         return projected_BL
 
     def logit_rows(self) -> tuple[Tensor, ...]:

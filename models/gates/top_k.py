@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.gates.base import Gate, GateSettings, full_precision
+from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, check_at_most, masked_softmax, members
 from models.gates.regularisers import global_mean
 
@@ -98,13 +98,12 @@ class NoisyTopKGate(TopKGate):
             for parameter in (*self.projection.parameters(), *self.noise.parameters()):
                 nn.init.zeros_(parameter)
 
-    def logits(self, routing_BD: Tensor) -> Tensor:
+    def project(self, normed_BD: Tensor, projection: nn.Linear) -> Tensor:
         """Clean logits [B, X]; in training followed by the noise logits, [B, 2 X]."""
-        clean_BX = super().logits(routing_BD)
+        clean_BX = super().project(normed_BD, projection)
         if self.noise is None or not self.training:
             return clean_BX
-        with full_precision(routing_BD.device.type):
-            return torch.cat([clean_BX, self.noise(routing_BD.to(clean_BX.dtype))], -1)
+        return torch.cat([clean_BX, self.noise(normed_BD)], -1)
 
     def choose(self, routed: Tensor) -> Choice:
         """Add the noise in training and select as `top_k` does."""

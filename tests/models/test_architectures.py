@@ -42,6 +42,7 @@ def test_every_architecture_answers_one_row_as_it_does_among_others(name: str) -
 @pytest.mark.parametrize("levels", [1, 2, 4])
 def test_ple_has_any_number_of_levels_and_trains_with_one_row(levels: int) -> None:
     options = {"architecture": {"name": "ple", "levels": levels}, "norm": "layer", "input_norm": "none"}
+    options |= {"routing_norm": "none"}
     ranker = Ranker(SCHEMA, small_config(**options, gate=TOP_K)).train()
     ranker(TensorInputs.from_numpy(inputs(SCHEMA, 1, 1))).logits_BT.sum().backward()
     assert len(ranker.network.typed_levels) == levels
