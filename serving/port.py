@@ -7,19 +7,15 @@ import grpc
 from features.errors import UnavailableError
 from serving.pool import CountingPool
 from serving.refusal import Refusals
-from serving.security import TokenCheck, server_credentials
+from serving.security import TokenCheck, Tokens, server_credentials
 from serving.settings import ServerSettings
 
 AGE_GRACE_MS = 30_000
 """How long calls may go on on a connection that has come of age."""
 
 
-def build(settings: ServerSettings, pool: CountingPool, refusals: Refusals) -> grpc.Server:
-    """A server without services.
-
-    Raises:
-        ConfigError: the file of tokens cannot be used.
-    """
+def build(settings: ServerSettings, pool: CountingPool, refusals: Refusals, tokens: Tokens | None) -> grpc.Server:
+    """A server without services."""
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
@@ -30,7 +26,7 @@ def build(settings: ServerSettings, pool: CountingPool, refusals: Refusals) -> g
     if settings.connection_age_seconds:
         options.append(("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)))
         options.append(("grpc.max_connection_age_grace_ms", AGE_GRACE_MS))
-    interceptors: list[Any] = [] if settings.token_file is None else [TokenCheck(settings.token_file, refusals)]
+    interceptors: list[Any] = [] if tokens is None else [TokenCheck(tokens, refusals)]
     # Of an executor, grpcio uses no more than the pool has.
     executor: Any = pool
     return grpc.server(executor, options=options, interceptors=interceptors)
@@ -49,5 +45,10 @@ def bind(server: grpc.Server, settings: ServerSettings) -> int:
             return server.add_insecure_port(settings.target)
         return server.add_secure_port(settings.target, server_credentials(certificate, key, settings.tls_client_ca))
     except RuntimeError as error:
-        message = f"cannot listen on {settings.target}; another process may use the port, so choose one with --port"
-        raise UnavailableError(message) from error
+        raise taken(settings) from error
+
+
+def taken(settings: ServerSettings) -> UnavailableError:
+    """What to say when the port cannot be had."""
+    message = f"cannot listen on {settings.target}; another process may use the port, so choose one with --port"
+    return UnavailableError(message)

@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -84,32 +84,50 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
     return grpc.dynamic_ssl_server_credentials(followed.value, fetch, client_ca is not None)
 
 
-class TokenCheck(grpc.ServerInterceptor):  # type: ignore[type-arg] # subscripting it fails at run time
-    """Lets calls pass that carry ``authorization: Bearer TOKEN`` with a token of the file; health checks always."""
+class Tokens:
+    """The bearer tokens of a file; it may be replaced while serving."""
 
-    def __init__(self, path: Path, refusals: Refusals) -> None:
-        """Read the tokens, one a line; the file may be replaced while serving.
+    def __init__(self, path: Path) -> None:
+        """Read the tokens, one a line.
 
         Raises:
             ConfigError: the file cannot be read or holds no token.
         """
         self._tokens = Followed((path,), lambda contents: _tokens(path, contents[0]))
+
+    def require(self, metadata: Mapping[str, str | bytes]) -> None:
+        """Refuse a call without ``authorization: Bearer TOKEN``.
+
+        Raises:
+            AuthenticationError: no token, or none of the file's.
+        """
+        given = str(metadata.get("authorization", "")).encode()
+        self._tokens.refresh()
+        # Every token is compared, in a time that does not tell how much of one was right.
+        matches = [hmac.compare_digest(_bearer(token), given) for token in self._tokens.value]
+        if not any(matches):
+            message = "the call carries no valid token; send the metadata authorization: Bearer TOKEN"
+            raise AuthenticationError(message)
+
+
+class TokenCheck(grpc.ServerInterceptor):  # type: ignore[type-arg] # subscripting it fails at run time
+    """Lets calls pass that carry a token; health checks always."""
+
+    def __init__(self, tokens: Tokens, refusals: Refusals) -> None:
+        """Ask `tokens`."""
+        self._tokens = tokens
         self._refusals = refusals
 
     def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Any], handler_call_details: grpc.HandlerCallDetails
     ) -> Any:
         """Called by grpcio's own thread for each call."""
-        if handler_call_details.method.startswith(OPEN_TO_ALL):
-            return continuation(handler_call_details)
-        given = dict(handler_call_details.invocation_metadata or ()).get("authorization", "")
-        self._tokens.refresh()
-        # Every token is compared, in a time that does not tell how much of one was right.
-        matches = [hmac.compare_digest(_bearer(token), str(given).encode()) for token in self._tokens.value]
-        if any(matches):
-            return continuation(handler_call_details)
-        message = "the call carries no valid token; send the metadata authorization: Bearer TOKEN"
-        return self._refusals.handler(AuthenticationError(message))
+        if not handler_call_details.method.startswith(OPEN_TO_ALL):
+            try:
+                self._tokens.require(dict(handler_call_details.invocation_metadata or ()))
+            except AuthenticationError as error:
+                return self._refusals.handler(error)
+        return continuation(handler_call_details)
 
 
 def _bearer(token: bytes) -> bytes:

@@ -4,19 +4,20 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Self
 
+from features.errors import ConfigError
 from serving.aside import Aside
 from serving.choices import Choice
 from serving.inference import InferenceService
+from serving.listener import FLUSH_SECONDS, GrpcListener, Listener
 from serving.logs import configure
-from serving.method import Service, methods_of
+from serving.method import Method, Service, methods_of
 from serving.metrics import MetricsServer, ServerCollector
 from serving.model import EngineOptions
 from serving.pool import CountingPool
-from serving.port import bind, build
 from serving.refusal import Refusals
 from serving.registry import Registry
 from serving.service import Limits, RankingService
@@ -25,12 +26,10 @@ from serving.shadow import Shadows
 from serving.source import open_source
 from serving.telemetry import Telemetry
 from serving.tracing import Tracing
-from serving.transport import Front
 from serving.user_store import UserStore
 from serving.watcher import Watcher
 
 LOG = logging.getLogger("moerank.server")
-FLUSH_SECONDS = 0.2
 
 
 class RunningServer:
@@ -61,13 +60,9 @@ class RunningServer:
             services = _services(settings, self.registry, self.telemetry, self.shadows)
             self._aside = Aside([service.name for service in services])
             parts.callback(self._aside.close)
-            limit = settings.threads + settings.max_queue
             methods = methods_of(services, self.telemetry, Tracing() if settings.traces else None)
-            front = Front(methods, self._pool, limit, refusals)
-            self._server = build(settings, self._pool, refusals)
-            self._server.add_generic_rpc_handlers((front,))
-            self._aside.add_to(self._server, describe=settings.reflection)
-            self.port = bind(self._server, settings)
+            self._listener = _listen(settings, methods, self._pool, refusals, self._aside, self.telemetry)
+            self.port = self._listener.port
             self.metrics = _metrics(
                 settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows, self.users)
             )
@@ -75,7 +70,7 @@ class RunningServer:
                 parts.callback(self.metrics.stop)
             self._parts = parts.pop_all()
         self._watcher = Watcher(self.registry, settings.poll_seconds)
-        self._server.start()
+        self._listener.start()
         self._watcher.start()
         self._aside.serving()
 
@@ -84,10 +79,10 @@ class RunningServer:
         self._aside.draining()
         time.sleep(drain_seconds)
         self._watcher.stop()
-        self._server.stop(grace_seconds)
+        self._listener.refuse_new(grace_seconds)
         self._pool.wait_idle(grace_seconds)
-        # Those who watch the health would keep the server for all of the grace time; answers may still be on the wire.
-        self._server.stop(min(FLUSH_SECONDS, grace_seconds)).wait()
+        # Those who watch the health would keep the server for all of the grace time.
+        self._listener.close(min(FLUSH_SECONDS, grace_seconds))
         self._parts.close()
 
     def __enter__(self) -> Self:
@@ -162,6 +157,24 @@ def _services(
         RankingService(registry, telemetry, limits, shadows),
         InferenceService(registry, telemetry, limits, control=settings.model_control),
     )
+
+
+def _listen(
+    settings: ServerSettings,
+    methods: Mapping[str, Method],
+    pool: CountingPool,
+    refusals: Refusals,
+    aside: Aside,
+    telemetry: Telemetry,
+) -> Listener:
+    if settings.front == "grpcio":
+        return GrpcListener(settings, methods, pool, refusals, aside)
+    try:
+        from serving.native import NativeListener  # noqa: PLC0415 an extra
+    except ImportError as error:
+        message = "--front native needs the package pygrpc-native; install it with pip install 'moerank[native]'"
+        raise ConfigError(message) from error
+    return NativeListener(settings, methods, pool, refusals, aside, telemetry)
 
 
 def _metrics(settings: ServerSettings, collector: ServerCollector) -> MetricsServer | None:

@@ -37,6 +37,9 @@ class ServerSettings(Settings):
     models: tuple[str, ...] = Field((), description="NAME or NAME@VERSION, several with commas; default: all")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    front: Literal["grpcio", "native"] = Field(
+        "grpcio", description="what speaks gRPC: native costs a fraction of the CPU a call, has no TLS, is an extra"
+    )
     allow_plaintext: bool = Field(default=False, description="listen beyond loopback although nothing is encrypted")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; may be replaced while serving")
     tls_key: Path | None = Field(None, description="PEM private key of the certificate")
@@ -77,7 +80,15 @@ class ServerSettings(Settings):
         if self.tls_certificate is None and self.host not in LOOPBACK and not self.allow_plaintext:
             message = f"host {self.host} is beyond loopback and nothing is encrypted; pass --allow-plaintext to accept"
             raise ValueError(message)
+        if self.front == "native" and (self.tls_certificate is not None or self.connection_age_seconds):
+            message = "--front native has no TLS and no connection age; leave those to a proxy, or take --front grpcio"
+            raise ValueError(message)
         return self
+
+    @property
+    def admitted(self) -> int:
+        """How many calls may run or wait."""
+        return self.threads + self.max_queue
 
     @property
     def target(self) -> str:
