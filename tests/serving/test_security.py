@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from features.errors import AuthenticationError, ConfigError, DeadlineError, UnavailableError
 from serving.client import RankingClient
+from serving.probe import healthy
 from serving.server import start
 from serving.settings import ServerSettings
 
@@ -102,6 +103,8 @@ def test_tls_is_spoken_and_plaintext_and_strangers_are_not_understood(store: Pat
     with start(settings) as server:
         with connect(server.port, authority) as client:
             assert client.rank(1, [100]).version == 1
+        assert healthy(f"localhost:{server.port}", authority=authority.pem)
+        assert not healthy(f"localhost:{server.port}")
         with RankingClient(f"localhost:{server.port}", attempts=1) as plain, pytest.raises(UnavailableError):
             plain.rank(1, [100])
         with connect(server.port, Authority()) as stranger, pytest.raises(UnavailableError):

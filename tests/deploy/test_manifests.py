@@ -1,0 +1,205 @@
+"""The files under deploy/ agree with the server: its settings, ports, services, metrics and exit."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.inference import InferenceService
+from serving.server import start
+from serving.service import SERVICE_NAME
+from serving.settings import PREFIX, ServerSettings
+from tests.tiny_bundle import publish_tiny
+
+ROOT = Path(__file__).parent.parent.parent
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+IMAGE = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", DOCKERFILE))
+PORTS = {"grpc": ServerSettings(store=Path()).port, "metrics": int(IMAGE["MOERANK_METRICS_PORT"])}
+
+
+def documents(name: str) -> list[Any]:
+    return list(yaml.safe_load_all((DEPLOY / name).read_text(encoding="utf-8")))
+
+
+def settings(environment: dict[str, str]) -> ServerSettings:
+    """What the server makes of a container's variables on top of its image's; unknown ones are a mistake."""
+    unknown = {name for name in environment if name.removeprefix(PREFIX).lower() not in ServerSettings.model_fields}
+    assert not unknown
+    return ServerSettings.read({}, IMAGE | environment)
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_file_is_yaml(file: Path) -> None:
+    assert all(isinstance(document, dict) for document in yaml.safe_load_all(file.read_text(encoding="utf-8")))
+
+
+def of_kind(kind: str) -> Any:
+    (found,) = (document for document in documents("kubernetes.yaml") if document["kind"] == kind)
+    return found
+
+
+def pod() -> Any:
+    return of_kind("Deployment")["spec"]["template"]["spec"]
+
+
+def container() -> Any:
+    (found,) = pod()["containers"]
+    return found
+
+
+def test_a_pod_has_the_servers_settings_and_time_to_end() -> None:
+    chosen = settings({entry["name"]: entry["value"] for entry in container()["env"]})
+    assert (chosen.host, chosen.allow_plaintext, chosen.device) == ("0.0.0.0", True, "cpu")  # noqa: S104 in a container
+    assert str(chosen.threads) == container()["resources"]["limits"]["cpu"]
+    assert pod()["terminationGracePeriodSeconds"] > chosen.drain_seconds + chosen.grace_seconds
+    # Unready before the drain is over, or the pod is gone while calls are still sent to it.
+    ready = container()["readinessProbe"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] < chosen.drain_seconds
+
+
+def test_ports_are_those_of_the_server() -> None:
+    assert {port["name"]: port["containerPort"] for port in container()["ports"]} == PORTS
+    assert of_kind("Service")["spec"]["ports"][0]["port"] == PORTS["grpc"]
+    annotations = of_kind("Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
+    assert f"EXPOSE {PORTS['grpc']} {PORTS['metrics']}\n" in DOCKERFILE
+    server = documents("compose.yaml")[0]["services"]["server"]
+    assert server["ports"] == [f"127.0.0.1:{PORTS['grpc']}:{PORTS['grpc']}"]
+    targets = documents("prometheus.yaml")[0]["scrape_configs"][0]["static_configs"][0]["targets"]
+    assert targets == [f"server:{PORTS['metrics']}"]
+
+
+def test_probes_ask_for_services_that_there_are() -> None:
+    probes = [container()[name]["grpc"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
+    assert all(probe["port"] == PORTS["grpc"] for probe in probes)
+    assert {probe.get("service", "") for probe in probes} <= {"", SERVICE_NAME, InferenceService.name}
+    assert "serving.probe" in DOCKERFILE
+
+
+def test_nothing_runs_as_root_or_writes_to_the_store() -> None:
+    assert pod()["securityContext"]["runAsNonRoot"]
+    guard = container()["securityContext"]
+    assert guard["readOnlyRootFilesystem"]
+    assert not guard["allowPrivilegeEscalation"]
+    store = IMAGE["MOERANK_STORE"]
+    mounts = {mount["mountPath"]: mount["readOnly"] for mount in container()["volumeMounts"]}
+    assert mounts == {store: True}
+    stages = DOCKERFILE.split("\nFROM ")
+    assert all("\nUSER 10001\n" in stage for stage in stages[-2:])
+    server = documents("compose.yaml")[0]["services"]["server"]
+    assert server["read_only"]
+    assert server["volumes"][0].endswith(f":{store}:ro")
+
+
+def test_compose_has_the_servers_settings_and_time_to_end() -> None:
+    services = documents("compose.yaml")[0]["services"]
+    chosen = settings(services["server"]["environment"])
+    patience = float(services["server"]["stop_grace_period"].removesuffix("s"))
+    assert patience > chosen.drain_seconds + chosen.grace_seconds
+    assert chosen.user_store is not None
+    assert chosen.user_store.startswith("redis://users:")
+    mounted = [
+        volume for service in services.values() for volume in service.get("volumes", []) if volume.startswith("./")
+    ]
+    assert all((DEPLOY / volume.split(":")[0]).is_file() for volume in mounted)
+
+
+def test_images_copy_what_exists_and_is_not_ignored() -> None:
+    rules = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    kept = [rule[1:] for rule in rules if rule.startswith("!")]
+    copied = [name for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()]
+    assert copied
+    for name in {*copied, *kept} - {"."}:
+        assert (ROOT / name).exists(), name
+        assert any(fnmatch(name, rule) for rule in kept), name
+
+
+def test_the_image_has_a_python_that_the_project_supports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    image = re.search(r"^FROM python:3\.(\d+)-", DOCKERFILE, re.MULTILINE)
+    assert image is not None
+    assert f">=3.{image[1]}" == project["requires-python"]
+
+
+@pytest.mark.parametrize("module", ["serving", "serving.probe"])
+def test_the_commands_of_the_image_exist(module: str) -> None:
+    assert f'"{module}"' in DOCKERFILE
+    assert (
+        subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+LOADED = """
+import sys
+from importlib.metadata import packages_distributions
+import serving.__main__, serving.server, serving.client, serving.probe, serving.tracing
+distributions = packages_distributions()
+print("\\n".join({d for m in sys.modules if "." not in m for d in distributions.get(m, [])}))
+"""
+
+
+def test_the_server_imports_only_what_its_image_installs() -> None:
+    def normal(name: str) -> str:
+        return re.sub(r"[-_.]+", "-", name).lower()
+
+    def listed(file: str) -> set[str]:
+        lines = (ROOT / "requirements" / file).read_text(encoding="utf-8").splitlines()
+        return {normal(re.split("[=;]", line)[0]) for line in lines if line and not line.startswith(("#", "-"))}
+
+    run = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {normal(name) for name in run.stdout.split()} - {"moerank"}
+    # What the wanted packages pull in, or take along where it happens to be installed.
+    follows = {"annotated-types", "pydantic-core", "typing-extensions", "typing-inspection"}
+    follows |= {"cloudpickle", "cryptography", "grpcio-tools", "setuptools", "cffi", "packaging"}
+    assert loaded - follows - listed("server.txt") <= {"onnxruntime"}
+    assert not loaded & {"torch", "prefect", "ibis-framework", "duckdb", "torchrec"}
+    assert listed("server.txt") <= listed("common.txt")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Names of the metrics of a running server."""
+    folder = tmp_path_factory.mktemp("deploy")
+    publish_tiny(folder / "store", folder / "work")
+    chosen = ServerSettings(store=folder / "store", port=0, metrics_port=0, user_store="redis://127.0.0.1:1/0")
+    with start(chosen) as server:
+        assert server.metrics is not None
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics.port}/metrics") as answer:
+            text = answer.read().decode()
+    families = list(text_string_to_metric_families(text))
+    suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "summary": ["_count", "_sum"]}
+    return {family.name + suffix for family in families for suffix in suffixes.get(family.type, [""])}
+
+
+def expressions(name: str) -> list[str]:
+    if name.endswith(".json"):
+        board = json.loads((DEPLOY / name).read_text(encoding="utf-8"))
+        queries = [variable["query"] for variable in board["templating"]["list"]]
+        return [*queries, *(target["expr"] for panel in board["panels"] for target in panel["targets"])]
+    return [rule["expr"] for group in documents(name)[0]["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("file", ["grafana/server.json", "alerts.yaml"])
+def test_queries_name_only_metrics_that_the_server_has(exported: set[str], file: str) -> None:
+    for expression in expressions(file):
+        named = set(re.findall(r"\b(?:nv|moerank|process)_\w+", expression))
+        assert named, expression
+        assert named <= exported, expression
+        assert expression.count("(") == expression.count(")")
+
+
+def test_the_documentation_names_only_metrics_that_the_server_has(exported: set[str]) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`((?:nv_inference|moerank)_\w+)", page)):
+        assert any(known.startswith(name) for known in exported), name
