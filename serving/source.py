@@ -8,14 +8,13 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import fsspec
-
-from features.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
+from features.errors import IntegrityError, ModelNotFoundError, MoerankError
 from serving import bundle as bundles
 from serving import store as stores
 from serving.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, NAME_PATTERN, Manifest
+from serving.remote_files import RemoteFiles
 
 RETRY_SECONDS = 60.0
 """How long a version that could not be downloaded or verified is left alone."""
@@ -95,12 +94,7 @@ class Remote:
         Raises:
             ConfigError: a protocol that no installed package speaks.
         """
-        try:
-            self._files: Any
-            self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            message = f"the store {url!r}: {error}; install the fsspec package for it, or give a directory"
-            raise ConfigError(message) from error
+        self._files = RemoteFiles(url)
         self._url, self._cache = url, cache
         self._failed: dict[tuple[str, int], tuple[float, MoerankError]] = {}
 
@@ -114,8 +108,8 @@ class Remote:
         Raises:
             UnavailableError: the store cannot be read.
         """
-        names = [name for name in self._listed("") if re.fullmatch(NAME_PATTERN, name)]
-        return sorted(name for name in names if stores.POINTER_FILE in self._listed(name))
+        names = [name for name in self._files.listed("") if re.fullmatch(NAME_PATTERN, name)]
+        return sorted(name for name in names if stores.POINTER_FILE in self._files.listed(name))
 
     def versions(self, model: str) -> list[int]:
         """As `Source.versions`.
@@ -124,7 +118,9 @@ class Remote:
             UnavailableError: the store cannot be read.
         """
         stores.require_name(model)
-        return sorted(int(name) for name in self._listed(model) if stores.is_version(name))
+        names = [name for name in self._files.listed(model) if stores.is_version(name)]
+        # The manifest goes up last: without it, a copy was cut short.
+        return sorted(int(name) for name in names if MANIFEST_FILE in self._files.listed(f"{model}/{name}"))
 
     def current(self, model: str) -> int:
         """As `Source.current`.
@@ -182,35 +178,17 @@ class Remote:
 
     def _fetch(self, name: str, local: Path) -> None:
         try:
-            self._files.get_file(f"{self._root}/{name}", str(local))
+            self._files.fetch(name, local)
         except FileNotFoundError as error:
             message = f"{self._url} lacks {name}, which the manifest lists"
             raise IntegrityError(message) from error
-        except Exception as error:  # every filesystem has exceptions of its own
-            raise self._unavailable(name, error) from error
 
     def _read(self, name: str, model: str) -> bytes:
         try:
-            content: bytes = self._files.cat_file(f"{self._root}/{name}")
+            return self._files.read(name)
         except FileNotFoundError as error:
             message = f"the store {self._url} has no {name}, so nothing of the model {model!r} can be served"
             raise ModelNotFoundError(message) from error
-        except Exception as error:  # every filesystem has exceptions of its own
-            raise self._unavailable(name, error) from error
-        return content
-
-    def _listed(self, folder: str) -> list[str]:
-        path = f"{self._root}/{folder}".rstrip("/")
-        try:
-            self._files.invalidate_cache(path)
-            return [str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in self._files.ls(path, detail=False)]
-        except FileNotFoundError:
-            return []
-        except Exception as error:  # every filesystem has exceptions of its own
-            raise self._unavailable(folder, error) from error
-
-    def _unavailable(self, name: str, error: Exception) -> UnavailableError:
-        return UnavailableError(f"the store {self._url} cannot be read at {name or 'its root'}: {error}")
 
 
 def _prune(folder: Path, newest: Path) -> None:

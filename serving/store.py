@@ -112,6 +112,29 @@ def point(store: Path, model: str, version: int) -> None:
         replace_pointer(store, model, version)
 
 
+def remove(store: Path, model: str, version: int) -> None:
+    """Take a version away; servers that have it loaded go on with it.
+
+    Raises:
+        ModelNotFoundError: there is no such version.
+        ConfigError: it is the current one.
+    """
+    with locked(store, model) as folder:
+        path = version_path(store, model, version)
+        if (folder / POINTER_FILE).exists() and current(store, model) == version:
+            raise in_use(model, version)
+        doomed = folder / f"{TEMPORARY_PREFIX}removed-{version}"
+        path.rename(doomed)
+        sync_directory(folder)
+        shutil.rmtree(doomed)
+
+
+def in_use(model: str, version: int) -> ConfigError:
+    """The refusal to take away what is served."""
+    message = f"version {version} of {model} is the current one; point to another first, with `moerank point`"
+    return ConfigError(message)
+
+
 def replace_pointer(store: Path, model: str, version: int) -> None:
     """As `point`, for a caller that holds the lock."""
     version_path(store, model, version)

@@ -7,10 +7,17 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from features.errors import MoerankError
-from pipeline.cli import answering, judging, loading, making, starting
+from pipeline.cli import answering, judging, loading, making, starting, storing
 from pipeline.cli.verb import Verb
 
-VERBS: tuple[Verb, ...] = (*starting.VERBS, *making.VERBS, *judging.VERBS, *answering.VERBS, *loading.VERBS)
+VERBS: tuple[Verb, ...] = (
+    *starting.VERBS,
+    *making.VERBS,
+    *judging.VERBS,
+    *answering.VERBS,
+    *storing.VERBS,
+    *loading.VERBS,
+)
 INTERRUPTED = 130
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused, 130 interrupted
 start with: moerank demo"""

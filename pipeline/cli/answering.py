@@ -1,8 +1,7 @@
-"""Verbs that answer requests: serve, point, rank."""
+"""Verbs that answer requests: serve, rank."""
 
 import logging
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from features.errors import ConfigError
@@ -36,6 +35,9 @@ def _rank(args: Namespace) -> None:
     from serving.client import RankingClient  # noqa: PLC0415 - keeps `moerank --help` fast
 
     names = [name for name in args.items.split(",") if name]
+    if not names:
+        message = f"--items {args.items!r} names no candidate; write ids with commas between them, such as 50,100,181"
+        raise ConfigError(message)
     numeric = not args.text_ids and all(name.lstrip("-").isdecimal() for name in names)
     items: list[int] | list[str] = [int(name) for name in names] if numeric else names
     user = int(args.user) if args.user and not args.text_ids and args.user.lstrip("-").isdecimal() else args.user
@@ -92,22 +94,6 @@ def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows
     return lines
 
 
-def _point_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("store", type=Path, help="the model store's directory")
-    parser.add_argument("model", help="the model's name")
-    parser.add_argument("version", type=int, help="the version to serve from now on")
-    add_json(parser)
-
-
-def _point(args: Namespace) -> None:
-    from serving import store  # noqa: PLC0415 - keeps `moerank --help` fast
-
-    before = store.current(args.store, args.model)
-    store.point(args.store, args.model, args.version)
-    result = {"model": args.model, "before": before, "current": args.version}
-    respond(args, result, [f"{args.model}: version {args.version} instead of {before}"])
-
-
 VERBS = (
     Verb(
         "serve",
@@ -115,13 +101,6 @@ VERBS = (
         "moerank serve runs/movielens/store --port 50051",
         add_arguments,
         _serve,
-    ),
-    Verb(
-        "point",
-        "make a version of a model the current one, to roll back or forward",
-        "moerank point runs/movielens/store movielens 1",
-        _point_arguments,
-        _point,
     ),
     Verb(
         "rank",

@@ -22,7 +22,8 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 
 def test_every_promised_verb_is_there() -> None:
-    assert {*DESIGNED, "schedule", "doctor", "import", "config-schema", "bench-endpoint", "point"} == set(VERB_NAMES)
+    operating = {"bench-endpoint", "versions", "point", "push", "unpublish"}
+    assert {*DESIGNED, *operating, "schedule", "doctor", "import", "config-schema"} == set(VERB_NAMES)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=VERB_NAMES)
@@ -119,6 +120,12 @@ def test_an_absent_server_is_one_message_and_code_1(capsys: pytest.CaptureFixtur
 def test_context_must_be_assignments(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rank", "--items", "1", "--context", "tab"]) == 2
     assert "NAME=VALUE" in capsys.readouterr().err
+
+
+def test_no_candidates_are_refused_before_a_server_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    for items in ("", ",,"):
+        assert main(["rank", "--items", items, "--target", "127.0.0.1:9"]) == 2
+        assert "names no candidate" in capsys.readouterr().err
 
 
 def test_a_wrong_server_setting_is_one_message_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

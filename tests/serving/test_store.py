@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import IntegrityError, ModelNotFoundError
+from features.errors import ConfigError, IntegrityError, ModelNotFoundError
 from serving import store
 from tests.tiny_bundle import publish_tiny
 
@@ -64,3 +64,15 @@ def test_what_dead_publishers_left_is_swept_by_the_next(tmp_path: Path) -> None:
     (tmp_path / "store" / "tiny" / ".tmp-current").write_bytes(b"1")
     assert publish_tiny(tmp_path / "store", tmp_path / "work").name == "1"
     assert sorted(path.name for path in (tmp_path / "store" / "tiny").iterdir()) == [".lock", "1", "current"]
+
+
+def test_a_version_that_is_not_current_can_be_taken_away(tmp_path: Path) -> None:
+    make(tmp_path, 1, 2)
+    store.point(tmp_path, "m", 2)
+    with pytest.raises(ConfigError, match="point to another first"):
+        store.remove(tmp_path, "m", 2)
+    store.remove(tmp_path, "m", 1)
+    assert store.versions(tmp_path, "m") == [2]
+    assert not list((tmp_path / "m").glob(".tmp-*"))
+    with pytest.raises(ModelNotFoundError):
+        store.remove(tmp_path, "m", 1)
