@@ -17,7 +17,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pairs faults check format proto docs clean
+.PHONY: help setup demo test pairs long faults check format proto docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -33,6 +33,9 @@ test: $(READY) ## the whole test suite
 
 pairs: $(READY) ## every pair of gate and architecture: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py
+
+long: $(READY) ## tests of the export that take minutes and gigabytes: large tables, every gate in a packed graph
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long tests/models tests/pipeline
 
 faults: $(READY) ## the fault tests in their long forms: overload, swaps, damage, malformed requests
 	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 1800

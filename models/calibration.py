@@ -1,6 +1,7 @@
-"""Platt calibration of the probabilities: one slope and one intercept a task, folded into the task's last layer.
+"""Calibration of the probabilities on held-out rows, as a part of the model.
 
-So the eager model, the graph and the golden answers stay one and the same function, at no cost when served.
+So the eager model, the graph and the golden answers stay one and the same function. Platt's slope and intercept are
+folded into the task's last layer, at no cost when served; an isotonic curve (`models.isotonic`) stands behind it.
 
 Source: Platt 1999, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood
 Methods"; the fit is Newton's method on the log loss.
@@ -9,12 +10,15 @@ Shape legend: B rows, T tasks.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.isotonic import Curve, Isotonic, fit_isotonic
 from models.ranker import Ranker
 from models.towers import Tower
 
@@ -25,6 +29,7 @@ _RIDGE = 1e-6
 _MOST_SLOPE = 100.0
 
 Array = NDArray[np.float32]
+Method = Literal["platt", "isotonic"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Platt:
 
     slope: float
     intercept: float
+
+    def apply(self, logits_B: Array) -> Array:
+        """Calibrated logits [B]."""
+        return (self.slope * logits_B + self.intercept).astype(np.float32)
 
 
 def fit_platt(logits_B: Array, labels_B: Array, weights_B: Array) -> Platt | None:
@@ -64,27 +73,37 @@ def fit_platt(logits_B: Array, labels_B: Array, weights_B: Array) -> Platt | Non
 
 
 @torch.no_grad()
-def calibrate(ranker: Ranker, logits_BT: Array, labels_BT: Array, weights_BT: Array) -> dict[str, Platt]:
-    """Fit each probability on held-out rows and change the ranker's heads in place.
+def calibrate(
+    ranker: Ranker, logits_BT: Array, labels_BT: Array, weights_BT: Array, methods: Mapping[str, Method]
+) -> dict[str, Platt | Curve]:
+    """Fit probabilities on held-out rows by the method named for each task, and change the ranker's towers in place.
 
-    Tasks of a chain are left as they are, first and last: their answers are products, which one tower's line cannot
+    Tasks of a chain are left as they are, first and last: their answers are products, which one tower's curve cannot
     mend. So are tasks whose rows allow no fit.
 
     Returns:
-        What was folded in, by task.
+        What the towers now do, by task.
     """
     towers = ranker.network.towers
     chained = {task for pair in towers.chain.order for task in pair}
-    fitted = {}
+    fitted: dict[str, Platt | Curve] = {}
     for t, (task, tower) in enumerate(zip(ranker.schema.tasks, towers.towers, strict=True)):
-        if task.kind != "binary" or t in chained or not isinstance(tower, Tower):
+        if task.kind != "binary" or t in chained or not isinstance(tower, Tower) or task.name not in methods:
             continue
-        platt = fit_platt(logits_BT[:, t], labels_BT[:, t], weights_BT[:, t])
-        if platt is not None:
-            tower.head.weight.mul_(platt.slope)
-            tower.head.bias.mul_(platt.slope).add_(platt.intercept)
-            fitted[task.name] = platt
+        fit = fit_platt if methods[task.name] == "platt" else fit_isotonic
+        found = fit(logits_BT[:, t], labels_BT[:, t], weights_BT[:, t])
+        if found is not None:
+            _apply(tower, found)
+            fitted[task.name] = found
     return fitted
+
+
+def _apply(tower: Tower, found: Platt | Curve) -> None:
+    if isinstance(found, Curve):
+        tower.calibration = Isotonic(found)
+    else:
+        tower.head.weight.mul_(found.slope)
+        tower.head.bias.mul_(found.slope).add_(found.intercept)
 
 
 def _loss(logits_B: NDArray[np.float64], labels_B: NDArray[np.float64], weights_B: NDArray[np.float64]) -> float:

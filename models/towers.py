@@ -24,10 +24,12 @@ class Tower(nn.Module):
         self.head = nn.Linear(config.tower_widths[-1] if config.tower_widths else inputs, 1)
         with torch.no_grad():
             self.head.bias.fill_(start)
+        # What export may put behind a trained tower: a curve from its logit to a calibrated one.
+        self.calibration: nn.Module = nn.Identity()
 
     def forward(self, mixture_BO: Tensor) -> Tensor:
         """One raw output a row, [B, 1]."""
-        output: Tensor = self.head(self.hidden(mixture_BO))
+        output: Tensor = self.calibration(self.head(self.hidden(mixture_BO)))
         return output
 
 

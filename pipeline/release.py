@@ -1,5 +1,6 @@
 """From a trained run to a published bundle: export, and publication behind the quality gate."""
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -7,24 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from features.batches import BatchReader
+from features.inputs import Inputs
 from features.schema import Schema
 from features.vocabulary import VOCABULARY_FILE
-from models.export import as_json, export
+from models.export import ExportReport, as_json, export
+from models.export.onnx_file import annotate
+from models.export.packed import export_packed
+from models.ranker import Ranker
 from pipeline.card import library_versions, render_card
 from pipeline.checkpoint import load_ranker
 from pipeline.config import ProjectConfig
 from pipeline.console import Progress
 from pipeline.evaluation import EVALUATION_FILE, Evaluation
 from pipeline.files import write_text
-from pipeline.finishing import ExportConfig, answerer, calibrate_on, quantise_if_equal
+from pipeline.finishing import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
 from pipeline.golden_cases import write_golden
 from pipeline.quality import enforce
 from pipeline.report.page import REPORT_FILE
 from pipeline.stamps import STAMP_FILE
-from serving.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, publish
+from serving.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE, publish
 
 SAMPLE_ROWS = 2048
 CARD_FILE = "MODEL_CARD.md"
+EXPORT_FACTS = (
+    "form",
+    "reason",
+    "warning",
+    "gate",
+    "union_over_n",
+    "rows_checked",
+    "worst_difference",
+    "idle",
+    "calibration",
+    "changes",
+)
+"""What the manifest tells of how the graph was made."""
 
 
 def export_run(
@@ -33,25 +51,40 @@ def export_run(
     """Write graph, golden requests, schema, vocabularies and online tables into `out`, which exists.
 
     Raises:
-        ExportError: the graph does not answer as the model does, or int8 experts cost too much.
+        ExportError: the graph does not answer as the model does, or smaller numbers cost too much.
         SchemaMismatchError: the features are not those that the run was trained on.
     """
     progress("reading the checkpoint")
     schema = Schema.load(features_dir)
     ranker, valid = load_ranker(run_dir, schema), features_dir / "valid.parquet"
-    calibration = calibrate_on(ranker, valid) if config.calibration == "platt" else {}
+    calibration = calibrate_on(ranker, valid, config.methods(schema))
     progress("writing the graph and comparing it with the model")
     sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())
-    report = export(ranker, schema, sample.inputs, out / MODEL_FILE)
-    int8 = config.quantize == "experts"
-    figures = quantise_if_equal(out / MODEL_FILE, schema, valid) if int8 else {}
+    settings: dict[str, Any] = {"typical_rows": config.typical_rows, "require_sparse": config.require_sparse}
+    report = export(ranker, schema, sample.inputs, out / MODEL_FILE, config.form, **settings)
+    _pack(ranker, report, sample.inputs, out / PACKED_FILE, config)
+    figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), (out / PACKED_FILE,))
+    drop_unread_tables(out, config.tables)
+    made = {"calibration": calibration, "changes": figures, "git_revision": git_revision()}
+    for graph in (out / MODEL_FILE, out / PACKED_FILE):
+        if graph.is_file():
+            annotate(
+                graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in made.items()}
+            )
     progress("golden requests and online tables")
-    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if int8 else None)
+    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if figures else None)
     schema.save(out)
     shutil.copyfile(features_dir / VOCABULARY_FILE, out / VOCABULARY_FILE)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
-    return as_json(report) | {"calibration": calibration, "int8": figures}
+    return as_json(report) | made
+
+
+def _pack(ranker: Ranker, report: ExportReport, sample: Inputs, target: Path, config: ExportConfig) -> None:
+    # One of an earlier export would be published beside a graph of other weights.
+    target.unlink(missing_ok=True)
+    if config.packed:
+        export_packed(ranker, report, sample, target)
 
 
 def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:
@@ -77,6 +110,7 @@ def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, e
         "git_revision": git_revision(),
         "libraries": library_versions(),
         "score": config.score,
+        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}},
     }
     return publish(config.store, config.name, files, manifest)
 

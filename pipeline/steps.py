@@ -51,7 +51,7 @@ class Run:
         """
         return cls(read_config(directory / CONFIG_FILE), directory)
 
-    def exported_as(self, **changes: str | None) -> "Run":
+    def exported_as(self, **changes: str | bool | None) -> "Run":
         """The run with other settings of `export`, kept in its file for the steps that follow; None: as it is."""
         given = {name: value for name, value in changes.items() if value is not None}
         if not given:

@@ -17,6 +17,7 @@ from serving.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, digest, 
 from serving.store import TEMPORARY_PREFIX, locked, replace_pointer, sync_directory, versions
 
 MODEL_FILE = "model.onnx"
+PACKED_FILE = "packed.onnx"
 ONLINE_FOLDER = "online"
 GOLDEN_FILE = "golden.npz"
 REQUIRED_FILES = (MODEL_FILE, "schema.json")

@@ -14,6 +14,7 @@ from features.inputs import Inputs
 from features.schema import Schema
 from models.export.form import RequestedForm, choose_form, measure_usage
 from models.export.graph import ServingGraph, describe_gates
+from models.export.network import Form
 from models.export.onnx_file import TABLES_FILE, operators, write_onnx
 from models.export.parity import check_parity
 from models.ranker import Ranker
@@ -29,18 +30,21 @@ class ExportReport:
 
     `form` is dense, sparse or static; `union_over_n` the share of experts that a sample row needs, over all tasks;
     `worst_difference` the largest deviation from the eager model over `rows_checked` rows; `ties` the rows left out of
-    that because their gates could not tell two experts apart.
+    that because their gates could not tell two experts apart; `idle` the experts that none of the rows selected, and
+    `unreached` those of them that were not compared.
     """
 
     path: Path
     gate: str
-    form: str
+    form: Form
     reason: str
     warning: str
     union_over_n: float
     rows_checked: int
     worst_difference: float
     ties: int
+    idle: tuple[int, ...]
+    unreached: tuple[int, ...]
     operators: list[str]
     versions: dict[str, str]
 
@@ -95,6 +99,8 @@ def export(
         fresh = Path(beside) / path.name
         write_onnx(graph, schema, fresh, metadata, external_tables=external)
         parity = check_parity(ranker, fresh, sample)
+        if parity.unreached:
+            logger.warning("no row reaches the experts %s, so the graph's were not compared", parity.unreached)
         used = operators(fresh)
         if external:
             fresh.with_name(TABLES_FILE).replace(path.with_name(TABLES_FILE))
@@ -112,6 +118,8 @@ def export(
         rows_checked=parity.rows,
         worst_difference=parity.worst,
         ties=parity.ties,
+        idle=parity.idle,
+        unreached=parity.unreached,
         operators=used,
         versions=versions,
     )

@@ -4,6 +4,8 @@ Shape legend: R requests, N candidate rows, T tasks, V rows of the stacked table
 experts of a gate's level.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +21,8 @@ from models.mlp import Block
 from models.ranker import Ranker
 from models.towers import Tower
 
+REQUEST_OF = "candidate_request"
+"""The input of a packed graph that names each candidate's request."""
 GATE_OUTPUT = "expert_weights_"
 """Before a gate's number: outputs that the graph computes anyway, so that naming them costs a run nothing."""
 
@@ -47,7 +51,8 @@ class ServingGraph(nn.Module):
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order, and behind them each gate's weights [N, E]."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
-        mixtures, weights = self.network(SplitInput(request, candidate), self._routing_ids(inputs, candidate))
+        given = SplitInput(request, candidate, inputs.get(REQUEST_OF))
+        mixtures, weights = self.network(given, self._routing_ids(inputs, candidate))
         answers = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
         return (*self.chain.multiply(answers), *weights)
 
@@ -61,7 +66,7 @@ class ServingGraph(nn.Module):
         if part == 1 or candidate is None:
             return ids
         nothing_N1 = torch.zeros_like(candidate[:, :1], dtype=torch.int64)
-        return pair_add(ids.unsqueeze(1), nothing_N1).squeeze(1)
+        return pair_add(ids.unsqueeze(1), nothing_N1, inputs.get(REQUEST_OF)).squeeze(1)
 
 
 class _TowerGraph(nn.Module):
@@ -73,7 +78,7 @@ class _TowerGraph(nn.Module):
         head = Affine.of(tower.head.weight, tower.head.bias)
         regression = task.kind == "regression"
         self.head = folded(head.scaled(max(task.spread, 1e-6), task.base_rate) if regression else head)
-        self.answer = nn.Identity() if regression else nn.Sigmoid()
+        self.answer = nn.Identity() if regression else nn.Sequential(copy.deepcopy(tower.calibration), nn.Sigmoid())
 
     def forward(self, mixture_NO: Tensor) -> Tensor:
         answer_N1: Tensor = self.answer(self.head(self.hidden(mixture_NO)))

@@ -149,7 +149,7 @@ def rows_of(x: SplitInput) -> Tensor:
         return x.request_RD
     width = x.request_RD.shape[1]
     nothing_ND = torch.zeros_like(x.candidate_ND[:, :1]).expand(-1, width)
-    return torch.cat([pair_add(x.request_RD, nothing_ND), x.candidate_ND], dim=1)
+    return torch.cat([pair_add(x.request_RD, nothing_ND, x.request_N), x.candidate_ND], dim=1)
 
 
 def _joined(streams: Sequence[SplitInput], reads: tuple[int, ...]) -> SplitInput:

@@ -20,13 +20,13 @@ from torch.export import Dim
 from features.errors import ExportError
 from features.inputs import PARTS
 from features.schema import Schema
-from models.export.graph import ServingGraph
+from models.export.graph import REQUEST_OF, ServingGraph
 from models.export.pairing import pair_add_onnx
 from models.export.sparse import expert_answers_onnx
 
 OPSET = 20
 TABLES_FILE = "tables.bin"
-_TABLES = "table_VK"
+TABLES = "table_VK"
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.moerank.pair_add.default: pair_add_onnx,
     torch.ops.moerank.expert_answers.default: expert_answers_onnx,
@@ -37,26 +37,34 @@ _SEQUENCES = ("Sequence", "Optional")
 _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
-def input_names(schema: Schema) -> list[str]:
-    """The graph's inputs: those of `features.inputs.Inputs.arrays` that have any feature."""
+def input_names(schema: Schema, *, packed: bool = False) -> list[str]:
+    """The graph's inputs: those of `features.inputs.Inputs.arrays` that have any feature, and a packed one's index."""
     names = []
     for part in PARTS:
         specs = schema.part(part)
         names += [f"{part}_ids"] * bool(specs.ids)
         names += [f"{part}_list_values", f"{part}_list_lengths"] * bool(specs.lists)
         names += [f"{part}_dense"] * bool(specs.dense)
-    return names
+    return [*names, REQUEST_OF] if packed else names
 
 
 def write_onnx(
-    graph: ServingGraph, schema: Schema, path: Path, metadata: Mapping[str, str], *, external_tables: bool = False
+    graph: ServingGraph,
+    schema: Schema,
+    path: Path,
+    metadata: Mapping[str, str],
+    *,
+    external_tables: bool = False,
+    packed: bool = False,
 ) -> None:
     """Trace the module and write a checked file; with `external_tables` the tables lie beside it in `TABLES_FILE`.
+
+    `packed`: the graph takes any number of requests, and for each candidate the number of its own.
 
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
     """
-    example = _example(schema)
+    example = _example(schema, packed=packed)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -96,9 +104,18 @@ def operators(path: Path) -> list[str]:
     return sorted({f"{node.domain}.{node.op_type}" if node.domain else node.op_type for node in nodes})
 
 
+def annotate(path: Path, facts: Mapping[str, str]) -> None:
+    """Add to what a graph file says of itself; it is replaced by one rename."""
+    model = ir.load(path)
+    model.metadata_props.update(facts)
+    fresh = path.with_name(f".{path.name}-annotated")
+    ir.save(model, fresh)
+    fresh.replace(path)
+
+
 def _move_tables(model: ir.Model, directory: Path) -> None:
     # Memory-mapped by the runtime: they load at once, all processes share them, and they may exceed protobuf's 2 GB.
-    tables = model.graph.initializers[_TABLES]
+    tables = model.graph.initializers[TABLES]
     assert tables.const_value is not None  # noqa: S101 an initialiser has a value
     (tables.const_value,) = ir.external_data.convert_tensors_to_external([tables.const_value], directory, TABLES_FILE)
 
@@ -124,8 +141,8 @@ def _name_rows(model: ir.Model) -> None:
         value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
-def _example(schema: Schema) -> dict[str, Tensor]:
-    example: dict[str, Tensor] = {}
+def _example(schema: Schema, *, packed: bool) -> dict[str, Tensor]:
+    example = {REQUEST_OF: torch.arange(_TRACED["candidate"]) % _TRACED["request"]}
     for part in PARTS:
         specs, rows = schema.part(part), _TRACED[part]
         lengths = torch.full((len(specs.lists), rows), 2, dtype=torch.int64)
@@ -136,7 +153,7 @@ def _example(schema: Schema) -> dict[str, Tensor]:
             "dense": torch.zeros(rows, len(specs.dense)),
         }
         example |= {f"{part}_{kind}": tensor for kind, tensor in columns.items()}
-    return {name: example[name] for name in input_names(schema)}
+    return {name: example[name] for name in input_names(schema, packed=packed)}
 
 
 def _dynamic_shapes(example: dict[str, Tensor]) -> dict[str, dict[int, Dim]]:

@@ -3,8 +3,8 @@
 Shape legend: R requests, N candidate rows, T tasks, E experts.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from features.errors import ExportError
 from features.inputs import Inputs, PartInputs
-from models.export.sample import generate, sanitised
+from models.export.graph import REQUEST_OF
+from models.export.reach import shifted, shifted_biases, shifts
+from models.export.sample import generate, sanitised, taken
+from models.health import union
 from models.ranker import Ranker
 from models.tensors import TensorInputs
 
@@ -22,6 +25,8 @@ TOLERANCE = 1e-5
 """Largest difference of a probability; of a regression value v, times max(1, |v|)."""
 _SEED = 20260101
 _GENERATED = ((1, 1), (1, 64), (300, 300), (1, 4096))
+_PACKED = ((1, 1), (3, 64), (64, 4096))
+_REACHING = (1, 512)
 _TIE_NOISE = 2e-5
 _TIE_TRIALS = 16
 _TIED_SHARE = 1e-3
@@ -33,72 +38,134 @@ Array = NDArray[np.float32]
 class Parity:
     """Rows compared, largest difference (relative to the tolerance's scale), and rows left out as ties.
 
-    A tie is a row whose gate cannot tell two experts apart: rounding decides, in the eager model too.
+    A tie is a row whose gate cannot tell two experts apart: rounding decides, in the eager model too. `idle` are the
+    experts, numbered over all levels, that no row selected as long as the gates were as trained; `unreached` those of
+    them that no row selected under other biases either, so that they were not compared.
     """
 
     rows: int
     worst: float
     ties: int
+    idle: tuple[int, ...]
+    unreached: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class _Case:
+    """Inputs as the graph takes them; `request_N` is each candidate's request where the graph is a packed one."""
+
     name: str
     inputs: Inputs
+    request_N: NDArray[np.int64] | None = None
+
+    @property
+    def paired(self) -> Inputs:
+        """The same rows as the eager model takes them."""
+        if self.request_N is None:
+            return self.inputs
+        return Inputs(taken(self.inputs.request, self.request_N), self.inputs.candidate)
 
 
-def check_parity(ranker: Ranker, path: Path, sample: Inputs) -> Parity:
-    """Compare on the sample and on generated rows, more than 2,000 in all.
+def check_parity(ranker: Ranker, path: Path, sample: Inputs, *, packed: bool = False) -> Parity:
+    """Compare on the sample and on generated rows, more than 2,000 in all; experts that none selects by other biases.
 
     Raises:
         ExportError: a difference above the tolerance, showing the worst row.
     """
-    session = _session(path)
-    rows, worst, ties = 0, 0.0, 0
-    for case in _cases(ranker, sample):
-        expected = _eager(ranker, sanitised(case.inputs, ranker.schema))
-        actual = _run(session, [task.name for task in ranker.schema.tasks], case.inputs)
+    check = _Check(ranker, path)
+    for case in _packed_cases(ranker, sample) if packed else _cases(ranker, sample):
+        check.compare(case)
+    idle = check.unreached()
+    rows = _generated(ranker, *_REACHING, packed=packed)
+    for shift in shifts(ranker, _SEED):
+        if not check.unreached():
+            break
+        # The session reads these as they lie here: they must outlive it.
+        biases = shifted_biases(path, shift)
+        with shifted(ranker, shift):
+            check.session = _session(path, biases)
+            check.compare(replace(rows, name=f"{rows.name} with other biases of the gates"))
+    return check.result(idle)
+
+
+class _Check:
+    """Compares case by case."""
+
+    def __init__(self, ranker: Ranker, path: Path) -> None:
+        self.ranker, self.session = ranker.eval(), _session(path)
+        self.rows, self.worst, self.ties = 0, 0.0, 0
+        # What a static gate leaves out is not in the graph.
+        self.reached_E = np.zeros(ranker.network.plan.experts, dtype=bool)
+        for (first, level, _), gate in zip(ranker.network.plan.gates(), ranker.network.typed_gates, strict=True):
+            self.reached_E[first : first + level.experts] |= gate.static
+
+    def compare(self, case: _Case) -> None:
+        expected = self._eager(sanitised(case.paired, self.ranker.schema))
+        actual = _run(self.session, [task.name for task in self.ranker.schema.tasks], case)
         if not np.isfinite(actual).all():
             message = f"the graph answers with values that are not finite on {case.name}"
             raise ExportError(message)
         difference = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
-        tied = _tied_rows(ranker, case.inputs, np.flatnonzero((difference > TOLERANCE).any(axis=1)))
+        tied = _tied_rows(self.ranker, case.paired, np.flatnonzero((difference > TOLERANCE).any(axis=1)))
         difference[tied] = 0.0
         if difference.max(initial=0.0) > TOLERANCE:
-            raise ExportError(_worst_row(ranker, case, difference, expected, actual))
-        rows, worst, ties = rows + len(difference), max(worst, float(difference.max(initial=0.0))), ties + len(tied)
-    if ties > max(1, _TIED_SHARE * rows):
-        message = f"{ties} of {rows} rows hang on ties between experts; the gate has not learned to choose"
-        raise ExportError(message)
-    return Parity(rows=rows, worst=worst, ties=ties)
+            raise ExportError(_worst_row(self.ranker, case, difference, expected, actual))
+        self.rows += len(difference)
+        self.worst = max(self.worst, float(difference.max(initial=0.0)))
+        self.ties += len(tied)
+
+    def result(self, idle: tuple[int, ...]) -> Parity:
+        if self.ties > max(1, _TIED_SHARE * self.rows):
+            message = (
+                f"{self.ties} of {self.rows} rows hang on ties between experts; the gate has not learned to choose"
+            )
+            raise ExportError(message)
+        return Parity(self.rows, self.worst, self.ties, idle, self.unreached())
+
+    def unreached(self) -> tuple[int, ...]:
+        return tuple(np.flatnonzero(~self.reached_E).tolist())
+
+    @torch.no_grad()
+    def _eager(self, inputs: Inputs) -> Array:
+        output = self.ranker(TensorInputs.from_numpy(inputs))
+        self.reached_E |= union(self.ranker.network.plan, output.routings, inputs.candidate.rows).any(dim=0).numpy()
+        answers: Array = self.ranker.predictions(output.logits_BT).numpy()
+        return answers
 
 
 def _cases(ranker: Ranker, sample: Inputs) -> Iterator[_Case]:
     yield _Case("the sample", sample)
-    yield _Case("one candidate of the sample", _first_row(sample))
-    rng = np.random.default_rng(_SEED)
+    yield _Case("one candidate of the sample", Inputs(_row(sample.request, 0), _row(sample.candidate, 0)))
     for requests, candidates in _GENERATED:
-        name = f"generated rows ({requests} requests, {candidates} candidates)"
-        yield _Case(name, generate(ranker.schema, requests, candidates, rng))
+        yield _generated(ranker, requests, candidates)
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _packed_cases(ranker: Ranker, sample: Inputs) -> Iterator[_Case]:
+    shuffled_N = np.random.default_rng(_SEED).integers(0, sample.request.rows, sample.candidate.rows)
+    yield _Case("the sample with other users", sample, shuffled_N)
+    for requests, candidates in _PACKED:
+        yield _generated(ranker, requests, candidates, packed=True)
+
+
+def _generated(ranker: Ranker, requests: int, candidates: int, *, packed: bool = False) -> _Case:
+    rng = np.random.default_rng([_SEED, requests, candidates])
+    name = f"generated rows ({requests} requests, {candidates} candidates)"
+    inputs = generate(ranker.schema, requests, candidates, rng)
+    return _Case(name, inputs, rng.integers(0, requests, candidates) if packed else None)
+
+
+def _session(path: Path, instead: Mapping[str, onnxruntime.OrtValue] | None = None) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    for name, value in (instead or {}).items():
+        options.add_initializer(name, value)
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, tasks: list[str], inputs: Inputs) -> Array:
-    arrays = inputs.arrays()
+def _run(session: onnxruntime.InferenceSession, tasks: list[str], case: _Case) -> Array:
+    arrays = {**case.inputs.arrays(), REQUEST_OF: case.request_N}
     answers = session.run(tasks, {node.name: arrays[node.name] for node in session.get_inputs()})
     return np.stack(answers, axis=1)
-
-
-@torch.no_grad()
-def _eager(ranker: Ranker, inputs: Inputs) -> Array:
-    ranker.eval()
-    answers: Array = ranker.predictions(ranker(TensorInputs.from_numpy(inputs)).logits_BT).numpy()
-    return answers
 
 
 @torch.no_grad()
@@ -106,7 +173,6 @@ def _tied_rows(ranker: Ranker, inputs: Inputs, rows: NDArray[np.intp]) -> NDArra
     # A row is a tie if noise of the size of rounding errors in the routing logits changes what its gates select.
     if len(rows) == 0:
         return rows
-    ranker.eval()
     paired = TensorInputs.from_numpy(sanitised(inputs, ranker.schema)).paired()
     hooks = [gate.projection.register_forward_hook(_noise) for gate in ranker.network.typed_gates if gate.projection]
     try:
@@ -128,25 +194,13 @@ def _noise(module: torch.nn.Module, inputs: object, logits_BL: torch.Tensor) -> 
     return logits_BL + torch.empty_like(logits_BL).uniform_(-_TIE_NOISE, _TIE_NOISE)
 
 
-def _first_row(inputs: Inputs) -> Inputs:
-    return Inputs(_row(inputs.request, 0), _row(inputs.candidate, 0))
-
-
 def _row(part: PartInputs, row: int) -> PartInputs:
-    ends = part.list_lengths.reshape(-1).cumsum().reshape(part.list_lengths.shape)[:, row]
-    lengths = part.list_lengths[:, row : row + 1]
-    pieces = [part.list_values[end - n : end] for end, n in zip(ends, lengths[:, 0], strict=True)]
-    return PartInputs(
-        ids=part.ids[row : row + 1],
-        list_values=np.concatenate(pieces) if pieces else part.list_values[:0],
-        list_lengths=np.ascontiguousarray(lengths),
-        dense=part.dense[row : row + 1],
-    )
+    return taken(part, np.array([row]))
 
 
 def _worst_row(ranker: Ranker, case: _Case, difference: Array, expected: Array, actual: Array) -> str:
     row, task = np.unravel_index(int(difference.argmax()), difference.shape)
-    request = _row(case.inputs.request, int(row) if case.inputs.request.rows > 1 else 0)
+    request = _row(case.paired.request, int(row) if case.paired.request.rows > 1 else 0)
     candidate = _row(case.inputs.candidate, int(row))
     return (
         f"the graph differs from the eager model by {difference[row, task]:.2e} (allowed {TOLERANCE:.0e}) on task "

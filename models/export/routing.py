@@ -72,8 +72,10 @@ class GateGraph(nn.Module):
         if not (self.by_request or self.gate.static) or given.candidate_ND is None:
             return weights, selected
         nothing_NE = torch.zeros_like(given.candidate_ND[:, :1]).expand(-1, weights.shape[1])
-        counted = pair_add(selected.to(weights.dtype), nothing_NE)
-        return pair_add(weights, nothing_NE), counted > 0
+        # A static gate has one row for all requests.
+        request_N = given.request_N if self.by_request else None
+        counted = pair_add(selected.to(weights.dtype), nothing_NE, request_N)
+        return pair_add(weights, nothing_NE, request_N), counted > 0
 
 
 class Router(nn.Module):

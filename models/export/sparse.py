@@ -31,7 +31,7 @@ class SparseExperts(nn.Module):
     def __init__(self, experts: Experts, input_norm: nn.Module, request_width: int, activation: Activation) -> None:
         """Fold the norms of the experts; `input_norm` stands before their first layers."""
         super().__init__()
-        self.outputs, self.activation = experts.outputs, activation
+        self.activation = activation
         self.residual = any(expert_block(experts, layer).residual for layer in range(len(experts.blocks)))
         first = [affine.after(input_norm) for affine in expert_affines(experts, 0)]
         self.request = _request_share(first, request_width)
@@ -43,8 +43,9 @@ class SparseExperts(nn.Module):
     def forward(self, x: SplitInput, union_NE: Tensor) -> Tensor:
         """A row of zeros, then the answers expert by expert [M, O]."""
         request = None if self.request is None else self.request(SplitInput(x.request_RD, None))
-        settings = (self.outputs, self.activation, self.epsilon, self.residual)
-        answers_MO: Tensor = expert_answers(request, x.candidate_ND, union_NE, list(self.weights), *settings)
+        settings = (self.activation, self.epsilon, self.residual)
+        given = (request, x.candidate_ND, x.request_N, union_NE)
+        answers_MO: Tensor = expert_answers(*given, list(self.weights), *settings)
         return answers_MO
 
     def _add_expert(self, experts: Experts, expert: int, candidate: Affine) -> None:
@@ -77,7 +78,6 @@ def _request_share(first: list[Affine], request_width: int) -> SplitLinear | Non
 class _Settings(NamedTuple):
     """What the experts have in common; `epsilon` is that of their layer norms, 0 without."""
 
-    outputs: int
     activation: str
     epsilon: float
     residual: bool
@@ -88,7 +88,7 @@ class _Backend(Protocol):
 
     def rows(self, union_NE: Any, expert: int) -> Any: ...
     def pick(self, matrix: Any, rows_n: Any) -> Any: ...
-    def paired(self, request_RH: Any, columns: tuple[int, int], rows_n: Any) -> Any: ...
+    def paired(self, request_RH: Any, columns: tuple[int, int], rows_n: Any, request_N: Any) -> Any: ...
     def linear(self, x: Any, weight: Any, added: Any) -> Any: ...
     def normalise(self, x: Any, weight: Any, bias: Any, epsilon: float) -> Any: ...
     def activate(self, x: Any, activation: str) -> Any: ...
@@ -100,6 +100,7 @@ def _answers(
     backend: _Backend,
     request_REH: Any,
     candidate_ND: Any,
+    request_N: Any,
     union_NE: Any,
     weights: Sequence[Any],
     settings: _Settings,
@@ -114,10 +115,15 @@ def _answers(
         if request_REH is None:
             x = backend.linear(backend.pick(candidate_ND, rows), next(own), next(own))
         else:
-            x = backend.paired(request_REH, (e * width, (e + 1) * width), rows)
+            x = backend.paired(request_REH, (e * width, (e + 1) * width), rows, request_N)
             x = x if candidate_ND is None else backend.linear(backend.pick(candidate_ND, rows), next(own), x)
         answers.append(_rest(backend, x, own, settings))
-    return backend.join(answers, settings.outputs)
+    return backend.join(answers, _outputs(request_REH, union_NE, weights))
+
+
+def _outputs(request_REH: Any, union_NE: Any, weights: Sequence[Any]) -> int:
+    """How many outputs an expert has: the rows of its last tensor, or its share of the request's columns."""
+    return int(weights[-1].shape[0] if weights else request_REH.shape[1] // union_NE.shape[1])
 
 
 def _rest(backend: _Backend, x: Any, own: Iterator[Any], settings: _Settings) -> Any:
@@ -149,8 +155,9 @@ class _Torch:
     def pick(self, matrix: Tensor, rows_n: Tensor) -> Tensor:
         return matrix.index_select(0, rows_n)
 
-    def paired(self, request_RH: Tensor, columns: tuple[int, int], rows_n: Tensor) -> Tensor:
-        return request_RH[:, slice(*columns)][rows_n % request_RH.shape[0]]
+    def paired(self, request_RH: Tensor, columns: tuple[int, int], rows_n: Tensor, request_N: Tensor | None) -> Tensor:
+        requests = rows_n % request_RH.shape[0] if request_N is None else request_N[rows_n]
+        return request_RH[:, slice(*columns)][requests]
 
     def linear(self, x: Tensor, weight: Tensor, added: Tensor) -> Tensor:
         return torch.addmm(added, x, weight.t())
@@ -178,10 +185,13 @@ class _Onnx:
     def pick(self, matrix: Any, rows_n: Any) -> Any:
         return op.Gather(matrix, rows_n, axis=0)
 
-    def paired(self, request_RH: Any, columns: tuple[int, int], rows_n: Any) -> Any:
+    def paired(self, request_RH: Any, columns: tuple[int, int], rows_n: Any, request_N: Any) -> Any:
         start, stop, axis = (op.Constant(value_ints=[value]) for value in (*columns, 1))
-        rows = op.Mod(rows_n, op.Shape(request_RH, start=0, end=1))
-        return op.Gather(op.Slice(request_RH, start, stop, axis), rows, axis=0)
+        if request_N is None:
+            requests = op.Mod(rows_n, op.Shape(request_RH, start=0, end=1))
+        else:
+            requests = op.Gather(request_N, rows_n, axis=0)
+        return op.Gather(op.Slice(request_RH, start, stop, axis), requests, axis=0)
 
     def linear(self, x: Any, weight: Any, added: Any) -> Any:
         return op.Gemm(x, weight, added, transB=1)
@@ -207,40 +217,43 @@ class _Onnx:
 def expert_answers(
     request_REH: Tensor | None,
     candidate_ND: Tensor | None,
+    request_N: Tensor | None,
     union_NE: Tensor,
     weights: Sequence[Tensor],
-    outputs: int,
     activation: str,
     epsilon: float,
     residual: bool,  # noqa: FBT001 an operator's arguments go by place
 ) -> Tensor:
     """A row of zeros, then expert by expert the answers [M, O] for the rows that `union_NE` marks.
 
-    `request_REH` [R, E * H] is the request's share of all first layers, bias included. `weights` holds as many tensors
-    for each expert: the first layer's weight [H, D] if there are candidate columns, its bias [H] if there is no request
-    share; then by layer norm weight and bias if `epsilon` is positive, and the next layer's weight and bias. With
-    `residual`, layers after the first whose inputs are as many as their outputs add their input.
+    `request_REH` [R, E * H] is the request's share of all first layers, bias included, and `request_N` the request of
+    each row (None: row n has request n % R). `weights` holds as many tensors for each expert: the first layer's weight
+    [H, D] if there are candidate columns, its bias [H] if there is no request share; then by layer norm weight and bias
+    if `epsilon` is positive, and the next layer's weight and bias. With `residual`, layers after the first whose inputs
+    are as many as their outputs add their input.
     """
-    settings = _Settings(outputs, activation, epsilon, residual)
-    answers_MO: Tensor = _answers(_Torch(), request_REH, candidate_ND, union_NE, weights, settings)
+    settings = _Settings(activation, epsilon, residual)
+    answers_MO: Tensor = _answers(_Torch(), request_REH, candidate_ND, request_N, union_NE, weights, settings)
     return answers_MO
 
 
 @expert_answers.register_fake
 def _(
-    request_REH: Tensor | None,  # noqa: ARG001 the operator's signature
-    candidate_ND: Tensor | None,  # noqa: ARG001
+    request_REH: Tensor | None,
+    candidate_ND: Tensor | None,  # noqa: ARG001 the operator's signature
+    request_N: Tensor | None,  # noqa: ARG001
     union_NE: Tensor,
-    weights: Sequence[Tensor],  # noqa: ARG001
-    outputs: int,
+    weights: Sequence[Tensor],
     activation: str,  # noqa: ARG001
     epsilon: float,  # noqa: ARG001
     residual: bool,  # noqa: ARG001, FBT001
 ) -> Tensor:
     rows = torch.library.get_ctx().new_dynamic_size()
-    return union_NE.new_empty((rows, outputs), dtype=torch.float32)
+    return union_NE.new_empty((rows, _outputs(request_REH, union_NE, weights)), dtype=torch.float32)
 
 
-def expert_answers_onnx(request: Any, candidate: Any, union: Any, weights: Sequence[Any], *settings: Any) -> Any:
+def expert_answers_onnx(
+    request: Any, candidate: Any, request_N: Any, union: Any, weights: Sequence[Any], *settings: Any
+) -> Any:
     """`expert_answers` in ONNX."""
-    return _answers(_Onnx(), request, candidate, union, weights, _Settings(*settings))
+    return _answers(_Onnx(), request, candidate, request_N, union, weights, _Settings(*settings))

@@ -13,10 +13,14 @@ from models.export.pairing import pair_add
 
 
 class SplitInput(NamedTuple):
-    """The input matrix by parts; None for a part without columns (never both)."""
+    """The input matrix by parts; None for a part without columns (never both).
+
+    `request_N` is the request of each candidate where several share a run; None: there is one, or one a candidate.
+    """
 
     request_RD: Tensor | None
     candidate_ND: Tensor | None
+    request_N: Tensor | None = None
 
 
 class SplitLinear(nn.Module):
@@ -42,4 +46,4 @@ class SplitLinear(nn.Module):
         request = torch.addmm(self.bias_H, x.request_RD, self.weight_request_DH)
         if x.candidate_ND is None:
             return request
-        return pair_add(request, x.candidate_ND @ self.weight_candidate_DH)
+        return pair_add(request, x.candidate_ND @ self.weight_candidate_DH, x.request_N)

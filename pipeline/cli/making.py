@@ -19,8 +19,14 @@ def _run_arguments(parser: ArgumentParser) -> None:
 
 def _export_arguments(parser: ArgumentParser) -> None:
     _run_arguments(parser)
+    parser.add_argument("--form", choices=("auto", "sparse", "dense"), help="which experts are computed for a row")
+    parser.add_argument("--require-sparse", action="store_true", default=None, help="refuse gates that are not sparse")
     parser.add_argument("--quantize", choices=("none", "experts"), help="int8 experts and towers, if they lose nothing")
-    parser.add_argument("--calibration", choices=("none", "platt"), help="fit probabilities on the validation rows")
+    parser.add_argument("--tables", choices=("fp32", "fp16", "int8"), help="smaller tables, if they lose nothing")
+    parser.add_argument(
+        "--calibration", choices=("none", "platt", "isotonic"), help="fit probabilities on the validation rows"
+    )
+    parser.add_argument("--packed", action="store_true", default=None, help="a second graph for several requests a run")
 
 
 def _features(args: Namespace) -> None:
@@ -51,7 +57,8 @@ def _export(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.stamps import alone  # noqa: PLC0415
 
-    run = steps.Run.open(a_run(args.run_dir)).exported_as(quantize=args.quantize, calibration=args.calibration)
+    names = ("form", "require_sparse", "quantize", "tables", "calibration", "packed")
+    run = steps.Run.open(a_run(args.run_dir)).exported_as(**{name: getattr(args, name) for name in names})
     with alone(run.config.root):
         record = steps.export_model(run)
     lines = [f"exported: {run.export_dir}", f"next: moerank publish {run.directory}"]

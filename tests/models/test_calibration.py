@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from models.calibration import calibrate, fit_platt
+from models.calibration import Platt, calibrate, fit_platt
 from models.tensors import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
@@ -44,10 +44,11 @@ def test_the_ranker_answers_calibrated_and_regression_is_untouched() -> None:
         before = ranker(given).logits_BT.numpy()
         rate = 0.1 + 0.4 * (before[:, 0] > np.median(before[:, 0]))
         labels = np.stack([np.random.default_rng(0).random(400) < rate, before[:, 1]], 1)
-        fitted = calibrate(ranker, before, labels.astype(np.float32), np.ones_like(before))
+        fitted = calibrate(ranker, before, labels.astype(np.float32), np.ones_like(before), {"like": "platt"})
         after = ranker(given).logits_BT.numpy()
     assert list(fitted) == ["like"]
     platt = fitted["like"]
+    assert isinstance(platt, Platt)
     np.testing.assert_allclose(after[:, 0], platt.slope * before[:, 0] + platt.intercept, atol=1e-5)
     np.testing.assert_array_equal(after[:, 1], before[:, 1])
     np.testing.assert_allclose((1 / (1 + np.exp(-after[:, 0]))).mean(), labels[:, 0].mean(), atol=1e-3)
@@ -58,4 +59,9 @@ def test_chained_tasks_are_left_alone() -> None:
     schema = small_schema(tasks=(binary, binary.model_copy(update={"name": "share"})))
     ranker = lively_ranker(schema, small_config(chains={"share": "like"}))
     logits = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
-    assert calibrate(ranker, logits, (logits > 0.3).astype(np.float32), np.ones_like(logits)) == {}
+    assert (
+        calibrate(
+            ranker, logits, (logits > 0.3).astype(np.float32), np.ones_like(logits), {"like": "platt", "share": "platt"}
+        )
+        == {}
+    )

@@ -16,7 +16,7 @@ SMALL_DISK = "size=64k"
 
 
 def figures(metric: str, whole: float, small: float) -> dict[str, dict[str, object]]:
-    return {"like": {"metric": metric, "float32": whole, "int8": small}}
+    return {"like": {"metric": metric, "before": whole, "after": small}}
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def figures(metric: str, whole: float, small: float) -> dict[str, dict[str, obje
     [("auc", 0.75, 0.7496), ("auc", 0.75, 0.8), ("rmse", 1.0, 1.0009), ("rmse", 1.0, 0.9)],
 )
 def test_small_losses_are_accepted(metric: str, whole: float, small: float) -> None:
-    refuse_losses(figures(metric, whole, small))
+    refuse_losses("int8 experts", figures(metric, whole, small))
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_small_losses_are_accepted(metric: str, whole: float, small: float) -> N
 )
 def test_larger_losses_are_refused_with_the_figures(metric: str, whole: float, small: float) -> None:
     with pytest.raises(ExportError, match=f"like: {metric} {whole:.5f} -> {small:.5f}"):
-        refuse_losses(figures(metric, whole, small))
+        refuse_losses("int8 experts", figures(metric, whole, small))
 
 
 def test_without_labels_nothing_is_accepted() -> None:
     with pytest.raises(ExportError, match="no labels"):
-        refuse_losses({})
+        refuse_losses("int8 experts", {})
 
 
 @pytest.fixture
