@@ -52,13 +52,16 @@ class Ranker(nn.Module):
             ConfigError: the schema has no input, or the routing id is not one of its id features.
         """
         super().__init__()
-        self.schema, self.config = schema, config
         self.layouts = layouts(schema)
+        self.routing_id = _routing_column(self.layouts, config)
+        if self.routing_id is not None and isinstance(config.gate, HashConfig):
+            part, column = self.routing_id
+            config = config.model_copy(update={"gate": config.gate.over(self.layouts[part].ids[column].rows)})
+        self.schema, self.config = schema, config
         self.width = sum(layout.width(config.embedding_dim) for layout in self.layouts)
         if self.width == 0:
             message = "the schema has no features; a ranker needs at least one"
             raise ConfigError(message)
-        self.routing_id = _routing_column(self.layouts, config)
         self.embeddings = embedding_collection(schema, config, device or torch.device("cpu"))
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.embedding_dropout = Dropout(config.embedding_dropout)

@@ -26,6 +26,7 @@ from models.tensors import TensorInputs
 from models.weighting import Shared
 from pipeline.checkpoint import resume, save
 from pipeline.training import experts
+from pipeline.training.assignment import deal_ids
 from pipeline.training.config import EarlyStopping, TrainConfig
 from pipeline.training.interruption import Interruption, watch_interruption
 from pipeline.training.journal import Journal
@@ -97,7 +98,9 @@ class _Run:
             weight_decay=config.weight_decay,
             embedding_decay=config.embedding_weight_decay,
         )
-        self.sharded: Sharded = shard(Ranker(schema, model_config, torch.device("meta")), device, rates)
+        ranker = Ranker(schema, model_config, torch.device("meta"))
+        deal_ids(ranker, path)
+        self.sharded: Sharded = shard(ranker, device, rates)
 
     def epoch(self, progress: RunProgress, journal: Journal, stop: Interruption, run_dir: Path) -> RunProgress:
         """Train to the epoch's end, validate, write it all down and save."""

@@ -27,9 +27,10 @@ _PRIME = 2**31 - 1
 class HashConfig(GateSettings):
     """Route by the id feature `feature` alone; nothing is learned.
 
-    `assignment`: ``random`` hashes any id; ``balanced`` spreads the ids 0..`rows`-1 evenly over the experts (evenly by
-    how often they occur after `HashGate.fit`), and hashes ids beyond. `seed` picks the hash. Ids are the feature's
-    encoded rows: a vocabulary sends all unknown values to row 0 and so to one expert, a hash encoding spreads them.
+    `assignment`: ``random`` hashes any id; ``balanced`` spreads the ids 0..`rows`-1 evenly over the experts, by how
+    often they occur in the training rows, and hashes ids beyond. `rows` 0 takes all ids of the feature. `seed` picks
+    the hash. Ids are the feature's encoded rows: a vocabulary sends all unknown values to row 0 and so to one expert,
+    a hash encoding spreads them.
     """
 
     name: Literal["hash"] = "hash"
@@ -40,13 +41,14 @@ class HashConfig(GateSettings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.assignment == "balanced" and self.rows == 0:
-            message = "a balanced hash gate needs `rows`, the number of ids of its feature"
-            raise ValueError(message)
         if self.regularisers != Regularisers():
             message = "a hash gate learns nothing, so regularisers have no effect: leave them out"
             raise ValueError(message)
         return self
+
+    def over(self, rows: int) -> "HashConfig":
+        """The same gate with the number of ids of its feature, unless `rows` says another."""
+        return self if self.rows else self.model_copy(update={"rows": rows})
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""
@@ -61,12 +63,19 @@ class HashGate(Gate):
     one: Tensor
 
     def __init__(self, config: HashConfig, experts: int) -> None:
-        """Draw the polynomial from the seed, and deal the ids out if balanced."""
+        """Draw the polynomial from the seed, and deal the ids out if balanced.
+
+        Raises ConfigError for a balanced gate over no ids.
+        """
         super().__init__(config, experts=experts, routing_width=0, logit_width=0)
         self.config = config
         self.selectors = 1
         self.coefficients = _coefficients(config.seed)
-        rows = config.rows if config.assignment == "balanced" else 0
+        self.balanced = config.assignment == "balanced"
+        if self.balanced and config.rows == 0:
+            message = "a balanced hash gate needs gate.rows, the number of ids of its feature"
+            raise ConfigError(message)
+        rows = config.rows if self.balanced else 0
         # Dealt in the order of their hashes: every expert gets as many ids, give or take one.
         order_R = self.hash(torch.arange(rows)).argsort(stable=True).argsort(stable=True)
         self.register_buffer("table_R", order_R % experts)

@@ -89,5 +89,5 @@ def test_regularisers_of_a_gate_that_learns_nothing_are_refused() -> None:
 
 
 def test_a_balanced_gate_without_rows_is_refused() -> None:
-    with pytest.raises(ValidationError, match="needs `rows`"):
-        HashConfig(feature="user", assignment="balanced")
+    with pytest.raises(ConfigError, match=r"needs gate\.rows"):
+        HashConfig(feature="user", assignment="balanced").build(4, 0)

@@ -37,7 +37,7 @@ def trained_on_rows_with_two_needs(*, normalise: bool) -> Tensor:
         gain = (weights_BE * value_2E[(rows_BD[:, 0] > rows_BD[:, 1]).long()]).sum(1).mean()
         loss = torch.stack(list(penalties.values())).sum() - gain
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     return gate.eval()(positive_rows(1000)).selected_BE
 

@@ -33,7 +33,7 @@ GATES: dict[str, dict[str, Any]] = {
     "dselect_k": {"k": 2},
     "top_k": {"k": 2},
     "noisy_top_k": {"k": 2},
-    "hash": {"feature": "item"},
+    "hash": {"feature": "item", "assignment": "balanced"},
     "comet": {"k": 2},
     "gumbel": {},
     "dense_to_sparse": {"k": 1, "switch_step": 2},

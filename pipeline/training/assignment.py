@@ -1,0 +1,41 @@
+"""Balanced hash gates: ids are dealt out to experts by how often they occur in the training rows.
+
+Source: Roller et al. 2021, "Hash Layers For Large Sparse Models", section 3.1, "balanced assignment".
+
+Shape legend: R ids of a gate's table.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from models.gates import HashConfig
+from models.gates.hash import HashGate
+from models.ranker import Ranker
+
+
+def deal_ids(ranker: Ranker, rows: Path) -> None:
+    """Give each expert of the ranker's balanced hash gates equally many of the training rows in a Parquet file.
+
+    Every rank counts all rows, so all deal alike; a checkpoint that is loaded afterwards brings its own dealing.
+    """
+    config = ranker.config.gate
+    if not isinstance(config, HashConfig) or config.assignment != "balanced":
+        return
+    counts_R = count_ids(rows, config.feature, config.rows)
+    for gate in ranker.network.typed_gates:
+        if isinstance(gate, HashGate):
+            gate.fit(counts_R)
+
+
+def count_ids(rows: Path, feature: str, ids: int) -> Tensor:
+    """How often each of the ids 0..`ids`-1 of a feature occurs, int64 [R]; ids beyond are hashed, and not counted."""
+    counts_R = np.zeros(ids, dtype=np.int64)
+    with pq.ParquetFile(rows) as file:
+        for batch in file.iter_batches(columns=[feature]):
+            found = batch.column(0).to_numpy(zero_copy_only=False)
+            counts_R += np.bincount(found[found < ids], minlength=ids)
+    return torch.from_numpy(counts_R)
