@@ -15,6 +15,7 @@ import ibis.expr.types as ir
 
 from features.config import AggregateConfig, FeaturesConfig
 from features.durations import milliseconds
+from features.earlier import LAST, fold_addends
 from features.engine import Backend, materialise
 from features.errors import ConfigError
 from features.expressions import utc_offset_seconds
@@ -22,7 +23,6 @@ from features.kinds import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, 
 from features.timeline import Timeline
 
 FIXED_POINT = 2.0**20
-LAST = "/last"
 Stat = Literal["smoothed", "mean", "sum", "count", "since"]
 _NAMES = {"smoothed": "mean", "mean": "plain_mean", "sum": "sum"}
 
@@ -86,7 +86,10 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
     for place, aggregate in enumerate(config.aggregates):
         on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
         windows = Windows(aggregate, lags_ms(config), utc_offset_seconds(config.events.time_zone) * 1000)
-        flat = flat_addends(timeline, config, place)
+        flat = flat_addends(timeline.table, timeline, config, place)
+        if timeline.earlier is not None:
+            before = flat_addends(timeline.earlier.table, timeline, config, place)
+            flat = windows.extend(flat, before, timeline.earlier.until_ms)
         table = materialise(connection, f"aggregate_{place}", windows.over(flat))
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
@@ -98,12 +101,11 @@ def lags_ms(config: FeaturesConfig) -> dict[str, int]:
     return {task.name: milliseconds(task.within) for task in config.tasks if task.within}
 
 
-def flat_addends(timeline: Timeline, config: FeaturesConfig, place: int) -> ir.Table:
-    """What an aggregate adds up, one row a timeline row that has all its keys: sum, number and time by column."""
+def flat_addends(table: ir.Table, timeline: Timeline, config: FeaturesConfig, place: int) -> ir.Table:
+    """What an aggregate adds up, by row or tile of a table that has all its keys: sum, number and time by column."""
     aggregate, where = config.aggregates[place], f"data.aggregates[{place}]"
     labels = {task.name for task in config.tasks}
-    values = {of: _value(timeline.table, of, labels, timeline, where) for of in aggregate.of}
-    table = timeline.table
+    values = {of: _value(table, of, labels, timeline, where) for of in aggregate.of}
     extra = (ROW,) if aggregate.as_of == "event" else ()
     order = TIME if aggregate.as_of == "event" else tile_column(aggregate.as_of)
     return _flat(table, aggregate, order, _sums(table, values), *extra)
@@ -174,6 +176,16 @@ class Windows:
     @property
     def _unit_ms(self) -> int:
         return {"event": 1, "hour": HOUR_MS, "day": DAY_MS}[self.config.as_of]
+
+    def extend(self, flat: ir.Table, before: ir.Table, until_ms: int) -> ir.Table:
+        """The addends with those of earlier days, as far back as windows of rows from `until_ms` on reach."""
+        first = until_ms if self.config.as_of == "event" else (until_ms + self.offset_ms) // self._unit_ms
+        lags = [-(-self.lags.get(of, 0) // self._unit_ms) for of in ("", *self.config.of)]
+        lengths = [(_length_ms(window) or 0) // self._unit_ms for window in self.config.windows]
+        all_time = self.config.since or "all" in self.config.windows
+        reach = first - max(lags) - max(lengths)
+        folded = fold_addends(before, self.config.by, self.order, reach, all_time=all_time)
+        return ibis.union(flat, folded.select(flat.columns))
 
     def over(self, flat: ir.Table) -> ir.Table:
         """Sums that end one millisecond, or one tile, before each row of `flat`, by row number or by keys and tile."""

@@ -1,5 +1,7 @@
 """Attributes of users and items: read, and joined to the log as they were known at each event."""
 
+from dataclasses import dataclass
+
 import ibis
 import ibis.expr.types as ir
 
@@ -9,10 +11,28 @@ from features.engine import Backend
 from features.errors import DataError
 from features.expressions import epoch_ms
 from features.kinds import TIME
-from features.sources import key_of, read_entity, require_columns, require_zone
+from features.sources import key_of, read_entity, read_events, require_columns, require_zone
 
 Entities = dict[str, ir.Table]
 """The table of users or of items by side, its key renamed to the log's."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The log, and what is known of its users and items."""
+
+    events: ir.Table
+    entities: Entities
+
+
+def read_sources(connection: Backend, config: FeaturesConfig) -> Sources:
+    """Open and check the tables of a recipe.
+
+    Raises:
+        DataError: one that cannot be used.
+        ConfigError: a derived column that cannot be compiled.
+    """
+    return Sources(read_events(connection, config), read_entities(connection, config))
 
 
 def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:

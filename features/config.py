@@ -32,6 +32,10 @@ class EventsConfig(TableConfig):
     time_zone: str = "UTC"
     """Where a day begins, for aggregates as of the end of the previous day."""
     duplicates: Literal["keep", "first", "refuse"] = "keep"
+    late: Literal["rebuild", "refuse"] = "rebuild"
+    """What to do with rows of days that were built before: build from their day on again, or refuse them."""
+    partition_rows: int = Field(default=50_000, ge=1)
+    """Days are kept together until they have so many events; what was built is reused by such runs of whole days."""
     user_columns: tuple[str, ...] = ()
     item_columns: tuple[str, ...] = ()
     """Columns of the log that describe the user or the item, not the context; serving takes their latest value."""
@@ -286,6 +290,8 @@ class FeaturesConfig(Settings):
     memory_limit: str = "3GB"
     threads: int | None = Field(default=None, ge=1)
     seed: int = 0
+    incremental: bool = True
+    """Keep the rows of built days beside the result, so that the next build only adds new days."""
     grow: bool = False
     """Keep the numbers fitted by the last build in this place; vocabularies only gain values, in new rows."""
 

@@ -64,8 +64,8 @@ def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     return connection.table(name)
 
 
-def read_parquet(connection: Backend, files: list[str]) -> ir.Table:
-    """Open Parquet files of one table; hive partitions become columns."""
+def read_parquet(connection: Backend, files: list[str], *, hive: bool = True) -> ir.Table:
+    """Open Parquet files of one table; `hive` partitions become columns."""
     if is_spark(connection):
         reader = _session(connection).read.option("basePath", _base_path(files[0]))
         name = f"parquet_{hashlib.sha256(chr(0).join(files).encode()).hexdigest()[:16]}"
@@ -75,7 +75,7 @@ def read_parquet(connection: Backend, files: list[str]) -> ir.Table:
         # ibis gives both of Spark's types of time no zone; TimestampType is the one that means a moment.
         moments = [c.name for c in frame.schema if c.dataType.typeName() == "timestamp"]
         return table.mutate(**{c: table[c].cast("timestamp('UTC')") for c in moments}) if moments else table
-    return connection.read_parquet(files, hive_partitioning=True, union_by_name=True)
+    return connection.read_parquet(files, hive_partitioning=hive, union_by_name=hive)
 
 
 def _session(connection: Backend) -> Any:

@@ -1,10 +1,15 @@
 """Paths that are URLs: the fsspec filesystem behind them."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import fsspec
 
 from features.errors import ConfigError
+
+_VERSIONS = ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
+"""What filesystems call a file's size and what changes with its content."""
 
 
 def filesystem_of(path: str) -> Any:
@@ -21,6 +26,20 @@ def filesystem_of(path: str) -> Any:
     except (ValueError, ImportError) as error:
         message = f"{path!r}: {error}; install the fsspec package for {protocol}:// or copy the files here"
         raise ConfigError(message) from error
+
+
+def file_facts(paths: Iterable[str]) -> list[tuple[str, str]]:
+    """Each file or URL with its size and version: what tells changed data without reading it."""
+    facts = []
+    for path in paths:
+        filesystem = filesystem_of(path)
+        if filesystem is None:
+            status = Path(path).stat()
+            facts.append((path, f"{status.st_size} {status.st_mtime_ns}"))
+            continue
+        info = filesystem.info(path)
+        facts.append((path, " ".join(str(info[name]) for name in _VERSIONS if info.get(name) is not None)))
+    return facts
 
 
 def find_remote(filesystem: Any, path: str) -> list[str]:

@@ -11,7 +11,6 @@ from typing import Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.aggregates import FIXED_POINT, AggregateColumns
@@ -21,6 +20,7 @@ from features.errors import DataError
 from features.hashing import NULL_HASH, combine, hash_array
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
+from features.staged import Staged
 from features.vocabulary import Vocabularies
 
 SAMPLE_ROWS = 1_000_000
@@ -62,7 +62,7 @@ class Previous:
         return None
 
 
-def fit(train: Path, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
+def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
     """Fit everything on the raw training rows, one column in memory at a time.
 
     Raises:
@@ -128,8 +128,8 @@ def _column(raw: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _read(train: Path, name: str) -> pa.Array:
-    return _column(pq.read_table(train, columns=[name], page_checksum_verification=True), name)
+def _read(train: Staged, name: str) -> pa.Array:
+    return _column(train.read([name]), name)
 
 
 def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -147,7 +147,7 @@ def _needs_vocabulary(planned: Planned) -> bool:
     return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
 
 
-def _vocabulary(train: Path, planned: Planned) -> pa.Array:
+def _vocabulary(train: Staged, planned: Planned) -> pa.Array:
     """Values seen often enough, the most frequent first, equals in the order of their value; nulls keep rows free."""
     column = _read(train, planned.raw[0])
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
@@ -178,14 +178,14 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _dtype(train: Path, column: str) -> Literal["integer", "string"]:
-    kind = pq.read_schema(train).field(column).type
+def _dtype(train: Staged, column: str) -> Literal["integer", "string"]:
+    kind = train.schema.field(column).type
     kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     return "string" if _is_string(kind) else "integer"
 
 
 def _spec(
-    train: Path,
+    train: Staged,
     planned: Planned,
     vocabularies: Vocabularies,
     dtypes: dict[str, Literal["integer", "string"]],
@@ -242,7 +242,7 @@ def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> F
     return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
 
 
-def _dense_spec(train: Path, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
+def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
     column = planned.column
     encoding = (column.encoding if column else None) or "piecewise_linear"
     kept = previous.dense(planned.name, encoding) if previous else None
@@ -253,8 +253,8 @@ def _dense_spec(train: Path, planned: Planned, priors: dict[str, float], previou
     return fitted.model_copy(update=policies)
 
 
-def _fit_dense(train: Path, planned: Planned, priors: dict[str, float]) -> DenseSpec:
-    raw = pq.read_table(train, columns=list(planned.raw), page_checksum_verification=True)
+def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
+    raw = train.read(list(planned.raw))
     values = _known(as_float64(raw_values(raw, planned, priors), planned.name))
     if not len(values):
         message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
@@ -280,7 +280,7 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
     return tuple(float(edge) for edge in np.unique(np.quantile(sample, np.linspace(0, 1, bins + 1))))
 
 
-def _prior(train: Path, of: str, config: FeaturesConfig) -> float:
+def _prior(train: Staged, of: str, config: FeaturesConfig) -> float:
     is_task = of in {task.name for task in config.tasks}
     values = _known(as_float64(_read(train, f"label__{of}" if is_task else of), of))
     return float(values.mean()) if len(values) else 0.0
@@ -294,7 +294,7 @@ def _classes(labels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.unique(labels)
 
 
-def _fit_task(train: Path, task: TaskConfig) -> TaskSpec:
+def _fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
     labels = _known(as_float64(_read(train, f"label__{task.name}"), task.name))
     classes = _classes(labels)
     if task.kind == "binary" and len(classes) != 2:  # noqa: PLR2004 - a binary label has two classes

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from features.aggregates import State
 from features.config import FeaturesConfig, HistoryConfig
 from features.durations import milliseconds
+from features.earlier import last_events
 from features.engine import Backend, materialise, to_arrow
 from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
@@ -54,6 +55,11 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
         for column in (history.of, history.by, *history.columns.values()):
             timeline.ownership.side(column, where)
         flagged = flagged_events(timeline.table, history, where)
+        if timeline.earlier is not None:
+            before = flagged_events(timeline.earlier.table, history, where)
+            seen_from = timeline.earlier.until_ms - _gap_ms(history) + 1
+            kept = last_events(before, _KEY, _COUNTS, history.last, seen_from)
+            flagged = ibis.union(flagged, materialise(connection, f"earlier_{place}", kept))
         table = materialise(connection, f"history_{place}", ends_before(flagged, history))
         names = (history.name, *history.columns)
         state = State(table, (ROW,), _state_columns(history), names)
@@ -89,11 +95,15 @@ def ends_before(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
     )
 
 
+def _gap_ms(history: HistoryConfig) -> int:
+    return milliseconds(history.gap) if history.gap else 1
+
+
 def _earlier(flagged: ir.Table, history: HistoryConfig) -> ir.Value:
     """How many of the key's events the row may see."""
     counts = flagged[_COUNTS]
     if history.gap:
-        far = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=(None, milliseconds(history.gap)))
+        far = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=(None, _gap_ms(history)))
         return counts.sum().over(far).fill_null(0)
     # A frame that ends at the row's moment needs no search for its end, which halves the time of this step.
     upto = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=None, following=0)

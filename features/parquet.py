@@ -8,23 +8,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 65_536
+Compression = Literal["zstd", "lz4", "none"]
 
 
 class AtomicWriter:
     """Write a Parquet file batch by batch; it appears under its name only when all went well."""
 
-    def __init__(self, path: Path, schema: pa.Schema, compression: Literal["zstd", "none"] = "zstd") -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, compression: Compression = "zstd", group_rows: int = ROW_GROUP_ROWS
+    ) -> None:
         """Open a temporary file beside `path`; what is read once and thrown away needs no compression."""
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         self._writer = pq.ParquetWriter(self._partial, schema, compression=compression, write_page_checksum=True)
+        self._group_rows = group_rows
         self.rows = 0
 
     def write(self, table: pa.Table | pa.RecordBatch) -> None:
-        """Append rows, as row groups of at most `ROW_GROUP_ROWS`."""
+        """Append rows, as row groups of at most `group_rows`."""
         if isinstance(table, pa.RecordBatch):
             table = pa.Table.from_batches([table])
-        self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        self._writer.write_table(table, row_group_size=self._group_rows)
         self.rows += len(table)
 
     def __enter__(self) -> Self:

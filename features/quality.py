@@ -24,6 +24,7 @@ from features.plan import Planned
 from features.profile import Distribution, FeatureProfile, QualityReport
 from features.schema import DenseSpec, FeatureSpec, Schema
 from features.splits import SPLIT_NAMES
+from features.staged import Staged
 
 QUALITY_FILE = "quality.json"
 SAMPLE_ROWS = 200_000
@@ -32,7 +33,7 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    raw: Path, made: Path, planned: list[Planned], schema: Schema, fitted: Fitted, config: FeaturesConfig,
+    staged: Staged, made: Path, planned: list[Planned], schema: Schema, fitted: Fitted, config: FeaturesConfig,
     previous: Path,
 ) -> QualityReport:  # fmt: skip
     """Profile staged rows in `raw` and encoded rows in `made`; `previous` is where the last build lies, if any.
@@ -41,7 +42,7 @@ def check_quality(
         DataError: a range, a null rate, a drift or a leak that the recipe refuses.
     """
     before = load_report(previous)
-    sample = _sample(raw / "train.parquet")
+    sample = staged.sample(SAMPLE_ROWS)
     profiles = {}
     for plan, spec in zip(planned, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
@@ -57,7 +58,7 @@ def check_quality(
         label_rates=rates,
         leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
     )
-    _enforce(report, raw, planned, fitted, config)
+    _enforce(report, staged, planned, fitted, config)
     return report
 
 
@@ -71,13 +72,6 @@ def load_report(directory: Path) -> QualityReport | None:
 
 def _as_dict(finding: Finding) -> dict[str, str | float]:
     return {"feature": finding.feature, "task": finding.task, "measure": finding.measure, "value": finding.value}
-
-
-def _sample(path: Path) -> pa.Table:
-    """The first rows of the staged training rows, which lie in random order."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        groups = range(min(file.num_row_groups, -(-SAMPLE_ROWS // 65_536)))
-        return file.read_row_groups(list(groups)).slice(0, SAMPLE_ROWS)
 
 
 def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -> FeatureProfile:
@@ -160,7 +154,9 @@ def _older_than(made: Path, moment_ms: int) -> int:
     return sum(int(np.count_nonzero(table["__time"].to_numpy() < moment_ms)) for table in files)
 
 
-def _enforce(report: QualityReport, raw: Path, planned: list[Planned], fitted: Fitted, config: FeaturesConfig) -> None:
+def _enforce(
+    report: QualityReport, staged: Staged, planned: list[Planned], fitted: Fitted, config: FeaturesConfig
+) -> None:
     checks = config.checks
     for name, profile in report.features.items():
         if checks.max_null_rate is not None and profile.null_rate > checks.max_null_rate:
@@ -180,7 +176,7 @@ def _enforce(report: QualityReport, raw: Path, planned: list[Planned], fitted: F
             message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
             raise DataError(message)
         for split in SPLIT_NAMES:
-            table = pq.read_table(raw / f"{split}.parquet", columns=list(plans[name].raw))
+            table = staged.read(list(plans[name].raw), split)
             extremes = pc.min_max(pa.array(as_float64(raw_values(table, plans[name], fitted.priors), name)))
             least, most = extremes["min"].as_py(), extremes["max"].as_py()
             if least is not None and not low <= least <= most <= high:

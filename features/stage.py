@@ -1,29 +1,32 @@
-"""Run the feature expressions and stage their raw values as Parquet: one file a split, and one a kind of probe."""
+"""Run the feature expressions and stage their raw values as Parquet: one file a partition, and one a kind of probe."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from features.aggregates import State, aggregate_states
-from features.config import FeaturesConfig, SplitByHash
+from features.config import FeaturesConfig
 from features.engine import Backend, record_batches
-from features.errors import DataError
 from features.hashing import Hashes, hash_array
 from features.histories import History, history_states
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, SAMPLED, TIME, USER
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.plan import Planned
-from features.splits import SPLIT, SPLIT_NAMES, draw_split, with_split
 from features.timeline import Timeline
 
 Progress = Callable[[str], None]
+Targets = Sequence[tuple[int, Path]]
+"""First moments and files of partitions."""
 PLACE = "__place"
-_SHUFFLE, _MODULUS = 2_654_435_761, 4_294_967_296
+SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
+PARTITION_GROUP_ROWS = 16_384
+"""Row groups of partitions are small, because assembling holds one of each partition in memory."""
+_TARGET = "__target"
 
 
 def stage(
@@ -31,15 +34,14 @@ def stage(
     timeline: Timeline,
     planned: list[Planned],
     config: FeaturesConfig,
+    targets: Targets,
     directory: Path,
     progress: Progress,
-) -> dict[str, int]:
-    """Write raw values: ``train``, ``valid``, ``test`` Parquet, and one ``probe_KIND`` a kind of probe; returns counts.
+) -> None:
+    """Write raw values and what later days need of a row into `targets`, and probes to ``probe_KIND`` in `directory`.
 
-    Training rows are in a fixed random order, because batches are read in the order of the file.
-
-    Raises:
-        DataError: a split without rows.
+    A target takes the rows from its first moment on. Rows lie in a fixed random order, because batches are read in the
+    order of the file.
     """
     progress("sums over earlier events")
     states = aggregate_states(connection, timeline, config)
@@ -47,19 +49,17 @@ def stage(
     histories = history_states(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
-    rows = with_split(connection, rows, config, timeline.last_ms)
-    rows = rows.mutate(**{PLACE: (rows[ROW] * _SHUFFLE) % _MODULUS})
-    extra = [*_event_columns(planned, config), TIME, SPLIT, PLACE]
-    table = _with_states(rows, states, histories, planned, timeline, extra).order_by(PLACE)
-    batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories)
-    counts = _write_splits(_with_draws(batches, config), directory)
-    _check_counts(counts, config)
+    rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, _TARGET: _target_of(rows, targets)})
+    extra = [*timeline.table.columns, PLACE, _TARGET]
+    table = _with_states(rows, states, histories, planned, timeline, extra)
+    if targets:
+        batches = record_batches(connection, table.order_by([_TARGET, PLACE]), ROW_GROUP_ROWS)
+        _write_targets(_with_lists(batches, histories), [path for _, path in targets])
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
         table = _with_states(probes, states, histories, mine, timeline, [KIND])
         batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories)
         _write(batches, probe_file(directory, kind))
-    return counts
 
 
 def probe_file(directory: Path, kind: int) -> Path:
@@ -115,24 +115,6 @@ def _with_lists(batches: Iterator[pa.RecordBatch], histories: list[History]) -> 
         yield pa.RecordBatch.from_pydict(columns)
 
 
-def _event_columns(planned: list[Planned], config: FeaturesConfig) -> list[str]:
-    """Labels, weights, and the columns whose mean smooths a rate."""
-    tasks = {task.name for task in config.tasks}
-    names = [f"{kind}__{task}" for task in tasks for kind in ("label", "weight")]
-    return names + [a.of for plan in planned if (a := plan.aggregate) and a.total and a.of not in tasks]
-
-
-def _with_draws(batches: Iterator[pa.RecordBatch], config: FeaturesConfig) -> Iterator[pa.RecordBatch]:
-    """Draw a random split from the hashes of keys and time if the recipe asks for one."""
-    for batch in batches:
-        if not isinstance(config.split, SplitByHash):
-            yield batch
-            continue
-        user, item = (key_hashes(batch, key) for key in (config.events.user, config.events.item))
-        drawn = draw_split(user, item, hash_array(batch.column(TIME)), config.split, config.seed)
-        yield batch.set_column(batch.schema.get_field_index(SPLIT), SPLIT, pa.array(drawn))
-
-
 def key_hashes(rows: pa.Table | pa.RecordBatch, key: str | None) -> Hashes:
     """The hashes of a key column; without one, rows are told apart by their place in the file's random order."""
     return hash_array(rows.column(key)) if key else rows.column(PLACE).to_numpy().astype(np.uint64)
@@ -147,26 +129,24 @@ def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
             writer.write(batch)
 
 
-def _write_splits(batches: Iterator[pa.RecordBatch], directory: Path) -> dict[str, int]:
-    writers: dict[str, AtomicWriter] = {}
+def _target_of(rows: ir.Table, targets: Targets) -> ir.Value:
+    """The number of each row's target."""
+    later = [(rows[TIME] >= begin, place) for place, (begin, _) in reversed(list(enumerate(targets))) if place]
+    return ibis.cases(*later, else_=0).cast("int32") if later else ibis.literal(0, "int32")
+
+
+def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path]) -> None:
+    """Write rows in the order of targets, each to its own; one is finished before the next begins."""
+    writer: AtomicWriter | None = None
+    current = -1
     with contextlib.ExitStack() as stack:
         for batch in batches:
-            if not writers:
-                for name in SPLIT_NAMES:
-                    writers[name] = stack.enter_context(
-                        AtomicWriter(directory / f"{name}.parquet", batch.schema, "none")
-                    )
-            table = pa.Table.from_batches([batch])
-            counts = np.bincount(table[SPLIT].to_numpy(), minlength=len(SPLIT_NAMES))
-            for number, name in enumerate(SPLIT_NAMES):
-                if counts[number]:
-                    mine = counts[number] == len(table)
-                    writers[name].write(table if mine else table.filter(pc.equal(table[SPLIT], number)))
-    return {name: writer.rows for name, writer in writers.items()}
-
-
-def _check_counts(counts: dict[str, int], config: FeaturesConfig) -> None:
-    for name in ("train", "valid"):
-        if not counts.get(name):
-            message = f"the split leaves no {name} rows ({counts}); change data.split, which is {config.split!r}"
-            raise DataError(message)
+            ends = np.searchsorted(batch[_TARGET].to_numpy(), np.arange(len(paths)), side="right")
+            rows = batch.drop_columns([_TARGET])
+            for place in np.unique(batch[_TARGET].to_numpy()).tolist():
+                if place != current or writer is None:
+                    stack.close()
+                    current = place
+                    writer = stack.enter_context(AtomicWriter(paths[place], rows.schema, "lz4", PARTITION_GROUP_ROWS))
+                begin = ends[place - 1] if place else 0
+                writer.write(rows.slice(begin, ends[place] - begin))

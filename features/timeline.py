@@ -12,12 +12,14 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from features.attributes import known_by, read_entities, with_attributes
+from features.attributes import Sources, known_by, with_attributes
 from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
-from features.engine import Backend, materialise, scalar
+from features.days import event_ms
+from features.earlier import Earlier
+from features.engine import Backend, materialise
 from features.errors import ConfigError
-from features.expressions import epoch_ms, utc_offset_seconds
+from features.expressions import utc_offset_seconds
 from features.kinds import (
     DAY_MS,
     EVENT,
@@ -37,7 +39,15 @@ from features.kinds import (
 from features.labels import with_tasks
 from features.negatives import with_negatives
 from features.ownership import Ownership, find_ownership
-from features.sources import check_types, read_events, read_table
+from features.sources import check_types, read_table
+
+
+@dataclass(frozen=True)
+class Span:
+    """The times of the log's first and last events, or for the first any other moment of its day."""
+
+    first_ms: int
+    last_ms: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class Timeline:
     """The materialised table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``.
 
     `keys` are all columns whose hashes a request must be able to tell: of pairs and of crosses. `last_ms` is the time
-    of the log's last event, `cutoff_ms` the first moment of the day after it.
+    of the log's last event, `cutoff_ms` the first moment of the day after it. With `earlier`, the table has only the
+    events after it.
     """
 
     table: ir.Table
@@ -54,9 +65,12 @@ class Timeline:
     keys: tuple[str, ...]
     last_ms: int
     cutoff_ms: int
+    earlier: Earlier | None = None
 
 
-def build_timeline(connection: Backend, config: FeaturesConfig, scratch: Path) -> Timeline:
+def build_timeline(
+    connection: Backend, config: FeaturesConfig, sources: Sources, span: Span, scratch: Path, earlier: Earlier | None
+) -> Timeline:
     """Join log, past and attributes, append the probes, add labels and weights, and materialise the result.
 
     `scratch` is a directory for what must go through a file.
@@ -65,26 +79,26 @@ def build_timeline(connection: Backend, config: FeaturesConfig, scratch: Path) -
         DataError: a source that cannot be used.
         ConfigError: a column or expression that does not exist.
     """
-    events = read_events(connection, config)
-    entities = read_entities(connection, config)
+    events, entities = sources.events, sources.entities
     columns = {side: tuple(table.columns) for side, table in entities.items()}
     added = (OBSERVED,) if config.negatives else ()
     ownership = find_ownership(config, (*events.columns, *added), columns.get("user", ()), columns.get("item", ()))
     _check_features(config, ownership, events, entities)
-    log = with_negatives(connection, _log(connection, config, events), config, scratch)
+    log = with_negatives(connection, _log(connection, config, events, span, earlier), config, scratch)
     pairs = pair_keys(config, ownership)
     whole = with_attributes(log, entities, config)
     used = used_columns(config)
     joined = materialise(connection, "joined", whole.select([c for c in whole.columns if c in used]))
-    last = int(scalar(connection, joined[TIME].max()))
-    cutoff = _day_start(last, config.events.time_zone) + DAY_MS
-    probes = _probes(joined, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
+    last, cutoff = span.last_ms, _day_start(span.last_ms, config.events.time_zone) + DAY_MS
+    seen = joined if earlier is None else ibis.union(joined, _align(earlier.table, joined))
+    probes = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
     labelled = with_tasks(whole, config, last)
-    labelled = labelled.mutate(**{ROW: _row_number(labelled, config)}, **_tiles(labelled, config))
+    rows = earlier.rows if earlier else 0
+    labelled = labelled.mutate(**{ROW: _row_number(labelled, config) + rows}, **_tiles(labelled, config))
     table = materialise(connection, "timeline", labelled)
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
-    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff)
+    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, earlier)
 
 
 def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, ...], ...]:
@@ -119,17 +133,19 @@ def _check_features(
         raise ConfigError(message)
 
 
-def _log(connection: Backend, config: FeaturesConfig, events: ir.Table) -> ir.Table:
+def _log(
+    connection: Backend, config: FeaturesConfig, events: ir.Table, span: Span, earlier: Earlier | None
+) -> ir.Table:
     """Log and past with time in milliseconds; the past lies one millisecond before the log's first day."""
-    time = config.events.time
-    ms = epoch_ms(events[time]) if time else ibis.literal(0, "int64")
-    log = events.mutate(**{TIME: ms.cast("int64"), KIND: ibis.literal(EVENT, "int8"), ORDER: ibis.literal(0, "int64")})
+    kind, order = ibis.literal(EVENT, "int8"), ibis.literal(0, "int64")
+    log = events.mutate(**{TIME: event_ms(events, config), KIND: kind, ORDER: order})
+    if earlier is not None:
+        log = log.filter(log[TIME] >= earlier.until_ms)
     if config.past is None:
         return log
     past = read_table(connection, config.past, "data.past", raw_columns(config))
     order = past[config.past.order].cast("int64") if config.past.order else ibis.literal(0, "int64")
-    first = int(scalar(connection, log[TIME].min()))
-    before = _day_start(first, config.events.time_zone) - 1
+    before = _day_start(span.first_ms, config.events.time_zone) - 1
     dated = past.mutate(**{TIME: ibis.literal(before, "int64"), KIND: ibis.literal(PAST, "int8"), ORDER: order})
     return ibis.union(log, _align(dated, log))
 

@@ -9,11 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.aggregates import aggregate_states
+from features.attributes import read_sources
 from features.config import FeaturesConfig
 from features.engine import Backend, to_arrow
 from features.histories import history_states
+from features.increment import plan_work
 from features.kinds import ROW
-from features.timeline import Timeline
+from features.partition_store import PartitionStore
+from features.timeline import Timeline, build_timeline
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 6
@@ -77,6 +80,13 @@ def recipe(directory: Path, **changes: Any) -> FeaturesConfig:
         "split": {"by": "expression", "valid": f"day == {LAST_DAY}"},
     }
     return FeaturesConfig.model_validate({**blocks, **changes})
+
+
+def timeline_over(connection: Backend, config: FeaturesConfig, scratch: Path) -> Timeline:
+    """The timeline of a whole log."""
+    sources = read_sources(connection, config)
+    work = plan_work(connection, sources, config, PartitionStore(scratch / "days"))
+    return build_timeline(connection, config, sources, work.span, scratch, None)
 
 
 def quiet(_: str) -> None:

@@ -19,8 +19,7 @@ from features.kinds import EVENT, KIND, ROW, SAMPLED, TIME
 from features.request import RankRequest, RequestEncoder
 from features.schema import Schema
 from features.sources import find_files
-from features.timeline import build_timeline
-from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 Rows = list[dict[str, Any]]
@@ -32,7 +31,7 @@ def timeline_of(directory: Path, **changes: Any) -> tuple[Rows, list[Rows]]:
     write_raw(directory, raw_tables())
     config = recipe(directory, **changes)
     connection = connect("1GB", directory)
-    timeline = build_timeline(connection, config, directory)
+    timeline = timeline_over(connection, config, directory)
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
     return connection.to_pyarrow(rows).to_pylist(), state_rows(connection, timeline, config)
 
@@ -264,7 +263,7 @@ def test_attributes_are_null_before_they_were_known(tmp_path: Path) -> None:
     write_raw(tmp_path, {**tables, "users": users})
     config = recipe(tmp_path, users={"path": str(tmp_path / "users.parquet"), "key": "user", "known_at": "changed"})
     connection = connect("1GB", tmp_path)
-    table = build_timeline(connection, config, tmp_path).table
+    table = timeline_over(connection, config, tmp_path).table
     events = connection.to_pyarrow(table.filter(table[KIND] == EVENT)).to_pylist()
     bound = middle.as_py().timestamp() * 1000
     assert all(e["age"] is None for e in events if e[TIME] < bound)

@@ -11,8 +11,7 @@ from features.aggregates import FIXED_POINT
 from features.build import build
 from features.engine import connect
 from features.kinds import EVENT, KIND, ROW, TIME
-from features.timeline import build_timeline
-from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 
 DAY_MS = 86_400_000
 
@@ -22,7 +21,7 @@ def states(directory: Path, **changes: Any) -> tuple[list[dict[str, Any]], list[
     write_raw(directory, raw_tables())
     config = recipe(directory, **changes)
     connection = connect("1GB", directory)
-    timeline = build_timeline(connection, config, directory)
+    timeline = timeline_over(connection, config, directory)
     events = connection.to_pyarrow(timeline.table.filter(timeline.table[KIND] == EVENT)).to_pylist()
     return events, state_rows(connection, timeline, config)
 

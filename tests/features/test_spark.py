@@ -11,8 +11,7 @@ import pytest
 from features.engine import connect
 from features.plan import plan_features
 from features.stage import stage
-from features.timeline import build_timeline
-from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, timeline_over, write_raw
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,8 +37,9 @@ def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
     raw = directory / engine
     raw.mkdir()
     connection = connect("1GB", raw, engine=engine, master="local[2]")
-    timeline = build_timeline(connection, config, raw)
-    stage(connection, timeline, plan_features(config, timeline.ownership), config, raw, quiet)
+    timeline = timeline_over(connection, config, raw)
+    planned = plan_features(config, timeline.ownership)
+    stage(connection, timeline, planned, config, [(0, raw / "rows.parquet")], raw, quiet)
     return {
         path.name: sorted(pq.read_table(path).to_pylist(), key=lambda row: [str(row[name]) for name in sorted(row)])
         for path in sorted(raw.glob("*.parquet"))
@@ -65,4 +65,4 @@ def test_every_row_is_the_same_on_spark_and_on_duckdb(tmp_path: Path) -> None:
             log, same_log = one.pop("label__watch", None), other.pop("label__watch", None)
             assert log == same_log or math.isclose(log, same_log, rel_tol=1e-15)
             assert one == other, name
-    assert len(ours["train.parquet"]) > 200
+    assert len(ours["rows.parquet"]) > 200

@@ -1,0 +1,49 @@
+"""What built days leave to the days to build: folded addends of aggregates, and the last events of histories.
+
+A row's windows and lists reach back a known way. What lies further back is summed to one row a key for windows over
+everything, or left out; sums are of whole numbers, so that folding changes no bit of them.
+"""
+
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+
+from features.kinds import ORDER, ROW, TIME
+
+LAST = "/last"
+"""The addend that is the time of the last event, of which windows take the latest."""
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Days that are built already: `table` has their rows as the timeline had them, `rows` counts them.
+
+    `until_ms` is the first moment of the days to build.
+    """
+
+    table: ir.Table
+    rows: int
+    until_ms: int
+
+
+def fold_addends(flat: ir.Table, keys: tuple[str, ...], order: str, reach_from: int, *, all_time: bool) -> ir.Table:
+    """Addends by key and `order`; those before `reach_from` become one just before it, or none without `all_time`."""
+    if not all_time:
+        flat = flat.filter(flat[order] >= reach_from)
+    folded = flat.mutate(**{order: ibis.greatest(flat[order], ibis.literal(reach_from - 1, "int64"))})
+    names = [c for c in flat.columns if c not in (*keys, order, ROW)]
+    sums = {c: folded[c].max() if c == LAST else folded[c].sum().cast("int64") for c in names}
+    summed = folded.group_by([*keys, order]).aggregate(**sums)
+    if ROW in flat.columns:
+        summed = summed.mutate(**{ROW: ibis.literal(-1, "int64")})
+    return summed.select(flat.columns)
+
+
+def last_events(flagged: ir.Table, key: str, counts: str, number: int, before_ms: int) -> ir.Table:
+    """Of the events that lists hold, each key's last `number` before a moment, and all from then on."""
+    held = flagged.filter(flagged[counts] == 1)
+    near, far = held.filter(held[TIME] >= before_ms), held.filter(held[TIME] < before_ms)
+    newest_first = ibis.window(group_by=key, order_by=[far[TIME].desc(), far[ORDER].desc(), far[ROW].desc()])
+    ranked = far.mutate(__rank=ibis.row_number().over(newest_first))
+    return ibis.union(ranked.filter(ranked["__rank"] < number).drop("__rank"), near)

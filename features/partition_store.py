@@ -1,0 +1,82 @@
+"""Where built partitions are kept between builds: one file each, there whole or not at all, named by day and stamp."""
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from features.days import Partition
+from features.errors import ConfigError
+from features.settings import Settings
+
+_LOG_FILE = "log.json"
+
+
+class LastLog(Settings):
+    """What the last finished build saw: `seed` of its stamps, and the number of events by day."""
+
+    seed: str
+    rows: dict[int, int]
+
+
+class PartitionStore:
+    """A directory of partitions, and beside them what later builds compare with."""
+
+    def __init__(self, directory: Path) -> None:
+        """Use or make the directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+
+    def path(self, partition: Partition) -> Path:
+        """The file of a partition's rows."""
+        return self._directory / f"{np.datetime64(partition.first, 'D')}-{partition.stamp}.parquet"
+
+    def ready(self, plan: Sequence[Partition]) -> int:
+        """How many partitions from the first on are there."""
+        missing = (place for place, partition in enumerate(plan) if not self.path(partition).is_file())
+        return next(missing, len(plan))
+
+    def keep(self, plan: Sequence[Partition]) -> None:
+        """Remove every other partition, and what a killed build left half written."""
+        kept = {self.path(partition) for partition in plan}
+        for file in [*self._directory.glob("*-*.parquet"), *self._directory.glob(".*.partial")]:
+            if file not in kept:
+                file.unlink()
+
+    def attributes(self, side: str) -> Path:
+        """The copy of the users' or items' attributes that the partitions were built with."""
+        return self._directory / f"{side}.parquet"
+
+    def last(self) -> LastLog | None:
+        """What the last finished build saw; None if there was none, or none that this version can read."""
+        try:
+            return LastLog.model_validate_json((self._directory / _LOG_FILE).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def save_last(self, log: LastLog) -> None:
+        """Remember what a finished build saw."""
+        partial = self._directory / f".{_LOG_FILE}.partial"
+        partial.write_text(json.dumps(log.model_dump(mode="json")) + "\n", encoding="utf-8")
+        partial.replace(self._directory / _LOG_FILE)
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Keep other builds out of a directory until this process leaves it or ends.
+
+    Raises:
+        ConfigError: another process builds there.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another process builds features in {directory}; wait until it has ended"
+            raise ConfigError(message) from error
+        yield

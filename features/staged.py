@@ -1,0 +1,99 @@
+"""The raw rows of all partitions, and which of them train, validate and test."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.config import FeaturesConfig, SplitByHash
+from features.engine import Backend, read_parquet, to_arrow
+from features.errors import DataError
+from features.hashing import hash_array
+from features.kinds import ROW, TIME
+from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, draw_split, with_split
+from features.stage import PLACE, PLACES, key_hashes
+
+TRAIN = SPLIT_NAMES[0]
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Partition files, whose rows lie in the order of their places, and the split of each row by its number."""
+
+    files: tuple[Path, ...]
+    splits: NDArray[np.int8]
+
+    @classmethod
+    def open(cls, connection: Backend, files: list[Path], config: FeaturesConfig, last_ms: int) -> "Staged":
+        """Assign the rows of partition files to splits.
+
+        Raises:
+            DataError: no rows to train or to validate on.
+        """
+        rows = [pq.read_table(file, columns=[ROW])[ROW].to_numpy() for file in files]
+        splits = np.full(max(int(numbers.max()) for numbers in rows) + 1, LEFT_OUT, dtype=np.int8)
+        if isinstance(config.split, SplitByHash):
+            for file, numbers in zip(files, rows, strict=True):
+                splits[numbers] = _drawn(file, config, config.split)
+        else:
+            table = read_parquet(connection, [str(file) for file in files], hive=False)
+            drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
+            splits[drawn[ROW].to_numpy()] = drawn[SPLIT].to_numpy()
+        staged = cls(tuple(files), splits)
+        staged._check(config)
+        return staged
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the raw rows."""
+        return pq.read_schema(self.files[0])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by split."""
+        counts = np.bincount(self.splits, minlength=len(SPLIT_NAMES))
+        return {name: int(counts[number]) for number, name in enumerate(SPLIT_NAMES)}
+
+    def read(self, names: list[str], split: str = TRAIN) -> pa.Table:
+        """Columns of all rows of a split, in the order of partitions."""
+        parts = [pq.read_table(file, columns=[*names, ROW], page_checksum_verification=True) for file in self.files]
+        return pa.concat_tables([self._of(part, split) for part in parts]).select(names)
+
+    def sample(self, most: int) -> pa.Table:
+        """About `most` training rows, the same however often the partitions are built."""
+        bound = int(PLACES * min(1.0, most / max(self.counts[TRAIN], 1)))
+        return pa.concat_tables([self._of(_up_to(file, bound), TRAIN) for file in self.files])
+
+    def _of(self, rows: pa.Table, split: str) -> pa.Table:
+        mine = self.splits[rows[ROW].to_numpy()] == SPLIT_NAMES.index(split)
+        return rows if mine.all() else rows.filter(pa.array(mine))
+
+    def _check(self, config: FeaturesConfig) -> None:
+        for name in SPLIT_NAMES[:2]:
+            if not self.counts[name]:
+                message = (
+                    f"the split leaves no {name} rows ({self.counts}); change data.split, which is {config.split!r}"
+                )
+                raise DataError(message)
+
+
+def _drawn(file: Path, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
+    """A random split from the hashes of keys and time."""
+    keys = [key for key in (config.events.user, config.events.item) if key]
+    rows = pq.read_table(file, columns=list(dict.fromkeys([*keys, TIME, PLACE])))
+    user, item = (key_hashes(rows, key) for key in (config.events.user, config.events.item))
+    return draw_split(user, item, hash_array(rows[TIME]), split, config.seed)
+
+
+def _up_to(path: Path, bound: int) -> pa.Table:
+    """The rows of a partition whose places lie below a bound."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        groups = [file.read_row_group(0)]
+        while groups[-1][PLACE][-1].as_py() < bound and len(groups) < file.num_row_groups:
+            groups.append(file.read_row_group(len(groups)))
+    rows = pa.concat_tables(groups)
+    return rows.filter(pc.less(rows[PLACE], bound))
