@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def client(server: RunningServer) -> Iterator[RankingClient]:
         yield connected
 
 
+@contextmanager
+def channel_to(server: RunningServer) -> Iterator[Any]:
+    """grpcio's stubs ask for serializers, without which calls take and give bytes."""
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        yield channel
+
+
 class Held:
     """Holds calls inside the service until they are let go."""
 
@@ -88,7 +96,7 @@ def test_a_wrong_request_is_told_the_field_and_the_reason(server: RunningServer,
     with pytest.raises(RequestError) as caught:
         client.rank(1, [100], user_features={"no_such": 1})
     assert caught.value.field == "user_features.no_such"
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as seen:
+    with channel_to(server) as channel, pytest.raises(grpc.RpcError) as seen:
         channel.unary_unary(RANK)(b"\xff", timeout=5)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -101,7 +109,7 @@ def test_a_wrong_request_is_told_the_field_and_the_reason(server: RunningServer,
 def test_health_follows_the_server_and_reflection_names_the_services(settings: ServerSettings) -> None:
     serving, not_serving = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
     server = start(settings)
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    with channel_to(server) as channel:
         assert SERVICE_NAME in ProtoReflectionDescriptorDatabase(channel).get_services()
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
         assert next(watch).status == serving
@@ -113,7 +121,7 @@ def test_health_follows_the_server_and_reflection_names_the_services(settings: S
 
 
 def test_an_unknown_method_is_not_implemented(server: RunningServer) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel, pytest.raises(grpc.RpcError) as seen:
+    with channel_to(server) as channel, pytest.raises(grpc.RpcError) as seen:
         channel.unary_unary(f"/{SERVICE_NAME}/Guess")(b"", timeout=5)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -166,7 +174,7 @@ def test_a_call_that_was_given_up_never_reaches_the_model(
         held = Held(server, monkeypatch)
         with (
             RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=5) as client,
-            grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+            channel_to(server) as channel,
         ):
             first = Asking(client)
             assert held.entered.acquire(timeout=5)
@@ -187,7 +195,7 @@ def test_tokens_are_asked_for_and_health_needs_none(settings: ServerSettings, tm
         target = f"127.0.0.1:{server.port}"
         with RankingClient(target, attempts=1) as stranger, pytest.raises(AuthenticationError):
             stranger.rank(1, [100])
-        with grpc.insecure_channel(target) as channel:
+        with channel_to(server) as channel:
             assert channel.unary_unary(RANK)(BODY, metadata=(("authorization", "Bearer second"),), timeout=5)
             assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
 
@@ -195,7 +203,7 @@ def test_tokens_are_asked_for_and_health_needs_none(settings: ServerSettings, tm
 def test_a_message_beyond_the_limit_is_refused(settings: ServerSettings) -> None:
     with (
         start(settings.model_copy(update={"max_message_bytes": 2048})) as server,
-        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        channel_to(server) as channel,
         pytest.raises(grpc.RpcError) as seen,
     ):
         channel.unary_unary(RANK)(b"a" * 2049, timeout=5)
@@ -225,7 +233,7 @@ def test_damaged_messages_end_with_a_status_that_blames_the_caller(server: Runni
     chance = random.Random(0)  # noqa: S311 nothing here is secret
     allowed = {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
     seen = set()
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+    with channel_to(server) as channel:
         rank = channel.unary_unary(RANK)
         for _ in range(1000):
             body = bytearray(BODY)
