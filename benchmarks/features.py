@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.feature_world import build_with_polars, build_with_sql, recipe, write_events
+from benchmarks.feature_rivals import build_with_polars, build_with_sql
+from benchmarks.feature_world import recipe, write_events
 from benchmarks.report import Case, arguments, case_of, finish
 from features.batches import BatchReader
 from features.build import build
@@ -44,8 +45,8 @@ def _measure(folder: Path, rows: int, rounds: int, *, full: bool) -> list[Case]:
     write_events(events, rows)
     jobs: dict[str, Callable[[], object]] = {
         "ours": lambda: build(recipe(events), folder / "ours", _quiet),
-        "sql": lambda: build_with_sql(events, folder),
-        "polars": lambda: build_with_polars(events, folder),
+        "sql": lambda: build_with_sql(events, folder / "sql"),
+        "polars": lambda: build_with_polars(events, folder / "polars"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):

@@ -77,7 +77,11 @@ def _seconds_between(later: Any, earlier: Any) -> Any:
 
 def epoch_ms(value: Any) -> Any:
     """Milliseconds since 1970 in UTC as an integer, the only form of time that all engines treat alike."""
-    return value.epoch_seconds() * 1000 + value.millisecond() if value.type().timezone is None else _zoned_ms(value)
+    if value.type().timezone is not None:
+        return _zoned_ms(value)
+    # DuckDB's epoch is a float that keeps the fraction of a second, whatever ibis says of its type.
+    seconds = value.truncate("s").epoch_seconds().cast("float64").cast("int64")
+    return seconds * 1000 + value.millisecond()
 
 
 def _zoned_ms(value: Any) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -90,6 +91,19 @@ def test_events_of_the_past_count_but_never_train(tmp_path: Path) -> None:
     first = min(events, key=lambda e: (e[TIME], e[ROW]))
     assert len(events) == 500
     assert found[first[ROW]]["user__count/n"] == past["user"].to_pylist().count(first["user"])
+
+
+def test_times_keep_their_milliseconds(tmp_path: Path) -> None:
+    tables = raw_tables()
+    seconds = tables["events"]["at"].to_numpy()
+    moments = seconds + (np.arange(len(seconds)) * 377 % 1000).astype("timedelta64[ms]")
+    events = tables["events"].set_column(2, "at", pa.array(moments, pa.timestamp("ms", "UTC")))
+    write_raw(tmp_path, {**tables, "events": events})
+    config = recipe(tmp_path)
+    connection = connect("1GB", tmp_path)
+    timeline = timeline_over(connection, config, tmp_path)
+    found = connection.to_pyarrow(timeline.table.filter(timeline.table[KIND] == EVENT))[TIME].to_numpy()
+    assert np.array_equal(np.sort(found), np.sort(moments.astype("datetime64[ms]").astype(np.int64)))
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path: Path, built: Path) -> None:

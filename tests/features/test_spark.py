@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,6 +57,8 @@ def test_every_row_is_the_same_on_spark_and_on_duckdb(tmp_path: Path) -> None:
         .aggregate([(name, "first") for name in ("surface", "day", "liked", "seconds")])
     )
     events = events.rename_columns([name.removesuffix("_first") for name in events.column_names])
+    moments = events["at"].to_numpy() + (np.arange(len(events)) % 997).astype("timedelta64[ms]")
+    events = events.set_column(2, "at", pa.array(moments, pa.timestamp("ms", "UTC")))
     write_raw(tmp_path, {**tables, "events": events})
     ours, theirs = (staged(tmp_path, engine) for engine in ("duckdb", "spark"))
     assert ours.keys() == theirs.keys()
