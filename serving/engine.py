@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from features.errors import ConfigError, IntegrityError, PredictionError
 from features.inputs import Inputs
 from features.schema import Schema
-from serving.bundle import MODEL_FILE
+from serving.bundle import MODEL_FILE, PACKED_FILE
 from serving.experts import ExpertUse, outputs_of, read_gates, use_from
 from serving.golden import TOLERANCE, GoldenCase
 
@@ -39,29 +39,31 @@ class Engine:
         threads: int = 1,
         device: Device = "cpu",
         require_gpu: bool = False,
+        file: str = MODEL_FILE,
     ) -> None:
-        """Load ``model.onnx`` of a bundle directory.
+        """Load a graph of a bundle directory.
 
         Args:
             directory: The bundle; verify it first with `serving.bundle.load`.
             schema: What the graph must have been made with; None reads the directory's own.
             threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
-            device: ``auto`` takes CUDA where onnxruntime offers it.
-            require_gpu: Fail unless the session really runs on CUDA.
+            device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
+            require_gpu: As ``cuda``.
+            file: Which of the bundle's graphs; `serving.packed` takes the other one.
 
         Raises:
             IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
-            ConfigError: the GPU is required and the session does not run on it.
+            ConfigError: CUDA is required and the session does not run on it.
         """
         self.schema = Schema.load(directory) if schema is None else schema
-        path = directory / MODEL_FILE
+        path = directory / file
         self._session = _session(path, threads, "cuda" if require_gpu else device)
         self.providers: list[str] = list(self._session.get_providers())
-        if require_gpu and "CUDAExecutionProvider" not in self.providers:
+        if (require_gpu or device == "cuda") and "CUDAExecutionProvider" not in self.providers:
             message = (
                 f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
-                "on a machine with a CUDA driver, or leave --require-gpu out"
+                "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
             raise ConfigError(message)
         self.properties: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -77,7 +79,7 @@ class Engine:
         if not outputs.issuperset(self.tasks):
             message = f"{path} answers {sorted(outputs)}, but the schema's tasks are {sorted(self.tasks)}"
             raise IntegrityError(message)
-        unknown = set(self.inputs) - set(INPUT_NAMES)
+        unknown = set(self.inputs) - {*INPUT_NAMES, *((REQUEST_OF,) if path.name == PACKED_FILE else ())}
         if unknown:
             message = f"{path} asks for {sorted(unknown)}; a graph's inputs are among {', '.join(INPUT_NAMES)}"
             raise IntegrityError(message)
@@ -158,6 +160,8 @@ def _finite(values: NDArray[np.float32]) -> bool:
     return math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
 
 
+REQUEST_OF = "candidate_request"
+"""The input int64 [N] of a packed graph that names each candidate's request."""
 INPUT_NAMES = tuple(
     f"{part}_{array}" for part in ("request", "candidate") for array in ("ids", "list_values", "list_lengths", "dense")
 )
