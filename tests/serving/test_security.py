@@ -142,6 +142,23 @@ def test_certificates_are_rotated_while_serving_and_no_call_fails(store: Path, f
             late.rank(1, [100])
 
 
+def test_the_authority_of_clients_is_rotated_too(store: Path, files: Files) -> None:
+    old, new = Authority(), Authority()
+    files.write(old.identity("server"), old)
+    settings = ServerSettings(
+        store=store, port=0, tls_certificate=files.certificate, tls_key=files.key, tls_client_ca=files.authority
+    )
+    with start(settings) as server, connect(server.port, old, old.identity("client")) as client:
+        assert client.rank(1, [100]).version == 1
+        files.write(new.identity("server"), new)
+        with connect(server.port, new, new.identity("client")) as fresh:
+            assert fresh.rank(1, [100]).version == 1
+        with connect(server.port, new, old.identity("client")) as outdated, pytest.raises(UnavailableError):
+            outdated.rank(1, [100])
+        # Who is connected stays so.
+        assert client.rank(1, [100]).version == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\n"])
 def test_files_that_are_no_certificates_do_not_start(store: Path, files: Files, content: bytes) -> None:
     files.certificate.write_bytes(content)

@@ -1,0 +1,115 @@
+"""Limits on messages, streams, the age of connections and the time to end; each beside a server without it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from features.errors import DeadlineError, MoerankError, OverloadedError
+from serving.client import Query, RankingClient
+from serving.server import start
+from serving.settings import ServerSettings
+from tests.tiny_bundle import publish_tiny
+
+RANK = "/moerank.v1.RankingService/Rank"
+
+
+def test_a_message_may_not_be_larger_than_allowed(store: Path) -> None:
+    items = [100] * 4000
+    for limit, refused in ((2048, True), (1 << 20, False)):
+        settings = ServerSettings(store=store, port=0, max_message_bytes=limit)
+        with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", attempts=1) as client:
+            if refused:
+                with pytest.raises(OverloadedError, match="larger than max"):
+                    client.rank(1, items)
+            else:
+                assert len(client.rank(1, items).scores) == len(items)
+            assert client.rank(1, [100]).version == 1
+
+
+@contextmanager
+def holding(channel: grpc.Channel, count: int) -> Iterator[None]:
+    """So many calls on a connection that never send a message."""
+    over = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        over.wait(30)
+        yield from ()
+
+    silent: Any = channel.stream_unary(RANK, bytes, bytes)
+    held = [silent.future(nothing()) for _ in range(count)]
+    # They are on their way before anything that is sent later on this connection.
+    time.sleep(0.5)
+    try:
+        yield
+    finally:
+        over.set()
+        for call in held:
+            call.cancel()
+
+
+@pytest.mark.parametrize(("streams", "answered"), [(2, False), (1024, True)])
+def test_a_connection_may_not_have_more_calls_at_once_than_allowed(
+    store: Path, streams: int, *, answered: bool
+) -> None:
+    settings = ServerSettings(store=store, port=0, threads=8, max_streams=streams)
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}", own) as channel:
+        ready: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerReady", bytes, bytes)
+        ready(b"")
+        with holding(channel, 2):
+            if answered:
+                ready(b"", timeout=10)
+            else:
+                with pytest.raises(grpc.RpcError) as late:
+                    ready(b"", timeout=1)
+                assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            # Other connections have streams of their own.
+            with RankingClient(f"127.0.0.1:{server.port}", seconds=10) as other:
+                assert other.rank(1, [100]).version == 1
+
+
+@pytest.mark.parametrize(("age", "closed"), [(1.0, True), (0.0, False)])
+def test_an_old_connection_is_closed_and_no_call_fails(store: Path, age: float, *, closed: bool) -> None:
+    settings = ServerSettings(store=store, port=0, connection_age_seconds=age)
+    states: list[grpc.ChannelConnectivity] = []
+    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        channel.subscribe(states.append)
+        ready: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerReady", bytes, bytes)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            ready(b"", timeout=5)
+            time.sleep(0.01)
+    first = states.index(grpc.ChannelConnectivity.READY)
+    assert (grpc.ChannelConnectivity.IDLE in states[first:]) is closed
+
+
+@pytest.mark.parametrize(("grace", "answered"), [(30.0, True), (0.05, False)])
+def test_calls_under_way_may_end_within_the_grace_time_and_not_later(
+    tmp_path: Path, grace: float, *, answered: bool
+) -> None:
+    publish_tiny(tmp_path / "store", tmp_path / "work", layers=30)
+    server = start(ServerSettings(store=tmp_path / "store", port=0, threads=1))
+    seen: list[object] = []
+
+    def ask() -> None:
+        with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=30) as client:
+            try:
+                seen.extend(client.batch_rank([Query(1, [100 + i % 20 for i in range(40)])] * 100))
+            except MoerankError as error:
+                seen.append(error)
+
+    caller = threading.Thread(target=ask)
+    caller.start()
+    while server._pool.pending == 0:
+        time.sleep(0.001)
+    server.stop(grace_seconds=grace)
+    caller.join()
+    assert len(seen) == (100 if answered else 1)
+    assert isinstance(seen[0], MoerankError) is not answered
+    assert not isinstance(seen[0], DeadlineError)
