@@ -81,18 +81,18 @@ def _binned(x: Double, y: Double, w: Double, bins: int) -> tuple[Double, Double,
     # Equal logits share a bin, whatever their number.
     edges = np.unique(np.quantile(x, np.linspace(0, 1, bins + 1)[1:-1]))
     place = np.searchsorted(edges, x, side="right")
-    sums = [np.bincount(place, weights, minlength=len(edges) + 1) for weights in (w * x, w * y, w)]
-    filled = sums[2] > 0
-    total = sums[2][filled]
-    return sums[0][filled] / total, sums[1][filled] / total, total
+    xs, ys, total = (
+        np.bincount(place, values, minlength=len(edges) + 1).astype(np.float64) for values in (w * x, w * y, w)
+    )
+    filled = total > 0
+    return xs[filled] / total[filled], ys[filled] / total[filled], total[filled]
 
 
 def _blocks(centres: Double, rates: Double, sizes: Double) -> tuple[Double, Double, Double]:
     """Pool neighbours until the rates rise: each block's mean logit, rate and weight."""
     starts = isotonic_regression(rates, weights=sizes).blocks[:-1]
     total = np.add.reduceat(sizes, starts)
-    pooled = (np.add.reduceat(sizes * values, starts) / total for values in (centres, rates))
-    return (*pooled, total)
+    return np.add.reduceat(sizes * centres, starts) / total, np.add.reduceat(sizes * rates, starts) / total, total
 
 
 def _inside(rates: Double, sizes: Double) -> Double:
