@@ -40,6 +40,7 @@ class FeatureBuild:
     cutoff_ms: int
     days_reused: int
     days_built: int
+    reuse: str
 
 
 def build(config: FeaturesConfig, directory: Path, progress: Progress) -> FeatureBuild:
@@ -78,7 +79,6 @@ def _build(
     try:
         sources = read_sources(connection, config)
         work = plan_work(connection, sources, config, store)
-        progress(str(work))
         timeline = build_timeline(connection, config, sources, work.span, raw, work.earlier)
         planned = plan_features(config, timeline.ownership)
         stage(connection, timeline, planned, config, work.targets(config.events.time_zone), raw, progress)
@@ -104,7 +104,7 @@ def _build(
     fitted.vocabularies.save(made)
     (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     result = FeatureBuild(
-        made, schema.fingerprint(), staged.counts, len(schema.features), timeline.cutoff_ms, *work.days
+        made, schema.fingerprint(), staged.counts, len(schema.features), timeline.cutoff_ms, *work.days, str(work)
     )
     facts = {key: value for key, value in asdict(result).items() if key != "directory"}
     (made / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

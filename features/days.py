@@ -20,7 +20,8 @@ from features.kinds import DAY_MS
 
 _DIGEST_BITS = 40
 """Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
-_HOW_IT_RUNS = {"memory_limit", "threads", "spark_master", "checks", "grow", "incremental"}
+_TABLES = {table: {"verify": True, "late": True} for table in ("events", "users", "items", "past")}
+_HOW_IT_RUNS = dict.fromkeys(("memory_limit", "threads", "spark_master", "checks", "grow", "incremental"), True)
 
 
 class DayFacts(NamedTuple):
@@ -95,7 +96,7 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
 
 def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str:
     """A digest of what every row depends on besides the log: recipe, columns, past events, and this code."""
-    settings = config.model_dump(mode="json", exclude=_HOW_IT_RUNS)
+    settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
     used = raw_columns(config)
     columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
     source = hashlib.sha256()

@@ -8,6 +8,7 @@ import fsspec
 
 from features.errors import ConfigError
 
+LOCAL = ("file", "local")
 _VERSIONS = ("size", "mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
 """What filesystems call a file's size and what changes with its content."""
 
@@ -19,7 +20,7 @@ def filesystem_of(path: str) -> Any:
         ConfigError: a protocol that no installed package speaks.
     """
     protocol, separator, _ = path.partition("://")
-    if not separator or protocol == "file":
+    if not separator or protocol in LOCAL:
         return None
     try:
         return fsspec.filesystem(protocol)
@@ -28,13 +29,19 @@ def filesystem_of(path: str) -> Any:
         raise ConfigError(message) from error
 
 
+def without_protocol(path: str) -> str:
+    """A local path that may be written as a URL, as a path."""
+    protocol, separator, rest = path.partition("://")
+    return rest if separator and protocol in LOCAL else path
+
+
 def file_facts(paths: Iterable[str]) -> list[tuple[str, str]]:
     """Each file or URL with its size and version: what tells changed data without reading it."""
     facts = []
     for path in paths:
         filesystem = filesystem_of(path)
         if filesystem is None:
-            status = Path(path).stat()
+            status = Path(without_protocol(path)).stat()
             facts.append((path, f"{status.st_size} {status.st_mtime_ns}"))
             continue
         info = filesystem.info(path)

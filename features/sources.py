@@ -12,7 +12,7 @@ from features.config import EntityConfig, EventsConfig, FeaturesConfig, TableCon
 from features.engine import Backend, is_spark, read_parquet, scalar, to_arrow
 from features.errors import ConfigError, DataError
 from features.expressions import compile_expression
-from features.filesystems import filesystem_of, find_remote
+from features.filesystems import filesystem_of, find_remote, without_protocol
 from features.parquet_check import check_files
 
 
@@ -48,13 +48,13 @@ def find_files(path: str, where: str) -> list[str]:
     Raises:
         DataError: there are none.
     """
-    filesystem = filesystem_of(path)
+    filesystem, local = filesystem_of(path), without_protocol(path)
     if filesystem is not None:
         files = find_remote(filesystem, path)
-    elif Path(path).is_dir():
-        files = sorted(str(file) for file in Path(path).rglob("*.parquet"))
+    elif Path(local).is_dir():
+        files = sorted(str(file) for file in Path(local).rglob("*.parquet"))
     else:
-        files = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        files = sorted(glob.glob(local, recursive=True))  # noqa: PTH207 - the pattern may be absolute
     if not files:
         message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`"
         raise DataError(message)

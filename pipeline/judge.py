@@ -84,9 +84,7 @@ def evaluate_and_report(
             progress.live(f"scored {done} of {rows} rows")
 
     about = about or About()
-    found = evaluate(
-        bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored
-    )
+    found = evaluate(bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored)
     units = {task.name: task.unit for task in Schema.load(bundle).tasks}
     report = write_report(out, history=about.history, facts=about.facts, units=units)
     return Judged(found, out, report)

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,15 +56,6 @@ def code_stamp(*modules: str) -> str:
         for file in files:
             digest.update(file.relative_to(origin.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
-
-
-def file_facts(paths: Iterable[Path | str]) -> list[tuple[str, int, int]]:
-    """Path, size and time of change of each file: what tells changed data without reading it."""
-    facts = []
-    for path in paths:
-        status = Path(path).stat()
-        facts.append((str(path), status.st_size, status.st_mtime_ns))
-    return facts
 
 
 def read_record(directory: Path) -> StepRecord | None:

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 from features.build import build
 from features.config import FeaturesConfig
 from features.errors import ConfigError, DataError
+from features.filesystems import file_facts
 from features.schema import SCHEMA_FILE
 from features.settings import Settings
 from features.sources import find_files
@@ -23,7 +24,7 @@ from pipeline.finishing import ExportConfig
 from pipeline.judge import About, evaluate_and_report, headline
 from pipeline.release import export_run, publish_run
 from pipeline.report.page import REPORT_FILE, read_history
-from pipeline.stamps import STAMP_FILE, StepRecord, code_stamp, file_facts, once, read_record, stamp_of
+from pipeline.stamps import STAMP_FILE, StepRecord, code_stamp, once, read_record, stamp_of
 from pipeline.train import train
 from serving.bundle import GOLDEN_FILE, MODEL_FILE
 
@@ -106,11 +107,13 @@ def build_features(config: ProjectConfig) -> StepRecord:
 
     def work(progress: Progress) -> dict[str, Any]:
         made = build(config.data, config.features_dir, progress)
+        progress.say(made.reuse)
         settings = _data_settings(config.data)
         return {
             "rows": dict(made.rows),
             "features": made.features,
             "fingerprint": made.fingerprint,
+            "days": {"reused": made.days_reused, "built": made.days_built},
             "settings": settings,
         }
 

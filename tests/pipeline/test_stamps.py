@@ -10,7 +10,7 @@ import pytest
 
 from features.errors import ConfigError
 from pipeline.console import Progress
-from pipeline.stamps import STAMP_FILE, alone, code_stamp, file_facts, once, read_record, stamp_of
+from pipeline.stamps import STAMP_FILE, alone, code_stamp, once, read_record, stamp_of
 
 
 class Work:
@@ -85,14 +85,6 @@ def test_changed_code_changes_the_stamp(tmp_path: Path, monkeypatch: pytest.Monk
     after = code_stamp("stamped"), code_stamp("stamped.part")
     assert before[0] != after[0]
     assert before[1] != after[1]
-
-
-def test_touched_data_changes_its_facts(tmp_path: Path) -> None:
-    file = tmp_path / "data"
-    file.write_bytes(b"1")
-    before = file_facts([file])
-    os.utime(file, ns=(1, 1))
-    assert file_facts([file]) != before
 
 
 def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""A build that is killed at any moment leaves the last one whole, and the next one makes what it would have made."""
+
+import multiprocessing
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from features.errors import ConfigError
+from features.partition_store import hold
+from tests.features.raw_world import raw_tables
+from tests.features.test_increment import days, made, world
+
+KILLS = 4
+FEW = {"histories": [], "crosses": [], "aggregates": [{"by": ["user"], "of": ["like"], "as_of": "hour"}]}
+
+
+def test_builds_killed_at_random_moments_end_in_the_same_bytes(tmp_path: Path) -> None:
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    world(grown, days(raw_tables(), 3), **FEW)
+    world(whole, raw_tables(), **FEW)
+    shutil.rmtree(whole / "features-days")
+    began = time.monotonic()
+    world(whole, raw_tables(), **FEW)
+    took = time.monotonic() - began
+    context = multiprocessing.get_context("fork")
+    draw = np.random.default_rng()
+    for _ in range(KILLS):
+        process = context.Process(target=world, args=(grown, raw_tables()), kwargs=FEW)
+        process.start()
+        process.join(float(draw.uniform(0.3, 1.1)) * took)
+        process.kill()
+        process.join()
+        assert (grown / "features" / "schema.json").is_file() or list(grown.glob(".features.build-*/old/schema.json"))
+    world(grown, raw_tables(), **FEW)
+    assert made(grown) == made(whole)
+    assert {path.name for path in grown.iterdir() if path.name.startswith(".")} == set()
+
+
+def test_a_build_killed_between_two_renames_gets_its_last_result_back(tmp_path: Path) -> None:
+    world(tmp_path, raw_tables(), **FEW)
+    (tmp_path / ".features.build-y").mkdir()
+    (tmp_path / "features").rename(tmp_path / ".features.build-y" / "old")
+    world(tmp_path, raw_tables(), **FEW, grow=True)
+    assert (tmp_path / "features" / "schema.json").is_file()
+    assert not list(tmp_path.glob(".features*"))
+
+
+def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
+    with hold(tmp_path / "features-days"), pytest.raises(ConfigError, match="another process builds features"):
+        world(tmp_path, raw_tables(), **FEW)
