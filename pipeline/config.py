@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import ConfigDict, StringConstraints
+from pydantic import ConfigDict, Field, StringConstraints
 
 from features.config import FeaturesConfig
 from features.errors import ConfigError
@@ -24,7 +24,8 @@ class ProjectConfig(Workspace):
     """A project, from raw Parquet to a served model.
 
     `name` is also the model's name in the store. All that is made goes below ``workspace/name``; relative paths, here
-    and in `data`, start at the current directory. `score` is the combined score that the server orders by.
+    and in `data`, start at the current directory. `score` is the combined score that the server orders by. `mirror` is
+    a URL such as ``s3://bucket/models`` of a store to which each published version is copied, too.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,6 +38,7 @@ class ProjectConfig(Workspace):
     evaluate: EvaluateConfig = EvaluateConfig()
     quality: QualityConfig = QualityConfig()
     score: ScoreConfig | None = None
+    mirror: str | None = Field(None, pattern="://")
 
     @property
     def root(self) -> Path:

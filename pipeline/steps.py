@@ -27,6 +27,7 @@ from pipeline.report.page import REPORT_FILE, read_history
 from pipeline.stamps import STAMP_FILE, StepRecord, code_stamp, once, read_record, stamp_of
 from pipeline.train import train
 from serving.bundle import GOLDEN_FILE, MODEL_FILE
+from serving.mirror import Mirror
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
@@ -264,6 +265,18 @@ class Published(Settings):
         ]
 
 
+def _copy_to(url: str, run: Run, version: int) -> None:
+    """Copy a published version to a store behind a URL, once: who rolls back there is not overruled."""
+
+    def work(progress: Progress) -> dict[str, Any]:
+        progress(f"copying version {version} to {url}")
+        return {"version": Mirror(url).push(run.config.store, run.config.name, version)}
+
+    folder = run.directory / "mirror"
+    folder.mkdir(exist_ok=True)
+    once("mirror", folder, stamp_of("mirror", url, version), work, (), in_place=False)
+
+
 def publish_model(run: Run) -> Published:
     """The quality gate, then a new current version in the store.
 
@@ -286,6 +299,8 @@ def publish_model(run: Run) -> Published:
     if before is not None and not Path(before.result["bundle"]).is_dir():
         (run.publication_dir / STAMP_FILE).unlink()  # someone removed it from the store
     record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
+    if config.mirror is not None:
+        _copy_to(config.mirror, run, int(Path(str(record.result["bundle"])).name))
     evaluation = Evaluation.load(run.evaluation_dir)
     return Published(
         run=run.directory,

@@ -1,6 +1,7 @@
 """The bundle's manifest: what the bundle is, and the size and sha256 of each of its files."""
 
 import hashlib
+import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -12,6 +13,7 @@ from features.settings import Settings
 from serving.score import ScoreConfig
 
 MANIFEST_FILE = "manifest.json"
+FORMAT = 1
 MAX_MANIFEST_BYTES = 8 << 20
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -42,7 +44,7 @@ class Facts(Settings):
 class Manifest(Facts):
     """``manifest.json``: the facts, the name and version, and every other file of the bundle."""
 
-    format: int = Field(default=1, ge=1, le=1)
+    format: int = Field(default=FORMAT, ge=FORMAT, le=FORMAT)
     model: str = Field(pattern=f"^{NAME_PATTERN}$")
     version: int = Field(ge=1)
     created: str
@@ -82,9 +84,10 @@ class Manifest(Facts):
             message = f"{directory} is not a bundle: {MANIFEST_FILE} cannot be read ({error.strerror})"
             raise IntegrityError(message) from error
         except ValidationError as error:
+            _refuse_other_format(path, content)
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole file"
-            message = f"{path} is not a bundle manifest of format 1: {where}: {first['msg']}"
+            message = f"{path} is not a bundle manifest of format {FORMAT}: {where}: {first['msg']}"
             raise IntegrityError(message) from error
         for name in manifest.files:
             require_safe(name)
@@ -92,6 +95,18 @@ class Manifest(Facts):
             message = f"{path} does not carry the seal of its content; it was altered or damaged"
             raise IntegrityError(message)
         return manifest
+
+
+def _refuse_other_format(path: Path, content: bytes) -> None:
+    """Name the cause where another version of moerank wrote the manifest."""
+    try:
+        written = json.loads(content).get("format")
+    except (ValueError, AttributeError):
+        return
+    if isinstance(written, int) and written != FORMAT:
+        older = "publish the model again with this moerank" if written < FORMAT else "serve it with a newer moerank"
+        message = f"{path} has the format {written}, but this moerank reads format {FORMAT}: {older}"
+        raise IntegrityError(message)
 
 
 def require_safe(name: str) -> None:

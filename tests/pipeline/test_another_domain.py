@@ -3,17 +3,20 @@
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from features.errors import ModelNotFoundError
 from features.request import RankRequest, RequestEncoder
 from pipeline.config import read_config
 from pipeline.steps import build_features, evaluate_model, export_model, publish_model, train_model
 from serving.client import RankingClient
 from serving.server import start
 from serving.settings import ServerSettings
+from serving.source import open_source
 
 RECIPE = Path(__file__).parent / "income.yaml"
 
@@ -43,13 +46,20 @@ def test_a_census_table_trains_exports_and_serves(tmp_path: Path, monkeypatch: p
     shutil.copy(RECIPE, tmp_path)
     write_census(tmp_path / "census.parquet")
     monkeypatch.chdir(tmp_path)
-    config = read_config(Path("income.yaml"))
+    far = "memory://census/models"
+    config = read_config(Path("income.yaml"), [f"mirror={far}"])
     build_features(config)
     run = train_model(config)
     export_model(run)
     evaluate_model(run)
     made = publish_model(run)
     assert made.metrics["rich"]["auc"] > 0.8
+    assert open_source(far).current(config.name) == 1
+    # What an operator does there later is not undone by a repetition.
+    fsspec.filesystem("memory").rm(f"/census/models/{config.name}/current")
+    assert publish_model(run) == made
+    with pytest.raises(ModelNotFoundError):
+        open_source(far).current(config.name)
     columns: dict[str, list[object]] = {
         "age": [30, 60], "hours": [None, 55.0], "workclass": [None, "class 1"], "education": ["school 0", "school 4"],
         "occupation": ["job 1", "never seen"], "relation": ["wife", "husband"],

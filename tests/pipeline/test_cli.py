@@ -136,7 +136,7 @@ def test_a_wrong_server_setting_is_one_message_and_code_2(tmp_path: Path, capsys
 def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
-    blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score"}
+    blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score", "mirror"}
     assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 

@@ -1,5 +1,6 @@
 """Publishing and verifying bundles."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -107,6 +108,14 @@ def test_a_manifest_with_unknown_fields_is_refused(bundle: Path) -> None:
     manifest = bundle / "manifest.json"
     manifest.write_text(manifest.read_text().replace("{", '{"colour": "red",', 1))
     with pytest.raises(IntegrityError, match="colour"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(("written", "advice"), [(0, "publish the model again"), (2, "serve it with a newer moerank")])
+def test_a_manifest_of_another_format_says_what_to_do(bundle: Path, written: int, advice: str) -> None:
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"format": written}))
+    with pytest.raises(IntegrityError, match=f"has the format {written}, but .* format 1: {advice}"):
         load(bundle)
 
 

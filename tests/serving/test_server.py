@@ -1,17 +1,21 @@
 """What the server answers, through the public client and the stock stubs."""
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_status import rpc_status
 
 from features.errors import ConfigError, IntegrityError, ModelNotFoundError, RequestError, UnavailableError
 from features.request import RankRequest
 from serving.client import Query, RankingClient
 from serving.model import RankingModel
+from serving.outgoing import build_request
 from serving.server import RunningServer, start
 from serving.settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2, ranking_pb2_grpc
@@ -119,6 +123,23 @@ def test_a_bad_request_in_a_batch_is_named_by_its_place(client: RankingClient) -
     for queries in ([], [Query(1, [100])] * 5, [Query(1, [100] * 30)] * 2):
         with pytest.raises(RequestError):
             client.batch_rank(queries)
+
+
+def test_a_refusal_carries_googles_details(server: RunningServer) -> None:
+    body = build_request(user=1, items=[100], context={"colour": "red"}).SerializeToString()
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        call: Any = channel.unary_unary("/moerank.v1.RankingService/Rank", bytes, bytes)
+        with pytest.raises(grpc.RpcError) as refused:
+            call(body, metadata=(("x-request-id", "abc"),))
+    error: Any = refused.value
+    status = rpc_status.from_call(error)
+    assert status is not None
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    assert [detail.Unpack(kind) for detail, kind in zip(status.details, (info, bad), strict=True)] == [True, True]
+    assert (info.reason, info.domain, dict(info.metadata)) == ("REQUEST_INVALID", "moerank", {"request_id": "abc"})
+    (violation,) = bad.field_violations
+    assert violation.field == "context.colour"
+    assert "colour" in violation.description
 
 
 def test_bytes_that_are_no_message_are_an_invalid_argument(server: RunningServer) -> None:
