@@ -28,7 +28,7 @@ def prepare(log: Path, folder: Path) -> dict[str, Callable[[], object]]:
     """Build all days but the last; then the two jobs to compare, each of which can be repeated."""
     folder.mkdir()
     files = write_days(log, folder / "days")
-    settings = recipe(folder / "days").model_copy(update={"grow": True})
+    settings = recipe(folder / "days").model_copy(update={"grow": True, "incremental": True})
     last = files.pop()
     last.rename(folder / last.name)
     build(settings, folder / "before", _quiet)

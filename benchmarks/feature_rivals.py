@@ -7,6 +7,7 @@ the same moment one sees the other, which the build does not allow.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -63,7 +64,7 @@ def build_with_sql(path: Path, target: Path, memory_limit: str = "4GB", threads:
     """The job in DuckDB; ``train.parquet`` and ``valid.parquet`` lie in `target` then."""
     target.mkdir(parents=True, exist_ok=True)
     spill = str(target / "spill")
-    settings = {"memory_limit": memory_limit, "threads": threads, "temp_directory": spill}
+    settings: dict[str, Any] = {"memory_limit": memory_limit, "threads": threads, "temp_directory": spill}
     connection = duckdb.connect(config=settings)
     connection.execute(_LOG.format(path=path))
     for key in ("user", "item"):

@@ -70,5 +70,6 @@ def recipe(path: Path, memory_limit: str = "4GB", threads: int = 2) -> FeaturesC
             "memory_limit": memory_limit,
             "threads": threads,
             "checks": {"leakage": "off"},
+            "incremental": False,
         }
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """Make the splits' files out of partitions: encode each partition, then merge them by place into one random order."""
 
+import itertools
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.splits import SPLIT_NAMES
-from features.stage import PARTITION_GROUP_ROWS, PLACES, SHUFFLE, key_hashes
+from features.stage import PLACES, SHUFFLE, key_hashes
 from features.staged import Staged
 
 WORKERS = min(4, os.cpu_count() or 1)
@@ -43,14 +44,14 @@ def assemble(
     Raises:
         DataError: a value that a policy refuses, or a label that is not finite.
     """
-    encoded = []
-    for file in staged.files:
-        encoded.append(scratch / f"encoded-{file.name}")
-        _encode_partition(file, encoded[-1], planned, encoder, fitted, keys)
     schema = _columns(encoder.schema)
+
+    def encoded(file: Path) -> Iterator[pa.Table]:
+        return _encoded(file, schema.append(pa.field(ROW, pa.int64())), planned, encoder, fitted, keys)
+
     with ExitStack() as stack:
         writers = [stack.enter_context(_RowGroups(made / f"{split}.parquet", schema)) for split in SPLIT_NAMES]
-        for rows in _merged(encoded, len(staged.splits)):
+        for rows in _in_order(staged, encoded, scratch):
             splits = staged.splits[rows[ROW].to_numpy()]
             for number, writer in enumerate(writers):
                 mine = np.flatnonzero(splits == number)
@@ -70,24 +71,42 @@ def _columns(schema: Schema) -> pa.Schema:
     )
 
 
-def _encode_partition(
-    source: Path, target: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
-) -> None:
+def _in_order(staged: Staged, encoded: Callable[[Path], Iterator[pa.Table]], scratch: Path) -> Iterator[pa.Table]:
+    """The encoded rows of all partitions in the order of their places; those of one lie in it already."""
+    if len(staged.files) == 1:
+        yield from encoded(staged.files[0])
+        return
+    files = [scratch / f"{file.stem}.arrow" for file in staged.files]
+    for source, target in zip(staged.files, files, strict=True):
+        _save(encoded(source), target)
+    yield from _merged(files, len(staged.splits))
+
+
+def _save(tables: Iterator[pa.Table], path: Path) -> None:
+    """Write what this build reads once more: as it lies in memory, which costs nothing to read back."""
+    first = next(tables)
+    with pa.ipc.new_file(str(path), first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
+
+
+def _encoded(
+    source: Path, schema: pa.Schema, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
+) -> Iterator[pa.Table]:
     """Encode a partition row group by row group, beside the rows' numbers."""
-    schema = _columns(encoder.schema).append(pa.field(ROW, pa.int64()))
 
     def encode(group: int) -> pa.Table:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
             return _encode_rows(file.read_row_group(group), planned, encoder, fitted, keys).cast(schema)
 
     groups = range(pq.read_metadata(source).num_row_groups)
-    with AtomicWriter(target, schema, "none", PARTITION_GROUP_ROWS) as writer, ThreadPoolExecutor(WORKERS) as workers:
+    with ThreadPoolExecutor(WORKERS) as workers:
         # A few ahead of the writer, so that memory holds a few row groups and not the file.
         waiting = deque(workers.submit(encode, group) for group in groups[: 2 * WORKERS])
         for group in groups:
             if group + 2 * WORKERS < len(groups):
                 waiting.append(workers.submit(encode, group + 2 * WORKERS))
-            writer.write(waiting.popleft().result())
+            yield waiting.popleft().result()
 
 
 def _encode_rows(
@@ -136,7 +155,7 @@ def _merged(files: list[Path], rows: int) -> Iterator[pa.Table]:
     """All rows in the order of their places, some tens of thousands at a time; the next while one is used."""
     pieces = max(1, rows // ROW_GROUP_ROWS)
     with ExitStack() as stack, ThreadPoolExecutor(1) as reader:
-        cursors = [_Cursor(stack.enter_context(pq.ParquetFile(file))) for file in files]
+        cursors = [_Cursor(stack.enter_context(pa.ipc.open_file(pa.memory_map(str(file))))) for file in files]
         waiting = reader.submit(_below, cursors, PLACES // pieces)
         for piece in range(2, pieces + 2):
             ready = waiting.result()
@@ -159,15 +178,15 @@ def places_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 class _Cursor:
     """Reads a partition in the order of its places."""
 
-    def __init__(self, file: pq.ParquetFile) -> None:
+    def __init__(self, file: pa.ipc.RecordBatchFileReader) -> None:
         self._file, self._group = file, 0
         self._rest: pa.Table | None = None
 
     def below(self, bound: int) -> Iterator[pa.Table]:
         """The rows not yet read whose places lie below a bound."""
-        while self._rest is not None or self._group < self._file.num_row_groups:
+        while self._rest is not None or self._group < self._file.num_record_batches:
             if self._rest is None:
-                self._rest = self._file.read_row_group(self._group)
+                self._rest = pa.Table.from_batches([self._file.get_batch(self._group)])
                 self._group += 1
             end = int(np.searchsorted(places_of(self._rest[ROW].to_numpy()), bound))
             yield self._rest.slice(0, end)

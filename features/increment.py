@@ -91,8 +91,8 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
 
 
 def _facts(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
-    """By day; on Spark, which reuses nothing, the whole log as one."""
-    if not is_spark(connection):
+    """By day; the whole log as one where nothing is kept, as on Spark."""
+    if config.incremental and not is_spark(connection):
         return day_facts(connection, sources.events, config)
     times = sources.events.select(ms=event_ms(sources.events, config))
     rows, first, last = (int(scalar(connection, v)) for v in (times.count(), times["ms"].min(), times["ms"].max()))

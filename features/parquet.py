@@ -17,10 +17,16 @@ class AtomicWriter:
     def __init__(
         self, path: Path, schema: pa.Schema, compression: Compression = "zstd", group_rows: int = ROW_GROUP_ROWS
     ) -> None:
-        """Open a temporary file beside `path`; what is read once and thrown away needs no compression."""
+        """Open a temporary file beside `path`; what is read once and thrown away needs no compression.
+
+        Only what is kept for training takes the time to look for repeated numbers; texts repeat anyway.
+        """
         self._path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        self._writer = pq.ParquetWriter(self._partial, schema, compression=compression, write_page_checksum=True)
+        dictionary = True if compression == "zstd" else _texts(schema)
+        self._writer = pq.ParquetWriter(
+            self._partial, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True
+        )
         self._group_rows = group_rows
         self.rows = 0
 
@@ -44,6 +50,13 @@ class AtomicWriter:
         with self._partial.open("rb") as file:
             os.fsync(file.fileno())
         self._partial.replace(self._path)
+
+
+def _texts(schema: pa.Schema) -> list[str]:
+    """The paths of columns of strings and of lists of strings."""
+    plain = [field.name for field in schema if pa.types.is_string(field.type)]
+    lists = [field for field in schema if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)]
+    return plain + [f"{field.name}.list.element" for field in lists]
 
 
 def write_table(table: pa.Table, path: Path) -> None:

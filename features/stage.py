@@ -25,7 +25,7 @@ Targets = Sequence[tuple[int, Path]]
 PLACE = "__place"
 SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
 PARTITION_GROUP_ROWS = 16_384
-"""Row groups of partitions are small, because assembling holds one of each partition in memory."""
+"""Row groups of partitions are small where there are several, because assembling holds one of each in memory."""
 _TARGET = "__target"
 
 
@@ -139,6 +139,7 @@ def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path]) -> None
     """Write rows in the order of targets, each to its own; one is finished before the next begins."""
     writer: AtomicWriter | None = None
     current = -1
+    group_rows = PARTITION_GROUP_ROWS if len(paths) > 1 else ROW_GROUP_ROWS
     with contextlib.ExitStack() as stack:
         for batch in batches:
             ends = np.searchsorted(batch[_TARGET].to_numpy(), np.arange(len(paths)), side="right")
@@ -147,6 +148,6 @@ def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path]) -> None
                 if place != current or writer is None:
                     stack.close()
                     current = place
-                    writer = stack.enter_context(AtomicWriter(paths[place], rows.schema, "lz4", PARTITION_GROUP_ROWS))
+                    writer = stack.enter_context(AtomicWriter(paths[place], rows.schema, "lz4", group_rows))
                 begin = ends[place - 1] if place else 0
                 writer.write(rows.slice(begin, ends[place] - begin))
