@@ -5,10 +5,12 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from features.errors import ConfigError
+from pipeline.cli.connecting import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 from serving.settings import ServerSettings, add_arguments
 
 if TYPE_CHECKING:
+    from serving.experts import ExpertUse
     from serving.query import RankResult
 
 
@@ -28,6 +30,8 @@ def _rank_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="which model, where the server has several")
     parser.add_argument("--top-k", type=int, default=0, help="order only the best K")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to wait for an answer [%(default)s]")
+    parser.add_argument("--debug", action="store_true", help="also tell which experts the answer took")
+    add_connection(parser)
     add_json(parser)
 
 
@@ -41,8 +45,9 @@ def _rank(args: Namespace) -> None:
     numeric = not args.text_ids and all(name.lstrip("-").isdecimal() for name in names)
     items: list[int] | list[str] = [int(name) for name in names] if numeric else names
     user = int(args.user) if args.user and not args.text_ids and args.user.lstrip("-").isdecimal() else args.user
-    with RankingClient(args.target, seconds=args.seconds) as client:
-        result = client.rank(user, items, context_from(args.context), top_k=args.top_k, model=args.model)
+    context, way = context_from(args.context), credentials_from(args)
+    with RankingClient(args.target, seconds=args.seconds, credentials=way, metadata=metadata_from(args)) as client:
+        result = client.rank(user, items, context, top_k=args.top_k, model=args.model, debug=args.debug)
     respond(args, as_json(result), table(result))
 
 
@@ -66,6 +71,7 @@ def context_from(texts: list[str]) -> dict[str, object]:
 
 def as_json(result: "RankResult") -> dict[str, object]:
     """A ranking answer with plain values."""
+    experts = {} if result.experts is None else {"experts": _experts(result.experts)}
     return {
         "model": result.model,
         "version": result.version,
@@ -74,7 +80,13 @@ def as_json(result: "RankResult") -> dict[str, object]:
         "predictions": {task: values.tolist() for task, values in result.predictions.items()},
         "unknown_user": result.unknown_user,
         "unknown_items": result.unknown_items,
+        **experts,
     }
+
+
+def _experts(use: "ExpertUse") -> dict[str, object]:
+    gates = [{"level": g.level, "tasks": list(g.tasks), "weights": g.weights.tolist()} for g in use.gates]
+    return {"union_over_n": use.union_over_n, "gates": gates}
 
 
 def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows: int = 0) -> list[str]:
@@ -91,6 +103,16 @@ def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows
         lines.append("the server does not know this user")
     if result.unknown_items:
         lines.append(f"the server does not know: {', '.join(map(str, result.unknown_items))}")
+    return lines + ([] if result.experts is None else _expert_lines(result.experts))
+
+
+def _expert_lines(use: "ExpertUse") -> list[str]:
+    if not use.gates:
+        return ["experts: the model has no gates, or was exported before graphs told of them; export it again"]
+    lines = [f"experts: {use.union_over_n:.0%} of all were used, the mean over the candidates"]
+    for gate in use.gates:
+        used = (f"{e} {weight:.2f}" for e, weight in enumerate(gate.weights.mean(axis=0).tolist()) if weight)
+        lines.append(f"  level {gate.level}, {', '.join(gate.tasks)}: mean weights {', '.join(used) or 'none'}")
     return lines
 
 

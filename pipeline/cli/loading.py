@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from features.errors import ConfigError
 from pipeline.cli.answering import context_from
+from pipeline.cli.connecting import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 
 if TYPE_CHECKING:
@@ -28,16 +29,15 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--candidates", type=int, default=100, help="items a request [%(default)s]")
     parser.add_argument("--context", action="append", default=[], metavar="NAME=VALUE", help="a feature of the moment")
     parser.add_argument("--model", default="", help="which model, where the server has several")
-    parser.add_argument("--token", help="bearer token; goes with every call")
+    add_connection(parser)
     add_json(parser)
 
 
 def _bench(args: Namespace) -> int:
     from serving.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    metadata = (("authorization", f"Bearer {args.token}"),) if args.token else ()
-    requests = _requests(args)
-    report = run_load(LoadPlan(args.target, requests, args.callers, args.seconds, metadata=metadata))
+    plan = LoadPlan(args.target, _requests(args), args.callers, args.seconds, metadata=metadata_from(args))
+    report = run_load(plan, credentials_from(args))
     respond(args, _as_json(report), _lines(report))
     return 0 if report.statuses.get("OK") else 1
 

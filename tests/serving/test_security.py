@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from features.errors import AuthenticationError, ConfigError, DeadlineError, UnavailableError
+from pipeline.cli import main
 from serving.client import RankingClient
 from serving.probe import healthy
 from serving.server import start
@@ -157,6 +158,37 @@ def test_the_authority_of_clients_is_rotated_too(store: Path, files: Files) -> N
             outdated.rank(1, [100])
         # Who is connected stays so.
         assert client.rank(1, [100]).version == 1
+
+
+def test_the_command_line_brings_certificates_and_tokens(
+    store: Path, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority, tokens = Authority(), tmp_path / "tokens"
+    files.write(authority.identity("server"), authority)
+    tokens.write_text("secret\n")
+    mine = Files(tmp_path / "my.pem", tmp_path / "my.key", tmp_path / "their.pem")
+    mine.write(authority.identity("client"), authority)
+    settings = ServerSettings(
+        store=store,
+        port=0,
+        tls_certificate=files.certificate,
+        tls_key=files.key,
+        tls_client_ca=files.authority,
+        token_file=tokens,
+    )
+    ca = ["--tls-ca", str(mine.authority)]
+    both = ["--tls-certificate", str(mine.certificate), "--tls-key", str(mine.key)]
+    with start(settings) as server:
+        target = f"localhost:{server.port}"
+        rank = ["rank", "--target", target, "--items", "100", "--seconds", "2"]
+        assert main([*rank, *ca, *both, "--token", "secret", "--debug"]) == 0
+        assert "experts: 50% of all were used" in capsys.readouterr().out
+        assert main(["bench-endpoint", target, *ca, *both, "--token", "secret", "--seconds", "0.5"]) == 0
+        for less in ([*ca, *both], [*ca, "--token", "secret"], []):
+            assert main([*rank, *less]) == 1
+    assert main([*rank, *both]) == 2
+    assert main([*rank, *ca, *both[:2]]) == 2
+    assert main([*rank, "--tls-ca", str(tmp_path / "absent")]) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"-----BEGIN CERTIFICATE-----\n"])
