@@ -7,17 +7,25 @@ that died with its worker is simply run again.
 from pathlib import Path
 
 from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
 
+from features.quality import load_report
 from pipeline import demo, steps
 from pipeline.config import ProjectConfig, read_config
+from pipeline.data_page import artifact_key, data_page
 from pipeline.stamps import StepRecord, alone
 from pipeline.steps import Published, Run
 
 
 @task(name="features")
 def features(config: ProjectConfig) -> StepRecord:
-    """Raw Parquet to training Parquet and online tables."""
-    return steps.build_features(config)
+    """Raw Parquet to training Parquet and online tables; the run keeps a page on the data's quality as an artifact."""
+    record = steps.build_features(config)
+    report = load_report(config.features_dir)
+    if report is not None:
+        page = data_page(report, str(record.result.get("reuse", "reused")), config.features_dir)
+        create_markdown_artifact(page, key=artifact_key(config.name), description=f"Data quality of {config.name}")
+    return record
 
 
 @task(name="train")

@@ -114,6 +114,7 @@ def build_features(config: ProjectConfig) -> StepRecord:
             "rows": dict(made.rows),
             "features": made.features,
             "fingerprint": made.fingerprint,
+            "reuse": made.reuse,
             "days": {"reused": made.days_reused, "built": made.days_built},
             "settings": settings,
         }

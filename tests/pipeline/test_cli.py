@@ -22,7 +22,7 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 
 def test_every_promised_verb_is_there() -> None:
-    operating = {"bench-endpoint", "versions", "point", "push", "unpublish"}
+    operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
     assert {*DESIGNED, *operating, "schedule", "doctor", "import", "config-schema"} == set(VERB_NAMES)
 
 

@@ -1,11 +1,13 @@
 """The whole flow on a tiny project, as commands: made, reused, interrupted, refused, scheduled."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -80,6 +82,14 @@ def test_a_run_answers_with_the_paths_and_the_metrics_of_what_it_made(shop: Shop
         path.name for path in (shop.folder / shop.made["bundle"]).iterdir()
     }
     assert "<h1>tiny</h1>" in (shop.folder / shop.made["report"]).read_text()
+
+
+def test_a_run_keeps_a_page_on_its_data_as_an_artifact(shop: Shop) -> None:
+    with contextlib.closing(sqlite3.connect(shop.folder / "prefect" / "prefect.db")) as database:
+        found = database.execute("select type, data from artifact where key = 'data-quality-tiny'").fetchall()
+    assert [kind for kind, _ in found] == ["markdown"]
+    assert "2,000 rows" in found[0][1]
+    assert "0 days reused" in found[0][1]
 
 
 def test_a_private_prefect_server_ends_with_its_command(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""A running server on a tiny bundle, and a client of it."""
+"""A running server on a tiny bundle, a client of it, and a store of users."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,8 @@ import pytest
 from serving.client import RankingClient
 from serving.server import RunningServer, start
 from serving.settings import ServerSettings
+from serving.user_store import UserStore
+from tests.serving.redis_server import SERVER, Redis
 from tests.tiny_bundle import publish_tiny
 
 
@@ -28,3 +30,19 @@ def server(store: Path) -> Iterator[RunningServer]:
 def client(server: RunningServer) -> Iterator[RankingClient]:
     with RankingClient(f"127.0.0.1:{server.port}") as connected:
         yield connected
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    if SERVER is None:
+        pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
+    running = Redis(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def users(redis_server: Redis) -> Iterator[UserStore]:
+    opened = UserStore(redis_server.url, seconds=2)
+    yield opened
+    opened.close()

@@ -1,10 +1,5 @@
 """The user store against a real redis-server: fresh users win, and its failures do not fail a request."""
 
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,55 +14,8 @@ from serving.packing import Packing, join
 from serving.server import start
 from serving.settings import ServerSettings
 from serving.user_store import UserStore, UserWriter
+from tests.serving.redis_server import Redis
 from tests.tiny_bundle import make_schema
-
-SERVER = shutil.which("redis-server")
-if SERVER is None:
-    pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)", allow_module_level=True)
-
-
-class Redis:
-    """A redis-server of our own, on a free port of loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
-        self.folder = folder
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
-        assert SERVER is not None
-        self.process = subprocess.Popen([SERVER, *options], stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        with redis.Redis(port=self.port) as client:
-            while True:
-                try:
-                    client.ping()
-                    break
-                except redis.ConnectionError:
-                    assert time.monotonic() < until
-                    time.sleep(0.02)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Redis]:
-    running = Redis(tmp_path)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-def users(server: Redis) -> Iterator[UserStore]:
-    opened = UserStore(server.url, seconds=2)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -120,9 +68,9 @@ def test_blobs_of_another_schema_are_not_read(bundle: Path, users: UserStore) ->
     assert RequestEncoder.open(bundle, users.over("0" * 16)).encode(RankRequest(77, [101])).unknown_user
 
 
-def test_a_damaged_blob_is_ignored(bundle: Path, users: UserStore, server: Redis) -> None:
+def test_a_damaged_blob_is_ignored(bundle: Path, users: UserStore, redis_server: Redis) -> None:
     UserWriter(bundle, users).put({77: {}})
-    with redis.Redis(port=server.port) as client:
+    with redis.Redis(port=redis_server.port) as client:
         (key,) = client.keys()
         blob = bytearray(client.get(key))
         blob[14] ^= 1
@@ -132,22 +80,24 @@ def test_a_damaged_blob_is_ignored(bundle: Path, users: UserStore, server: Redis
     )
 
 
-def test_wrong_features_are_refused_before_anything_is_written(bundle: Path, users: UserStore, server: Redis) -> None:
+def test_wrong_features_are_refused_before_anything_is_written(
+    bundle: Path, users: UserStore, redis_server: Redis
+) -> None:
     with pytest.raises(RequestError, match="no stored feature 'price'; allowed are: activity, user_id"):
         UserWriter(bundle, users).put({1: {}, 2: {"price": 3.0}})
-    with redis.Redis(port=server.port) as client:
+    with redis.Redis(port=redis_server.port) as client:
         assert client.keys() == []
 
 
-def test_a_server_goes_on_from_the_bundle_while_the_store_is_away(store: Path, server: Redis) -> None:
-    settings = ServerSettings(store=store, port=0, user_store=server.url, user_store_seconds=1.0)
+def test_a_server_goes_on_from_the_bundle_while_the_store_is_away(store: Path, redis_server: Redis) -> None:
+    settings = ServerSettings(store=store, port=0, user_store=redis_server.url, user_store_seconds=1.0)
     with start(settings) as running, RankingClient(f"127.0.0.1:{running.port}") as client:
-        writer = UserWriter(store / "tiny" / "1", UserStore(server.url, seconds=2))
+        writer = UserWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=2))
         before = client.rank(1, [100, 101])
         writer.put({1: {"activity": 5.0}})
         fresh = client.rank(1, [100, 101])
         assert not np.array_equal(before.predictions["like"], fresh.predictions["like"])
-        server.stop()
+        redis_server.stop()
         for _ in range(3):
             np.testing.assert_array_equal(client.rank(1, [100, 101]).predictions["like"], before.predictions["like"])
         assert running.users is not None
