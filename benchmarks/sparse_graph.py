@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from benchmarks.report import Case, arguments, case_of, finish
-from benchmarks.sparse_models import flops, layer, ranker, tiled, write_form, write_tiled
+from benchmarks.sparse_models import flops, joined_requests, layer, ranker, tiled, write_form, write_packed, write_tiled
 from benchmarks.sparse_rechub import rechub_graph
 from benchmarks.sparse_trained import trained
 from features.inputs import Inputs
@@ -25,7 +26,9 @@ from models.export.graph import GATE_OUTPUT
 from models.export.network import Form
 from models.export.quantise import quantise_experts
 from models.export.sample import generate, sanitised
+from models.export.tables import store_tables
 from models.ranker import Ranker
+from serving.engine import REQUEST_OF
 
 CANDIDATES = 500
 _MATMUL = 1024
@@ -43,11 +46,12 @@ class Graph(NamedTuple):
     path: Path
     inputs: Inputs
     tolerance: float = _TOLERANCE
+    of_request: NDArray[np.int64] | None = None
 
     def runner(self) -> Run:
         """One run, answering the values of all tasks [T, N]."""
         session = _session(self.path)
-        arrays = self.inputs.arrays()
+        arrays = {**self.inputs.arrays(), REQUEST_OF: self.of_request}
         feed = {node.name: arrays[node.name] for node in session.get_inputs()}
         tasks = [node.name for node in session.get_outputs() if not node.name.startswith(GATE_OUTPUT)]
         return lambda: np.stack(session.run(tasks, feed))
@@ -61,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder, rounds = Path(name), chosen.rounds
-        cases = [*layers(folder, rounds), *rankers(folder, rounds), *project(folder, chosen.project, rounds)]
+        cases = [*layers(folder, rounds), *rankers(folder, rounds), *users(folder, rounds)]
+        cases += project(folder, chosen.project, rounds)
     return finish("sparse_graph", cases, as_json=chosen.json)
 
 
@@ -84,14 +89,16 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     model = ranker(2, "shared", "all")
     one, many = _pair(model, CANDIDATES)
     sparse = write_form(model, folder / "shared.onnx", "sparse")
-    int8 = folder / "shared-int8.onnx"
+    int8, tables = folder / "shared-int8.onnx", folder / "shared-tables.onnx"
     quantise_experts(sparse, int8)
+    store_tables(sparse, tables, "int8")
     split = write_form(model, folder / "split.onnx", "dense")
     graphs = [
         Graph(write_tiled(model, folder / "tiled.onnx"), many),
         Graph(sparse, one),
         Graph(int8, one, _INT8_TOLERANCE),
         Graph(split, one),
+        Graph(tables, one, _INT8_TOLERANCE),
     ]
     runs = [*_agreeing(graphs), _matmul(folder / "matmul.onnx")]
     extra = rechub_graph(folder, CANDIDATES)
@@ -101,14 +108,37 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     cases += _other_gate(folder, name + "static 4 of 8 + split", ranker(4, "shared", "static"), "static", 0.4, rounds)
     cases += _other_gate(folder, name + "per-task top-2 + split", ranker(2, "per_task", "all"), "sparse", 0.65, rounds)
     cases.append(_ratio(name + "shared top-2 + split + int8 experts", times, 2, 0.22))
-    cases.append(_ratio(name + "dense split", times, 3, None))
-    rate = CANDIDATES * flops(model) / times[3] / (2.0 * _MATMUL**3 / times[4])
+    cases.append(_ratio(name + "dense split", times, 3))
+    cases.append(_ratio(name + "shared top-2 + split + int8 tables", times, 4))
+    rate = CANDIDATES * flops(model) / times[3] / (2.0 * _MATMUL**3 / times[5])
     cases.append(case_of("dense split, share of the large-matmul rate", rate.tolist(), "", bound=0.75, better="higher"))
-    cases.append(case_of("large matmul", (2e-9 * _MATMUL**3 / times[4]).tolist(), "GFLOP/s", better="higher"))
+    cases.append(case_of("large matmul", (2e-9 * _MATMUL**3 / times[5]).tolist(), "GFLOP/s", better="higher"))
     cases.append(case_of(name + "dense tiled", (1e3 * times[0]).tolist(), "ms"))
     if extra:
-        cases.append(_ratio(name + "shared top-2 + split, against torch-rechub's graph", times[[5, 1]], 1, None))
+        cases.append(_ratio(name + "shared top-2 + split, against torch-rechub's graph", times[[6, 1]], 1))
     return cases
+
+
+def users(folder: Path, rounds: int) -> list[Case]:
+    """Several users' requests in one run of the packed graph, against a run of the plain graph for each."""
+    model = ranker(2, "shared", "all")
+    plain = write_form(model, folder / "plain.onnx", "sparse")
+    packed = write_packed(model, folder / "packed.onnx", "sparse")
+    cases = []
+    for count, rows in ((16, 10), (8, 60)):
+        requests = [_inputs(model, rows, seed) for seed in range(count)]
+        alone = [Graph(plain, each).runner() for each in requests]
+        together = Graph(packed, joined_requests(requests), of_request=np.repeat(np.arange(count), rows))
+        runs: list[Run] = [partial(_in_turn, alone), together.runner()]
+        _require_equal(packed, runs[1](), runs[0](), _TOLERANCE)
+        cases.append(
+            _ratio(f"{count} users of {rows} candidates packed, against a run each", interleaved(runs, rounds), 1)
+        )
+    return cases
+
+
+def _in_turn(runs: Sequence[Run]) -> NDArray[np.float32]:
+    return np.concatenate([run() for run in runs], axis=1)
 
 
 def project(folder: Path, root: Path, rounds: int) -> list[Case]:
@@ -119,7 +149,7 @@ def project(folder: Path, root: Path, rounds: int) -> list[Case]:
         ours = Graph(write_form(model, folder / f"{gate}.onnx", form), inputs)
         times = measure([dense, ours], rounds)
         name = f"{root.name}, {gate}, {form} + split, union/n {union:.2f}, {inputs.candidate.rows} candidates"
-        cases.append(_ratio(name, times, 1, None))
+        cases.append(_ratio(name, times, 1))
     return cases
 
 
@@ -144,11 +174,15 @@ def _agreeing(graphs: Sequence[Graph]) -> list[Run]:
     runs = [graph.runner() for graph in graphs]
     expected = runs[0]()
     for graph, run in zip(graphs, runs, strict=True):
-        worst = float(np.abs(run() - expected).max())
-        if worst > graph.tolerance:
-            message = f"{graph.path.name} answers up to {worst:.2e} away from the dense tiled graph"
-            raise SystemExit(message)
+        _require_equal(graph.path, run(), expected, graph.tolerance)
     return runs
+
+
+def _require_equal(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+    worst = float(np.abs(found - expected).max())
+    if not worst <= tolerance:
+        message = f"{path.name} answers up to {worst:.2e} away from the graph that it is compared with"
+        raise SystemExit(message)
 
 
 def _other_gate(folder: Path, name: str, model: Ranker, form: Form, bound: float, rounds: int) -> list[Case]:
@@ -158,12 +192,12 @@ def _other_gate(folder: Path, name: str, model: Ranker, form: Form, bound: float
     return [_ratio(name, times, 1, bound)]
 
 
-def _ratio(name: str, times: Times, place: int, bound: float | None) -> Case:
+def _ratio(name: str, times: Times, place: int, bound: float | None = None) -> Case:
     return case_of(name, (times[place] / times[0]).tolist(), "x", bound=bound)
 
 
-def _inputs(model: Ranker, rows: int) -> Inputs:
-    return sanitised(generate(model.schema, 1, rows, np.random.default_rng(0)), model.schema)
+def _inputs(model: Ranker, rows: int, seed: int = 0) -> Inputs:
+    return sanitised(generate(model.schema, 1, rows, np.random.default_rng(seed)), model.schema)
 
 
 def _pair(model: Ranker, rows: int) -> tuple[Inputs, Inputs]:

@@ -7,6 +7,7 @@ Shape legend: N candidate rows.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from models.export.network import Form, NetworkGraph, rows_of
 from models.export.onnx_file import write_onnx
 from models.export.split import SplitInput
 from models.ranker import Ranker
+from serving.packed import joined
 
 INPUTS, EXPERT_WIDTHS = 960, (256, 128)
 FEATURES, DIM, ROWS_A_TABLE = 30, 32, 1000
@@ -92,6 +94,11 @@ def write_form(model: Ranker, path: Path, form: Form) -> Path:
     return _write(ServingGraph(model, form), model, path)
 
 
+def write_packed(model: Ranker, path: Path, form: Form) -> Path:
+    """Write a ranker's graph for several requests in one run."""
+    return _write(ServingGraph(model, form), model, path, packed=True)
+
+
 def write_tiled(model: Ranker, path: Path) -> Path:
     """Write a ranker's dense tiled graph."""
     return _write(TiledGraph(model), model, path)
@@ -121,7 +128,13 @@ def flops(model: Ranker) -> float:
     return 2.0 * (model.config.experts * expert + len(model.schema.tasks) * tower)
 
 
-def _write(graph: nn.Module, model: Ranker, path: Path) -> Path:
+def joined_requests(requests: Sequence[Inputs]) -> Inputs:
+    """The inputs of the packed graph, request by request."""
+    return Inputs(joined([each.request for each in requests]), joined([each.candidate for each in requests]))
+
+
+def _write(graph: nn.Module, model: Ranker, path: Path, *, packed: bool = False) -> Path:
     assert isinstance(graph, ServingGraph)  # noqa: S101 both graphs are; this tells the type checker
-    write_onnx(graph, model.schema, path, {"tasks": json.dumps([task.name for task in model.schema.tasks])})
+    metadata = {"tasks": json.dumps([task.name for task in model.schema.tasks])}
+    write_onnx(graph, model.schema, path, metadata, packed=packed)
     return path
