@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from features.errors import ConfigError, DataError, IntegrityError
 from features.schema import Schema
 from serving.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, digest, require_safe
-from serving.store import TEMPORARY_PREFIX, locked, replace_pointer, sync_directory, versions
+from serving.store import TEMPORARY_PREFIX, locked, next_version, replace_pointer, sync_directory
 
 MODEL_FILE = "model.onnx"
 PACKED_FILE = "packed.onnx"
@@ -57,7 +57,7 @@ def publish(store: Path, model: str, files: Mapping[str, Path], manifest: Mappin
     facts = _facts(manifest)
     _check_sources(files)
     with locked(store, model) as folder:
-        version = max(versions(store, model), default=0) + 1
+        version = next_version(store, model)
         temporary = folder / f"{TEMPORARY_PREFIX}{version}"
         temporary.mkdir()
         entries = {name: _copy(source, temporary / name) for name, source in sorted(files.items())}

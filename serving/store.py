@@ -17,6 +17,7 @@ from serving.manifest import NAME_PATTERN
 
 POINTER_FILE = "current"
 LOCK_FILE = ".lock"
+REMOVED_FILE = ".removed"
 TEMPORARY_PREFIX = ".tmp-"
 
 
@@ -124,6 +125,8 @@ def remove(store: Path, model: str, version: int) -> None:
         if (folder / POINTER_FILE).exists() and current(store, model) == version:
             raise in_use(model, version)
         doomed = folder / f"{TEMPORARY_PREFIX}removed-{version}"
+        # First, so that the number is never given again: caches elsewhere would take the new bundle for the old one.
+        _replace(folder, REMOVED_FILE, max(version, _highest_removed(folder)))
         path.rename(doomed)
         sync_directory(folder)
         shutil.rmtree(doomed)
@@ -138,13 +141,27 @@ def in_use(model: str, version: int) -> ConfigError:
 def replace_pointer(store: Path, model: str, version: int) -> None:
     """As `point`, for a caller that holds the lock."""
     version_path(store, model, version)
-    folder = store / model
-    temporary = folder / f"{TEMPORARY_PREFIX}{POINTER_FILE}"
+    _replace(store / model, POINTER_FILE, version)
+
+
+def next_version(store: Path, model: str) -> int:
+    """The number of the next publication, for a caller that holds the lock; no number is given twice."""
+    return max([*versions(store, model), _highest_removed(store / model)]) + 1
+
+
+def _highest_removed(folder: Path) -> int:
+    path = folder / REMOVED_FILE
+    return pointed(path.read_bytes(), str(folder)) if path.exists() else 0
+
+
+def _replace(folder: Path, name: str, version: int) -> None:
+    """Replace a small file durably, by one rename."""
+    temporary = folder / f"{TEMPORARY_PREFIX}{name}"
     with temporary.open("w", encoding="ascii") as file:
         file.write(f"{version}\n")
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(folder / POINTER_FILE)
+    temporary.replace(folder / name)
     sync_directory(folder)
 
 

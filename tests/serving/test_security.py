@@ -19,6 +19,7 @@ from features.errors import AuthenticationError, ConfigError, DeadlineError, Una
 from pipeline.cli import main
 from serving.client import RankingClient
 from serving.probe import healthy
+from serving.probe import main as probe
 from serving.server import start
 from serving.settings import ServerSettings
 
@@ -104,7 +105,7 @@ def test_tls_is_spoken_and_plaintext_and_strangers_are_not_understood(store: Pat
     with start(settings) as server:
         with connect(server.port, authority) as client:
             assert client.rank(1, [100]).version == 1
-        assert healthy(f"localhost:{server.port}", authority=authority.pem)
+        assert healthy(f"localhost:{server.port}", credentials=grpc.ssl_channel_credentials(authority.pem))
         assert not healthy(f"localhost:{server.port}")
         with RankingClient(f"localhost:{server.port}", attempts=1) as plain, pytest.raises(UnavailableError):
             plain.rank(1, [100])
@@ -183,6 +184,8 @@ def test_the_command_line_brings_certificates_and_tokens(
         rank = ["rank", "--target", target, "--items", "100", "--seconds", "2"]
         assert main([*rank, *ca, *both, "--token", "secret", "--debug"]) == 0
         assert "experts: 50% of all were used" in capsys.readouterr().out
+        assert probe([target, *ca, *both]) == 0
+        assert probe([target, *ca]) == 1
         assert main(["bench-endpoint", target, *ca, *both, "--token", "secret", "--seconds", "0.5"]) == 0
         for less in ([*ca, *both], [*ca, "--token", "secret"], []):
             assert main([*rank, *less]) == 1

@@ -76,3 +76,13 @@ def test_a_version_that_is_not_current_can_be_taken_away(tmp_path: Path) -> None
     assert not list((tmp_path / "m").glob(".tmp-*"))
     with pytest.raises(ModelNotFoundError):
         store.remove(tmp_path, "m", 1)
+
+
+def test_the_number_of_a_removed_version_is_never_given_again(tmp_path: Path) -> None:
+    publish_tiny(tmp_path, tmp_path / "one", model="m")
+    publish_tiny(tmp_path, tmp_path / "two", model="m")
+    store.point(tmp_path, "m", 1)
+    store.remove(tmp_path, "m", 2)
+    assert publish_tiny(tmp_path, tmp_path / "three", model="m").name == "3"
+    store.remove(tmp_path, "m", 1)
+    assert publish_tiny(tmp_path, tmp_path / "four", model="m").name == "4"
