@@ -1,76 +1,121 @@
-"""Gates on real data: each one in the same recipe, several seeds, the served graph on held-out rows.
+"""Gates, and what else the model offers, on real data: paired over seeds, each against one baseline.
 
-``python -m benchmarks.gates [--recipe movielens] [--gates softmax dselect_k top_k] [--seeds 5] [--json]``; features are
-built once, each gate and seed trains, exports and is judged. Runs that are already there are not repeated.
+``KUAIRAND_DIR=... python -m benchmarks.gates [--recipe movielens] [--groups gates norm] [--seeds 5] [--json]``;
+features are built once. Every variant trains the recipe with one change for a set number of epochs (fewer than the
+recipe's, so that all fit into an hour) and is judged after the last on the validation rows, which choose nothing here.
+Figures are kept beside the features and not measured twice.
 """
 
+import json
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
-import yaml
+import torch
+from scipy import stats
 
-from benchmarks.report import Case, arguments, case_of, finish
-from pipeline.config import read_config
-from pipeline.evaluation import Evaluation
-from pipeline.steps import build_features, evaluate_model, export_model, train_model
+from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
+from benchmarks.report import Case, arguments, finish
+from pipeline.config import ProjectConfig, read_config
+from pipeline.steps import build_features
+from pipeline.train import train
+from pipeline.training.journal import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
-GATES: dict[str, dict[str, object]] = {
-    "softmax": {},
-    "dselect_k": {"k": 2},
-    "top_k": {"k": 2},
-    "noisy_top_k": {"k": 2},
-    "comet": {"k": 2},
-    "gumbel": {},
-    "dense_to_sparse": {"k": 2, "switch_step": 200},
-    "top_p": {"p": 0.5, "k": 4},
-}
-_QUICK = ["evaluate.replicates=50", "evaluate.slice_replicates=50"]
+Figures = dict[str, float]
 
 
-def judge(recipe: str, gate: str, seed: int) -> dict[str, float]:
-    """AUC or RMSE by task, and the share of experts that a row needs."""
-    options = yaml.safe_dump({"name": gate, **GATES[gate]}, default_flow_style=True).strip()
-    config = read_config(RECIPES / f"{recipe}.yaml", [f"model.gate={options}", f"train.seed={seed}", *_QUICK])
-    build_features(config)
-    run = train_model(config)
-    exported = export_model(run).result
-    evaluate_model(run)
-    tasks = Evaluation.load(run.evaluation_dir).tasks
-    figures = {task: scores["auc" if "auc" in scores else "rmse"].value for task, scores in tasks.items()}
-    return {**figures, "union/n": float(exported["union_over_n"])}
+class Ledger:
+    """Figures by variant and seed, in a file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what was measured before."""
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        self._figures: dict[str, Figures] = {entry["key"]: entry["figures"] for entry in map(json.loads, lines)}
+
+    def figures(self, config: ProjectConfig, features: Path) -> Figures:
+        """Look a run up, or train it and write it down."""
+        key = json.dumps([config.model.model_dump(mode="json"), config.train.model_dump(mode="json")], sort_keys=True)
+        if key not in self._figures:
+            self._figures[key] = measure(config, features)
+            with self._path.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps({"key": key, "figures": self._figures[key]}) + "\n")
+        return self._figures[key]
 
 
-def cases(gate: str, found: list[Mapping[str, float]], tasks: Mapping[str, str]) -> list[Case]:
-    """One case a figure: the mean over seeds, with the lowest and the highest seed."""
-    return [
-        case_of(
-            f"{gate}: {name}",
-            [figures[name] for figures in found],
-            tasks.get(name, "of experts"),
-            better="higher" if tasks.get(name) == "auc" else "lower",
-            centre="mean",
-        )
-        for name in found[0]
-    ]
+def measure(config: ProjectConfig, features: Path) -> Figures:
+    """AUC or RMSE by task, and the share of experts that a row needs, after the last epoch."""
+    with TemporaryDirectory() as folder:
+        train(features, config.model, config.train, Path(folder), say=lambda _: None)
+        last = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"][-1]
+    scores = {task: value for task, metrics in last["valid"].items() for value in metrics.values()}
+    return {**scores, "union/n": last["experts"]["union_over_n"]}
+
+
+class Paired(NamedTuple):
+    """A variant's mean difference to the baseline over the same seeds, with a 95 % interval (Student's t)."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired(values: Sequence[float], base: Sequence[float]) -> Paired:
+    """Compare seed by seed."""
+    gaps = [value - other for value, other in zip(values, base, strict=True)]
+    mean = statistics.fmean(gaps)
+    if len(gaps) == 1:
+        return Paired(mean, -float("inf"), float("inf"))
+    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / len(gaps) ** 0.5
+    return Paired(mean, mean - half, mean + half)
+
+
+def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:
+    """Each variant's means with their range, and its differences to the baseline with their interval."""
+    for variant, runs in found.items():
+        for figure in runs[0]:
+            values = [run[figure] for run in runs]
+            unit = units.get(figure, "of experts")
+            better: Literal["higher", "lower"] = "higher" if unit == "auc" else "lower"
+            spread = (min(values), max(values))
+            yield Case(f"{variant}: {figure}", statistics.fmean(values), unit, None, better, len(values), spread)
+            if variant != BASELINE and figure in units:
+                gap = paired(values, [run[figure] for run in found[BASELINE]])
+                name = f"{variant}: {figure} - {BASELINE}'s"
+                yield Case(name, gap.mean, unit, None, better, len(values), (gap.low, gap.high))
+
+
+def measure_all(
+    recipe: Path, names: Sequence[str], seeds: int, features: Path, ledger: Path
+) -> dict[str, list[Figures]]:
+    """Every variant with every seed; seed by seed, so that an interruption leaves comparable runs behind."""
+    found: dict[str, list[Figures]] = {name: [] for name in names}
+    for seed in range(seeds):
+        for name in names:
+            config = read_config(recipe, overrides(recipe.stem, name, seed))
+            found[name].append(Ledger(ledger).figures(config, features))
+    return found
 
 
 def main() -> int:
-    """Train and judge each gate with each seed, then print the table."""
+    """Train and judge every variant with every seed, then print the table."""
     parser = arguments(__doc__)
-    parser.add_argument("--recipe", default="movielens", help="a recipe's name (default movielens)")
-    parser.add_argument("--gates", nargs="+", choices=sorted(GATES), default=list(GATES), help="which gates")
+    parser.add_argument("--recipe", default="movielens", choices=sorted(EPOCHS), help="(default movielens)")
+    parser.add_argument("--groups", nargs="+", choices=sorted(GROUPS), default=["gates"], help="(default gates)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     options = parser.parse_args()
-    declared = read_config(RECIPES / f"{options.recipe}.yaml").data.tasks
-    tasks = {task.name: "auc" if task.kind == "binary" else "rmse" for task in declared}
-    found = [
-        case
-        for gate in options.gates
-        for case in cases(gate, [judge(options.recipe, gate, seed) for seed in range(options.seeds)], tasks)
-    ]
-    return finish("gates", found, as_json=options.json)
+    torch.set_num_threads(1)
+    recipe = RECIPES / f"{options.recipe}.yaml"
+    config = read_config(recipe)
+    build_features(config)
+    names = list(dict.fromkeys([BASELINE, *(name for group in options.groups for name in GROUPS[group])]))
+    found = measure_all(recipe, names, options.seeds, config.features_dir, config.features_dir.parent / "gates.jsonl")
+    units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
+    return finish("gates", list(cases(found, units)), as_json=options.json)
 
 
 if __name__ == "__main__":

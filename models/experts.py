@@ -29,6 +29,11 @@ class Experts(nn.Module):
             blocks.append(Block(linear, count * width, config, count, residual=residual))
         self.blocks = nn.Sequential(*blocks)
 
+    @property
+    def typed_blocks(self) -> list[Block]:
+        """The layers, the one that reads the input first."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def forward(self, x_BD: Tensor) -> Tensor:
         """All experts' answers [B, E, O]."""
         answers: Tensor = self.blocks(x_BD)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from features.errors import ConfigError
 from models.experts import Experts
 from models.gates import Routing
+from models.gathered import gathered_linear
 from models.mlp import Block, GroupedLinear
 
 CROSSOVER = 0.5
@@ -90,9 +91,13 @@ def _answers(experts: Sequence[Experts], inputs: Sequence[Tensor], row_M: Tensor
     answers, first, pair = [], 0, 0
     for each, x_BD in zip(experts, inputs, strict=True):
         own = counts[first : first + each.count]
-        # One gather for the bank: a gather an expert would make as many gradients of the whole input.
-        taken_MD = x_BD.index_select(0, row_M[pair : pair + sum(own)])
-        answers += run_each(each, taken_MD.split(own))
+        entry, *rest = each.typed_blocks
+        assert isinstance(entry.linear, nn.Linear)  # noqa: S101 the first layer is; this tells the type checker
+        hidden = gathered_linear(x_BD, entry.linear.weight, entry.linear.bias, row_M[pair : pair + sum(own)], own)
+        hidden = _finish(entry, hidden, each.count)
+        for block in rest:
+            hidden = _run_block(block, hidden, each.count)
+        answers += hidden
         first, pair = first + each.count, pair + sum(own)
     return answers
 
@@ -113,7 +118,7 @@ def _mix_columns(
     answers, first = [], 0
     for each, x_BD in zip(experts, inputs, strict=True):
         used = used_E[first : first + each.count]
-        answers += run_each(each, [x_BD if use else x_BD[:0] for use in used])
+        answers += _run_each(each, [x_BD if use else x_BD[:0] for use in used])
         first += each.count
     kept = [e for e, use in enumerate(used_E) if use]
     weights_GE = torch.cat([routing.weights_BE for routing in routings])[:, kept]
@@ -123,11 +128,9 @@ def _mix_columns(
     return mixtures_GBO + idle
 
 
-def run_each(experts: Experts, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Each expert on rows of its own: inputs [n, D] and answers [n, O] expert by expert."""
+def _run_each(experts: Experts, inputs: Sequence[Tensor]) -> list[Tensor]:
     hidden = list(inputs)
-    for block in experts.blocks:
-        assert isinstance(block, Block)  # noqa: S101 experts hold blocks; this tells the type checker
+    for block in experts.typed_blocks:
         hidden = _run_block(block, hidden, experts.count)
     return hidden
 
@@ -139,8 +142,13 @@ def _run_block(block: Block, inputs: list[Tensor], count: int) -> list[Tensor]:
     else:
         weights, biases = linear.weight.chunk(count), linear.bias.chunk(count)
     hidden = [functional.linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
+    answers = _finish(block, hidden, count)
+    return [x + y for x, y in zip(inputs, answers, strict=True)] if block.residual else answers
+
+
+def _finish(block: Block, hidden: list[Tensor], count: int) -> list[Tensor]:
+    # What follows a block's linear layer, expert by expert.
     if isinstance(block.norm, nn.GroupNorm):
         pairs = zip(hidden, block.norm.weight.chunk(count), block.norm.bias.chunk(count), strict=True)
         hidden = [functional.layer_norm(x, w.shape, w, b, block.norm.eps) for x, w, b in pairs]
-    answers: list[Tensor] = [block.dropout(block.activation(x)) for x in hidden]
-    return [x + y for x, y in zip(inputs, answers, strict=True)] if block.residual else answers
+    return [block.dropout(block.activation(x)) for x in hidden]

@@ -69,3 +69,14 @@ def test_static_gates_that_leave_experts_out_always_compute_the_rest_alone() -> 
     ranker = Ranker(SCHEMA, config("auto", gate=TOP_K, experts=3, gate_scope="shared", routing="static")).train()
     routings = ranker(TensorInputs.from_numpy(inputs(SCHEMA, 4, 4))).routings
     assert ranker.network.typed_levels[0].execution.is_sparse(routings, 4)
+
+
+def test_sparse_training_equals_dense_training_under_autocast() -> None:
+    torch.manual_seed(0)
+    dense, sparse = (Ranker(SCHEMA, config(mode, gate=TOP_K, bottom=(12,))) for mode in ("off", "on"))
+    sparse.load_state_dict(dense.state_dict())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (expected, expected_grads), (actual, actual_grads) = trained(dense), trained(sparse)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-2)
+    for name, wanted in expected_grads.items():
+        torch.testing.assert_close(actual_grads[name], wanted, rtol=0.1, atol=2e-2, msg=name)

@@ -1,0 +1,66 @@
+"""What `benchmarks.gates` compares: changes to a recipe, by group and name."""
+
+import yaml
+
+BASELINE = "softmax"
+EPOCHS = {"movielens": 3, "kuairand": 1}
+"""Of each run; the recipes train for 8 and 4."""
+_STEPS = {"movielens": 236, "kuairand": 112}
+"""Of a whole run, which schedules are a share of."""
+_HASHED = {"movielens": "item_id", "kuairand": "first_tag"}
+
+Change = dict[str, object]
+
+
+def _gates(recipe: str) -> dict[str, Change]:
+    steps = _STEPS[recipe]
+    late = {"start": 0.1, "end": 1.0, "first_step": steps // 3, "last_step": steps * 9 // 10}
+    local_search = {"steps": steps // 2}
+    return {
+        "softmax": {},
+        "top_k": {"k": 2},
+        "noisy_top_k": {"k": 2},
+        "hash": {"feature": _HASHED[recipe], "assignment": "balanced"},
+        "dselect_k": {"k": 2, "entropy": late},
+        "comet": {"k": 2, "entropy": late},
+        "gumbel": {},
+        "dense_to_sparse": {"k": 2, "switch_step": steps // 2, "normalise": True},
+        "top_p": {"p": 0.5, "k": 4},
+        "top_k + permutation": {"name": "top_k", "k": 2, "permutation": local_search},
+        "comet + permutation": {"name": "comet", "k": 2, "entropy": late, "permutation": local_search},
+    }
+
+
+_OTHERS: dict[str, dict[str, Change]] = {
+    "norm": {"norm none": {"norm": "none"}, "norm layer": {"norm": "layer"}},
+    # As many experts for each task as MMoE's 8: its own and the shared ones.
+    "architectures": {
+        "shared_bottom": {"architecture": {"name": "shared_bottom"}, "gate": {"name": "dselect_k"}},
+        "cgc": {"architecture": {"name": "cgc"}, "experts": 7},
+        "ple": {"architecture": {"name": "ple", "levels": 2}, "experts": 7},
+        "home": {"architecture": {"name": "home"}, "experts": 6},
+    },
+    "interactions": {"dcn_v2": {"interaction": {"name": "dcn_v2"}}, "autoint": {"interaction": {"name": "autoint"}}},
+    "weightings": {name: {"train.weighting": {"name": name}} for name in ("uncertainty", "gradnorm", "pcgrad")},
+}
+
+GROUPS: dict[str, list[str]] = {
+    "gates": list(_gates("movielens")),
+    **{group: list(variants) for group, variants in _OTHERS.items()},
+}
+"""The variants of each group; all are compared with the baseline, a softmax gate in the recipe as it stands."""
+
+
+def overrides(recipe: str, variant: str, seed: int) -> list[str]:
+    """The changes of a variant as the command line writes them."""
+    gates = _gates(recipe)
+    change: Change = {"gate": {"name": variant, **gates[variant]}} if variant in gates else {"gate": {"name": BASELINE}}
+    for variants in _OTHERS.values():
+        change |= variants.get(variant, {})
+    places = {name if "." in name else f"model.{name}": value for name, value in change.items()}
+    places |= {"train.seed": seed, "train.epochs": EPOCHS[recipe], "train.early_stopping": None}
+    return [f"{place}={_flow(value)}" for place, value in places.items()]
+
+
+def _flow(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
