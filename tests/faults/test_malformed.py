@@ -15,6 +15,7 @@ import pytest
 from serving.outgoing import build_request
 from serving.server import start
 from serving.settings import ServerSettings
+from serving.stubs.inference import grpc_service_pb2
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import Rounds, seeded
 
@@ -67,7 +68,11 @@ def random_bytes(dice: random.Random) -> bytes:
 
 
 def mutated(dice: random.Random) -> bytes:
-    body = bytearray(good().SerializeToString())
+    return mutation(good().SerializeToString(), dice)
+
+
+def mutation(sound: bytes, dice: random.Random) -> bytes:
+    body = bytearray(sound)
     for _ in range(dice.choice([1, 1, 2, 8])):
         place = dice.randrange(len(body))
         way = dice.randrange(4)
@@ -115,6 +120,62 @@ def huge(dice: random.Random) -> bytes:
     return build_request(user=1, items=ids).SerializeToString()
 
 
+def infer(dice: random.Random) -> bytes:
+    """A ModelInfer request that is right but for its numbers, sizes or types, if for anything."""
+    request = grpc_service_pb2.ModelInferRequest(model_name="tiny")
+    rows = dice.choice([0, 1, 3, 60])
+    arrays = {
+        "request_ids": np.array([[dice.choice([1, *EXTREMES]), 1]], np.int64),
+        "request_dense": np.array([[dice.choice([0.5, *NUMBERS])]]),
+        "candidate_ids": np.array([[dice.choice([1, 2, *EXTREMES])] for _ in range(rows)], np.int64).reshape(rows, 1),
+        "candidate_dense": np.array([[dice.choice([0.1, *NUMBERS])] for _ in range(rows)]).reshape(rows, 1),
+    }
+    for name, array in arrays.items():
+        kind = "INT64" if array.dtype == np.int64 else "FP32"
+        tensor = request.inputs.add(name=name, datatype=dice.choice([kind] * 8 + ["INT32", "BYTES", "FP64", ""]))
+        tensor.shape.extend(dice.choice([array.shape] * 8 + [(), (-1, 2), (2**62, 4), (0,)]))
+        with np.errstate(over="ignore"):
+            content = array if kind == "INT64" else array.astype(np.float32)
+        if dice.random() < 0.7:
+            request.raw_input_contents.append(content.tobytes()[: dice.choice([None, None, None, None, 0, 3])])
+        elif kind == "INT64":
+            tensor.contents.int64_contents.extend(content.ravel().tolist())
+        else:
+            tensor.contents.fp32_contents.extend(content.ravel().tolist())
+    return request.SerializeToString()
+
+
+def others(count: int) -> Iterator[tuple[str, bytes]]:
+    """Malformed requests to every method but Rank."""
+    dice = seeded()
+    batch = ranking_pb2.BatchRankRequest(requests=[good()] * 2).SerializeToString()
+    named = grpc_service_pb2.ModelReadyRequest(name="tiny", version="1").SerializeToString()
+    ours, theirs = "moerank.v1.RankingService", "inference.GRPCInferenceService"
+    plain = [f"/{ours}/GetModel", f"/{ours}/ListModels"]
+    plain += [f"/{theirs}/{method}" for method in ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics")]
+    plain += [f"/{theirs}/{method}" for method in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload")]
+    for _ in range(count):
+        way = dice.randrange(5)
+        if way < 2:
+            yield f"/{theirs}/ModelInfer", infer(dice)
+        elif way == 2:
+            yield f"/{theirs}/ModelInfer", mutation(infer(dice) or b"\n", dice)
+        elif way == 3:
+            yield f"/{ours}/BatchRank", mutation(batch, dice)
+        else:
+            yield dice.choice(plain), dice.choice([mutation(named, dice), random_bytes(dice)])
+
+
+def infer_problem(body: bytes) -> str | None:
+    """What is wrong about the numbers of an answer, if anything."""
+    answer = grpc_service_pb2.ModelInferResponse.FromString(body)
+    raw = [np.frombuffer(content, np.float32) for content in answer.raw_output_contents]
+    values = raw or [np.array(output.contents.fp32_contents) for output in answer.outputs]
+    sizes = [tuple(output.shape) for output in answer.outputs]
+    right = [np.isfinite(column).all() and column.shape == size for column, size in zip(values, sizes, strict=True)]
+    return None if right and all(right) else "an answer is not finite, or not of its shape"
+
+
 def problem_of(body: bytes, code: grpc.StatusCode, text: str, answer: bytes | None) -> str | None:
     """What is wrong about an answer, if anything."""
     if code not in ALLOWED:
@@ -156,6 +217,31 @@ def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds]) -> Non
             assert ask(call, body) is None
             if number % 1000 == 999:
                 assert call(good().SerializeToString()) == expected
+
+
+@pytest.mark.timeout(600)
+def test_malformed_requests_to_the_other_methods_do_no_harm(store: Path, rounds: type[Rounds]) -> None:
+    settings = ServerSettings(store=store, port=0, max_candidates=50, threads=2)
+    answered = 0
+    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        rank = channel.unary_unary(METHOD, bytes, bytes)
+        expected = rank(good().SerializeToString())
+        for number, (method, body) in enumerate(others(rounds.of(1000, 10_000))):
+            if number % 1000 == 999:
+                assert rank(good().SerializeToString()) == expected
+            call: Any = channel.unary_unary(method, bytes, bytes)
+            try:
+                answer = call(body, timeout=20)
+            except grpc.RpcError as error:
+                failed: Any = error
+                assert failed.code() in {*ALLOWED, grpc.StatusCode.PERMISSION_DENIED}, (method, failed.details())
+                assert not INTERNAL_TEXT.search(failed.details() or ""), (method, failed.details())
+                continue
+            answered += 1
+            if method.endswith("ModelInfer"):
+                assert infer_problem(answer) is None
+        assert rank(good().SerializeToString()) == expected
+    assert answered
 
 
 def test_control_an_unprotected_handler_is_caught() -> None:
