@@ -45,6 +45,8 @@ def mix_word(word: int) -> int:
 
 def combine(parts: list[Hashes]) -> Hashes:
     """The hash of a tuple of keys [rows] from the hashes of its parts; null if any part is null."""
+    if parts[0].size == 1:
+        return np.full(parts[0].shape, _combine_words([int(part.item()) for part in parts]), dtype=np.uint64)
     result = parts[0]
     missing = result == NULL_HASH
     for part in parts[1:]:
@@ -53,8 +55,18 @@ def combine(parts: list[Hashes]) -> Hashes:
     return np.where(missing, NULL_HASH, result)
 
 
+def _combine_words(words: list[int]) -> int:
+    """As `combine` for one row, without the fixed cost of arrays."""
+    result = words[0]
+    for word in words[1:]:
+        result = mix_word((result * int(_PRIME) + word) & _ALL)
+    return result if all(words) else int(NULL_HASH)
+
+
 def hash_integers(values: NDArray[np.int64]) -> Hashes:
     """Hash whole numbers [rows], as `hash_array` does."""
+    if values.size == 1:
+        return np.full(1, mix_word(int(values[0]) & _ALL) or 1, dtype=np.uint64)
     return np.maximum(mix(values.view(np.uint64)), np.uint64(1))
 
 

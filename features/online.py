@@ -94,12 +94,16 @@ class OnlineTable:
 
     def lookup(self, hashes: Hashes) -> Found:
         """The features of each key, in the order of the hashes."""
-        rows, known = self.find(hashes)
+        return self.at(*self.find(hashes))
+
+    def at(self, rows: NDArray[np.int64], known: NDArray[np.bool_]) -> Found:
+        """The features of rows [n] that were found; `known` says of which that is true."""
+        count = len(rows)
         return Found(
             known,
-            self.ids.take(rows, axis=0),
-            self.dense.take(rows, axis=0),
-            self.key_hashes.take(rows, axis=0),
+            self.ids.take(rows, axis=0) if self.id_names else np.empty((count, 0), np.int32),
+            self.dense.take(rows, axis=0) if self.dense_names else np.empty((count, 0), np.float32),
+            self.key_hashes.take(rows, axis=0) if self.key_names else np.empty((count, 0), np.uint64),
             {name: column.take(rows) for name, column in self.lists.items()},
         )
 

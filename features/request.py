@@ -16,6 +16,7 @@ from features.hashing import NULL_HASH, Hashes, combine, hash_array, hash_intege
 from features.inputs import PARTS, Inputs, PartInputs, PartName
 from features.online import ONLINE_FOLDER, Found, Lookup, OnlineTable, OnlineTables
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
+from features.slots import JointIndex
 from features.vocabulary import Vocabularies
 
 Id = int | str
@@ -95,25 +96,32 @@ class _Route:
         self.table = table
         self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
 
-    def copy(self, hashes: Hashes, columns: _Columns) -> Found:
-        """Look keys [n] up and copy their features into the columns of the part, one row serving all if n is 1."""
-        found = self.table.lookup(hashes)
+    def copy(self, found: Found, columns: _Columns) -> None:
+        """Copy the features of keys [n] into the columns of the part, one row serving all if n is 1."""
         if self.table.id_names:
             columns.ids[:, self._ids] = found.ids
         if self.table.dense_names:
             columns.dense[:, self._dense] = found.dense
         for name, (values, lengths) in found.lists.items():
             columns.lists[name] = Lists(values, lengths)
-        return found
 
 
-@dataclass(frozen=True)
 class _PairGroup:
-    """Tables of one part with equally many keys, so that their keys are combined in one go."""
+    """Tables of one part with equally many keys: their keys are combined, and looked for, in one go."""
 
-    part: PartName
-    keys: tuple[tuple[str, ...], ...]
-    routes: tuple[_Route, ...]
+    def __init__(self, part: PartName, layout: _Layout, tables: Mapping[tuple[str, ...], OnlineTable]) -> None:
+        self.part = part
+        self.keys = tuple(tables)
+        self._tables = tuple(tables.values())
+        self._routes = tuple(_Route(table, layout) for table in self._tables)
+        self._index = JointIndex([table.index for table in self._tables])
+        self._unknown = np.array([len(table.keys) for table in self._tables])
+
+    def copy(self, words: Hashes, columns: _Columns) -> None:
+        """Copy the features of keys, whose parts [keys, tables, n] these are, into the columns of the part."""
+        rows, known = self._index.find(combine(list(words)), self._unknown)
+        for place, (table, route) in enumerate(zip(self._tables, self._routes, strict=True)):
+            route.copy(table.at(rows[place], known[place]), columns)
 
 
 class RequestEncoder:
@@ -220,7 +228,7 @@ class RequestEncoder:
             on_items = any(self._keys[key].side == "item" for key in keys)
             members.setdefault(("candidate" if on_items else "request", len(keys)), []).append(keys)
         return tuple(
-            _PairGroup(part, tuple(group), tuple(_Route(tables.pairs[keys], self._layouts[part]) for keys in group))
+            _PairGroup(part, self._layouts[part], {keys: tables.pairs[keys] for keys in group})
             for (part, _), group in members.items()
         )
 
@@ -247,7 +255,8 @@ class RequestEncoder:
         route = self._entities[part]
         if route is None:
             return np.ones(len(hashes[key]), dtype=np.bool_)
-        found = route.copy(hashes[key], columns[part])
+        found = route.table.lookup(hashes[key])
+        route.copy(found, columns[part])
         hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
         return found.known
 
@@ -292,8 +301,7 @@ class RequestEncoder:
             for table, keys in enumerate(group.keys):
                 for place, key in enumerate(keys):
                     words[place, table] = hashes[key]
-            for route, combined in zip(group.routes, combine(list(words)), strict=True):
-                route.copy(combined, target)
+            group.copy(words, target)
 
     def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
         for spec in self._crosses:

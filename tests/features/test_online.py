@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import DataError
-from features.hashing import mix
+from features.hashing import combine, hash_integers, mix
 from features.online import OnlineTable
-from features.slots import SlotIndex
+from features.slots import JointIndex, SlotIndex
 
 
 @given(st.sets(st.integers(min_value=1, max_value=2**64 - 1), max_size=300), st.integers(0, 2**64 - 1))
@@ -32,6 +32,33 @@ def test_keys_that_crowd_one_bucket_are_found(step: int) -> None:
     assert known.all()
     assert rows.tolist() == list(range(199))
     assert not SlotIndex.build(hashes).find(hashes + np.uint64(1) * np.uint64(step) * np.uint64(500), 199)[1].any()
+
+
+@given(st.lists(st.sets(st.integers(1, 2**64 - 1), max_size=60), min_size=1, max_size=4), st.integers(0, 2**20))
+def test_indexes_asked_together_or_for_one_key_answer_as_each_alone(keys: list[set[int]], seed: int) -> None:
+    indexes = [SlotIndex.build(np.array(sorted(some), dtype=np.uint64)) for some in keys]
+    unknown = np.array([len(some) for some in keys])
+    everything = np.array(sorted({0, seed, *(key for some in keys for key in some)}), dtype=np.uint64)
+    wanted = np.stack([np.random.default_rng(seed).permutation(everything) for _ in keys])
+    rows, known = JointIndex(indexes).find(wanted, unknown)
+    for table, some in enumerate(keys):
+        places = {key: row for row, key in enumerate(sorted(some))}
+        assert rows[table].tolist() == [places.get(key, len(some)) for key in wanted[table].tolist()]
+        assert known[table].tolist() == [key in places for key in wanted[table].tolist()]
+    one_row, one_known = JointIndex(indexes).find(wanted[:, :1], unknown)
+    assert one_row.tolist() == rows[:, :1].tolist()
+    assert one_known.tolist() == known[:, :1].tolist()
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), min_size=2, max_size=9))
+def test_one_hash_is_made_as_many_are(pairs: list[tuple[int, int]]) -> None:
+    left, right = (np.array(side, dtype=np.uint64) for side in zip(*pairs, strict=True))
+    whole = hash_integers(left.view(np.int64))
+    together = combine([left, right])
+    for place in range(len(pairs)):
+        one = slice(place, place + 1)
+        assert hash_integers(left[one].view(np.int64)) == whole[one]
+        assert combine([left[one], right[one]]) == together[one]
 
 
 def test_a_table_answers_the_same_after_it_was_saved(tmp_path: Path) -> None:
