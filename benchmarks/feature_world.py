@@ -54,7 +54,7 @@ def recipe(path: Path, memory_limit: str = "4GB", threads: int = 2) -> FeaturesC
         {
             "events": {
                 "path": str(path), "user": "user", "item": "item", "time": "at",
-                "item_columns": ["category", "price", "tags"],
+                "item_columns": ["category", "price", "tags"], "verify": False,
             },
             "features": [
                 {"name": "user", "min_count": 2},

@@ -4,7 +4,9 @@ With `previous`, what an earlier build learned is kept: numbers stay, and vocabu
 """
 
 import json
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -24,6 +26,8 @@ from features.staged import Staged
 from features.vocabulary import Vocabularies
 
 SAMPLE_ROWS = 1_000_000
+WORKERS = 2
+"""Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
 PRIORS_FILE = "priors.json"
 
 
@@ -63,24 +67,31 @@ class Previous:
 
 
 def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
-    """Fit everything on the raw training rows, one column in memory at a time.
+    """Fit everything on the raw training rows, at most `WORKERS` columns in memory at a time.
 
     Raises:
         DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
     """
-    tasks = tuple(_fit_task(train, task) for task in config.tasks)
+    with ThreadPoolExecutor(WORKERS) as workers:
+        return _fit(train, planned, config, previous, workers)
+
+
+def _fit(
+    train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
+) -> Fitted:
+    tasks = tuple(workers.map(partial(_fit_task, train), config.tasks))
     means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
     kept = previous.priors if previous else {}
     priors = {of: kept[of] if of in kept else _prior(train, of, config) for of in sorted(means)}
-    values = {p.name: _vocabulary(train, p) for p in planned if _needs_vocabulary(p)}
+    named = [p for p in planned if _needs_vocabulary(p)]
+    values = dict(zip([p.name for p in named], workers.map(partial(_vocabulary, train), named), strict=True))
     if previous is not None:
         known = previous.schema.vocabulary_tables()
         values = {n: grow(previous.vocabularies.values(n), v) if n in known else v for n, v in values.items()}
     vocabularies = Vocabularies(values)
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
-    specs: dict[str, FeatureSpec] = {}
-    for plan in planned:
-        specs[plan.name] = _spec(train, plan, vocabularies, dtypes, priors, previous)
+    made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), planned)
+    specs = {plan.name: spec for plan, spec in zip(planned, made, strict=True)}
     return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
 
 

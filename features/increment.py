@@ -17,7 +17,7 @@ from features.columns import used_columns
 from features.config import FeaturesConfig
 from features.days import DayFacts, Partition, day_begin_ms, day_facts, event_ms, partitions, recipe_digest
 from features.earlier import Earlier
-from features.engine import Backend, is_spark, read_parquet, record_batches, scalar
+from features.engine import Backend, is_spark, read_parquet, record_batches, scalar, to_arrow
 from features.errors import DataError
 from features.filesystems import file_facts
 from features.kinds import DAY_MS, TIME
@@ -95,8 +95,9 @@ def _facts(connection: Backend, sources: Sources, config: FeaturesConfig) -> dic
     if config.incremental and not is_spark(connection):
         return day_facts(connection, sources.events, config)
     times = sources.events.select(ms=event_ms(sources.events, config))
-    rows, first, last = (int(scalar(connection, v)) for v in (times.count(), times["ms"].min(), times["ms"].max()))
-    return {first // DAY_MS: DayFacts(rows, 0, last)}
+    whole = times.aggregate(rows=times.count(), first=times["ms"].min(), last=times["ms"].max())
+    (found,) = to_arrow(connection, whole).to_pylist()
+    return {found["first"] // DAY_MS: DayFacts(found["rows"], 0, found["last"])}
 
 
 def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str:

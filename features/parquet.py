@@ -1,13 +1,16 @@
 """How this project writes Parquet: page checksums on, beside the target first, then renamed."""
 
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROW_GROUP_ROWS = 65_536
+T = TypeVar("T")
 Compression = Literal["zstd", "lz4", "none"]
 
 
@@ -57,6 +60,15 @@ def _texts(schema: pa.Schema) -> list[str]:
     plain = [field.name for field in schema if pa.types.is_string(field.type)]
     lists = [field for field in schema if pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)]
     return plain + [f"{field.name}.list.element" for field in lists]
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, of which the next is made in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as worker:
+        waiting = worker.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = worker.submit(next, items, None)
+            yield item
 
 
 def write_table(table: pa.Table, path: Path) -> None:

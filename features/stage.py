@@ -14,8 +14,8 @@ from features.config import FeaturesConfig
 from features.engine import Backend, record_batches
 from features.hashing import Hashes, hash_array
 from features.histories import History, history_states
-from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ROW, SAMPLED, TIME, USER
-from features.parquet import ROW_GROUP_ROWS, AtomicWriter
+from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, TIME, USER, tile_column
+from features.parquet import ROW_GROUP_ROWS, AtomicWriter, ahead
 from features.plan import Planned
 from features.timeline import Timeline
 
@@ -50,11 +50,11 @@ def stage(
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
     rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, _TARGET: _target_of(rows, targets)})
-    extra = [*timeline.table.columns, PLACE, _TARGET]
+    extra = [*_kept_columns(timeline.table, config), PLACE, _TARGET]
     table = _with_states(rows, states, histories, planned, timeline, extra)
     if targets:
         batches = record_batches(connection, table.order_by([_TARGET, PLACE]), ROW_GROUP_ROWS)
-        _write_targets(_with_lists(batches, histories), [path for _, path in targets])
+        _write_targets(ahead(_with_lists(batches, histories)), [path for _, path in targets])
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
         table = _with_states(probes, states, histories, mine, timeline, [KIND])
@@ -118,6 +118,12 @@ def _with_lists(batches: Iterator[pa.RecordBatch], histories: list[History]) -> 
 def key_hashes(rows: pa.Table | pa.RecordBatch, key: str | None) -> Hashes:
     """The hashes of a key column; without one, rows are told apart by their place in the file's random order."""
     return hash_array(rows.column(key)) if key else rows.column(PLACE).to_numpy().astype(np.uint64)
+
+
+def _kept_columns(table: ir.Table, config: FeaturesConfig) -> list[str]:
+    """The timeline's columns that splits or, with kept days, later builds need."""
+    never = () if config.incremental else (ORDER, tile_column("hour"), tile_column("day"))
+    return [column for column in table.columns if column not in never]
 
 
 def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
