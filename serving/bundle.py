@@ -50,7 +50,8 @@ def publish(store: Path, model: str, files: Mapping[str, Path], manifest: Mappin
         ``STORE/MODEL/VERSION``.
 
     Raises:
-        ConfigError: a name or the manifest is not valid, or a required file is missing.
+        ConfigError: a name or the manifest is not valid, a required file is missing, or the version's place is taken.
+        OSError: the disk is full or not writable; the store stays as it was.
         DataError: a source file does not exist.
         SchemaMismatchError: the manifest's fingerprint is not that of the bundle's schema.
     """
@@ -58,16 +59,23 @@ def publish(store: Path, model: str, files: Mapping[str, Path], manifest: Mappin
     _check_sources(files)
     with locked(store, model) as folder:
         version = next_version(store, model)
-        temporary = folder / f"{TEMPORARY_PREFIX}{version}"
+        target, temporary = folder / str(version), folder / f"{TEMPORARY_PREFIX}{version}"
+        if os.path.lexists(target):
+            message = f"{target} is in the way and no version of {model}; remove it, or publish to another store"
+            raise ConfigError(message)
         temporary.mkdir()
-        entries = {name: _copy(source, temporary / name) for name, source in sorted(files.items())}
-        Schema.load(temporary).require(facts.schema_fingerprint, f"the manifest of {model}")
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        stated = Manifest(**dict(facts), model=model, version=version, created=created, files=entries)
-        stated.save(temporary)
-        _make_durable(temporary)
-        target = folder / str(version)
-        temporary.rename(target)
+        try:
+            entries = {name: _copy(source, temporary / name) for name, source in sorted(files.items())}
+            Schema.load(temporary).require(facts.schema_fingerprint, f"the manifest of {model}")
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            stated = Manifest(**dict(facts), model=model, version=version, created=created, files=entries)
+            stated.save(temporary)
+            _make_durable(temporary)
+            temporary.rename(target)
+        except BaseException:
+            # A full disk above all: what is half there only takes room. `locked` sweeps what killed publishers leave.
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         sync_directory(folder)
         replace_pointer(store, model, version)
     return target

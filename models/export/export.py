@@ -67,11 +67,12 @@ def export(
     tables into ``tables.bin`` beside `path`, to be memory-mapped; None: from 256 MB on.
 
     Raises:
-        ExportError: non-finite weights, a gate that has not converged under `require_sparse`, a graph that the
-            exporter refuses or that answers differently.
+        ExportError: `path` is a directory or in none, non-finite weights, a gate that has not converged under
+            `require_sparse`, a graph that the exporter refuses or that answers differently.
         SchemaMismatchError: the ranker was built for another schema.
     """
     schema.require(ranker.schema.fingerprint(), "the model")
+    _refuse_target(path)
     _refuse_non_finite(ranker)
     ranker = ranker.cpu().float().eval()
     usage = measure_usage(ranker, sample)
@@ -128,6 +129,12 @@ def export(
 def as_json(report: ExportReport) -> dict[str, object]:
     """The report with plain values."""
     return {**asdict(report), "path": str(report.path)}
+
+
+def _refuse_target(path: Path) -> None:
+    if not path.parent.is_dir() or path.is_dir():
+        message = f"{path} cannot become a graph: it is a directory, or its own does not exist"
+        raise ExportError(message)
 
 
 def _refuse_non_finite(ranker: Ranker) -> None:

@@ -1,18 +1,22 @@
-"""What export does beyond the graph: int8 experts behind their rule, calibration, a disk without room."""
+"""What export does beyond the graph: smaller numbers behind their rule, calibration, a disk without room."""
 
-import os
-import subprocess
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from features.errors import ExportError
 from models.export import export
-from pipeline.finishing import refuse_losses
+from models.export.graph import ServingGraph
+from models.export.onnx_file import write_onnx
+from pipeline.finishing import ExportConfig, apply_if_equal, calibrate_on, drop_unread_tables, refuse_losses
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
+from tests.pipeline.tiny_features import write_features
 
-SMALL_DISK = "size=64k"
+SCHEMA = small_schema()
 
 
 def figures(metric: str, whole: float, small: float) -> dict[str, dict[str, object]]:
@@ -40,26 +44,70 @@ def test_without_labels_nothing_is_accepted() -> None:
         refuse_losses("int8 experts", {})
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small disk needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", SMALL_DISK, "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode != 0:
-        pytest.skip(f"mounting a small disk is not allowed here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)  # noqa: S607 - the system's umount
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A dense graph of a ranker, and encoded rows to judge it by."""
+    folder = tmp_path_factory.mktemp("finishing")
+    features = write_features(folder / "features", SCHEMA)
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}))
+    write_onnx(ServingGraph(ranker, "dense"), SCHEMA, folder / "model.onnx", {})
+    return folder / "model.onnx", features / "valid.parquet"
+
+
+def test_accepted_changes_replace_the_graph_and_its_variants(world: tuple[Path, Path], tmp_path: Path) -> None:
+    graph, variant = (Path(shutil.copy(world[0], tmp_path / name)) for name in ("model.onnx", "packed.onnx"))
+    changes = ExportConfig(tables="fp16").changes()
+    figures = apply_if_equal(graph, SCHEMA, world[1], changes, (variant, tmp_path / "absent.onnx"))
+    assert {task: f["metric"] for task, f in figures["fp16 tables"].items()} == {"like": "auc", "rating": "rmse"}
+    drop_unread_tables(tmp_path, "fp16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "packed.onnx", "tables.fp16.bin"]
+    assert graph.read_bytes() == variant.read_bytes() != world[0].read_bytes()
+    drop_unread_tables(tmp_path, "fp32")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "packed.onnx"]
+
+
+def test_a_change_that_costs_too_much_is_refused_with_the_figures(world: tuple[Path, Path], tmp_path: Path) -> None:
+    graph = Path(shutil.copy(world[0], tmp_path / "model.onnx"))
+
+    def spoil(source: Path, target: Path) -> None:
+        model = onnx.load(source)
+        (head,) = (each for each in model.graph.initializer if each.name == "towers.1.head.bias")
+        head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head) + np.float32(3), head.name))
+        onnx.save(model, target)
+
+    with pytest.raises(
+        ExportError, match=r"^spoilt heads cost too much .*\(rating: rmse [\d.]+ -> [\d.]+; allowed are"
+    ):
+        apply_if_equal(graph, SCHEMA, world[1], {"spoilt heads": spoil})
+    assert graph.read_bytes() == world[0].read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_calibration_is_one_for_all_tasks_or_one_by_task() -> None:
+    assert ExportConfig().methods(SCHEMA) == {}
+    assert ExportConfig(calibration="isotonic").methods(SCHEMA) == {"like": "isotonic", "rating": "isotonic"}
+    assert ExportConfig(calibration={"like": "platt"}).methods(SCHEMA) == {"like": "platt"}
+
+
+def test_calibration_tells_what_it_gained(world: tuple[Path, Path]) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}), seed=5)
+    told = calibrate_on(ranker, world[1], {"like": "platt"})["like"]
+    assert told["method"] == "platt"
+    assert told["log_loss"]["after"] < told["log_loss"]["before"]
+    assert calibrate_on(ranker, world[1], {}) == {}
+
+
+def test_a_target_that_is_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").mkdir()
+    ranker = lively_ranker(SCHEMA, small_config())
+    for target in (tmp_path / "model.onnx", tmp_path / "absent" / "model.onnx"):
+        with pytest.raises(ExportError, match="cannot become a graph"):
+            export(ranker, SCHEMA, inputs(SCHEMA, 50, 50), target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["model.onnx"]
 
 
 def test_a_full_disk_leaves_no_part_of_an_export(small_disk: Path) -> None:
-    schema = small_schema()
-    ranker = lively_ranker(schema, small_config(expert_widths=(256, 128)))
+    ranker = lively_ranker(SCHEMA, small_config(expert_widths=(256, 128)))
     with pytest.raises(OSError, match="No space left"):
-        export(ranker, schema, inputs(schema, 50, 50), small_disk / "model.onnx")
+        export(ranker, SCHEMA, inputs(SCHEMA, 50, 50), small_disk / "model.onnx")
     assert list(small_disk.iterdir()) == []

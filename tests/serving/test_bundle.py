@@ -152,3 +152,25 @@ def test_a_model_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
     files = make_files(tmp_path / "work")
     with pytest.raises(ConfigError, match="cannot name a model"):
         publish(tmp_path / "store", "../tiny", files, {"schema_fingerprint": "x", "tasks": ["like"]})
+
+
+def test_a_full_disk_leaves_no_part_of_a_bundle(small_disk: Path, tmp_path: Path) -> None:
+    store = small_disk / "store"
+    publish_tiny(store, tmp_path / "work")
+    room = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - 32 * 1024))
+    before = sorted(store.rglob("*"))
+    with pytest.raises(OSError, match="No space left"):
+        publish_tiny(store, tmp_path / "more", seed=1)
+    assert [path for path in sorted(store.rglob("*")) if not path.name.startswith(".")] == [
+        path for path in before if not path.name.startswith(".")
+    ]
+    assert load(store / "tiny" / "1").manifest.version == current(store, "tiny") == 1
+
+
+def test_something_in_the_place_of_the_next_version_is_told(tmp_path: Path, bundle: Path) -> None:
+    (bundle.parent / "2").write_text("a note")
+    with pytest.raises(ConfigError, match="is in the way"):
+        publish_tiny(tmp_path / "store", tmp_path / "more", seed=1)
+    assert (bundle.parent / "2").read_text() == "a note"
+    assert current(tmp_path / "store", "tiny") == 1
