@@ -69,7 +69,8 @@ class SlotIndex:
 
     @cached_property
     def _alone(self) -> "JointIndex":
-        return JointIndex((self,))
+        # Not of itself: in a circle, a swapped-out bundle's files would stay mapped until the garbage is collected.
+        return JointIndex((SlotIndex(self.hashes, self.rows),))
 
 
 class JointIndex:

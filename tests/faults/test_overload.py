@@ -44,10 +44,11 @@ def problems(port: int, seconds: float, run: Run) -> list[str]:
     rate = len(alone.answered) / sum(alone.answered)
     outcome = run(flood(port, 10 * rate, seconds))
     time.sleep(2)
-    after = run(one_after_the_other(port, 30))
+    after = run(one_after_the_other(port, 100))
     capacity = min(rate, len(after.answered) / sum(after.answered))
     goodput = len(outcome.answered) / seconds
-    stretch = p99(outcome.answered) / p99(alone.answered)
+    # Before and after: what else the machine does comes and goes.
+    stretch = p99(outcome.answered) / p99(alone.answered + after.answered)
     refusal = float(np.median(outcome.refused))
     slower = float(np.median(after.answered) / np.median(alone.answered))
     promises = {

@@ -17,7 +17,7 @@ SHARE = 0.7
 FLAGS = ("--poll-seconds", "0.1", "--metrics-port", "0")
 MEGABYTE = 1 << 20
 # What allocators and gRPC's own thread pools may still take after the first third.
-MORE_MEMORY, MORE_THREADS, MORE_FILES = 24 * MEGABYTE, 3, 3
+MORE_MEMORY, MORE_THREADS, MORE_FILES = 16 * MEGABYTE, 3, 3
 LEAKING = """
 import sys
 from serving import __main__
@@ -77,7 +77,7 @@ def two_versions(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_memory_threads_and_files_stay_flat(two_versions: Path, rounds: type[Rounds]) -> None:
     with serving(two_versions, *FLAGS) as served:
-        outcome, samples = asyncio.run(soak(served, two_versions, rounds.of(9, 180), rounds.of(18, 180)))
+        outcome, samples = asyncio.run(soak(served, two_versions, rounds.of(6, 180), rounds.of(12, 180)))
     assert outcome.answered
     assert not outcome.other
     assert not outcome.unhealthy
@@ -87,5 +87,5 @@ def test_memory_threads_and_files_stay_flat(two_versions: Path, rounds: type[Rou
 @pytest.mark.slow
 def test_control_a_server_that_keeps_its_old_versions_grows(two_versions: Path) -> None:
     with serving(two_versions, *FLAGS, program=("-c", LEAKING)) as served:
-        _, samples = asyncio.run(soak(served, two_versions, 9, 27))
+        _, samples = asyncio.run(soak(served, two_versions, 6, 27))
     assert "memory" in " ".join(growth(samples))

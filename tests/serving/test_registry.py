@@ -1,5 +1,6 @@
 """New versions replace old ones, and the last good one serves on after any failure."""
 
+import gc
 import logging
 import shutil
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from features.errors import ConfigError, ModelNotFoundError
+from features.request import RankRequest
 from serving.choices import Choice
+from serving.model import RankingModel
 from serving.registry import Registry
 from serving.store import point
 from tests.tiny_bundle import publish_tiny
@@ -79,3 +82,19 @@ def test_an_empty_store_is_refused(tmp_path: Path) -> None:
 def test_choices_that_name_nothing_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         Choice.parse(text)
+
+
+def test_a_model_that_is_swapped_out_lets_go_of_its_files_at_once(store: Path) -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count(str(store))
+
+    gc.disable()
+    try:
+        model = RankingModel.open(store / "tiny" / "1")
+        assert model.rank(RankRequest(1, [100, 101, 7])).version == 1
+        assert model.rank(RankRequest(99, [100])).version == 1
+        assert mapped() > 0
+        del model
+        assert mapped() == 0
+    finally:
+        gc.enable()
