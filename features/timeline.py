@@ -17,7 +17,7 @@ from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
 from features.days import event_ms
 from features.earlier import Earlier
-from features.engine import Backend, materialise
+from features.engine import Backend, materialise, numbered
 from features.errors import ConfigError
 from features.expressions import utc_offset_seconds
 from features.kinds import (
@@ -94,9 +94,9 @@ def build_timeline(
     probes = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
     labelled = with_tasks(whole, config, last)
-    rows = earlier.rows if earlier else 0
-    labelled = labelled.mutate(**{ROW: _row_number(labelled, config) + rows}, **_tiles(labelled, config))
-    table = materialise(connection, "timeline", labelled)
+    labelled = labelled.mutate(**_tiles(labelled, config))
+    rows = numbered(connection, labelled, ROW, _row_order(config), earlier.rows if earlier else 0)
+    table = materialise(connection, "timeline", rows)
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
     return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, earlier)
 
@@ -210,7 +210,6 @@ def _tiles(table: ir.Table, config: FeaturesConfig) -> dict[str, ir.Value]:
     return {tile_column(unit): (local // size).cast("int64") for unit, size in (("hour", HOUR_MS), ("day", DAY_MS))}
 
 
-def _row_number(table: ir.Table, config: FeaturesConfig) -> ir.Value:
-    """Rows in the order of time; ties in the order of their keys, so that a build repeats itself."""
-    keys = [table[key] for key in (config.events.user, config.events.item) if key]
-    return ibis.row_number().over(order_by=[table[KIND], table[TIME], table[ORDER], *keys])
+def _row_order(config: FeaturesConfig) -> list[str]:
+    """Rows lie in the order of time; ties in the order of their keys, so that a build repeats itself."""
+    return [KIND, TIME, ORDER, *(key for key in (config.events.user, config.events.item) if key)]
