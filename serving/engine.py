@@ -66,7 +66,7 @@ class Engine:
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
             raise ConfigError(message)
-        self.properties: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.properties = _properties(self._session, path)
         self.schema.require(self.properties.get("schema_fingerprint", "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
@@ -165,6 +165,14 @@ REQUEST_OF = "candidate_request"
 INPUT_NAMES = tuple(
     f"{part}_{array}" for part in ("request", "candidate") for array in ("ids", "list_values", "list_lengths", "dense")
 )
+
+
+def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        message = f"the properties of the graph {path} are no text ({error}); it is damaged"
+        raise IntegrityError(message) from error
 
 
 def _session(path: Path, threads: int, device: Device) -> ort.InferenceSession:
