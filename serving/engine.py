@@ -184,6 +184,9 @@ def _session(path: Path, threads: int, device: Device) -> ort.InferenceSession:
     options.log_severity_level = 3
     available = set(ort.get_available_providers())
     providers = [name for name in _PROVIDERS[device] if name in available]
+    if "CUDAExecutionProvider" in providers:
+        # Elsewhere importing torch loads CUDA's libraries out of their packages; a server does not import it.
+        ort.preload_dlls()
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # onnxruntime's own exception classes have no common base
