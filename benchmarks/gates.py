@@ -1,15 +1,15 @@
 """Gates, and what else the model offers, on real data: paired over seeds, each against one baseline.
 
-``KUAIRAND_DIR=... python -m benchmarks.gates [--recipe movielens] [--groups gates norm] [--seeds 5] [--json]``;
-features are built once. Every variant trains the recipe with one change for a set number of epochs (fewer than the
-recipe's, so that all fit into an hour) and is judged after the last on the validation rows, which choose nothing here.
-Figures are kept beside the features and not measured twice.
+``KUAIRAND_DIR=... python -m benchmarks.gates [--recipe movielens] [--groups gates norm] [--seeds 5] [--epochs 8]
+[--json]``; features are built once. Every variant trains the recipe with one change for a set number of epochs and is
+judged after the last on the validation rows, which choose nothing here. Figures are kept beside the features and not
+measured twice.
 """
 
 import json
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, NamedTuple
@@ -63,6 +63,11 @@ class Paired(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """In Markdown, bold where 0 is outside the interval."""
+        text = f"{self.mean:+.4f} ({self.low:+.4f} .. {self.high:+.4f})"
+        return text if self.low <= 0 <= self.high else f"**{text}**"
+
 
 def paired(values: Sequence[float], base: Sequence[float]) -> Paired:
     """Compare seed by seed."""
@@ -89,14 +94,27 @@ def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Itera
                 yield Case(name, gap.mean, unit, None, better, len(values), (gap.low, gap.high))
 
 
+def table(found: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
+    """Variants by tasks in Markdown: the baseline's means, the others' differences to it, bold where 0 is outside."""
+    rows = [["variant", *tasks, "union/n"], ["---"] * (len(tasks) + 2)]
+    for variant, runs in found.items():
+        cells = []
+        for task in tasks:
+            values, base = ([run[task] for run in each] for each in (runs, found[BASELINE]))
+            gap = paired(values, base)
+            cells.append(f"{statistics.fmean(values):.4f}" if variant == BASELINE else str(gap))
+        rows.append([variant, *cells, f"{statistics.fmean(run['union/n'] for run in runs):.2f}"])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def measure_all(
-    recipe: Path, names: Sequence[str], seeds: int, features: Path, ledger: Path
+    recipe: Path, names: Sequence[str], runs: Iterable[tuple[int, int]], features: Path, ledger: Path
 ) -> dict[str, list[Figures]]:
-    """Every variant with every seed; seed by seed, so that an interruption leaves comparable runs behind."""
+    """Every variant with every (seed, epochs), one of these after the other: an interruption leaves paired runs."""
     found: dict[str, list[Figures]] = {name: [] for name in names}
-    for seed in range(seeds):
+    for seed, epochs in runs:
         for name in names:
-            config = read_config(recipe, overrides(recipe.stem, name, seed))
+            config = read_config(recipe, overrides(recipe.stem, name, seed, epochs))
             found[name].append(Ledger(ledger).figures(config, features))
     return found
 
@@ -107,14 +125,17 @@ def main() -> int:
     parser.add_argument("--recipe", default="movielens", choices=sorted(EPOCHS), help="(default movielens)")
     parser.add_argument("--groups", nargs="+", choices=sorted(GROUPS), default=["gates"], help="(default gates)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
+    parser.add_argument("--epochs", type=int, help=f"of each run (default {EPOCHS}, fewer than the recipes')")
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = RECIPES / f"{options.recipe}.yaml"
     config = read_config(recipe)
     build_features(config)
     names = list(dict.fromkeys([BASELINE, *(name for group in options.groups for name in GROUPS[group])]))
-    found = measure_all(recipe, names, options.seeds, config.features_dir, config.features_dir.parent / "gates.jsonl")
+    runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
+    found = measure_all(recipe, names, runs, config.features_dir, config.features_dir.parent / "gates.jsonl")
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
+    print(table(found, list(units)), end="\n\n")
     return finish("gates", list(cases(found, units)), as_json=options.json)
 
 

@@ -12,6 +12,7 @@ from models.architectures import HoMEConfig, MMoEConfig, PLEConfig, Wanted
 from models.chains import Chain, product_logit
 from models.feature_gate import FeatureGate
 from models.gates.self_gate import SelfGateConfig
+from models.health import union
 from models.interactions.autoint import AutoIntConfig
 from models.interactions.cross import Cross
 from models.layout import feature_columns
@@ -47,6 +48,19 @@ def test_ple_has_any_number_of_levels_and_trains_with_one_row(levels: int) -> No
     ranker(TensorInputs.from_numpy(inputs(SCHEMA, 1, 1))).logits_BT.sum().backward()
     assert len(ranker.network.typed_levels) == levels
     assert len(ranker.network.typed_gates) == 2 * levels + (levels - 1)
+
+
+@pytest.mark.parametrize("gate", [TOP_K, {"name": "top_p", "p": 0.9, "k": 3}, {"name": "hash", "feature": "item"}])
+def test_no_row_needs_more_experts_than_the_bound_on_the_union(gate: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"architecture": {"name": "mmoe", "private_experts": 1}, "gate_scope": "shared"}
+    k = {"top_k": 2, "top_p": 3, "hash": 1}[gate["name"]]
+    ranker = lively_ranker(SCHEMA, small_config(**options, gate=gate, experts=7, max_union=k + 2))
+    with torch.no_grad():
+        routings = ranker(TensorInputs.from_numpy(inputs(SCHEMA, 200, 200))).routings
+    needed_B = union(ranker.network.plan, routings, 200).sum(1)
+    assert int(needed_B.max()) == k + 2
+    with pytest.raises(ConfigError, match=f"may select {k + 2} experts"):
+        Ranker(SCHEMA, small_config(**options, gate=gate, experts=7, max_union=k + 1))
 
 
 def test_a_ple_gate_weighs_its_own_and_the_shared_experts_only() -> None:
