@@ -1,5 +1,7 @@
 """The engine: what it accepts, what it answers, what it refuses."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from features.errors import ConfigError, IntegrityError, PredictionError, SchemaMismatchError
 from serving.engine import Engine
+from serving.generate import ROOT
 from serving.golden import GoldenCase, read
 from tests.tiny_bundle import make_files, make_inputs, make_schema, write_graph
 
@@ -99,6 +102,24 @@ def test_a_file_that_holds_no_golden_requests_is_refused(tmp_path: Path) -> None
     (tmp_path / "golden.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(IntegrityError, match="golden requests"):
         read(tmp_path / "golden.npz")
+
+
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+from serving.engine import Engine
+print(Engine(Path(sys.argv[1]), require_gpu=True).providers[0], "torch" in sys.modules)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="this onnxruntime has no CUDA"
+)
+def test_a_process_that_never_imports_torch_runs_on_cuda(folder: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["CUDAExecutionProvider", "False"]
 
 
 def test_a_required_gpu_that_is_not_used_is_an_error(folder: Path) -> None:
