@@ -18,9 +18,9 @@ from features.durations import milliseconds
 from features.earlier import LAST, fold_addends
 from features.engine import Backend, materialise
 from features.errors import ConfigError
-from features.expressions import utc_offset_seconds
 from features.kinds import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, without_nan
 from features.timeline import Timeline
+from features.zones import day_begin, day_number, longest_shift_ms, offset_steps
 
 FIXED_POINT = 2.0**20
 Stat = Literal["smoothed", "mean", "sum", "count", "since"]
@@ -85,7 +85,7 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
     states = []
     for place, aggregate in enumerate(config.aggregates):
         on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
-        windows = Windows(aggregate, lags_ms(config), utc_offset_seconds(config.events.time_zone) * 1000)
+        windows = Windows(aggregate, lags_ms(config), config.events.time_zone)
         flat = flat_addends(timeline.table, timeline, config, place)
         if timeline.earlier is not None:
             before = flat_addends(timeline.earlier.table, timeline, config, place)
@@ -162,11 +162,11 @@ def sum_tiles(flat: ir.Table, config: AggregateConfig) -> ir.Table:
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of one aggregate over its addends; `lags` by task, `offset_ms` of the log's time zone east of UTC."""
+    """The windows of one aggregate over its addends; `lags` by task, `zone` where days begin."""
 
     config: AggregateConfig
     lags: dict[str, int]
-    offset_ms: int
+    zone: str
 
     @property
     def order(self) -> str:
@@ -179,13 +179,39 @@ class Windows:
 
     def extend(self, flat: ir.Table, before: ir.Table, until_ms: int) -> ir.Table:
         """The addends with those of earlier days, as far back as windows of rows from `until_ms` on reach."""
-        first = until_ms if self.config.as_of == "event" else (until_ms + self.offset_ms) // self._unit_ms
-        lags = [-(-self.lags.get(of, 0) // self._unit_ms) for of in ("", *self.config.of)]
+        first = self._first(until_ms)
+        lags = [self._lag(self.lags.get(of, 0)) for of in ("", *self.config.of)]
         lengths = [(_length_ms(window) or 0) // self._unit_ms for window in self.config.windows]
         all_time = self.config.since or "all" in self.config.windows
         reach = first - max(lags) - max(lengths)
         folded = fold_addends(before, self.config.by, self.order, reach, all_time=all_time)
-        return ibis.union(flat, folded.select(flat.columns))
+        together = ibis.union(flat, folded.select(flat.columns))
+        return together if self.config.as_of == "event" else sum_tiles(together, self.config)
+
+    def _first(self, ms: int) -> int:
+        """The place of a moment in the order that windows run over."""
+        match self.config.as_of:
+            case "event":
+                return ms
+            case "hour":
+                return (ms + offset_steps(self.zone)[0][1]) // HOUR_MS
+            case "day":
+                return day_number(ms, self.zone)
+
+    def _begin(self, place: ir.Value) -> ir.Value:
+        """The first moment of a place in that order."""
+        match self.config.as_of:
+            case "event":
+                return place
+            case "hour":
+                return place * HOUR_MS - offset_steps(self.zone)[0][1]
+            case "day":
+                return day_begin(place, self.zone)
+
+    def _lag(self, lag_ms: int) -> int:
+        """A delay in whole tiles, no shorter even where a day is."""
+        longer = longest_shift_ms(self.zone) if lag_ms and self.config.as_of == "day" else 0
+        return -(-(lag_ms + longer) // self._unit_ms)
 
     def over(self, flat: ir.Table) -> ir.Table:
         """Sums that end one millisecond, or one tile, before each row of `flat`, by row number or by keys and tile."""
@@ -197,15 +223,14 @@ class Windows:
                     if column:
                         added[column] = flat[addend].sum().over(frame).fill_null(0).cast("int64")
         if self.config.since:
-            begin = flat[self.order] * self._unit_ms - (0 if self.config.as_of == "event" else self.offset_ms)
-            seconds = (begin - flat[LAST].max().over(self._frame("all", 0))) / 1000
+            seconds = (self._begin(flat[self.order]) - flat[LAST].max().over(self._frame("all", 0))) / 1000
             added[f"{'_x_'.join(self.config.by)}__since"] = seconds.cast("float64")
         on = (ROW,) if self.config.as_of == "event" else (*self.config.by, self.order)
         return flat.select(*on, **added)
 
     def _frame(self, window: str, lag_ms: int) -> ir.Value:
         """The window's events whose labels were final before the row; lags are rounded up to whole tiles."""
-        length, lag = _length_ms(window), -(-lag_ms // self._unit_ms)
+        length, lag = _length_ms(window), self._lag(lag_ms)
         first = None if length is None else length // self._unit_ms + lag
         return ibis.range_window(group_by=list(self.config.by), order_by=self.order, preceding=(first, 1 + lag))
 

@@ -1,5 +1,6 @@
 """Attributes of users and items: read, and joined to the log as they were known at each event."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ibis
@@ -25,14 +26,14 @@ class Sources:
     entities: Entities
 
 
-def read_sources(connection: Backend, config: FeaturesConfig) -> Sources:
-    """Open and check the tables of a recipe.
+def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> Sources:
+    """Open and check the tables of a recipe; of the log's files, those `known` by path and version were before.
 
     Raises:
         DataError: one that cannot be used.
         ConfigError: a derived column that cannot be compiled.
     """
-    return Sources(read_events(connection, config), read_entities(connection, config))
+    return Sources(read_events(connection, config, known), read_entities(connection, config))
 
 
 def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:

@@ -77,7 +77,7 @@ def _build(
         config.memory_limit, raw, engine=config.engine, master=config.spark_master, threads=config.threads
     )
     try:
-        sources = read_sources(connection, config)
+        sources = read_sources(connection, config, store.known_files())
         work = plan_work(connection, sources, config, store)
         timeline = build_timeline(connection, config, sources, work.span, raw, work.earlier)
         planned = plan_features(config, timeline.ownership)

@@ -30,7 +30,7 @@ class EventsConfig(TableConfig):
     item: str | None = None
     time: str | None = None
     time_zone: str = "UTC"
-    """Where a day begins, for aggregates as of the end of the previous day."""
+    """Where a day begins, summer time included, for aggregates as of the end of the previous day."""
     duplicates: Literal["keep", "first", "refuse"] = "keep"
     late: Literal["rebuild", "refuse"] = "rebuild"
     """What to do with rows of days that were built before: build from their day on again, or refuse them."""

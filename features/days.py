@@ -15,8 +15,8 @@ from features.columns import raw_columns
 from features.config import FeaturesConfig
 from features.durations import milliseconds
 from features.engine import Backend, to_arrow
-from features.expressions import epoch_ms, utc_offset_seconds
-from features.kinds import DAY_MS
+from features.expressions import epoch_ms
+from features.zones import day_begin_ms, day_of
 
 _DIGEST_BITS = 40
 """Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
@@ -30,6 +30,15 @@ class DayFacts(NamedTuple):
     rows: int
     digest: int
     last_ms: int
+
+
+def add_facts(one: Mapping[int, DayFacts], other: Mapping[int, DayFacts]) -> dict[int, DayFacts]:
+    """The days of two logs together, in order."""
+    found = dict(one)
+    for day, facts in other.items():
+        mine = found.get(day, DayFacts(0, 0, facts.last_ms))
+        found[day] = DayFacts(mine.rows + facts.rows, mine.digest + facts.digest, max(mine.last_ms, facts.last_ms))
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True)
@@ -59,16 +68,6 @@ def event_ms(events: ir.Table, config: FeaturesConfig) -> ir.Value:
     """The time of each event in milliseconds since 1970; 0 in a log without time."""
     time = config.events.time
     return epoch_ms(events[time]).cast("int64") if time else ibis.literal(0, "int64")
-
-
-def day_of(ms: ir.Value, zone: str) -> ir.Value:
-    """The number of a moment's day in a time zone."""
-    return ((ms + utc_offset_seconds(zone) * 1000) // DAY_MS).cast("int64")
-
-
-def day_begin_ms(day: int, zone: str) -> int:
-    """The first moment of a day."""
-    return day * DAY_MS - utc_offset_seconds(zone) * 1000
 
 
 def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str) -> tuple[Partition, ...]:

@@ -10,14 +10,13 @@ import difflib
 import functools
 import operator
 from collections.abc import Callable
-from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import ibis
 import ibis.expr.types as ir
 
 from features.errors import ConfigError
+from features.zones import local_ms
 
 
 def _log1p(value: Any) -> Any:
@@ -88,57 +87,9 @@ def _zoned_ms(value: Any) -> Any:
     return epoch_ms(value.cast("timestamp"))
 
 
-def utc_offset_seconds(zone: str) -> int:
-    """The fixed offset of a time zone east of UTC.
-
-    Raises:
-        ConfigError: an unknown zone, or one with summer time, whose days are not all of one length.
-    """
-    info = _zone(zone)
-    offsets = {info.utcoffset(datetime(year, month, 15)) for year in (2000, 2015, 2025) for month in (1, 7)}  # noqa: DTZ001
-    offset = offsets.pop()
-    if offsets or offset is None:
-        message = f"time zone {zone!r} changes its offset over the year; use 'UTC' or 'Etc/GMT-8'-like fixed zones"
-        raise ConfigError(message)
-    return int(offset.total_seconds())
-
-
 def local_seconds(value: Any, zone: str) -> Any:
     """Seconds since 1970 on the clocks of a time zone, summer time included."""
-    seconds = epoch_ms(value) // 1000
-    steps = _offset_steps(zone)
-    if len(steps) == 1:
-        return seconds + steps[0][1]
-    branches = [(seconds >= begin, offset) for begin, offset in reversed(steps[1:])]
-    return seconds + ibis.cases(*branches, else_=steps[0][1])
-
-
-@functools.cache
-def _offset_steps(zone: str) -> tuple[tuple[int, int], ...]:
-    """From which second on a zone has which offset, 1990 to 2050, found by halving the days on which it changes."""
-    info = _zone(zone)
-
-    def offset(second: int) -> int:
-        return int((datetime.fromtimestamp(second, info).utcoffset() or timedelta()).total_seconds())
-
-    begin, end = 631_152_000, 2_524_608_000
-    steps = [(begin, offset(begin))]
-    for day in range(begin, end, 86_400):
-        if offset(day + 86_400) != offset(day):
-            low, high = day, day + 86_400
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (middle, high) if offset(middle) == offset(day) else (low, middle)
-            steps.append((high, offset(high)))
-    return tuple(steps)
-
-
-def _zone(zone: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        message = f"{zone!r} is not a time zone; use an IANA name such as 'Asia/Shanghai'"
-        raise ConfigError(message) from error
+    return local_ms(epoch_ms(value), zone) // 1000
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

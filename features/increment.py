@@ -15,7 +15,7 @@ import numpy as np
 from features.attributes import Entities, Sources
 from features.columns import used_columns
 from features.config import FeaturesConfig
-from features.days import DayFacts, Partition, day_begin_ms, day_facts, event_ms, partitions, recipe_digest
+from features.days import DayFacts, Partition, add_facts, day_facts, event_ms, partitions, recipe_digest
 from features.earlier import Earlier
 from features.engine import Backend, is_spark, read_parquet, record_batches, scalar, to_arrow
 from features.errors import DataError
@@ -23,8 +23,9 @@ from features.filesystems import file_facts
 from features.kinds import DAY_MS, TIME
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.partition_store import LastLog, PartitionStore
-from features.sources import find_files, key_of
+from features.sources import find_files, key_of, with_derived
 from features.timeline import Span
+from features.zones import day_begin_ms
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,13 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
         DataError: late rows that the recipe refuses.
     """
     zone = config.events.time_zone
-    facts = _facts(connection, sources, config)
     past = file_facts(find_files(config.past.path, "data.past")) if config.past else []
     seed = recipe_digest(config, sources.events, past)
-    log = LastLog(seed=seed, rows={day: fact.rows for day, fact in facts.items()})
+    before = store.last()
+    log = _log(connection, sources, config, seed, before)
+    facts = log.days
     plan = partitions(facts, config, seed)
-    reused, why = store.ready(plan), _reason(store.last(), log, config)
+    reused, why = store.ready(plan), _reason(before, log, config)
     if reused and sources.entities:
         changed = _first_change(connection, sources.entities, config, store, _open(connection, store, plan[:reused]))
         if changed is not None:
@@ -90,10 +92,30 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
     return Work(store, plan, reused, earlier, Span(first, last), why, log)
 
 
-def _facts(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
-    """By day; the whole log as one where nothing is kept, as on Spark."""
-    if config.incremental and not is_spark(connection):
-        return day_facts(connection, sources.events, config)
+def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: str, before: LastLog | None) -> LastLog:
+    """The log by day; where it only gained files since the last build, what is read is these."""
+    files = find_files(config.events.path, "data.events")
+    versions = dict(file_facts(files))
+    if not config.incremental or is_spark(connection):
+        days = _as_one(connection, sources, config)
+    elif before and before.seed == seed and before.files.items() <= versions.items() and _adds_up(config):
+        fresh = [file for file in files if file not in before.files]
+        days = before.days
+        if fresh:
+            table = with_derived(read_parquet(connection, fresh), config.events, "data.events")
+            days = add_facts(days, day_facts(connection, table, config))
+    else:
+        days = day_facts(connection, sources.events, config)
+    return LastLog(seed=seed, files=versions, days=days)
+
+
+def _adds_up(config: FeaturesConfig) -> bool:
+    """Whether the rows of several files are those of each; a row dropped as a repetition may stand in another file."""
+    return config.events.duplicates == "keep"
+
+
+def _as_one(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
+    """The whole log as one day, where nothing is kept."""
     times = sources.events.select(ms=event_ms(sources.events, config))
     whole = times.aggregate(rows=times.count(), first=times["ms"].min(), last=times["ms"].max())
     (found,) = to_arrow(connection, whole).to_pylist()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from features.days import Partition
+from features.days import DayFacts, Partition
 from features.errors import ConfigError
 from features.settings import Settings
 
@@ -17,10 +17,16 @@ _LOG_FILE = "log.json"
 
 
 class LastLog(Settings):
-    """What the last finished build saw: `seed` of its stamps, and the number of events by day."""
+    """What the last finished build saw: `seed` of its stamps, the log's files with their versions, and its days."""
 
     seed: str
-    rows: dict[int, int]
+    files: dict[str, str]
+    days: dict[int, DayFacts]
+
+    @property
+    def rows(self) -> dict[int, int]:
+        """The number of events by day."""
+        return {day: facts.rows for day, facts in self.days.items()}
 
 
 class PartitionStore:
@@ -57,6 +63,11 @@ class PartitionStore:
             return LastLog.model_validate_json((self._directory / _LOG_FILE).read_bytes())
         except (OSError, ValidationError):
             return None
+
+    def known_files(self) -> dict[str, str]:
+        """The log's files with their versions, as the last finished build saw them."""
+        last = self.last()
+        return last.files if last else {}
 
     def save_last(self, log: LastLog) -> None:
         """Remember what a finished build saw."""

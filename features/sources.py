@@ -1,6 +1,7 @@
 """Read the raw Parquet tables as ibis tables: checked, with derived columns, and free of repeated rows if asked."""
 
 import glob
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from features.config import EntityConfig, EventsConfig, FeaturesConfig, TableCon
 from features.engine import Backend, is_spark, read_parquet, scalar, to_arrow
 from features.errors import ConfigError, DataError
 from features.expressions import compile_expression
-from features.filesystems import filesystem_of, find_remote, without_protocol
+from features.filesystems import file_facts, filesystem_of, find_remote, without_protocol
 from features.parquet_check import check_files
 
 
-def read_table(connection: Backend, config: TableConfig, where: str, used: set[str]) -> ir.Table:
+def read_table(
+    connection: Backend, config: TableConfig, where: str, used: set[str], known: Mapping[str, str] | None = None
+) -> ir.Table:
     """Open a Parquet file, directory or glob, and add its derived columns; of `used` columns the pages are verified.
+
+    Files that are as they were `known`, by path and version, were verified before.
 
     Raises:
         DataError: nothing there, not Parquet, damaged, of several schemas, or no rows.
@@ -25,7 +30,8 @@ def read_table(connection: Backend, config: TableConfig, where: str, used: set[s
     """
     files = find_files(config.path, where)
     filesystem = filesystem_of(config.path)
-    check_files(files, filesystem, where, pages=config.verify, columns=used)
+    intact = {path for path, version in file_facts(files) if known and known.get(path) == version}
+    check_files(files, filesystem, where, pages=config.verify, columns=used, intact=intact)
     if filesystem is not None and not is_spark(connection):
         connection.con.register_filesystem(filesystem)
     try:
@@ -37,6 +43,15 @@ def read_table(connection: Backend, config: TableConfig, where: str, used: set[s
     if rows == 0:
         message = f"{where}: {config.path} has no rows; at least one is needed"
         raise DataError(message)
+    return with_derived(table, config, where)
+
+
+def with_derived(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
+    """A table with its derived columns.
+
+    Raises:
+        ConfigError: one that cannot be compiled.
+    """
     for name, text in config.columns.items():
         table = table.mutate(**{name: compile_expression(text, table, f"{where}.columns.{name}")})
     return table
@@ -73,14 +88,14 @@ def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None
             raise DataError(message)
 
 
-def read_events(connection: Backend, config: FeaturesConfig) -> ir.Table:
+def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> ir.Table:
     """The log, checked for its keys and time, with exact duplicates kept, dropped or refused.
 
     Raises:
         DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
     """
     events = config.events
-    table = read_table(connection, events, "data.events", raw_columns(config))
+    table = read_table(connection, events, "data.events", raw_columns(config), known)
     named = {"user": events.user, "item": events.item, "time": events.time}
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, events.path)
     if events.time is not None:

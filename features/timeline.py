@@ -7,6 +7,7 @@ the end of the log.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ibis
@@ -19,12 +20,9 @@ from features.days import event_ms
 from features.earlier import Earlier
 from features.engine import Backend, materialise, numbered
 from features.errors import ConfigError
-from features.expressions import utc_offset_seconds
 from features.kinds import (
-    DAY_MS,
     EVENT,
     FIRST_PAIR,
-    HOUR_MS,
     ITEM,
     KIND,
     NOBODY,
@@ -40,6 +38,7 @@ from features.labels import with_tasks
 from features.negatives import with_negatives
 from features.ownership import Ownership, find_ownership
 from features.sources import check_types, read_table
+from features.zones import day_begin_ms, day_number, day_of, hour_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,8 @@ def build_timeline(
     whole = with_attributes(log, entities, config)
     used = used_columns(config)
     joined = materialise(connection, "joined", whole.select([c for c in whole.columns if c in used]))
-    last, cutoff = span.last_ms, _day_start(span.last_ms, config.events.time_zone) + DAY_MS
+    zone, last = config.events.time_zone, span.last_ms
+    cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
     seen = joined if earlier is None else ibis.union(joined, _align(earlier.table, joined))
     probes = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
@@ -140,19 +140,17 @@ def _log(
     kind, order = ibis.literal(EVENT, "int8"), ibis.literal(0, "int64")
     log = events.mutate(**{TIME: event_ms(events, config), KIND: kind, ORDER: order})
     if earlier is not None:
-        log = log.filter(log[TIME] >= earlier.until_ms)
+        # On the column as it is stored, so that files and row groups of earlier days are not read.
+        begin = datetime.fromtimestamp(earlier.until_ms / 1000, UTC)
+        log = log.filter(log[config.events.time or TIME] >= ibis.literal(begin, "timestamp('UTC')"))
     if config.past is None:
         return log
     past = read_table(connection, config.past, "data.past", raw_columns(config))
     order = past[config.past.order].cast("int64") if config.past.order else ibis.literal(0, "int64")
-    before = _day_start(span.first_ms, config.events.time_zone) - 1
+    zone = config.events.time_zone
+    before = day_begin_ms(day_number(span.first_ms, zone), zone) - 1
     dated = past.mutate(**{TIME: ibis.literal(before, "int64"), KIND: ibis.literal(PAST, "int8"), ORDER: order})
     return ibis.union(log, _align(dated, log))
-
-
-def _day_start(ms: int, zone: str) -> int:
-    offset = utc_offset_seconds(zone) * 1000
-    return (ms + offset) // DAY_MS * DAY_MS - offset
 
 
 def _probes(
@@ -206,8 +204,8 @@ def _align(table: ir.Table, like: ir.Table) -> ir.Table:
 
 def _tiles(table: ir.Table, config: FeaturesConfig) -> dict[str, ir.Value]:
     """The number of each row's hour and day in the log's time zone."""
-    local = table[TIME] + utc_offset_seconds(config.events.time_zone) * 1000
-    return {tile_column(unit): (local // size).cast("int64") for unit, size in (("hour", HOUR_MS), ("day", DAY_MS))}
+    zone = config.events.time_zone
+    return {tile_column("hour"): hour_of(table[TIME], zone), tile_column("day"): day_of(table[TIME], zone)}
 
 
 def _row_order(config: FeaturesConfig) -> list[str]:

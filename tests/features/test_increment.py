@@ -1,10 +1,12 @@
 """A build on top of built days makes the same bytes as one of the whole log."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from features.build import FeatureBuild, build
@@ -40,7 +42,7 @@ def world(directory: Path, tables: dict[str, pa.Table], **changes: Any) -> Featu
     write_raw(directory, tables)
     path = str(directory / "events.parquet")
     events = {"path": path, "user": "user", "item": "item", "time": "at", "partition_rows": 1}
-    blocks = {**EVERYTHING, "events": {**events, **changes.pop("events", {})}, **changes}
+    blocks = {**EVERYTHING, **changes, "events": {**events, **changes.get("events", {})}}
     return build(recipe(directory, **blocks), directory / "features", quiet)
 
 
@@ -134,3 +136,27 @@ def test_days_are_kept_together_until_they_have_enough_rows(tmp_path: Path) -> N
     world(tmp_path, raw_tables(), events={"partition_rows": 150}, **FEW)
     assert len(list((tmp_path / "features-days").glob("2024-*.parquet"))) == DAYS // 2
     assert world(tmp_path, raw_tables(), incremental=False, **FEW).days_reused == 0
+
+
+def test_of_a_log_of_many_files_only_new_ones_are_read_and_moved_rows_change_nothing(tmp_path: Path) -> None:
+    """Damage that does not change a file's size and time shows which files are read again."""
+    tables = raw_tables()
+    (tmp_path / "log").mkdir()
+    parts = [tables["events"].filter(pc.equal(tables["events"]["day"], day)) for day in range(DAYS)]
+    for day, part in enumerate(parts[:-1]):
+        pq.write_table(part, tmp_path / "log" / f"{day}.parquet", write_page_checksum=True)
+    where = {"path": str(tmp_path / "log")}
+    assert world(tmp_path, tables, events=where, **FEW).days_built == DAYS - 1
+    first = tmp_path / "log" / "0.parquet"
+    good, times = first.read_bytes(), first.stat()
+    first.write_bytes(good[:100] + bytes(100) + good[200:])
+    os.utime(first, ns=(times.st_atime_ns, times.st_mtime_ns))
+    pq.write_table(parts[-1], tmp_path / "log" / "last.parquet", write_page_checksum=True)
+    grown = world(tmp_path, tables, events=where, **FEW)
+    assert (grown.days_reused, grown.days_built) == (DAYS - 1, 1)
+    os.utime(first)
+    with pytest.raises(DataError, match=r"0\.parquet is damaged in row group 0"):
+        world(tmp_path, tables, events=where, **FEW)
+    first.unlink()
+    (tmp_path / "log" / "moved.parquet").write_bytes(good)
+    assert world(tmp_path, tables, events=where, **FEW).days_reused == DAYS
