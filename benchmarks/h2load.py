@@ -9,6 +9,7 @@ import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ class Loaded:
     latencies_ms: NDArray[np.float64]
 
 
-def load(port: int, path: str, message: bytes, calls: int, callers: int, folder: Path) -> Loaded:
-    """Make `calls` calls with one message, `callers` of them at once.
+def load(port: int, path: str, message: bytes, calls: int, callers: int, connections: int) -> Loaded:
+    """Make `calls` calls with one message, `callers` of them at once, over so many connections if there are callers.
 
     Raises:
         ConfigError: h2load is not installed, or it could not make all calls.
@@ -37,11 +38,15 @@ def load(port: int, path: str, message: bytes, calls: int, callers: int, folder:
     if program is None:
         message_ = "h2load is not installed; on Debian and Ubuntu: apt-get install nghttp2-client"
         raise ConfigError(message_)
+    connections = min(connections, callers)
+    command = [program, "-n", str(calls), "-c", str(connections), "-m", str(callers // connections), "-t", "1"]
+    with TemporaryDirectory() as folder:
+        return _run(command, port, path, message, calls, Path(folder))
+
+
+def _run(command: list[str], port: int, path: str, message: bytes, calls: int, folder: Path) -> Loaded:
     body, log = folder / "body.bin", folder / "calls.log"
     body.write_bytes(struct.pack(">BI", 0, len(message)) + message)
-    log.unlink(missing_ok=True)
-    connections = min(CONNECTIONS, callers)
-    command = [program, "-n", str(calls), "-c", str(connections), "-m", str(callers // connections), "-t", "1"]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-H", "grpc-timeout: 30S"]
     target = f"http://127.0.0.1:{port}{path}"
     run = subprocess.run(

@@ -3,172 +3,183 @@
 CPU efficiency is the CPU of in-process onnxruntime a request, divided by the CPU of the server a request, on the same
 graph and payload, with all checks, metrics and deadlines on. Both are measured in turns in each round. The load comes
 from h2load; that every call ended with grpc-status 0 is known from the server's own count, which must match.
+
+With ``--others PYTHON`` (several times) MLServer and Triton's Python backend are compared, each in an interpreter that
+has ``mlserver onnxruntime`` or ``nvidia-pytriton onnxruntime`` installed.
 """
 
 import argparse
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import grpc
 import numpy as np
-import psutil
-from numpy.typing import NDArray
 
-from benchmarks.h2load import Loaded, load
 from benchmarks.report import Case, arguments, case_of, finish
-from benchmarks.serving_graph import FEATURES, ITEMS, MODEL, ROWS, publish_dense
-from features.errors import MoerankError, PredictionError
-from serving.engine import Engine
-from serving.query import Query
-from serving.stubs.inference import grpc_service_pb2 as pb
+from benchmarks.serving_graph import ITEMS, publish_dense
+from benchmarks.serving_others import others
+from benchmarks.serving_payload import Payload, current, floor, infer_message, payload
+from benchmarks.serving_process import INFER, RANK, Server, serving
+from benchmarks.serving_split import publish_sparse
+from features.errors import MoerankError
+from serving.model import RankingModel
 
-BOUNDS = {10: 0.25, 100: 0.55, 500: 0.75}
-INFER, RANK = "/inference.GRPCInferenceService/ModelInfer", "/moerank.v1.RankingService/Rank"
-STATISTICS = "/inference.GRPCInferenceService/ModelStatistics"
+BOUNDS = {"grpcio": {10: 0.25, 100: 0.55, 500: 0.75}, "native": {10: 0.50, 100: 0.75, 500: 0.85}}
+CALLS = {10: 2000, 100: 800, 500: 250}
+"""Calls a round, so that each figure is about a second of CPU."""
 CALLERS = 32
 LATENCY_CALLERS = (1, 8, 32)
-LATENCY_CANDIDATES = 100
+LATENCY_CANDIDATES, MOST_CANDIDATES = 100, 500
 WARM_UP = 64
+OURS_OVER_OTHERS = 3.0
+KUAIRAND_ITEMS, KUAIRAND_USER = 7583, 5
+KUAIRAND_CONTEXT = {"tab": 1, "hour": 20}
+
+Seen = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
-class Server:
-    """The server's process and port."""
+class Subject:
+    """A model, its requests by number of candidates, and servers that have it, by front."""
 
-    process: psutil.Process
-    port: int
-
-    def cpu(self) -> float:
-        """CPU seconds so far."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
-
-    def successes(self) -> int:
-        """Calls that it answered with grpc-status 0."""
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            ask = channel.unary_unary(
-                STATISTICS,
-                request_serializer=pb.ModelStatisticsRequest.SerializeToString,
-                response_deserializer=pb.ModelStatisticsResponse.FromString,
-            )
-            stats = ask(pb.ModelStatisticsRequest(name=MODEL), timeout=30).model_stats
-        return int(stats[0].inference_stats.success.count) if stats else 0
-
-    def loaded(self, path: str, message: bytes, calls: int, callers: int, folder: Path) -> tuple[Loaded, float]:
-        """What the load generator saw, and the server's CPU seconds a call.
-
-        Raises:
-            PredictionError: a call did not end with grpc-status 0.
-        """
-        before, cpu = self.successes(), self.cpu()
-        seen = load(self.port, path, message, calls, callers, folder)
-        spent = self.cpu() - cpu
-        answered = self.successes() - before
-        if answered != calls:
-            text = f"{calls - answered} of {calls} calls of {path} did not end with grpc-status 0"
-            raise PredictionError(text)
-        return seen, spent / calls
-
-
-@contextmanager
-def serving(store: Path) -> Iterator[Server]:
-    """A server on a free port, in a process of its own."""
-    command = [sys.executable, "-m", "serving", str(store), "--port", "0", "--max-queue", "1024"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            lines = child.stderr or ()
-            port = next(int(found[1]) for line in lines if (found := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
-            yield Server(psutil.Process(child.pid), port)
-        finally:
-            child.terminate()
-            child.wait()
-
-
-def infer_message(ids: NDArray[np.int64]) -> bytes:
-    """Raw tensors in the Open Inference Protocol."""
-    request = pb.ModelInferRequest(model_name=MODEL)
-    request.inputs.add(name="candidate_ids", datatype="INT64", shape=ids.shape)
-    request.raw_input_contents.append(ids.tobytes())
-    return request.SerializeToString()
-
-
-def floor(engine: Engine, ids: NDArray[np.int64], calls: int) -> float:
-    """CPU seconds of in-process onnxruntime a call."""
-    session = engine._session  # noqa: SLF001 the floor is onnxruntime without any of our checks
-    began = time.process_time()
-    for _ in range(calls):
-        session.run(engine.tasks, {"candidate_ids": ids})
-    return (time.process_time() - began) / calls
-
-
-def measure(server: Server, engine: Engine, args: argparse.Namespace, folder: Path) -> dict[str, list[float]]:
-    """One value a round of every figure."""
-    rng = np.random.default_rng(0)
-    seen: dict[str, list[float]] = defaultdict(list)
-    ids = {size: rng.integers(1, ROWS, (size, FEATURES)) for size in BOUNDS}
-    infer = {size: infer_message(ids[size]) for size in BOUNDS}
-    rank = {s: Query(None, rng.integers(0, ITEMS, s).tolist()).message(MODEL, 0).SerializeToString() for s in BOUNDS}
-    for size in BOUNDS:
-        for path, message in ((INFER, infer[size]), (RANK, rank[size])):
-            server.loaded(path, message, WARM_UP, CALLERS, folder)
-    for _ in range(args.rounds):
-        for size in BOUNDS:
-            base = floor(engine, ids[size], args.calls)
-            _, tensors = server.loaded(INFER, infer[size], args.calls, CALLERS, folder)
-            _, by_id = server.loaded(RANK, rank[size], args.calls, CALLERS, folder)
-            seen[f"floor {size}"].append(base * 1000)
-            seen[f"tensors {size}"].append(base / tensors)
-            seen[f"ids {size}"].append(base / by_id)
-        for callers in LATENCY_CALLERS:
-            answers, _ = server.loaded(INFER, infer[LATENCY_CANDIDATES], args.calls, callers, folder)
-            for percent in (50, 99):
-                seen[f"p{percent} {callers}"].append(float(np.percentile(answers.latencies_ms, percent)))
-    return seen
-
-
-def cases(seen: dict[str, list[float]]) -> list[Case]:
-    """The figures with their bounds."""
-    found = []
-    for size, bound in BOUNDS.items():
-        found.append(case_of(f"onnxruntime in-process, {size} candidates", seen[f"floor {size}"], "CPU-ms"))
-        name = f"CPU efficiency, {size} candidates"
-        found.append(case_of(f"{name}, raw tensors", seen[f"tensors {size}"], "", bound=bound, better="higher"))
-        found.append(case_of(f"{name}, ids through the tables", seen[f"ids {size}"], "", better="higher"))
-    found += [
-        case_of(f"p{percent}, {LATENCY_CANDIDATES} candidates, {callers} callers", seen[f"p{percent} {callers}"], "ms")
-        for callers in LATENCY_CALLERS
-        for percent in (50, 99)
-    ]
-    return found
+    name: str
+    model: RankingModel
+    payloads: dict[int, Payload]
+    servers: dict[str, Server]
 
 
 def main() -> int:
     """Measure and report."""
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, floor and server in turns [%(default)s]")
-    parser.add_argument("--calls", type=int, default=1000, help="calls a round and case [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, floor and servers in turns [%(default)s]")
+    parser.add_argument("--kuairand", type=Path, default=Path("runs/kuairand/store"), help="the recipe's store")
+    parser.add_argument("--others", type=Path, action="append", default=[], help="interpreter with another server")
     args = parser.parse_args()
     try:
-        return _run(args)
+        with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+            return finish("serving", _measured(args, Path(name), running), as_json=args.json)
     except MoerankError as error:
         print(error, file=sys.stderr)
         return error.exit_code
 
 
-def _run(args: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bundle = publish_dense(folder / "store", folder / "work")
-        with serving(folder / "store") as server:
-            return finish("serving", cases(measure(server, Engine(bundle), args, folder)), as_json=args.json)
+def _measured(args: argparse.Namespace, folder: Path, running: ExitStack) -> list[Case]:
+    publish_dense(folder / "dense", folder / "dense_work")
+    dense = _subject("dense", folder / "dense", running, None, ITEMS, {})
+    subjects = [dense]
+    try:
+        given = (args.kuairand, running, KUAIRAND_USER, KUAIRAND_ITEMS, KUAIRAND_CONTEXT)
+        subjects.append(_subject("KuaiRand", *given))
+    except (MoerankError, StopIteration) as error:
+        print(f"KuaiRand is left out: {args.kuairand} has no model that loads: {error}")
+    publish_sparse(folder / "sparse", folder / "sparse_work", folder / "tiled.onnx")
+    sparse = _subject("sparse", folder / "sparse", running, 1, ITEMS, {})
+    rivals = running.enter_context(others(folder / "tiled.onnx", folder, args.others))
+    seen: Seen = defaultdict(list)
+    for _ in range(args.rounds):
+        for subject in subjects:
+            _efficiencies(subject, seen)
+        for front, server in dense.servers.items():
+            _latencies(front, server, dense.payloads[LATENCY_CANDIDATES], seen)
+        _rows_a_second(sparse, rivals, seen)
+    return [*_efficiency_cases(subjects, seen), *_latency_cases(dense, seen), *_rival_cases(rivals, seen)]
+
+
+def _subject(
+    name: str, store: Path, running: ExitStack, user: int | None, items: int, context: dict[str, Any]
+) -> Subject:
+    model = current(store)
+    payloads = {size: payload(model, user, items, size, context) for size in CALLS}
+    fronts = ["grpcio", "native"] if find_spec("pygrpc_native") else ["grpcio"]
+    servers = {front: running.enter_context(serving(store, "--front", front)) for front in fronts}
+    for server in servers.values():
+        for each in payloads.values():
+            server.loaded(INFER, each.infer, WARM_UP, CALLERS)
+            server.loaded(RANK, each.rank, WARM_UP, CALLERS)
+    return Subject(name, model, payloads, servers)
+
+
+def _efficiencies(subject: Subject, seen: Seen) -> None:
+    for size, each in subject.payloads.items():
+        base = floor(subject.model.engine, each.feed, CALLS[size])
+        seen[f"floor {subject.name} {size}"].append(base * 1000)
+        for front, server in subject.servers.items():
+            for kind, path, message in (("tensors", INFER, each.infer), ("ids", RANK, each.rank)):
+                _, spent = server.loaded(path, message, CALLS[size], CALLERS)
+                seen[f"{kind} {subject.name} {front} {size}"].append(base / spent)
+            if subject.name == "dense" and size == LATENCY_CANDIDATES:
+                _, spent = server.loaded(INFER, each.infer, CALLS[size], CALLERS, connections=1)
+                seen[f"one connection {front}"].append(base / spent)
+
+
+def _latencies(front: str, server: Server, each: Payload, seen: Seen) -> None:
+    for callers in LATENCY_CALLERS:
+        answers, _ = server.loaded(INFER, each.infer, CALLS[LATENCY_CANDIDATES], callers)
+        for percent in (50, 99):
+            seen[f"p{percent} {front} {callers}"].append(float(np.percentile(answers.latencies_ms, percent)))
+
+
+def _rows_a_second(sparse: Subject, rivals: dict[str, Server], seen: Seen) -> None:
+    """Rows ranked a CPU second: the sparse bundle here, the dense tiled graph of the same weights elsewhere."""
+    if not rivals:
+        return
+    calls, each = CALLS[MOST_CANDIDATES], sparse.payloads[MOST_CANDIDATES]
+    for front, server in sparse.servers.items():
+        _, spent = server.loaded(INFER, each.infer, calls, CALLERS)
+        seen[f"rows {front}"].append(MOST_CANDIDATES / spent)
+    tiled = {name: np.broadcast_to(a, (MOST_CANDIDATES, a.shape[1])) for name, a in each.feed.items()}
+    for name, server in rivals.items():
+        _, spent = server.loaded(INFER, infer_message("dense", tiled), calls, CALLERS)
+        seen[f"rows {name}"].append(MOST_CANDIDATES / spent)
+
+
+def _efficiency_cases(subjects: list[Subject], seen: Seen) -> list[Case]:
+    found = []
+    for subject in subjects:
+        for size in CALLS:
+            name = f"{subject.name}, {size} candidates"
+            found.append(case_of(f"onnxruntime in-process, {name}", seen[f"floor {subject.name} {size}"], "CPU-ms"))
+            for front in subject.servers:
+                bound = BOUNDS[front][size] if subject.name == "dense" else None
+                key = f"{subject.name} {front} {size}"
+                case = f"CPU efficiency, {name}, {front}"
+                found.append(case_of(f"{case}, raw tensors", seen[f"tensors {key}"], "", bound=bound, better="higher"))
+                found.append(case_of(f"{case}, ids through the tables", seen[f"ids {key}"], "", better="higher"))
+    return found
+
+
+def _latency_cases(dense: Subject, seen: Seen) -> list[Case]:
+    found = []
+    for front in dense.servers:
+        name = f"dense, {LATENCY_CANDIDATES} candidates, {front}"
+        found.append(
+            case_of(f"CPU efficiency, {name}, one connection", seen[f"one connection {front}"], "", better="higher")
+        )
+        found += [
+            case_of(f"p{percent}, {name}, {callers} callers", seen[f"p{percent} {front} {callers}"], "ms")
+            for callers in LATENCY_CALLERS
+            for percent in (50, 99)
+        ]
+    return found
+
+
+def _rival_cases(rivals: dict[str, Server], seen: Seen) -> list[Case]:
+    names = [key.removeprefix("rows ") for key in seen if key.startswith("rows ")]
+    what = f"{MOST_CANDIDATES} candidates"
+    found = [
+        case_of(f"rows a CPU second, {what}, {name}", seen[f"rows {name}"], "rows/s", better="higher") for name in names
+    ]
+    for rival in rivals:
+        for front in (name for name in names if name not in rivals):
+            ratios = [a / b for a, b in zip(seen[f"rows {front}"], seen[f"rows {rival}"], strict=True)]
+            case = f"rows a CPU second, moerank's sparse bundle ({front}) over {rival}"
+            found.append(case_of(case, ratios, "x", bound=OURS_OVER_OTHERS, better="higher"))
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 the candidates'. Shape legend: N candidates, F 30 features, D 16, E 8 experts, T 4 tasks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,25 +39,37 @@ def make_schema() -> Schema:
 
 def publish_dense(store: Path, work: Path) -> Path:
     """Write the bundle; `work` must not exist yet."""
-    work.mkdir(parents=True)
+    rng = np.random.default_rng(0)
     schema = make_schema()
+    return publish_graph(
+        store, work, MODEL, schema, _tables(rng), lambda path: onnx.save(_model(rng, schema), str(path))
+    )
+
+
+def publish_graph(
+    store: Path, work: Path, model: str, schema: Schema, tables: OnlineTables, write: Callable[[Path], object]
+) -> Path:
+    """Publish a graph, written by `write`, of hashed ids; `work` must not exist yet."""
+    work.mkdir(parents=True)
     schema.save(work)
     Vocabularies({}).save(work)
-    rng = np.random.default_rng(0)
-    _tables(rng).save(work / "online")
-    onnx.save(_model(rng, schema), str(work / "model.onnx"))
+    tables.save(work / "online")
+    write(work / "model.onnx")
     files = {path.relative_to(work).as_posix(): path for path in work.rglob("*") if path.is_file()}
     facts = {"schema_fingerprint": schema.fingerprint(), "tasks": [task.name for task in schema.tasks]}
-    return publish(store, MODEL, files, facts)
+    return publish(store, model, files, facts)
+
+
+def table_of_ids(rng: np.random.Generator, names: tuple[str, ...]) -> OnlineTable:
+    """Of the entities 0 to `ITEMS` - 1, a random id a feature."""
+    hashes = np.sort(hash_array(pa.array(np.arange(ITEMS))))
+    ids = rng.integers(1, ROWS, (ITEMS + 1, len(names))).astype(np.int32)
+    none = np.zeros((ITEMS + 1, 0))
+    return OnlineTable(hashes, ids, none.astype(np.float32), none.astype(np.uint64), {}, names)
 
 
 def _tables(rng: np.random.Generator) -> OnlineTables:
-    hashes = np.sort(hash_array(pa.array(np.arange(ITEMS))))
-    ids = rng.integers(1, ROWS, (ITEMS + 1, FEATURES)).astype(np.int32)
-    none = np.zeros((ITEMS + 1, 0))
-    names = tuple(f"id{i}" for i in range(FEATURES))
-    item = OnlineTable(hashes, ids, none.astype(np.float32), none.astype(np.uint64), {}, names)
-    return OnlineTables(user=None, item=item, pairs={})
+    return OnlineTables(user=None, item=table_of_ids(rng, tuple(f"id{i}" for i in range(FEATURES))), pairs={})
 
 
 def _model(rng: np.random.Generator, schema: Schema) -> onnx.ModelProto:

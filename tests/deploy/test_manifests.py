@@ -24,7 +24,9 @@ from tests.tiny_bundle import publish_tiny
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
-IMAGE = dict(re.findall(rf"({PREFIX}\w+)=(\S+)", DOCKERFILE))
+IMAGE = dict(
+    pair.split("=") for line in re.findall(rf"^ENV ({PREFIX}.+)$", DOCKERFILE, re.MULTILINE) for pair in line.split()
+)
 PORTS = {"grpc": ServerSettings(store=Path()).port, "metrics": int(IMAGE["MOERANK_METRICS_PORT"])}
 
 

@@ -28,6 +28,7 @@ from models.gates import (
     TopPConfig,
     build_gate,
 )
+from tests.models.cuda_operators import CUDA
 
 WIDTH, EXPERTS = 6, 6
 CONFIGS: dict[str, GateConfig] = {
@@ -109,4 +110,5 @@ def test_the_graph_holds_no_slow_or_random_operator(
     exported: tuple[AllGates, onnxruntime.InferenceSession, Path],
 ) -> None:
     operators = {node.op_type for node in onnx.load(exported[2]).graph.node}
+    assert operators <= CUDA
     assert not operators & {"Loop", "If", "Scan", "SequenceAt", "RandomNormalLike", "RandomUniformLike", "ScatterND"}

@@ -127,3 +127,6 @@ def test_a_required_gpu_that_is_not_used_is_an_error(folder: Path) -> None:
         pytest.skip("this onnxruntime offers CUDA")
     with pytest.raises(ConfigError, match="a GPU is required"):
         Engine(folder, require_gpu=True)
+    with pytest.raises(ConfigError, match="a GPU is required"):
+        Engine(folder, device="cuda")
+    assert Engine(folder, device="auto").providers == ["CPUExecutionProvider"]

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 from features.errors import ExportError, SchemaMismatchError
 from features.schema import DenseSpec, IdSpec
@@ -19,6 +20,7 @@ from models.export.parity import check_parity
 from models.export.sample import generate
 from models.ranker import Ranker
 from models.tensors import TensorInputs
+from tests.models.cuda_operators import CUDA
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()
@@ -48,6 +50,8 @@ def test_the_graph_answers_as_the_eager_model(changes: dict[str, Any], asked: An
     report = export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), tmp_path / "model.onnx", form=asked)
     assert report.form == form
     assert report.rows_checked >= 2000
+    assert report.unreached == ()
+    assert set(report.operators) <= CUDA
     assert report.worst_difference <= 1e-5
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
@@ -159,6 +163,21 @@ def test_a_weight_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     with torch.no_grad():
         ranker.get_parameter("network.towers.towers.0.head.bias").fill_(float("nan"))
     with pytest.raises(ExportError, match=r"towers.0.head.bias holds 1 of 1 values that are not finite"):
+        export(ranker, SCHEMA, inputs(SCHEMA, 10, 10), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Whim(nn.Module):
+    """What no graph can hold: the way on depends on the numbers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if float(x.sum()) > 0 else -x
+
+
+def test_a_module_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}))
+    ranker.get_submodule("network.towers.towers.0").calibration = Whim()
+    with pytest.raises(ExportError, match="the exporter refused the model"):
         export(ranker, SCHEMA, inputs(SCHEMA, 10, 10), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -7,6 +7,7 @@ import pytest
 
 from features.schema import DenseSpec, IdSpec, TaskSpec
 from models.export import export
+from tests.models.cuda_operators import CUDA
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema(
@@ -49,3 +50,4 @@ def test_the_graph_answers_as_the_eager_model(changes: dict[str, Any], asked: An
     report = export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), tmp_path / "model.onnx", form=asked)
     assert report.form == form
     assert report.worst_difference <= 1e-5
+    assert set(report.operators) <= CUDA

@@ -10,7 +10,8 @@ from onnx import TensorProto
 
 from features.errors import ExportError
 from features.inputs import Inputs
-from features.schema import DenseSpec
+from features.schema import DenseSpec, IdSpec
+from models.export import export
 from models.export.graph import ServingGraph
 from models.export.onnx_file import TABLES, TABLES_FILE, write_onnx
 from models.export.tables import TABLE_FILES, TableForm, store_tables
@@ -126,6 +127,23 @@ def test_tables_over_2_gb_are_mapped_and_answer(source: tuple[Ranker, Path], tmp
     resident = _resident()
     np.testing.assert_array_equal(answers(tmp_path / "model.onnx", inputs(SCHEMA, 1, 50)), before)
     assert _resident() - resident < 2**28
+
+
+@pytest.mark.long
+def test_a_model_with_tables_over_2_gb_exports(tmp_path: Path) -> None:
+    schema = small_schema(
+        features=(
+            IdSpec(name="user", kind="id", side="user", rows=OVER_2_GB),
+            DenseSpec(name="price", side="item", encoding="standardise"),
+        )
+    )
+    ranker = Ranker(schema, small_config(gate={"name": "softmax"})).eval()
+    report = export(ranker, schema, inputs(schema, 100, 100), tmp_path / "model.onnx")
+    assert report.worst_difference <= 1e-5
+    assert (tmp_path / TABLES_FILE).stat().st_size > 2**31
+    store_tables(report.path, tmp_path / "int8.onnx", "int8")
+    given = inputs(schema, 1, 50)
+    assert np.abs(answers(tmp_path / "int8.onnx", given) - answers(report.path, given)).max() < 0.05
 
 
 def _resident() -> int:
