@@ -64,7 +64,11 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
             made.mkdir()
             kept = config.incremental and config.engine == "duckdb"
             store = PartitionStore(days if kept else raw / "days")
-            result = _build(config, raw, made, store, directory, progress)
+            try:
+                result = _build(config, raw, made, store, directory, progress)
+            except OSError as error:
+                _name_damage(error, days)
+                raise
             _replace(made, directory)
     return replace(result, directory=directory)
 
@@ -110,6 +114,17 @@ def _build(
     (made / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     store.save_last(work.log)
     return result
+
+
+def _name_damage(error: OSError, days: Path) -> None:
+    """Say what to do about kept rows that are no longer what was written.
+
+    Raises:
+        DataError: if that is what went wrong.
+    """
+    if "CRC" in str(error):
+        message = f"a day kept in {days} is damaged ({error}); remove that directory, and every day is built again"
+        raise DataError(message) from error
 
 
 def _tidy(directory: Path) -> None:

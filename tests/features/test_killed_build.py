@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import ConfigError
+from features.errors import ConfigError, DataError
 from features.partition_store import hold
 from tests.features.raw_world import raw_tables
 from tests.features.test_increment import days, made, world
 
-KILLS = 4
+KILLS = 3
 FEW = {"histories": [], "crosses": [], "aggregates": [{"by": ["user"], "of": ["like"], "as_of": "hour"}]}
 
 
@@ -51,3 +51,15 @@ def test_a_build_killed_between_two_renames_gets_its_last_result_back(tmp_path: 
 def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
     with hold(tmp_path / "features-days"), pytest.raises(ConfigError, match="another process builds features"):
         world(tmp_path, raw_tables(), **FEW)
+
+
+def test_a_damaged_day_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    world(tmp_path, raw_tables(), **FEW)
+    kept = next((tmp_path / "features-days").glob("2024-03-03-*.parquet"))
+    data = bytearray(kept.read_bytes())
+    data[len(data) // 3] ^= 1
+    kept.write_bytes(data)
+    with pytest.raises(DataError, match="features-days is damaged"):
+        world(tmp_path, raw_tables(), **FEW)
+    shutil.rmtree(tmp_path / "features-days")
+    assert world(tmp_path, raw_tables(), **FEW).days_reused == 0
