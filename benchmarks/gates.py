@@ -130,10 +130,10 @@ def main() -> int:
     torch.set_num_threads(1)
     recipe = RECIPES / f"{options.recipe}.yaml"
     config = read_config(recipe)
-    build_features(config)
+    ledger = config.features_dir.parent / f"gates-{build_features(config).stamp}.jsonl"
     names = list(dict.fromkeys([BASELINE, *(name for group in options.groups for name in GROUPS[group])]))
     runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
-    found = measure_all(recipe, names, runs, config.features_dir, config.features_dir.parent / "gates.jsonl")
+    found = measure_all(recipe, names, runs, config.features_dir, ledger)
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
     print(table(found, list(units)), end="\n\n")
     return finish("gates", list(cases(found, units)), as_json=options.json)
