@@ -29,6 +29,7 @@ _RIDGE = 1e-6
 _MOST_SLOPE = 100.0
 
 Array = NDArray[np.float32]
+_Floats = NDArray[np.float32] | NDArray[np.float64]
 Method = Literal["platt", "isotonic"]
 
 
@@ -79,7 +80,7 @@ def calibrate(
     """Fit probabilities on held-out rows by the method named for each task, and change the ranker's towers in place.
 
     Tasks of a chain are left as they are, first and last: their answers are products, which one tower's curve cannot
-    mend. So are tasks whose rows allow no fit.
+    mend. So are tasks whose rows allow no fit, or none that lowers their log loss.
 
     Returns:
         What the towers now do, by task.
@@ -91,11 +92,18 @@ def calibrate(
         if task.kind != "binary" or t in chained or not isinstance(tower, Tower) or task.name not in methods:
             continue
         fit = fit_platt if methods[task.name] == "platt" else fit_isotonic
-        found = fit(logits_BT[:, t], labels_BT[:, t], weights_BT[:, t])
-        if found is not None:
+        rows = logits_BT[:, t], labels_BT[:, t], weights_BT[:, t]
+        found = fit(*rows)
+        if found is not None and _helps(found, *rows):
             _apply(tower, found)
             fitted[task.name] = found
     return fitted
+
+
+def _helps(found: Platt | Curve, logits_B: Array, labels_B: Array, weights_B: Array) -> bool:
+    # A curve without the stretches that would be too steep may be worse than none.
+    before, after = (x.astype(np.float64) for x in (logits_B, found.apply(logits_B)))
+    return _loss(after, labels_B, weights_B) <= _loss(before, labels_B, weights_B)
 
 
 def _apply(tower: Tower, found: Platt | Curve) -> None:
@@ -106,5 +114,5 @@ def _apply(tower: Tower, found: Platt | Curve) -> None:
         tower.head.bias.mul_(found.slope).add_(found.intercept)
 
 
-def _loss(logits_B: NDArray[np.float64], labels_B: NDArray[np.float64], weights_B: NDArray[np.float64]) -> float:
+def _loss(logits_B: NDArray[np.float64], labels_B: _Floats, weights_B: _Floats) -> float:
     return float((weights_B * (np.logaddexp(0, logits_B) - labels_B * logits_B)).sum())

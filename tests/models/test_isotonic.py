@@ -96,3 +96,14 @@ def test_eager_model_and_graph_answer_calibrated(tmp_path_factory: pytest.TempPa
     np.testing.assert_array_equal(np.argsort(after[:, 0], kind="stable"), np.argsort(before[:, 0], kind="stable"))
     report = export(ranker, schema, rows, tmp_path_factory.mktemp("isotonic") / "model.onnx")
     assert report.worst_difference <= 1e-5
+
+
+def test_a_curve_that_would_make_answers_worse_is_left() -> None:
+    """Logits so close together that the labels ask for a steeper curve than there may be."""
+    ranker = lively_ranker(small_schema(), small_config(gate={"name": "softmax"}))
+    spread = np.random.default_rng(0).random(4000) * 2 - 1
+    logits = np.stack([1e-2 * spread, spread], axis=1).astype(np.float32)
+    labels = (np.random.default_rng(1).random(logits.shape) < np.where(spread > 0, 0.9, 0.1)[:, None]).astype(
+        np.float32
+    )
+    assert calibrate(ranker, logits, labels, np.ones_like(logits), {"like": "isotonic"}) == {}

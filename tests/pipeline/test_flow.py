@@ -146,6 +146,22 @@ def test_training_on_features_of_other_settings_is_refused(capfd: pytest.Capture
     assert "other `data:` settings" in capfd.readouterr().err
 
 
+def test_an_export_takes_its_settings_from_the_command(
+    shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = here / "smaller"
+    shutil.copytree(here / shop.made["run"], run)
+    words = ["--tables", "fp16", "--calibration", "platt", "--packed", "--form", "dense", "--json"]
+    assert main(["export", str(run), *words]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert told["form"] == "dense"
+    assert set(told["calibration"]) <= {"like"}
+    assert told["changes"]["fp16 tables"]["rating"]["metric"] == "rmse"
+    made = {path.name for path in (run / "export").iterdir()}
+    assert {"model.onnx", "packed.onnx", "tables.fp16.bin", "golden.npz"} <= made
+    assert "tables: fp16" in (run / "config.yaml").read_text(encoding="utf-8")
+
+
 def test_the_quality_gate_refuses_with_code_3_and_publishes_nothing(
     shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
