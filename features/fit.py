@@ -81,8 +81,8 @@ def _fit(
 ) -> Fitted:
     tasks = tuple(workers.map(partial(_fit_task, train), config.tasks))
     means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
-    kept = previous.priors if previous else {}
-    priors = {of: kept[of] if of in kept else _prior(train, of, config) for of in sorted(means)}
+    known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
+    priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
     named = [p for p in planned if _needs_vocabulary(p)]
     values = dict(zip([p.name for p in named], workers.map(partial(_vocabulary, train), named), strict=True))
     if previous is not None:
@@ -291,9 +291,8 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
     return tuple(float(edge) for edge in np.unique(np.quantile(sample, np.linspace(0, 1, bins + 1))))
 
 
-def _prior(train: Staged, of: str, config: FeaturesConfig) -> float:
-    is_task = of in {task.name for task in config.tasks}
-    values = _known(as_float64(_read(train, f"label__{of}" if is_task else of), of))
+def _mean(train: Staged, column: str) -> float:
+    values = _known(as_float64(_read(train, column), column))
     return float(values.mean()) if len(values) else 0.0
 
 

@@ -22,10 +22,14 @@ TRAIN = SPLIT_NAMES[0]
 
 @dataclass(frozen=True)
 class Staged:
-    """Partition files, whose rows lie in the order of their places, and the split of each row by its number."""
+    """Partition files, whose rows lie in the order of their places, and the split of each row.
+
+    `splits` [rows] is by row number, `by_file` [rows of a file] by place.
+    """
 
     files: tuple[Path, ...]
     splits: NDArray[np.int8]
+    by_file: tuple[NDArray[np.int8], ...]
 
     @classmethod
     def open(cls, connection: Backend, files: list[Path], config: FeaturesConfig, last_ms: int) -> "Staged":
@@ -43,7 +47,7 @@ class Staged:
             table = read_parquet(connection, [str(file) for file in files], hive=False)
             drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
             splits[drawn[ROW].to_numpy()] = drawn[SPLIT].to_numpy()
-        staged = cls(tuple(files), splits)
+        staged = cls(tuple(files), splits, tuple(splits[numbers] for numbers in rows))
         staged._check(config)
         return staged
 
@@ -60,17 +64,16 @@ class Staged:
 
     def read(self, names: list[str], split: str = TRAIN) -> pa.Table:
         """Columns of all rows of a split, in the order of partitions."""
-        parts = [pq.read_table(file, columns=[*names, ROW], page_checksum_verification=True) for file in self.files]
-        return pa.concat_tables([self._of(part, split) for part in parts]).select(names)
+        parts = (pq.read_table(file, columns=names, page_checksum_verification=True) for file in self.files)
+        wanted = SPLIT_NAMES.index(split)
+        return pa.concat_tables([_where(p, s == wanted) for p, s in zip(parts, self.by_file, strict=True)])
 
     def sample(self, most: int) -> pa.Table:
         """About `most` training rows, the same however often the partitions are built."""
         bound = int(PLACES * min(1.0, most / max(self.counts[TRAIN], 1)))
-        return pa.concat_tables([self._of(_up_to(file, bound), TRAIN) for file in self.files])
-
-    def _of(self, rows: pa.Table, split: str) -> pa.Table:
-        mine = self.splits[rows[ROW].to_numpy()] == SPLIT_NAMES.index(split)
-        return rows if mine.all() else rows.filter(pa.array(mine))
+        parts = (_up_to(file, bound) for file in self.files)
+        train = SPLIT_NAMES.index(TRAIN)
+        return pa.concat_tables([_where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_file, strict=True)])
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:
@@ -79,6 +82,10 @@ class Staged:
                     f"the split leaves no {name} rows ({self.counts}); change data.split, which is {config.split!r}"
                 )
                 raise DataError(message)
+
+
+def _where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
+    return rows if mine.all() else rows.filter(pa.array(mine))
 
 
 def _drawn(file: Path, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
