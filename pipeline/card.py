@@ -38,7 +38,8 @@ Events of `{config.data.events.path}`, split by {config.data.split.by}. Judged o
 
 ## Model
 {model.experts} experts in the architecture `{model.architecture.name}` with the gate `{model.gate.name}`,
-exported in the {export["form"]} form: {export["reason"]}. A row needs {export["union_over_n"]:.0%} of the experts, over all tasks.
+exported in the {export["form"]} form: {export["reason"]}.
+A row needs {export["union_over_n"]:.0%} of the experts, over all tasks.
 
 ## Graph
 {chr(10).join(_graph(export))}
