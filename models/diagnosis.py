@@ -42,8 +42,8 @@ def diagnose(health: ExpertHealth, tasks: Sequence[str]) -> list[str]:
 def _dead(health: ExpertHealth) -> Iterator[str]:
     if dead := dead_experts(health):
         yield (
-            f"dead: no task uses {_named(dead)}; try gate.regularisers.load_balance (0.01), fewer experts, or a "
-            "permutation of the gate"
+            f"dead: no task uses {_named(dead)}; try model.routing_norm batch if it is off, a lower or later "
+            "gate.entropy, gate.regularisers.load_balance (0.01), or fewer experts"
         )
 
 
