@@ -110,8 +110,10 @@ def _curve(centres: Double, rates: Double) -> Curve | None:
     kept = knots[:1]
     for x, z in knots[1:]:
         before_x, before_z = kept[-1]
-        if before_z < z <= before_z + _STEEPEST * (x - before_x):
-            kept.append((x, z))
+        # Where the labels ask for more, the curve catches up at the next knots.
+        reached = min(z, before_z + _STEEPEST * (x - before_x))
+        if before_x < x and before_z < reached:
+            kept.append((x, reached))
     if len(kept) == 1:
         return None
     return Curve(tuple(x for x, _ in kept), tuple(z for _, z in kept))

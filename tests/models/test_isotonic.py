@@ -86,7 +86,7 @@ def test_eager_model_and_graph_answer_calibrated(tmp_path_factory: pytest.TempPa
         ranker.get_parameter("network.towers.towers.0.head.weight").mul_(10)
         before = ranker(TensorInputs.from_numpy(rows)).logits_BT.numpy()
         low = before[:, 0] < np.median(before[:, 0])
-        labels = (np.random.default_rng(0).random(before.shape) < np.where(low, 0.1, 0.6)[:, None]).astype(np.float32)
+        labels = (np.random.default_rng(0).random(before.shape) < np.where(low, 0.3, 0.5)[:, None]).astype(np.float32)
         fitted = calibrate(ranker, before, labels, np.ones_like(before), {"like": "isotonic"})
         after = ranker(TensorInputs.from_numpy(rows)).logits_BT.numpy()
     curve = fitted["like"]
