@@ -19,6 +19,7 @@ import ibis.backends.duckdb  # noqa: F401 - so that the build finds it loaded, a
 import numpy as np
 import pyarrow.parquet as pq
 
+from benchmarks.feature_increment import jobs_of_a_day
 from benchmarks.feature_rivals import build_with_polars, build_with_sql
 from benchmarks.feature_world import recipe, write_events
 from benchmarks.report import Case, arguments, case_of, finish
@@ -86,6 +87,7 @@ def _measure(folder: Path, rows: int, rounds: int, *, full: bool) -> list[Case]:
         case_of("of which quality report and online tables", [r.beyond.wall for r in runs["ours"]], "s"),
         *_against("plain DuckDB SQL", runs["ours"], runs["sql"], bound=1.25),
         *_against("polars", runs["ours"], runs["polars"], bound=0.8),
+        *_increment(events, folder / "days", rounds),
         *_reading(folder / "ours"),
         _lookups(),
     ]
@@ -100,6 +102,22 @@ def _against(rival: str, ours: list[Run], theirs: list[Run], *, bound: float) ->
     return [
         case_of(f"the same job against {rival}", seconds, "x", bound=bound),
         case_of(f"the same job against {rival}, processor time", processor, "x"),
+    ]
+
+
+def _increment(events: Path, folder: Path, rounds: int) -> list[Case]:
+    """A new day on top of built ones over building all days."""
+    prepare, jobs = jobs_of_a_day(events, folder)
+    runs: dict[str, list[Run]] = {name: [] for name in jobs}
+    for _ in range(rounds):
+        for name, job in jobs.items():
+            prepare(name)
+            runs[name].append(_apart(job))
+    pairs = list(zip(runs["day"], runs["whole"], strict=True))
+    what = "one day on top of 29 against all 30"
+    return [
+        case_of(what, [day.seconds / whole.seconds for day, whole in pairs], "x", bound=0.25),
+        case_of(f"{what}, processor time", [day.processor / whole.processor for day, whole in pairs], "x"),
     ]
 
 
