@@ -52,7 +52,7 @@ def nan_label(events: pa.Table) -> pa.Array:
 def test_wrong_sources_are_refused_by_name(tmp_path: Path, change: Callable[[Tables], Tables], words: str) -> None:
     write_raw(tmp_path, change(raw_tables()))
     with pytest.raises(DataError, match=words):
-        build(recipe(tmp_path), tmp_path / "features", quiet)
+        build(recipe(tmp_path, aggregates=[]), tmp_path / "features", quiet)
     assert not (tmp_path / "features").exists()
     assert not list(tmp_path.glob(".features*"))
 
@@ -94,11 +94,11 @@ def test_repeated_rows_are_dropped_or_refused_as_asked(tmp_path: Path) -> None:
 
 def test_a_failed_build_leaves_the_last_good_one(tmp_path: Path) -> None:
     write_raw(tmp_path, raw_tables())
-    build(recipe(tmp_path), tmp_path / "features", quiet)
+    build(recipe(tmp_path, aggregates=[]), tmp_path / "features", quiet)
     before = (tmp_path / "features" / "schema.json").read_bytes()
     write_raw(tmp_path, replace("events", "liked", lambda e: pc.multiply(e["liked"], 0))(raw_tables()))
     with pytest.raises(DataError):
-        build(recipe(tmp_path), tmp_path / "features", quiet)
+        build(recipe(tmp_path, aggregates=[]), tmp_path / "features", quiet)
     assert (tmp_path / "features" / "schema.json").read_bytes() == before
 
 
@@ -107,7 +107,7 @@ def test_a_failed_build_leaves_the_last_good_one(tmp_path: Path) -> None:
 )
 def test_splits_by_fraction_give_about_that_share(tmp_path: Path, split: dict[str, Any]) -> None:
     write_raw(tmp_path, raw_tables())
-    rows = build(recipe(tmp_path, split=split), tmp_path / "features", quiet).rows
+    rows = build(recipe(tmp_path, split=split, aggregates=[]), tmp_path / "features", quiet).rows
     assert 0.14 < rows["valid"] / 500 < 0.27
     assert 0.05 < rows["test"] / 500 < 0.16
 
