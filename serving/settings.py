@@ -38,7 +38,7 @@ class ServerSettings(Settings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     front: Literal["grpcio", "native"] = Field(
-        "grpcio", description="what speaks gRPC: grpcio, or native, an extra, which takes less CPU a call and has no TLS"
+        "grpcio", description="what speaks gRPC: grpcio, or native, an extra, with less CPU a call and without TLS"
     )
     allow_plaintext: bool = Field(default=False, description="listen beyond loopback although nothing is encrypted")
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; may be replaced while serving")
