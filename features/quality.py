@@ -5,6 +5,7 @@
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from features.config import FeaturesConfig
 from features.encoding import as_float64
 from features.errors import DataError
 from features.fit import Fitted, quantile_edges, raw_values
-from features.hashing import combine, hash_array
+from features.hashing import Hashes, combine, hash_array
 from features.kinds import DAY_MS
 from features.leakage import Finding, find_leaks
 from features.plan import Planned
@@ -128,24 +129,41 @@ def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
 
 def _rows(made: Path, schema: Schema) -> tuple[int, int, dict[str, dict[str, float]]]:
     """All rows, how many repeat another's user, item and time, and by task the mean label of each day."""
-    tasks = [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
-    names = ["__user", "__item", "__time", *tasks]
-    files = [pq.read_table(made / f"{split}.parquet", columns=names) for split in SPLIT_NAMES]
-    table = pa.concat_tables(files)
-    hashes = combine([table["__user"].to_numpy() | np.uint64(1), table["__item"].to_numpy() | np.uint64(1),
-                      hash_array(table["__time"])])  # fmt: skip
-    times = table["__time"].to_numpy()
-    days = times // DAY_MS
+    hashes: list[Hashes] = []
+    sums: dict[str, dict[int, tuple[float, float]]] = {task.name: {} for task in schema.tasks}
+    names = [f"{kind}__{task}" for task in sums for kind in ("label", "weight")]
+    for rows in _row_groups(made, ["__user", "__item", "__time", *names]):
+        user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
+        hashes.append(combine([user, item, hash_array(rows["__time"])]))
+        days = rows["__time"].to_numpy() // DAY_MS
+        for task, by_day in sums.items():
+            mine = rows[f"weight__{task}"].to_numpy() > 0
+            _add(by_day, days[mine], rows[f"label__{task}"].to_numpy()[mine])
+    known = np.sort(np.concatenate(hashes))
+    rates = {
+        task: {str(np.datetime64(day, "D")): round(total / seen, 6) for day, (seen, total) in sorted(by_day.items())}
+        for task, by_day in sums.items()
+    }
+    return len(known), int(np.count_nonzero(known[1:] == known[:-1])), rates
+
+
+def _row_groups(made: Path, names: list[str]) -> Iterator[pa.Table]:
+    """Columns of all encoded rows, a row group at a time."""
+    for split in SPLIT_NAMES:
+        with pq.ParquetFile(made / f"{split}.parquet") as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=names)
+
+
+def _add(by_day: dict[int, tuple[float, float]], days: NDArray[np.int64], labels: NDArray[np.float32]) -> None:
+    """Add labels [rows] to the number and the sum of their days."""
+    if not len(days):
+        return
     first = int(days.min())
-    rates = {}
-    for task in schema.tasks:
-        labels, mine = table[f"label__{task.name}"].to_numpy(), table[f"weight__{task.name}"].to_numpy() > 0
-        seen, total = np.bincount(days[mine] - first), np.bincount(days[mine] - first, labels[mine])
-        rates[task.name] = {
-            str(np.datetime64(first + int(day), "D")): round(float(total[day] / seen[day]), 6)
-            for day in np.flatnonzero(seen)
-        }
-    return len(table), len(table) - len(pc.unique(pa.array(hashes))), rates
+    seen, total = np.bincount(days - first), np.bincount(days - first, labels)
+    for day in np.flatnonzero(seen).tolist():
+        before = by_day.get(first + day, (0.0, 0.0))
+        by_day[first + day] = (before[0] + float(seen[day]), before[1] + float(total[day]))
 
 
 def _older_than(made: Path, moment_ms: int) -> int:
