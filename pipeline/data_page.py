@@ -18,8 +18,10 @@ def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
     lines = [
         "# Data quality",
         "",
-        f"{report.rows:,} rows; {report.duplicates:,} repeat another's keys and time; {report.late:,} are late. "
-        f"{reuse[:1].upper()}{reuse[1:]}. The whole page: `{directory / 'quality.html'}`",
+        (
+            f"{report.rows:,} rows; {report.duplicates:,} repeat another's keys and time; {report.late:,} are late. "
+            f"{reuse[:1].upper()}{reuse[1:]}. The whole page: `{directory / 'quality.html'}`"
+        ),
         "",
         "## Leaks",
         "",

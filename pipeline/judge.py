@@ -34,7 +34,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class About:
-    """What the report says beside the metrics: the model's name, training's ``history.json``, its experts, any facts."""
+    """What the report says beside the metrics: the name, training's ``history.json``, its experts, any facts."""
 
     name: str | None = None
     history: Path | None = None
