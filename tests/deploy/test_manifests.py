@@ -160,7 +160,7 @@ def test_the_server_imports_only_what_its_image_installs() -> None:
     run = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {normal(name) for name in run.stdout.split()} - {"moerank"}
     # What the wanted packages pull in, or take along where it happens to be installed.
-    follows = {"annotated-types", "pydantic-core", "typing-extensions", "typing-inspection"}
+    follows = {"annotated-types", "async-timeout", "pydantic-core", "typing-extensions", "typing-inspection"}
     follows |= {"cloudpickle", "cryptography", "grpcio-tools", "setuptools", "cffi", "packaging"}
     assert loaded - follows - listed("server.txt") <= {"onnxruntime"}
     assert not loaded & {"torch", "prefect", "ibis-framework", "duckdb", "torchrec"}
