@@ -20,8 +20,10 @@ from tests.tiny_bundle import publish_tiny
 
 Run = Callable[[Coroutine[Any, Any, "Outcome"]], "Outcome"]
 # On a busy machine the short form only shows the shape of things.
-GOODPUT, STRETCH, REFUSAL_SECONDS, SLOWER = (0.8, 3.0, 0.02, 2.0) if LONG else (0.5, 8.0, 0.2, 4.0)
-# Whatever else the machine does can only make it fail: one trial without such company is enough.
+GOODPUT, STRETCH, REFUSAL_SECONDS = (0.8, 3.0, 0.02) if LONG else (0.5, 8.0, 0.2)
+SLOWER = 2.0
+# Whatever else the machine does can only make calls slower: of times, one trial without such company is enough. What
+# the server says has to be right in every trial.
 ATTEMPTS = 3
 
 
@@ -38,8 +40,8 @@ def heavy(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def problems(port: int, seconds: float, run: Run) -> list[str]:
-    """What a server did wrong under ten times the load that it can answer."""
+def late(port: int, seconds: float, run: Run) -> list[str]:
+    """What took too long under ten times the load that a server can answer."""
     alone = run(one_after_the_other(port, 100))
     rate = len(alone.answered) / sum(alone.answered)
     outcome = run(flood(port, 10 * rate, seconds))
@@ -51,14 +53,13 @@ def problems(port: int, seconds: float, run: Run) -> list[str]:
     stretch = p99(outcome.answered) / p99(alone.answered + after.answered)
     refusal = float(np.median(outcome.refused))
     slower = float(np.median(after.answered) / np.median(alone.answered))
+    assert not outcome.other
+    assert outcome.unhealthy == outcome.without_retry_info == 0
+    assert not after.refused
     promises = {
-        f"calls are answered or refused, but some ended otherwise: {sorted(set(outcome.other))}": not outcome.other,
-        f"health stays SERVING, but {outcome.unhealthy} times it was not": not outcome.unhealthy,
-        f"refusals say when to retry, but {outcome.without_retry_info} did not": not outcome.without_retry_info,
         f"goodput {goodput / capacity:.2f} of capacity, at least {GOODPUT}": goodput >= GOODPUT * capacity,
         f"p99 of answers {stretch:.1f} times that of an idle server, at most {STRETCH}": stretch <= STRETCH,
         f"refused within {refusal:.3f} s, at most {REFUSAL_SECONDS}": refusal <= REFUSAL_SECONDS,
-        f"none refused afterwards, but {len(after.refused)} were": not after.refused,
         f"afterwards {slower:.1f} times as slow as before, at most {SLOWER}": slower <= SLOWER,
     }
     return [promise for promise, kept in promises.items() if not kept]
@@ -71,7 +72,7 @@ def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(
     broken: list[str] = []
     for _ in range(ATTEMPTS):
         with serving(heavy, "--threads", "1", "--max-queue", "1") as served:
-            broken = problems(served.port, rounds.of(4, 20), run)
+            broken = late(served.port, rounds.of(4, 20), run)
         if not broken:
             break
     assert not broken
