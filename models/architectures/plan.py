@@ -4,6 +4,7 @@ Level 0 has one input stream, the shared representation; each later level reads 
 makes, and the task towers read those of the last. `models.level` builds the modules.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -92,13 +93,13 @@ class Plan:
         return [each.owners for level in self.levels for each in level.sets for _ in range(each.experts)]
 
 
-class Architecture(Settings):
+class Architecture(Settings, ABC):
     """The base of all architectures' settings."""
 
+    @abstractmethod
     def plan(self, wanted: Wanted) -> Plan:
         """Lay out levels and streams.
 
         Raises:
             ConfigError: the settings do not fit the tasks or the rest of the model.
         """
-        raise NotImplementedError
