@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from features.errors import ConfigError
 from features.settings import Settings
 from pipeline.console import Progress, say, stage
+from pipeline.files import write_text
 
 STAMP_FILE = "step.json"
 
@@ -97,9 +98,7 @@ def once(
         outputs=tuple(outputs),
         result=result,
     )
-    partial = directory / f".{STAMP_FILE}.partial"
-    partial.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(directory / STAMP_FILE)
+    write_text(record.model_dump_json(indent=1) + "\n", directory / STAMP_FILE)
     return record
 
 
