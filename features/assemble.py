@@ -1,12 +1,13 @@
-"""Make the splits' files out of partitions: encode each partition, then merge them by place into one random order."""
+"""Make the splits' files out of partitions: encode each, unless its encoded rows are kept, and join the row groups."""
 
-import itertools
+import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -15,17 +16,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.config import EventsConfig
+from features.days import digest_of
 from features.encoding import Encoder, refuse_by_policy
 from features.errors import DataError
 from features.fit import Fitted, raw_values
-from features.kinds import ROW, TIME
-from features.parquet import ROW_GROUP_ROWS, AtomicWriter
+from features.kinds import TIME
+from features.parquet import AtomicWriter, write_table
+from features.parquet_join import join
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
-from features.splits import SPLIT_NAMES
+from features.splits import LEFT_OUT, SPLIT_NAMES
 from features.stage import PLACES, SHUFFLE, key_hashes
 from features.staged import Staged
 
+GROUP_ROWS = 16_384
+"""Rows of a row group, about: several of them, of several days, are mixed when they are read."""
 WORKERS = min(4, os.cpu_count() or 1)
 """Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
 
@@ -36,29 +41,70 @@ def assemble(
     encoder: Encoder,
     fitted: Fitted,
     keys: EventsConfig,
-    scratch: Path,
+    kept: Path,
     made: Path,
 ) -> None:
-    """Write ``train``, ``valid`` and ``test`` Parquet into `made`.
+    """Write ``train``, ``valid`` and ``test`` Parquet into `made`, their row groups in a fixed random order.
+
+    The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
+    there is taken as it is.
 
     Raises:
         DataError: a value that a policy refuses, or a label that is not finite.
     """
-    schema = _columns(encoder.schema)
+    wanted = [
+        {number: kept / f"{file.stem}.{SPLIT_NAMES[number]}.{state}.parquet" for number in _splits(splits)}
+        for file, splits, state in zip(staged.files, staged.by_file, _states(staged, encoder, fitted), strict=True)
+    ]
+    for place, pieces in enumerate(wanted):
+        if not all(piece.is_file() for piece in pieces.values()):
+            known = encoder.as_of(staged.known_on[place])
+            rows = _encoded(staged.files[place], planned, known, fitted, keys)
+            _write_pieces(rows, pieces, staged.by_file[place], _columns(encoder.schema))
+    for file in set(kept.iterdir()).difference(*(pieces.values() for pieces in wanted)):
+        file.unlink()
+    for number, split in enumerate(SPLIT_NAMES):
+        mine = [pieces[number] for pieces in wanted if number in pieces]
+        if mine:
+            join(mine, made / f"{split}.parquet", _random_order)
+        else:
+            write_table(_columns(encoder.schema).empty_table(), made / f"{split}.parquet")
 
-    def encoded(file: Path) -> Iterator[pa.Table]:
-        return _encoded(file, schema.append(pa.field(ROW, pa.int64())), planned, encoder, fitted, keys)
 
+def _splits(splits: NDArray[np.int8]) -> list[int]:
+    """The splits that have some of a partition's rows."""
+    return [int(number) for number in np.unique(splits) if number != LEFT_OUT]
+
+
+def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
+    """By partition a digest of what its encoded rows depend on besides its raw ones: fitted numbers, ids, splits."""
+    fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
+    known = fitted.vocabularies.digests(staged.known_on)
+    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.by_file]
+    return [digest_of(fixed, fitted.priors, *both) for both in zip(known, splits, strict=True)]
+
+
+def _random_order(groups: int) -> NDArray[np.int64]:
+    """Row groups as readers meet them: those of all days among each other, so that the first are a sample of all."""
+    return np.argsort(np.arange(groups) * SHUFFLE % PLACES)
+
+
+def _write_pieces(
+    tables: Iterator[pa.Table], pieces: dict[int, Path], splits: NDArray[np.int8], schema: pa.Schema
+) -> None:
+    """Write a partition's encoded rows, which lie in the order of `splits`, to the file of each split."""
     with ExitStack() as stack:
-        writers = [stack.enter_context(_RowGroups(made / f"{split}.parquet", schema)) for split in SPLIT_NAMES]
-        for rows in _in_order(staged, encoded, scratch):
-            splits = staged.splits[rows[ROW].to_numpy()]
-            for number, writer in enumerate(writers):
-                mine = np.flatnonzero(splits == number)
-                if len(mine):
-                    writer.write(
-                        rows.drop_columns([ROW]) if len(mine) == len(rows) else rows.take(mine).drop_columns([ROW])
-                    )
+        writers = {
+            number: stack.enter_context(_RowGroups(path, schema, int(np.count_nonzero(splits == number))))
+            for number, path in pieces.items()
+        }
+        begin = 0
+        for rows in tables:
+            mine = splits[begin : begin + len(rows)]
+            begin += len(rows)
+            for number, writer in writers.items():
+                chosen = np.flatnonzero(mine == number)
+                writer.write(rows if len(chosen) == len(rows) else rows.take(chosen))
 
 
 def _columns(schema: Schema) -> pa.Schema:
@@ -71,29 +117,11 @@ def _columns(schema: Schema) -> pa.Schema:
     )
 
 
-def _in_order(staged: Staged, encoded: Callable[[Path], Iterator[pa.Table]], scratch: Path) -> Iterator[pa.Table]:
-    """The encoded rows of all partitions in the order of their places; those of one lie in it already."""
-    if len(staged.files) == 1:
-        yield from encoded(staged.files[0])
-        return
-    files = [scratch / f"{file.stem}.arrow" for file in staged.files]
-    for source, target in zip(staged.files, files, strict=True):
-        _save(encoded(source), target)
-    yield from _merged(files, len(staged.splits))
-
-
-def _save(tables: Iterator[pa.Table], path: Path) -> None:
-    """Write what this build reads once more: as it lies in memory, which costs nothing to read back."""
-    first = next(tables)
-    with pa.ipc.new_file(str(path), first.schema) as writer:
-        for table in itertools.chain([first], tables):
-            writer.write_table(table)
-
-
 def _encoded(
-    source: Path, schema: pa.Schema, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
+    source: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
 ) -> Iterator[pa.Table]:
-    """Encode a partition row group by row group, beside the rows' numbers."""
+    """Encode a partition row group by row group."""
+    schema = _columns(encoder.schema)
 
     def encode(group: int) -> pa.Table:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
@@ -123,7 +151,7 @@ def _encode_rows(
         columns[weight] = raw[weight].cast(pa.float32())
         _check_finite(columns, label, weight)
     columns |= {"__user": pa.array(key_hashes(raw, keys.user)), "__item": pa.array(key_hashes(raw, keys.item))}
-    return pa.table({**columns, TIME: raw[TIME], ROW: raw[ROW]})
+    return pa.table({**columns, TIME: raw[TIME]})
 
 
 def encode_feature(encoder: Encoder, spec: FeatureSpec, values: pa.Array) -> pa.Array:
@@ -151,64 +179,20 @@ def _arrow_type(spec: FeatureSpec) -> pa.DataType:
     return pa.float32()
 
 
-def _merged(files: list[Path], rows: int) -> Iterator[pa.Table]:
-    """All rows in the order of their places, some tens of thousands at a time; the next while one is used."""
-    pieces = max(1, rows // ROW_GROUP_ROWS)
-    with ExitStack() as stack, ThreadPoolExecutor(1) as reader:
-        cursors = [_Cursor(stack.enter_context(pa.ipc.open_file(pa.memory_map(str(file))))) for file in files]
-        waiting = reader.submit(_below, cursors, PLACES // pieces)
-        for piece in range(2, pieces + 2):
-            ready = waiting.result()
-            if piece <= pieces:
-                waiting = reader.submit(_below, cursors, PLACES * piece // pieces)
-            yield ready
-
-
-def _below(cursors: Iterable["_Cursor"], bound: int) -> pa.Table:
-    """The next rows of all partitions up to a place, in order."""
-    rows = pa.concat_tables([table for cursor in cursors for table in cursor.below(bound)])
-    return rows.combine_chunks().take(np.argsort(places_of(rows[ROW].to_numpy())))
-
-
-def places_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in the random order by row number."""
-    return rows * SHUFFLE % PLACES
-
-
-class _Cursor:
-    """Reads a partition in the order of its places."""
-
-    def __init__(self, file: pa.ipc.RecordBatchFileReader) -> None:
-        self._file, self._group = file, 0
-        self._rest: pa.Table | None = None
-
-    def below(self, bound: int) -> Iterator[pa.Table]:
-        """The rows not yet read whose places lie below a bound."""
-        while self._rest is not None or self._group < self._file.num_record_batches:
-            if self._rest is None:
-                self._rest = pa.Table.from_batches([self._file.get_batch(self._group)])
-                self._group += 1
-            end = int(np.searchsorted(places_of(self._rest[ROW].to_numpy()), bound))
-            yield self._rest.slice(0, end)
-            if end < len(self._rest):
-                self._rest = self._rest.slice(end)
-                return
-            self._rest = None
-
-
 class _RowGroups:
-    """Writes rows as full row groups, however many come at a time."""
+    """Writes `total` rows as row groups of equal size, however many come at a time."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._writer = AtomicWriter(path, schema)
+    def __init__(self, path: Path, schema: pa.Schema, total: int) -> None:
+        self._size = -(-total // max(1, round(total / GROUP_ROWS)))
+        self._writer = AtomicWriter(path, schema, group_rows=self._size)
         self._waiting: list[pa.Table] = []
 
     def write(self, rows: pa.Table) -> None:
         """Append rows; they are kept until they fill a row group."""
         self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= ROW_GROUP_ROWS:
+        if sum(map(len, self._waiting)) >= self._size:
             table = pa.concat_tables(self._waiting)
-            full = len(table) // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+            full = len(table) // self._size * self._size
             self._writer.write(table.slice(0, full))
             self._waiting = [table.slice(full)]
 
@@ -216,7 +200,9 @@ class _RowGroups:
         self._writer.__enter__()
         return self
 
-    def __exit__(self, kind: object, *rest: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None and self._waiting:
             self._writer.write(pa.concat_tables(self._waiting))
-        self._writer.__exit__(kind, *rest)
+        self._writer.__exit__(kind, error, trace)

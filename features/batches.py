@@ -22,6 +22,8 @@ T = TypeVar("T", bound=np.generic)
 S = TypeVar("S", bound=np.generic)
 
 
+MIXED_ROWS = 65_536
+"""Rows that are mixed at a time, at least, where there are so many."""
 Order = NDArray[np.int64] | None
 """An order of a row group's rows; None: as they lie in the file, which costs no gathering."""
 
@@ -68,9 +70,10 @@ class _Rows:
 class BatchReader:
     """Batches of an encoded Parquet file, in the file's order or, with a seed, in one that changes by epoch.
 
-    With a seed, each epoch permutes the row groups, and the rows inside each unless `mix_rows` is off: features are
-    written in random order already, and gathering rows takes time. Ranks read disjoint row intervals of
-    equal length, so that all make the same number of steps.
+    With a seed, each epoch permutes the row groups, and mixes the rows of as many as have `MIXED_ROWS` together: a row
+    group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off, rows stay as they
+    lie in their row group, which saves gathering them. Ranks read disjoint row intervals of equal length, so that all
+    make the same number of steps.
     """
 
     def __init__(
@@ -134,28 +137,39 @@ class BatchReader:
             yield _join(pending)
 
     def _groups(self, epoch: int, ahead: int) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
-        """How to read each row group, in the epoch's order, and its rows that belong to this rank from `ahead` on."""
-        sizes = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
-        order = np.arange(len(sizes))
+        """How to read row groups, in the epoch's order, and their rows that belong to this rank from `ahead` on."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
-        if generator is not None:
-            order = generator.permutation(order)
+        mixing = generator if self._mix_rows else None
         low, high = self._rank * self.rows + ahead, (self._rank + 1) * self.rows
         begin = 0
-        for group in order:
-            first, last = max(low - begin, 0), min(high - begin, sizes[group])
-            mixed = generator.permutation(sizes[group]) if generator is not None and self._mix_rows else None
+        for groups, rows in self._together(generator, 1 if mixing is None else MIXED_ROWS):
+            first, last = max(low - begin, 0), min(high - begin, rows)
+            mixed = None if mixing is None else mixing.permutation(rows)
             if first < last and mixed is None:
-                yield functools.partial(self._read, int(group), None), first, last
+                yield functools.partial(self._read, groups, None), first, last
             elif first < last and mixed is not None:
-                yield functools.partial(self._read, int(group), mixed[first:last]), 0, last - first
-            begin += sizes[group]
+                yield functools.partial(self._read, groups, mixed[first:last]), 0, last - first
+            begin += rows
 
-    def _read(self, group: int, order: Order) -> _Rows:
+    def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[int], int]]:
+        """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
+        order = np.arange(self._file.num_row_groups)
+        groups, held = [], 0
+        for group in (order if generator is None else generator.permutation(order)).tolist():
+            groups.append(group)
+            held += self._file.metadata.row_group(group).num_rows
+            if held >= rows:
+                yield groups, held
+                groups, held = [], 0
+        if groups:
+            yield groups, held
+
+    def _read(self, groups: list[int], order: Order) -> _Rows:
         try:
-            table = self._file.read_row_group(group, columns=self._columns)
+            table = self._file.read_row_groups(groups, columns=self._columns)
         except OSError as error:
-            message = f"{self._path}: row group {group} is damaged ({error}); rebuild the features"
+            named = ", ".join(map(str, groups))
+            message = f"{self._path}: row group {named} is damaged ({error}); rebuild the features"
             raise DataError(message) from error
         tasks = [task.name for task in self.schema.tasks]
         return _Rows(

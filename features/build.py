@@ -15,11 +15,12 @@ from features.config import FeaturesConfig
 from features.encoding import Encoder
 from features.engine import connect
 from features.errors import DataError
+from features.files import alone
 from features.fit import PRIORS_FILE, Fitted, Previous, fit
 from features.increment import plan_work
 from features.online import ONLINE_FOLDER
 from features.online_build import build_online
-from features.partition_store import PartitionStore, hold
+from features.partition_store import PartitionStore
 from features.plan import plan_features
 from features.quality import check_quality, save_report
 from features.quality_page import quality_page
@@ -56,7 +57,7 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
         ConfigError: a recipe that does not fit them.
     """
     days = directory.with_name(f"{directory.name}-days")
-    with hold(days):
+    with alone(days):
         _tidy(directory)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.build-", dir=directory.parent) as scratch:
             raw, made = Path(scratch) / "raw", Path(scratch) / "made"
@@ -86,7 +87,7 @@ def _build(
         timeline = build_timeline(connection, config, sources, work.span, raw, work.earlier)
         planned = plan_features(config, timeline.ownership)
         stage(connection, timeline, planned, config, work.targets(config.events.time_zone), raw, progress)
-        staged = Staged.open(connection, work.files, config, timeline.last_ms)
+        staged = Staged.open(connection, work.files, work.last_days, config, timeline.last_ms)
     except duckdb.Error as error:
         message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
         raise DataError(message) from error
@@ -97,7 +98,7 @@ def _build(
     schema = _schema(config, fitted, timeline, staged.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    assemble(staged, planned, encoder, fitted, config.events, raw, made)
+    assemble(staged, planned, encoder, fitted, config.events, store.encoded, made)
     progress("data quality")
     report = check_quality(staged, made, planned, schema, fitted, config, last)
     report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})

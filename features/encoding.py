@@ -40,6 +40,11 @@ class Encoder:
         self.schema = schema
         self._vocabularies = vocabularies
 
+    def as_of(self, day: int) -> "Encoder":
+        """With the ids alone that were known on a day."""
+        known = self._vocabularies.as_of(day)
+        return self if known is self._vocabularies else Encoder(self.schema, known)
+
     def ids(self, spec: IdSpec, values: pa.Array) -> Ids:
         """Rows [rows] of the feature's table."""
         return self._distinct_rows(spec, values)

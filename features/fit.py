@@ -12,7 +12,6 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.aggregates import FIXED_POINT, AggregateColumns
@@ -24,6 +23,7 @@ from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
 from features.staged import Staged
 from features.vocabulary import Vocabularies
+from features.words import Words, is_string, learn
 
 SAMPLE_ROWS = 1_000_000
 WORKERS = 2
@@ -84,29 +84,13 @@ def _fit(
     known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
     priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
     named = [p for p in planned if _needs_vocabulary(p)]
-    values = dict(zip([p.name for p in named], workers.map(partial(_vocabulary, train), named), strict=True))
-    if previous is not None:
-        known = previous.schema.vocabulary_tables()
-        values = {n: grow(previous.vocabularies.values(n), v) if n in known else v for n, v in values.items()}
-    vocabularies = Vocabularies(values)
+    learned = workers.map(lambda plan: learn(train, plan, _known_before(plan, previous)), named)
+    words = {plan.name: found for plan, found in zip(named, learned, strict=True)}
+    vocabularies = Vocabularies({n: w.values for n, w in words.items()}, {n: w.since for n, w in words.items()})
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
     made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), planned)
     specs = {plan.name: spec for plan, spec in zip(planned, made, strict=True)}
     return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
-
-
-def grow(known: pa.Array, found: pa.Array) -> pa.Array:
-    """The known values in their rows, then those found that are new, in their order.
-
-    Raises:
-        DataError: values of another type.
-    """
-    if len(known) and _is_string(known.type) != _is_string(found.type):
-        message = f"a vocabulary of {known.type} cannot grow by {found.type}; build without `grow`"
-        raise DataError(message)
-    found = found.drop_null()
-    new = found.filter(pc.invert(pc.is_in(found, value_set=known.drop_null().cast(found.type))))
-    return pa.concat_arrays([known.cast(found.type), new])
 
 
 def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
@@ -152,47 +136,23 @@ def _is_dense(planned: Planned) -> bool:
     return planned.aggregate is not None or (planned.column is not None and planned.column.kind == "dense")
 
 
+def _known_before(planned: Planned, previous: Previous | None) -> Words | None:
+    """The vocabulary that a feature's is to grow from."""
+    if previous is None or planned.name not in previous.schema.vocabulary_tables():
+        return None
+    return Words(previous.vocabularies.values(planned.name), previous.vocabularies.since(planned.name))
+
+
 def _needs_vocabulary(planned: Planned) -> bool:
     if planned.history is not None:
         return planned.history.shares is None
     return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
 
 
-def _vocabulary(train: Staged, planned: Planned) -> pa.Array:
-    """Values seen often enough, the most frequent first, equals in the order of their value; nulls keep rows free."""
-    column = _read(train, planned.raw[0])
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = column.flatten()
-    column = column.drop_null()
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    column = column.cast(pa.string()) if _is_string(column.type) else _as_integers(column, planned.name)
-    counts = pa.table({"value": column}).group_by("value").aggregate([("value", "count")])
-    source = planned.column or planned.history
-    kept = counts.filter(pc.greater_equal(counts["value_count"], source.min_count if source else 1))
-    values = kept.sort_by([("value_count", "descending"), ("value", "ascending")])["value"].combine_chunks()
-    policy = planned.column
-    reserved = policy.unknown_rows + (policy.nulls == "own") if policy else 0
-    return pa.concat_arrays([pa.nulls(reserved, values.type), values])
-
-
-def _as_integers(column: pa.Array, name: str) -> pa.Array:
-    if pa.types.is_floating(column.type) and not pc.all(pc.equal(pc.trunc(column), column)).as_py():
-        message = f"feature {name!r} is an id, but its column has fractions; use kind: dense, or an integer column"
-        raise DataError(message)
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.date32()).cast(pa.int32())
-    return column.cast(pa.int64())
-
-
-def _is_string(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
 def _dtype(train: Staged, column: str) -> Literal["integer", "string"]:
     kind = train.schema.field(column).type
     kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
-    return "string" if _is_string(kind) else "integer"
+    return "string" if is_string(kind) else "integer"
 
 
 def _spec(

@@ -45,6 +45,11 @@ class Work:
         """The files of all partitions, in the order of time."""
         return [self.store.path(partition) for partition in self.partitions]
 
+    @property
+    def last_days(self) -> list[int]:
+        """The last day of each partition."""
+        return [partition.last for partition in self.partitions]
+
     def targets(self, zone: str) -> list[tuple[int, Path]]:
         """First moment and file of each partition to build."""
         return [(day_begin_ms(p.first, zone), self.store.path(p)) for p in self.partitions[self.reused :]]

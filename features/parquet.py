@@ -1,13 +1,16 @@
 """How this project writes Parquet: page checksums on, beside the target first, then renamed."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Literal, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from features.files import appearing
 
 ROW_GROUP_ROWS = 65_536
 T = TypeVar("T")
@@ -24,12 +27,13 @@ class AtomicWriter:
 
         Only what is kept for training takes the time to look for repeated numbers; texts repeat anyway.
         """
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         dictionary = True if compression == "zstd" else _texts(schema)
-        self._writer = pq.ParquetWriter(
-            self._partial, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True
+        self._stack = ExitStack()
+        partial = self._stack.enter_context(appearing(path))
+        writer = pq.ParquetWriter(
+            partial, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True
         )
+        self._writer = self._stack.enter_context(writer)
         self._group_rows = group_rows
         self.rows = 0
 
@@ -44,15 +48,11 @@ class AtomicWriter:
         """Use as a context: leaving it normally publishes the file, an exception removes it."""
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Flush to disk and rename, or clean up."""
-        self._writer.close()
-        if kind is not None:
-            self._partial.unlink(missing_ok=True)
-            return
-        with self._partial.open("rb") as file:
-            os.fsync(file.fileno())
-        self._partial.replace(self._path)
+        self._stack.__exit__(kind, error, trace)
 
 
 def _texts(schema: pa.Schema) -> list[str]:

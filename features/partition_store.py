@@ -1,16 +1,14 @@
 """Where built partitions are kept between builds: one file each, there whole or not at all, named by day and stamp."""
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
 from features.days import DayFacts, Partition
-from features.errors import ConfigError
+from features.files import appearing
 from features.settings import Settings
 
 _LOG_FILE = "log.json"
@@ -30,11 +28,12 @@ class LastLog(Settings):
 
 
 class PartitionStore:
-    """A directory of partitions, and beside them what later builds compare with."""
+    """A directory of partitions, beside them what later builds compare with, and in `encoded` their encoded rows."""
 
     def __init__(self, directory: Path) -> None:
         """Use or make the directory."""
-        directory.mkdir(parents=True, exist_ok=True)
+        self.encoded = directory / "encoded"
+        self.encoded.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
     def path(self, partition: Partition) -> Path:
@@ -47,11 +46,13 @@ class PartitionStore:
         return next(missing, len(plan))
 
     def keep(self, plan: Sequence[Partition]) -> None:
-        """Remove every other partition, and what a killed build left half written."""
-        kept = {self.path(partition) for partition in plan}
-        for file in [*self._directory.glob("*-*.parquet"), *self._directory.glob(".*.partial")]:
-            if file not in kept:
+        """Remove every other partition with its encoded rows, and what a killed build left half written."""
+        kept = {self.path(partition).stem for partition in plan}
+        for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir()]:
+            if file.name.partition(".")[0] not in kept:
                 file.unlink()
+        for file in self._directory.glob(".*.partial"):
+            file.unlink()
 
     def attributes(self, side: str) -> Path:
         """The copy of the users' or items' attributes that the partitions were built with."""
@@ -71,23 +72,5 @@ class PartitionStore:
 
     def save_last(self, log: LastLog) -> None:
         """Remember what a finished build saw."""
-        partial = self._directory / f".{_LOG_FILE}.partial"
-        partial.write_text(json.dumps(log.model_dump(mode="json")) + "\n", encoding="utf-8")
-        partial.replace(self._directory / _LOG_FILE)
-
-
-@contextmanager
-def hold(directory: Path) -> Iterator[None]:
-    """Keep other builds out of a directory until this process leaves it or ends.
-
-    Raises:
-        ConfigError: another process builds there.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            message = f"another process builds features in {directory}; wait until it has ended"
-            raise ConfigError(message) from error
-        yield
+        with appearing(self._directory / _LOG_FILE) as partial:
+            partial.write_text(json.dumps(log.model_dump(mode="json")) + "\n", encoding="utf-8")

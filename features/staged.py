@@ -1,5 +1,6 @@
 """The raw rows of all partitions, and which of them train, validate and test."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +25,19 @@ TRAIN = SPLIT_NAMES[0]
 class Staged:
     """Partition files, whose rows lie in the order of their places, and the split of each row.
 
-    `splits` [rows] is by row number, `by_file` [rows of a file] by place.
+    `days` are the last ones of the files. `splits` [rows] is by row number, `by_file` [rows of a file] by place.
     """
 
     files: tuple[Path, ...]
+    days: tuple[int, ...]
     splits: NDArray[np.int8]
     by_file: tuple[NDArray[np.int8], ...]
 
     @classmethod
-    def open(cls, connection: Backend, files: list[Path], config: FeaturesConfig, last_ms: int) -> "Staged":
-        """Assign the rows of partition files to splits.
+    def open(
+        cls, connection: Backend, files: list[Path], days: list[int], config: FeaturesConfig, last_ms: int
+    ) -> "Staged":
+        """Assign the rows of partition files, of which `days` are the last, to splits.
 
         Raises:
             DataError: no rows to train or to validate on.
@@ -47,9 +51,14 @@ class Staged:
             table = read_parquet(connection, [str(file) for file in files], hive=False)
             drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
             splits[drawn[ROW].to_numpy()] = drawn[SPLIT].to_numpy()
-        staged = cls(tuple(files), splits, tuple(splits[numbers] for numbers in rows))
+        staged = cls(tuple(files), tuple(days), splits, tuple(splits[numbers] for numbers in rows))
         staged._check(config)
         return staged
+
+    @property
+    def known_on(self) -> tuple[int, ...]:
+        """By partition the day whose knowledge encodes it; the last partition knows all that is known."""
+        return (*self.days[:-1], int(np.iinfo(np.int32).max))
 
     @property
     def schema(self) -> pa.Schema:
@@ -64,9 +73,13 @@ class Staged:
 
     def read(self, names: list[str], split: str = TRAIN) -> pa.Table:
         """Columns of all rows of a split, in the order of partitions."""
-        parts = (pq.read_table(file, columns=names, page_checksum_verification=True) for file in self.files)
+        return pa.concat_tables(self.read_each(names, split))
+
+    def read_each(self, names: list[str], split: str = TRAIN) -> Iterator[pa.Table]:
+        """As `read`, a partition at a time."""
         wanted = SPLIT_NAMES.index(split)
-        return pa.concat_tables([_where(p, s == wanted) for p, s in zip(parts, self.by_file, strict=True)])
+        for file, splits in zip(self.files, self.by_file, strict=True):
+            yield _where(pq.read_table(file, columns=names, page_checksum_verification=True), splits == wanted)
 
     def sample(self, most: int) -> pa.Table:
         """About `most` training rows, the same however often the partitions are built."""

@@ -1,11 +1,13 @@
 """Vocabularies: from the hash of a value to its embedding row, learned from training rows, stored as Parquet."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -14,18 +16,23 @@ from features.hashing import Hashes, hash_array
 from features.parquet import write_table
 
 VOCABULARY_FILE = "vocabulary.parquet"
-_SCHEMA = pa.schema([("table", pa.string()), ("value", pa.string()), ("integer", pa.bool_())])
+_SCHEMA = pa.schema([("table", pa.string()), ("value", pa.string()), ("integer", pa.bool_()), ("since", pa.int32())])
+ALWAYS = int(np.iinfo(np.int32).min)
+"""The day since which values are known that were learned at once, and not as a log went on."""
+Days = NDArray[np.int32]
 
 
 class Vocabularies:
     """By embedding table the sorted hashes of its values and their rows, from 1; row 0 is unknown.
 
-    A null among the values keeps its row free for something else, such as a policy for nulls.
+    A null among the values keeps its row free for something else, such as a policy for nulls. `since` [values] has by
+    table the day from which on a value was known.
     """
 
-    def __init__(self, values: dict[str, pa.Array]) -> None:
+    def __init__(self, values: dict[str, pa.Array], since: dict[str, Days] | None = None) -> None:
         """Number the values of each table in the order given (the most frequent first)."""
         self._values = values
+        self._since = {t: np.full(len(v), ALWAYS, np.int32) for t, v in values.items()} | (since or {})
         self._hashes: dict[str, Hashes] = {}
         self._rows: dict[str, NDArray[np.int32]] = {}
         for table, known in values.items():
@@ -50,6 +57,36 @@ class Vocabularies:
         """The values of a table in the order of their rows, from row 1; null where a row is kept free."""
         return self._values[table]
 
+    def since(self, table: str) -> Days:
+        """The day since which each value of a table is known."""
+        return self._since[table]
+
+    def as_of(self, day: int) -> "Vocabularies":
+        """What was known on a day; the rows of values that came later are free."""
+        if all((since <= day).all() for since in self._since.values()):
+            return self
+        known = {table: pa.array(since <= day) for table, since in self._since.items()}
+        return Vocabularies({t: pc.if_else(known[t], v, pa.scalar(None, v.type)) for t, v in self._values.items()})
+
+    def digests(self, days: Sequence[int]) -> list[str]:
+        """By day, of ascending ones, a digest of what was known then; it changes only if that does."""
+        digest, found = hashlib.sha256(), []
+        sorted_by_day = []
+        for table in sorted(self._hashes):
+            rows = self._rows[table]
+            since = self._since[table][rows - 1]
+            order = np.lexsort((rows, since))
+            sorted_by_day.append((since[order], self._hashes[table][order], rows[order]))
+        before = [0] * len(sorted_by_day)
+        for day in days:
+            for place, (since, hashes, rows) in enumerate(sorted_by_day):
+                end = int(np.searchsorted(since, day, side="right"))
+                digest.update(b"%d" % (end - before[place]) + hashes[before[place] : end].tobytes())
+                digest.update(rows[before[place] : end].tobytes())
+                before[place] = end
+            found.append(digest.hexdigest())
+        return found
+
     def sha256(self) -> str:
         """A digest of all tables, for the schema's fingerprint."""
         digest = hashlib.sha256()
@@ -58,13 +95,14 @@ class Vocabularies:
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write ``vocabulary.parquet``: embedding table, value as text and whether it was a whole number."""
+        """Write ``vocabulary.parquet``: embedding table, value as text, whether it was a whole number, since when."""
         parts = [
             pa.table(
                 [
                     [table] * len(values),
                     values.cast(pa.string()),
                     [not pa.types.is_string(values.type)] * len(values),
+                    pa.array(self._since[table]),
                 ],
                 schema=_SCHEMA,
             )
@@ -80,13 +118,15 @@ class Vocabularies:
             IntegrityError: the file is not the one that the schema was fitted with.
         """
         stored = pq.read_table(directory / VOCABULARY_FILE, page_checksum_verification=True)
-        values = {}
+        values, since = {}, {}
         for table in tables:
-            mine = stored.filter(pa.compute.equal(stored["table"], table))
+            mine = stored.filter(pc.equal(stored["table"], table))
             text = mine["value"].combine_chunks()
             integer = mine["integer"].combine_chunks()
             values[table] = text.cast(pa.int64()) if len(integer) and integer[0].as_py() else text
-        loaded = cls(values)
+            # Vocabularies of earlier versions were learned at once.
+            since[table] = mine["since"].to_numpy() if "since" in mine.column_names else np.full(len(text), ALWAYS)
+        loaded = cls(values, since)
         if loaded.sha256() != sha256:
             path = directory / VOCABULARY_FILE
             message = f"{path} is not the vocabulary of the schema beside it; rebuild the features"

@@ -9,11 +9,12 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
+from features.files import alone
 from features.quality import load_report
 from pipeline import demo, steps
 from pipeline.config import ProjectConfig, read_config
 from pipeline.data_page import artifact_key, data_page
-from pipeline.stamps import StepRecord, alone
+from pipeline.stamps import StepRecord
 from pipeline.steps import Published, Run
 
 

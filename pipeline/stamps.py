@@ -4,21 +4,17 @@ The stamp is a digest of the step's settings, its input files, the stamp of the 
 it runs. A step whose stamp is unchanged is reused; one that was interrupted has no stamp and runs again.
 """
 
-import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from features.errors import ConfigError
 from features.settings import Settings
 from pipeline.console import Progress, say, stage
 from pipeline.files import write_text
@@ -100,24 +96,3 @@ def once(
     )
     write_text(record.model_dump_json(indent=1) + "\n", directory / STAMP_FILE)
     return record
-
-
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process; the lock ends with the process, however that ends.
-
-    Raises:
-        ConfigError: another process holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            message = f"process {lock.read().strip() or '(unknown)'} is at work in {directory}; wait until it has ended"
-            raise ConfigError(message) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield

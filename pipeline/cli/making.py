@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from features.files import alone
 from pipeline.cli.paths import a_run
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
@@ -32,7 +33,6 @@ def _export_arguments(parser: ArgumentParser) -> None:
 def _features(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.config import read_config  # noqa: PLC0415
-    from pipeline.stamps import alone  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
     with alone(config.root):
@@ -43,7 +43,6 @@ def _features(args: Namespace) -> None:
 def _train(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.config import read_config  # noqa: PLC0415
-    from pipeline.stamps import alone  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
     with alone(config.root):
@@ -55,7 +54,6 @@ def _train(args: Namespace) -> None:
 
 def _export(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.stamps import alone  # noqa: PLC0415
 
     names = ("form", "require_sparse", "quantize", "tables", "calibration", "packed")
     run = steps.Run.open(a_run(args.run_dir)).exported_as(**{name: getattr(args, name) for name in names})
@@ -67,7 +65,6 @@ def _export(args: Namespace) -> None:
 
 def _publish(args: Namespace) -> None:
     from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.stamps import alone  # noqa: PLC0415
 
     run = steps.Run.open(a_run(args.run_dir))
     with alone(run.config.root):

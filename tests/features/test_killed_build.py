@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from features.errors import ConfigError, DataError
-from features.partition_store import hold
+from features.files import alone
 from tests.features.raw_world import raw_tables
 from tests.features.test_increment import days, made, world
 
@@ -49,7 +49,7 @@ def test_a_build_killed_between_two_renames_gets_its_last_result_back(tmp_path: 
 
 
 def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
-    with hold(tmp_path / "features-days"), pytest.raises(ConfigError, match="another process builds features"):
+    with alone(tmp_path / "features-days"), pytest.raises(ConfigError, match=r"is at work in .*features-days"):
         world(tmp_path, raw_tables(), **FEW)
 
 
