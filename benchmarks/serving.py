@@ -1,8 +1,9 @@
 """What serving costs over onnxruntime called in-process: ``python -m benchmarks.serving [--json]``.
 
 CPU efficiency is the CPU of in-process onnxruntime a request, divided by the CPU of the server a request, on the same
-graph and payload, with all checks, metrics and deadlines on. Both are measured in turns in each round. The load comes
-from h2load; that every call ended with grpc-status 0 is known from the server's own count, which must match.
+graph and payload, with all checks, metrics and deadlines on. Both are measured in turns, the former before and after
+each load. The load comes from h2load; that every call ended with grpc-status 0 is known from the server's own count,
+which must match.
 
 With ``--others PYTHON`` (several times) MLServer and Triton's Python backend are compared, each in an interpreter that
 has ``mlserver onnxruntime`` or ``nvidia-pytriton onnxruntime`` installed.
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.h2load import CONNECTIONS
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.serving_graph import ITEMS, publish_dense
 from benchmarks.serving_others import others
@@ -105,16 +107,22 @@ def _subject(
 
 
 def _efficiencies(subject: Subject, seen: Seen) -> None:
+    """The floor before and after each load, for a shared machine's speed drifts within a round."""
     for size, each in subject.payloads.items():
-        base = floor(subject.model.engine, each.feed, CALLS[size])
-        seen[f"floor {subject.name} {size}"].append(base * 1000)
-        for front, server in subject.servers.items():
-            for kind, path, message in (("tensors", INFER, each.infer), ("ids", RANK, each.rank)):
-                _, spent = server.loaded(path, message, CALLS[size], CALLERS)
-                seen[f"{kind} {subject.name} {front} {size}"].append(base / spent)
-            if subject.name == "dense" and size == LATENCY_CANDIDATES:
-                _, spent = server.loaded(INFER, each.infer, CALLS[size], CALLERS, connections=1)
-                seen[f"one connection {front}"].append(base / spent)
+        loads = [
+            (f"{kind} {subject.name} {front} {size}", server, path, message, CONNECTIONS)
+            for front, server in subject.servers.items()
+            for kind, path, message in (("tensors", INFER, each.infer), ("ids", RANK, each.rank))
+        ]
+        if subject.name == "dense" and size == LATENCY_CANDIDATES:
+            loads += [(f"one connection {front}", s, INFER, each.infer, 1) for front, s in subject.servers.items()]
+        before = floor(subject.model.engine, each.feed, CALLS[size] // 2)
+        for key, server, path, message, connections in loads:
+            _, spent = server.loaded(path, message, CALLS[size], CALLERS, connections)
+            after = floor(subject.model.engine, each.feed, CALLS[size] // 2)
+            seen[f"floor {subject.name} {size}"].append(after * 1000)
+            seen[key].append((before + after) / 2 / spent)
+            before = after
 
 
 def _latencies(front: str, server: Server, each: Payload, seen: Seen) -> None:

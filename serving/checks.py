@@ -103,6 +103,6 @@ def _require_form(name: str, array: Array, dtype: type[np.generic], shape: tuple
 def _require_range(name: str, ids: Array, limits: NDArray[np.uint64]) -> None:
     """Ids lie in [0, limit) of their column; `limits` broadcasts against `ids`."""
     # Seen as unsigned, negative ids are the largest, which spares a second pass.
-    if not (ids.view(np.uint64) < limits).all():
+    if np.count_nonzero(ids.view(np.uint64) >= limits):
         message = f"{name} has ids that are negative or beyond their feature's table; row 0 is the unknown id"
         raise RequestError(message, field=name)

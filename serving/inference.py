@@ -12,7 +12,7 @@ from serving.registry import Registry
 from serving.service import Limits
 from serving.stubs.inference import grpc_service_pb2 as pb
 from serving.telemetry import Telemetry, Work
-from serving.tensors import arrays_from, fill_outputs
+from serving.tensors import arrays_from, response_of
 
 LOG = logging.getLogger("moerank.registry")
 PLATFORM = "onnxruntime_onnx"
@@ -60,9 +60,7 @@ class InferenceService:
             call.clock.lap("input")
             predictions = model.engine.run(arrays, rows)
             call.clock.lap("infer")
-            response = pb.ModelInferResponse(model_name=model.name, model_version=str(model.version), id=request.id)
-            fill_outputs(response, predictions, wanted, raw=bool(request.raw_input_contents))
-            written = response.SerializeToString()
+            written = response_of(model.name, model.version, request, predictions, wanted)
             call.clock.lap("output")
         self._telemetry.succeeded(model, rows, call.clock.take())
         return written
@@ -173,12 +171,15 @@ def _version(text: str) -> int:
     return int(text)
 
 
-def _wanted(model: RankingModel, request: pb.ModelInferRequest) -> list[str]:
-    wanted = [output.name for output in request.outputs] or list(model.engine.tasks)
+def _wanted(model: RankingModel, request: pb.ModelInferRequest) -> tuple[str, ...]:
+    wanted = tuple(output.name for output in request.outputs) or model.engine.tasks
     for name in wanted:
         if name not in model.engine.tasks:
             message = f"the output {name[:80]!r} is unknown; this model answers {', '.join(model.engine.tasks)}"
             raise RequestError(message, field=name)
+    if len(set(wanted)) < len(wanted):
+        message = f"an output is asked for twice; this model answers {', '.join(model.engine.tasks)}, each once"
+        raise RequestError(message, field="outputs")
     return wanted
 
 

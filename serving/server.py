@@ -20,6 +20,7 @@ from serving.model import EngineOptions
 from serving.pool import CountingPool
 from serving.refusal import Refusals
 from serving.registry import Registry
+from serving.scheduling import compute_bound
 from serving.service import Limits, RankingService
 from serving.settings import ServerSettings
 from serving.shadow import Shadows
@@ -112,6 +113,7 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
         MoerankError: as `start`.
     """
     configure(settings.log_format)
+    compute_bound()
     running = start(settings)
     with _signals() as wait:
         LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)

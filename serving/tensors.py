@@ -1,7 +1,8 @@
 """Tensors of the Open Inference Protocol to arrays and back. Shape legend: N candidate rows."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,39 +35,51 @@ def arrays_from(request: pb.ModelInferRequest) -> dict[str, Array]:
 
 
 def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
-    dtype = DATATYPES.get(tensor.datatype)
+    name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+    dtype = DATATYPES.get(datatype)
     if dtype is None:
-        message = f"{tensor.name} has datatype {tensor.datatype[:20]!r}; allowed are {', '.join(DATATYPES)}"
-        raise RequestError(message, field=tensor.name)
-    shape = tuple(tensor.shape)
+        message = f"{name} has datatype {datatype[:20]!r}; allowed are {', '.join(DATATYPES)}"
+        raise RequestError(message, field=name)
     flat: Array
     if raw is not None:
         if len(raw) % dtype.itemsize:
-            message = f"{tensor.name} has {len(raw)} raw bytes, which are no whole number of {tensor.datatype}"
-            raise RequestError(message, field=tensor.name)
+            message = f"{name} has {len(raw)} raw bytes, which are no whole number of {datatype}"
+            raise RequestError(message, field=name)
         flat = np.frombuffer(raw, dtype)
-    elif tensor.datatype == "INT64":
+    elif datatype == "INT64":
         flat = np.array(tensor.contents.int64_contents, np.int64)
     else:
         flat = np.array(tensor.contents.fp32_contents, np.float32)
-    if any(size < 0 for size in shape) or math.prod(shape) != flat.size:
-        message = f"{tensor.name} has {flat.size} elements, which do not fill the shape {list(shape)}"
-        raise RequestError(message, field=tensor.name)
+    if min(shape, default=0) < 0 or math.prod(shape) != flat.size:
+        message = f"{name} has {flat.size} elements, which do not fill the shape {list(shape)}"
+        raise RequestError(message, field=name)
     return flat.reshape(shape)
 
 
-def fill_outputs(
-    response: pb.ModelInferResponse,
+def response_of(
+    model: str,
+    version: int,
+    request: pb.ModelInferRequest,
     predictions: Mapping[str, NDArray[np.float32]],
-    wanted: Sequence[str],
-    *,
-    raw: bool,
-) -> None:
-    """Write the wanted tasks' predictions [N] into a response, raw or typed as the request was."""
-    for task in wanted:
-        values = predictions[task]
-        output = response.outputs.add(name=task, datatype="FP32", shape=values.shape)
-        if raw:
-            response.raw_output_contents.append(values.astype("<f4", copy=False).tobytes())
-        else:
-            output.contents.fp32_contents.extend(values.tolist())
+    wanted: tuple[str, ...],
+) -> bytes:
+    """The encoded ModelInferResponse with the wanted tasks' predictions [N], raw or typed as the request was."""
+    rows = len(predictions[wanted[0]])
+    if request.raw_input_contents:
+        raw = [predictions[task].astype("<f4", copy=False).tobytes() for task in wanted]
+        rest = pb.ModelInferResponse(id=request.id, raw_output_contents=raw)
+        # Encodings one behind the other are read as one message.
+        return _head(model, version, wanted, rows).SerializeToString() + rest.SerializeToString()
+    response = pb.ModelInferResponse(id=request.id)
+    response.MergeFrom(_head(model, version, wanted, rows))
+    for task, output in zip(wanted, response.outputs, strict=True):
+        output.contents.fp32_contents.extend(predictions[task].tolist())
+    return response.SerializeToString()
+
+
+@lru_cache(maxsize=1024)
+def _head(model: str, version: int, tasks: tuple[str, ...], rows: int) -> pb.ModelInferResponse:
+    """What all answers for so many rows share."""
+    output = pb.ModelInferResponse.InferOutputTensor
+    outputs = [output(name=task, datatype="FP32", shape=[rows]) for task in tasks]
+    return pb.ModelInferResponse(model_name=model, model_version=str(version), outputs=outputs)

@@ -118,6 +118,8 @@ def spoil(request: pb.ModelInferRequest, way: str) -> None:
         request.inputs[1].name = request.inputs[0].name
     elif way == "a version":
         request.model_version = "latest"
+    elif way == "an output twice":
+        request.outputs.extend([pb.ModelInferRequest.InferRequestedOutputTensor(name="rating")] * 2)
     else:
         request.outputs.add(name="colour")
 
@@ -134,6 +136,7 @@ def spoil(request: pb.ModelInferRequest, way: str) -> None:
         "an input twice",
         "a version",
         "an output",
+        "an output twice",
     ],
 )
 def test_a_request_that_contradicts_itself_is_refused(stub: Any, way: str) -> None:

@@ -36,6 +36,26 @@ def test_a_signal_ends_the_server_with_success(
     assert child.wait(10) == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this scheduling policy")
+def test_its_threads_do_not_interrupt_each_other(process: tuple["subprocess.Popen[str]", int]) -> None:
+    child, _ = process
+    threads = list(Path(f"/proc/{child.pid}/task").iterdir())
+    moving_bytes = [int(t.name) for t in threads if (t / "comm").read_text().startswith("event_engine")]
+    assert moving_bytes
+    for thread in (child.pid, *moving_bytes):
+        assert os.sched_getscheduler(thread) == os.SCHED_BATCH
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this scheduling policy")
+def test_a_policy_that_was_chosen_for_the_process_stays() -> None:
+    code = (
+        "import os; from serving.scheduling import compute_bound; "
+        "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)); compute_bound(); "
+        "assert os.sched_getscheduler(0) == os.SCHED_IDLE"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 def test_no_call_fails_while_the_server_drains(process: tuple["subprocess.Popen[str]", int]) -> None:
     child, port = process
     answered: list[int] = []
