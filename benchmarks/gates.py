@@ -1,9 +1,9 @@
 """Gates, and what else the model offers, on real data: paired over seeds, each against one baseline.
 
 ``KUAIRAND_DIR=... python -m benchmarks.gates [--recipe movielens] [--groups gates norm] [--seeds 5] [--epochs 8]
-[--json]``; features are built once. Every variant trains the recipe with one change for a set number of epochs and is
-judged after the last on the validation rows, which choose nothing here. Figures are kept beside the features and not
-measured twice.
+[--plot FILE.svg] [--json]``; features are built once. Every variant trains the recipe with one change for a set number
+of epochs and is judged after the last on the validation rows, which choose nothing here. Figures are kept beside the
+features and not measured twice.
 """
 
 import json
@@ -17,9 +17,11 @@ from typing import Literal, NamedTuple
 import torch
 from scipy import stats
 
+from benchmarks.gate_plot import drawing
 from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
 from benchmarks.report import Case, arguments, finish
 from pipeline.config import ProjectConfig, read_config
+from pipeline.files import write_text
 from pipeline.steps import build_features
 from pipeline.train import train
 from pipeline.training.journal import HISTORY_FILE
@@ -94,16 +96,23 @@ def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Itera
                 yield Case(name, gap.mean, unit, None, better, len(values), (gap.low, gap.high))
 
 
+def gaps(found: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict[str, dict[str, Paired]]:
+    """Every variant's difference to the baseline, by task."""
+    return {
+        variant: {task: paired([r[task] for r in runs], [r[task] for r in found[BASELINE]]) for task in tasks}
+        for variant, runs in found.items()
+        if variant != BASELINE
+    }
+
+
 def table(found: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
     """Variants by tasks in Markdown: the baseline's means, the others' differences to it, bold where 0 is outside."""
     rows = [["variant", *tasks, "union/n"], ["---"] * (len(tasks) + 2)]
-    for variant, runs in found.items():
-        cells = []
-        for task in tasks:
-            values, base = ([run[task] for run in each] for each in (runs, found[BASELINE]))
-            gap = paired(values, base)
-            cells.append(f"{statistics.fmean(values):.4f}" if variant == BASELINE else str(gap))
-        rows.append([variant, *cells, f"{statistics.fmean(run['union/n'] for run in runs):.2f}"])
+    means = {task: f"{statistics.fmean(run[task] for run in found[BASELINE]):.4f}" for task in tasks}
+    lines: dict[str, Mapping[str, object]] = {BASELINE: means, **gaps(found, tasks)}
+    for variant, cells in lines.items():
+        union = statistics.fmean(run["union/n"] for run in found[variant])
+        rows.append([variant, *(str(cells[task]) for task in tasks), f"{union:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -126,6 +135,7 @@ def main() -> int:
     parser.add_argument("--groups", nargs="+", choices=sorted(GROUPS), default=["gates"], help="(default gates)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--epochs", type=int, help=f"of each run (default {EPOCHS}, fewer than the recipes')")
+    parser.add_argument("--plot", type=Path, help="write the differences as an SVG, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     recipe = RECIPES / f"{options.recipe}.yaml"
@@ -136,6 +146,8 @@ def main() -> int:
     found = measure_all(recipe, names, runs, config.features_dir, ledger)
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
     print(table(found, list(units)), end="\n\n")
+    if options.plot:
+        write_text(drawing(gaps(found, list(units)), units, BASELINE), options.plot)
     return finish("gates", list(cases(found, units)), as_json=options.json)
 
 
