@@ -3,12 +3,16 @@
 import os
 import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from tests.tiny_bundle import publish_tiny
 
 LONG = os.environ.get("FAULTS_LONG", "") not in {"", "0"}
+Front = Literal["grpcio", "native"]
+# tests/serving tries the other front in short.
+FRONTS: tuple[Front, ...] = ("grpcio", "native") if LONG else ("grpcio",)
 
 
 @pytest.fixture

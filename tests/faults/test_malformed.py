@@ -17,7 +17,7 @@ from serving.server import start
 from serving.settings import ServerSettings
 from serving.stubs.inference import grpc_service_pb2
 from serving.stubs.moerank.v1 import ranking_pb2
-from tests.faults.conftest import Rounds, seeded
+from tests.faults.conftest import FRONTS, Front, Rounds, seeded
 
 METHOD = "/moerank.v1.RankingService/Rank"
 ALLOWED = {
@@ -207,9 +207,10 @@ def bodies(count: int) -> Iterator[bytes]:
         yield huge(dice) if number % 1000 == 500 else dice.choice(makers)(dice)
 
 
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.timeout(600)
-def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds]) -> None:
-    settings = ServerSettings(store=store, port=0, max_candidates=50, threads=2, max_message_bytes=1 << 25)
+def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds], front: Front) -> None:
+    settings = ServerSettings(store=store, port=0, front=front, max_candidates=50, threads=2, max_message_bytes=1 << 25)
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = channel.unary_unary(METHOD, bytes, bytes)
         expected = call(good().SerializeToString())
@@ -219,9 +220,10 @@ def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds]) -> Non
                 assert call(good().SerializeToString()) == expected
 
 
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.timeout(600)
-def test_malformed_requests_to_the_other_methods_do_no_harm(store: Path, rounds: type[Rounds]) -> None:
-    settings = ServerSettings(store=store, port=0, max_candidates=50, threads=2)
+def test_malformed_requests_to_the_other_methods_do_no_harm(store: Path, rounds: type[Rounds], front: Front) -> None:
+    settings = ServerSettings(store=store, port=0, front=front, max_candidates=50, threads=2)
     answered = 0
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         rank = channel.unary_unary(METHOD, bytes, bytes)

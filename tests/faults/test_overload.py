@@ -14,7 +14,7 @@ from serving.call import Call
 from serving.server import RunningServer, start
 from serving.settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
-from tests.faults.conftest import LONG, Rounds
+from tests.faults.conftest import FRONTS, LONG, Front, Rounds
 from tests.faults.load import BODY, Outcome, flood, one_after_the_other, p99, serving
 from tests.tiny_bundle import publish_tiny
 
@@ -65,13 +65,14 @@ def late(port: int, seconds: float, run: Run) -> list[str]:
     return [promise for promise, kept in promises.items() if not kept]
 
 
+@pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.slow
 def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(
-    heavy: Path, rounds: type[Rounds], run: Run
+    heavy: Path, rounds: type[Rounds], run: Run, front: Front
 ) -> None:
     broken: list[str] = []
     for _ in range(ATTEMPTS):
-        with serving(heavy, "--threads", "1", "--max-queue", "1") as served:
+        with serving(heavy, "--front", front, "--threads", "1", "--max-queue", "1") as served:
             broken = late(served.port, rounds.of(4, 20), run)
         if not broken:
             break

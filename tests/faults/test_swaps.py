@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from features.request import RankRequest
@@ -14,7 +15,7 @@ from serving.model import RankingModel
 from serving.server import start
 from serving.settings import ServerSettings
 from serving.store import point
-from tests.faults.conftest import Rounds
+from tests.faults.conftest import FRONTS, Front, Rounds
 from tests.tiny_bundle import publish_tiny
 
 ITEMS = list(range(100, 120))
@@ -26,7 +27,10 @@ def is_of_one_version(predictions: Answers, expected: Answers) -> bool:
     return all(np.array_equal(predictions[task], expected[task]) for task in expected)
 
 
-def test_swaps_under_load_fail_no_call_and_mix_no_versions(store: Path, tmp_path: Path, rounds: type[Rounds]) -> None:
+@pytest.mark.parametrize("front", FRONTS)
+def test_swaps_under_load_fail_no_call_and_mix_no_versions(
+    store: Path, tmp_path: Path, rounds: type[Rounds], front: Front
+) -> None:
     publish_tiny(store, tmp_path / "two", seed=1)
     request = RankRequest(3, ITEMS, {"tab": "home"})
     expected = {v: RankingModel.open(store / "tiny" / str(v)).rank(request).predictions for v in (1, 2)}
@@ -47,7 +51,7 @@ def test_swaps_under_load_fail_no_call_and_mix_no_versions(store: Path, tmp_path
                 if not is_of_one_version(result.predictions, expected[result.version]):
                     problems.append(result)
 
-    with start(ServerSettings(store=store, port=0, poll_seconds=600)) as server:
+    with start(ServerSettings(store=store, port=0, front=front, poll_seconds=600)) as server:
         threads = [threading.Thread(target=ask, args=(server.port,)) for _ in range(4)]
         for thread in threads:
             thread.start()
