@@ -19,14 +19,16 @@ Job = Callable[[Progress], object]
 def jobs_of_a_day(log: Path, folder: Path) -> tuple[Callable[[str], None], dict[str, Job]]:
     """Build all days but the last; then what prepares a job, and the jobs ``day`` and ``whole`` by name.
 
-    Both take up the fitted numbers of the days before, as a scheduled retraining does.
+    Both take up the fitted numbers of the days before, as a scheduled retraining does, and the last of these days came
+    by itself too: what a day needs of the days before it was folded then.
     """
     folder.mkdir()
     files = write_days(log, folder / "log")
     settings = daily_recipe(folder / "log")
-    aside = files[-1].rename(folder / "last.parquet")
-    build(settings, folder / "before", _quiet)
-    aside.rename(files[-1])
+    aside = [file.rename(folder / file.name) for file in files[-2:]]
+    for file in aside:
+        build(settings, folder / "before", _quiet)
+        file.rename(folder / "log" / file.name)
 
     def prepare(name: str) -> None:
         for part in ("", "-days"):

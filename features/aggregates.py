@@ -15,7 +15,7 @@ import ibis.expr.types as ir
 
 from features.config import AggregateConfig, FeaturesConfig
 from features.durations import milliseconds
-from features.earlier import LAST, fold_addends
+from features.earlier import LAST, Earlier, fold_addends
 from features.engine import Backend, materialise
 from features.errors import ConfigError
 from features.kinds import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, without_nan
@@ -88,12 +88,23 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
         windows = Windows(aggregate, lags_ms(config), config.events.time_zone)
         flat = flat_addends(timeline.table, timeline, config, place)
         if timeline.earlier is not None:
-            before = flat_addends(timeline.earlier.table, timeline, config, place)
-            flat = windows.extend(flat, before, timeline.earlier.until_ms)
+            flat = windows.extend(flat, _folded(connection, timeline.earlier, windows, timeline, config, place))
         table = materialise(connection, f"aggregate_{place}", windows.over(flat))
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
     return states
+
+
+def _folded(
+    connection: Backend, earlier: Earlier, windows: "Windows", timeline: Timeline, config: FeaturesConfig, place: int
+) -> ir.Table:
+    """The addends of earlier days, as far back as windows of later rows reach."""
+    return earlier.fold(
+        connection,
+        f"aggregate_{place}",
+        lambda table: flat_addends(table, timeline, config, place),
+        lambda flat: windows.fold(flat, earlier.until_ms),
+    )
 
 
 def lags_ms(config: FeaturesConfig) -> dict[str, int]:
@@ -177,16 +188,19 @@ class Windows:
     def _unit_ms(self) -> int:
         return {"event": 1, "hour": HOUR_MS, "day": DAY_MS}[self.config.as_of]
 
-    def extend(self, flat: ir.Table, before: ir.Table, until_ms: int) -> ir.Table:
-        """The addends with those of earlier days, as far back as windows of rows from `until_ms` on reach."""
+    def extend(self, flat: ir.Table, folded: ir.Table) -> ir.Table:
+        """The addends with those of earlier days."""
+        together = ibis.union(flat, folded.cast(dict(flat.schema())).select(flat.columns))
+        return together if self.config.as_of == "event" else sum_tiles(together, self.config)
+
+    def fold(self, before: ir.Table, until_ms: int) -> ir.Table:
+        """The addends of earlier days, as far back as windows of rows from `until_ms` on reach."""
         first = self._first(until_ms)
         lags = [self._lag(self.lags.get(of, 0)) for of in ("", *self.config.of)]
         lengths = [(_length_ms(window) or 0) // self._unit_ms for window in self.config.windows]
         all_time = self.config.since or "all" in self.config.windows
         reach = first - max(lags) - max(lengths)
-        folded = fold_addends(before, self.config.by, self.order, reach, all_time=all_time)
-        together = ibis.union(flat, folded.select(flat.columns))
-        return together if self.config.as_of == "event" else sum_tiles(together, self.config)
+        return fold_addends(before, self.config.by, self.order, reach, all_time=all_time)
 
     def _first(self, ms: int) -> int:
         """The place of a moment in the order that windows run over."""

@@ -1,15 +1,21 @@
-"""What built days leave to the days to build: folded addends of aggregates, and the last events of histories.
+"""What built days leave to the days to build: folded addends of aggregates, last events of histories, latest values.
 
 A row's windows and lists reach back a known way. What lies further back is summed to one row a key for windows over
-everything, or left out; sums are of whole numbers, so that folding changes no bit of them.
+everything, or left out; sums are of whole numbers, so that folding changes no bit of them. What was folded is kept, so
+that a day later only that day is to be added.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
 
+from features.engine import Backend, materialise, read_parquet, save_parquet
 from features.kinds import ORDER, ROW, TIME
+
+Rows = Callable[[ir.Table], ir.Table]
 
 LAST = "/last"
 """The addend that is the time of the last event, of which windows take the latest."""
@@ -17,14 +23,34 @@ LAST = "/last"
 
 @dataclass(frozen=True)
 class Earlier:
-    """Days that are built already: `table` has their rows as the timeline had them, `rows` counts them.
+    """Days that are built already, in the partitions `files`, which have `rows` rows as the timeline had them.
 
-    `until_ms` is the first moment of the days to build.
+    `until_ms` is the first moment of the days to build. What is folded is kept in `folder` by its last partition.
     """
 
-    table: ir.Table
+    files: tuple[Path, ...]
+    folder: Path
     rows: int
     until_ms: int
+
+    def fold(self, connection: Backend, name: str, choose: Rows, reduce: Rows) -> ir.Table:
+        """`reduce` of what `choose` takes of all rows, whose result `reduce` takes as well as it takes such rows.
+
+        What an earlier build kept under the name spares the rows of the partitions in it.
+        """
+        kept = {file.name.partition(".")[0]: file for file in self.folder.glob(f"*.{name}.parquet")}
+        held = max((place for place, file in enumerate(self.files) if file.stem in kept), default=-1)
+        target = self.folder / f"{self.files[-1].stem}.{name}.parquet"
+        if held < len(self.files) - 1:
+            fresh = choose(read_parquet(connection, [str(file) for file in self.files[held + 1 :]], hive=False))
+            if held >= 0:
+                before = read_parquet(connection, [str(kept[self.files[held].stem])], hive=False)
+                fresh = ibis.union(before.cast(dict(fresh.schema())).select(fresh.columns), fresh)
+            save_parquet(connection, materialise(connection, f"earlier_{name}", reduce(fresh)), target)
+        for file in kept.values():
+            if file != target:
+                file.unlink()
+        return read_parquet(connection, [str(target)], hive=False)
 
 
 def fold_addends(flat: ir.Table, keys: tuple[str, ...], order: str, reach_from: int, *, all_time: bool) -> ir.Table:

@@ -10,6 +10,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from features.errors import ConfigError
+from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 
 Backend = Any
 """An ibis backend: DuckDB's or PySpark's."""
@@ -108,6 +109,13 @@ def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[
     if is_spark(connection):
         return iter(connection.to_pyarrow(table).to_batches(rows))
     return iter(connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_reader(rows))
+
+
+def save_parquet(connection: Backend, table: ir.Table, path: Path) -> None:
+    """Run an expression; its rows as a file, there whole or not at all."""
+    with AtomicWriter(path, table.schema().to_pyarrow(), "lz4") as writer:
+        for batch in record_batches(connection, table, ROW_GROUP_ROWS):
+            writer.write(batch)
 
 
 def scalar(connection: Backend, value: ir.Value) -> Any:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from features.aggregates import State
 from features.config import FeaturesConfig, HistoryConfig
 from features.durations import milliseconds
-from features.earlier import last_events
+from features.earlier import Earlier, last_events
 from features.engine import Backend, materialise, to_arrow
 from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
@@ -56,15 +56,24 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
             timeline.ownership.side(column, where)
         flagged = flagged_events(timeline.table, history, where)
         if timeline.earlier is not None:
-            before = flagged_events(timeline.earlier.table, history, where)
-            seen_from = timeline.earlier.until_ms - _gap_ms(history) + 1
-            kept = last_events(before, _KEY, _COUNTS, history.last, seen_from)
-            flagged = ibis.union(flagged, materialise(connection, f"earlier_{place}", kept))
+            before = _last_events(connection, timeline.earlier, history, place)
+            flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
         table = materialise(connection, f"history_{place}", ends_before(flagged, history))
         names = (history.name, *history.columns)
         state = State(table, (ROW,), _state_columns(history), names)
         histories.append(History(state, _values(connection, flagged, history)))
     return histories
+
+
+def _last_events(connection: Backend, earlier: Earlier, history: HistoryConfig, place: int) -> ir.Table:
+    """What the lists of later rows can hold of earlier days."""
+    seen_from = earlier.until_ms - _gap_ms(history) + 1
+    return earlier.fold(
+        connection,
+        f"history_{place}",
+        lambda table: flagged_events(table, history, f"data.histories[{place}]"),
+        lambda flagged: last_events(flagged, _KEY, _COUNTS, history.last, seen_from),
+    )
 
 
 def _state_columns(history: HistoryConfig) -> tuple[str, str]:

@@ -11,17 +11,17 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow.parquet as pq
 
 from features.attributes import Entities, Sources
 from features.columns import used_columns
 from features.config import FeaturesConfig
 from features.days import DayFacts, Partition, add_facts, day_facts, event_ms, partitions, recipe_digest
 from features.earlier import Earlier
-from features.engine import Backend, is_spark, read_parquet, record_batches, scalar, to_arrow
+from features.engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
 from features.errors import DataError
 from features.filesystems import file_facts
 from features.kinds import DAY_MS, TIME
-from features.parquet import ROW_GROUP_ROWS, AtomicWriter
 from features.partition_store import LastLog, PartitionStore
 from features.sources import find_files, key_of, with_derived
 from features.timeline import Span
@@ -87,13 +87,13 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
             reused = sum(day_begin_ms(p.last + 1, zone) <= changed for p in plan[:reused])
     store.keep(plan[:reused])
     for side, entity in () if is_spark(connection) else sources.entities.items():
-        _save(connection, _attributes(entity, config), store.attributes(side))
+        save_parquet(connection, _attributes(entity, config), store.attributes(side))
     first, last = day_begin_ms(plan[0].first, zone), max(day.last_ms for day in facts.values())
     earlier = None
     if reused:
-        rows = _open(connection, store, plan[:reused])
-        until = day_begin_ms(plan[reused - 1].last + 1, zone)
-        earlier = Earlier(rows, int(scalar(connection, rows.count())), until)
+        built = tuple(store.path(partition) for partition in plan[:reused])
+        rows = sum(pq.read_metadata(file).num_rows for file in built)
+        earlier = Earlier(built, store.carried, rows, day_begin_ms(plan[reused - 1].last + 1, zone))
     return Work(store, plan, reused, earlier, Span(first, last), why, log)
 
 
@@ -187,10 +187,3 @@ def _changed_keys(
 
 def _types(table: ir.Table) -> dict[str, str]:
     return {name: str(kind.copy(nullable=True)) for name, kind in table.schema().items()}
-
-
-def _save(connection: Backend, table: ir.Table, path: Path) -> None:
-    batches = record_batches(connection, table, ROW_GROUP_ROWS)
-    with AtomicWriter(path, table.schema().to_pyarrow()) as writer:
-        for batch in batches:
-            writer.write(batch)

@@ -28,12 +28,17 @@ class LastLog(Settings):
 
 
 class PartitionStore:
-    """A directory of partitions, beside them what later builds compare with, and in `encoded` their encoded rows."""
+    """A directory of partitions, and beside them what later builds compare with.
+
+    In `encoded` lie their encoded rows, and in `carried` what later days need of all days up to a partition. The names
+    of these files begin with that of the partition's.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Use or make the directory."""
-        self.encoded = directory / "encoded"
-        self.encoded.mkdir(parents=True, exist_ok=True)
+        self.encoded, self.carried = directory / "encoded", directory / "carried"
+        for folder in (self.encoded, self.carried):
+            folder.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
     def path(self, partition: Partition) -> Path:
@@ -46,9 +51,9 @@ class PartitionStore:
         return next(missing, len(plan))
 
     def keep(self, plan: Sequence[Partition]) -> None:
-        """Remove every other partition with its encoded rows, and what a killed build left half written."""
+        """Remove every other partition with what was made of it, and what a killed build left half written."""
         kept = {self.path(partition).stem for partition in plan}
-        for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir()]:
+        for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir(), *self.carried.iterdir()]:
             if file.name.partition(".")[0] not in kept:
                 file.unlink()
         for file in self._directory.glob(".*.partial"):

@@ -17,7 +17,7 @@ from features.attributes import Sources, known_by, with_attributes
 from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
 from features.days import event_ms
-from features.earlier import Earlier
+from features.earlier import Earlier, Rows
 from features.engine import Backend, materialise, numbered
 from features.errors import ConfigError
 from features.kinds import (
@@ -90,7 +90,7 @@ def build_timeline(
     joined = materialise(connection, "joined", whole.select([c for c in whole.columns if c in used]))
     zone, last = config.events.time_zone, span.last_ms
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
-    seen = joined if earlier is None else ibis.union(joined, _align(earlier.table, joined))
+    seen = Seen(connection, joined, earlier)
     probes = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
     labelled = with_tasks(whole, config, last)
@@ -153,8 +153,43 @@ def _log(
     return ibis.union(log, _align(dated, log))
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What all rows of the log held: those `joined`, and those of earlier days."""
+
+    connection: Backend
+    joined: ir.Table
+    earlier: Earlier | None
+
+    def latest(self, side: str, key: str, columns: tuple[str, ...]) -> ir.Table:
+        """Each value of a key with the latest ones of some columns."""
+
+        def choose(rows: ir.Table) -> ir.Table:
+            return rows.filter(rows[key].notnull()).select(key, *columns, TIME)
+
+        def reduce(rows: ir.Table) -> ir.Table:
+            values = {column: rows[column].argmax(rows[TIME]) for column in columns}
+            return rows.group_by(key).aggregate(**values, **{TIME: rows[TIME].max()})
+
+        return self._reduced(side, choose, reduce).drop(TIME)
+
+    def distinct(self, place: int, keys: tuple[str, ...]) -> ir.Table:
+        """The values that some keys had together."""
+
+        def choose(rows: ir.Table) -> ir.Table:
+            return rows.filter([rows[key].notnull() for key in keys]).select(*keys)
+
+        return self._reduced(f"pairs_{place}", choose, lambda rows: rows.distinct())
+
+    def _reduced(self, name: str, choose: Rows, reduce: Rows) -> ir.Table:
+        rows = choose(self.joined)
+        if self.earlier is not None:
+            rows = ibis.union(rows, _align(self.earlier.fold(self.connection, name, choose, reduce), rows))
+        return reduce(rows)
+
+
 def _probes(
-    joined: ir.Table,
+    seen: Seen,
     entities: dict[str, ir.Table],
     config: FeaturesConfig,
     ownership: Ownership,
@@ -162,7 +197,7 @@ def _probes(
     cutoff: int,
 ) -> Iterable[ir.Table]:
     """One table a kind of probe; columns that a probe does not have are null."""
-    yield _dated(joined.select(nobody=ibis.literal(1)).limit(1), NOBODY, cutoff)
+    yield _dated(ibis.literal(1).name("nobody").as_table(), NOBODY, cutoff)
     for kind, side, own in ((USER, "user", config.events.user_columns), (ITEM, "item", config.events.item_columns)):
         key = ownership.user if side == "user" else ownership.item
         if key is not None:
@@ -170,16 +205,13 @@ def _probes(
             if entity is not None:
                 owned = [c for c in entity.columns if c == key or (ownership.sides[c] == side and c not in own)]
                 entity = entity[owned]
-            yield _dated(_entity_probe(joined, entity, key, own), kind, cutoff)
+            yield _dated(_entity_probe(seen.latest(side, key, own), entity, key, own), kind, cutoff)
     for place, keys in enumerate(pairs):
-        present = joined.filter([joined[key].notnull() for key in keys])
-        yield _dated(present.select(*keys).distinct(), FIRST_PAIR + place, cutoff)
+        yield _dated(seen.distinct(place, keys), FIRST_PAIR + place, cutoff)
 
 
-def _entity_probe(joined: ir.Table, entity: ir.Table | None, key: str, own: tuple[str, ...]) -> ir.Table:
+def _entity_probe(latest: ir.Table, entity: ir.Table | None, key: str, own: tuple[str, ...]) -> ir.Table:
     """Every key of the log or of its entity table, with its attributes and the latest value of its log columns."""
-    seen = joined.filter(joined[key].notnull())
-    latest = seen.group_by(key).aggregate(**{c: seen[c].argmax(seen[TIME]) for c in own})
     if entity is None:
         return latest
     attributes = entity.mutate(**{key: entity[key].cast(latest[key].type())})

@@ -66,6 +66,20 @@ def test_a_day_on_top_of_built_days_is_the_whole_log_byte_for_byte(tmp_path: Pat
     assert made(tmp_path / "grown") == made(tmp_path / "whole")
 
 
+def test_days_that_come_one_after_another_are_the_whole_log_byte_for_byte(tmp_path: Path) -> None:
+    """What is carried from day to day is what all days together would give, also after a day was opened again."""
+    tables = raw_tables()
+    for count in (3, 4, 5):
+        world(tmp_path / "grown", days(tables, count))
+    carried = {path.name.partition(".")[0] for path in (tmp_path / "grown" / "features-days" / "carried").iterdir()}
+    assert {name[:10] for name in carried} == {"2024-03-04"}, "of the days before the last build's"
+    tables = late(tables, 1)
+    assert world(tmp_path / "grown", tables).days_reused == 1
+    assert world(tmp_path / "grown", tables).days_reused == DAYS
+    world(tmp_path / "whole", tables)
+    assert made(tmp_path / "grown") == made(tmp_path / "whole")
+
+
 FEW: dict[str, Any] = {"aggregates": [], "histories": [], "crosses": []}
 SPLITS = [{"by": "user_time", "valid": 1, "test": 1}, {"by": "random", "valid": 0.2}]
 
