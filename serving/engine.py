@@ -17,7 +17,7 @@ from features.inputs import Inputs
 from features.schema import Schema
 from serving.bundle import MODEL_FILE, PACKED_FILE
 from serving.experts import ExpertUse, outputs_of, read_gates, use_from
-from serving.golden import TOLERANCE, GoldenCase
+from serving.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
@@ -143,16 +143,7 @@ class Engine:
         Raises:
             PredictionError: an answer is further off than `TOLERANCE`, or no answer was recorded for a task.
         """
-        predictions = self.predict(case.inputs)
-        for task, values in predictions.items():
-            expected = case.answers.get(task)
-            if expected is None or expected.shape != values.shape:
-                message = f"golden request {name} has no answers for {task} to compare with"
-                raise PredictionError(message)
-            off = np.abs(values - expected) / (1 + np.abs(expected))
-            if off.max(initial=0.0) > TOLERANCE:
-                message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {TOLERANCE:.2g}"
-                raise PredictionError(message)
+        require_golden(name, case, self.predict(case.inputs))
 
 
 def _finite(values: NDArray[np.float32]) -> bool:

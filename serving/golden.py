@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import IntegrityError
+from features.errors import IntegrityError, PredictionError
 from features.inputs import PARTS, Inputs, PartInputs
 
 TOLERANCE = 1e-4
@@ -50,6 +50,23 @@ def read(path: Path) -> dict[str, GoldenCase]:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         message = f"{path} does not hold golden requests: {error}"
         raise IntegrityError(message) from error
+
+
+def require_golden(name: str, case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]]) -> None:
+    """Compare predictions [N] by task with those that the exporter saw.
+
+    Raises:
+        PredictionError: one is further off than `TOLERANCE`, or no answer was recorded for a task.
+    """
+    for task, values in predictions.items():
+        expected = case.answers.get(task)
+        if expected is None or expected.shape != values.shape:
+            message = f"golden request {name} has no answers for {task} to compare with"
+            raise PredictionError(message)
+        off = np.abs(values - expected) / (1 + np.abs(expected))
+        if off.max(initial=0.0) > TOLERANCE:
+            message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {TOLERANCE:.2g}"
+            raise PredictionError(message)
 
 
 def _case(arrays: Mapping[str, NDArray[np.generic]], name: str) -> GoldenCase:

@@ -1,21 +1,24 @@
 """A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
-from features.request import RankRequest, RequestEncoder
+from features.request import Encoded, RankRequest, RequestEncoder
 from serving import bundle as bundles
 from serving import golden
 from serving.answer import RankAnswer
-from serving.bundle import GOLDEN_FILE, Bundle
+from serving.bundle import GOLDEN_FILE, PACKED_FILE, Bundle
 from serving.call import Clock
 from serving.checks import InputCheck
 from serving.engine import Device, Engine
 from serving.experts import ExpertUse
+from serving.packed import PackedEngine
 from serving.score import Score, ScoreConfig, default_score
 from serving.user_store import UserStore
 
@@ -38,6 +41,8 @@ class RankingModel:
     engine: Engine
     encoder: RequestEncoder
     score: Score
+    packed: PackedEngine | None = None
+    """For several requests in one run, where the bundle has that graph."""
 
     @classmethod
     def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
@@ -53,14 +58,18 @@ class RankingModel:
         """
         options = options or EngineOptions()
         bundle = bundles.load(path)
-        engine = Engine(
-            path, bundle.schema, threads=options.threads, device=options.device, require_gpu=options.require_gpu
-        )
+        device: Device = "cuda" if options.require_gpu else options.device
+        engine = Engine(path, bundle.schema, threads=options.threads, device=device)
+        packed = None
+        if PACKED_FILE in bundle.manifest.files:
+            packed = PackedEngine(path, bundle.schema, threads=options.threads, device=device)
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
+                if packed is not None:
+                    packed.check(name, case)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
-        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score))
+        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score), packed)
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -99,12 +108,43 @@ class RankingModel:
         clock = clock or Clock()
         encoded = self.encoder.encode(request)
         clock.lap("input")
+        return self.answer(encoded, top_k, clock, experts=experts)
+
+    def answer(self, encoded: Encoded, top_k: int, clock: Clock, *, experts: bool = False) -> RankAnswer:
+        """As `rank`, for a request that has been encoded.
+
+        Raises:
+            PredictionError: the graph failed.
+        """
         use: ExpertUse | None = None
         if experts:
             predictions, use = self.engine.predict_with_experts(encoded.inputs)
         else:
             predictions = self.engine.predict(encoded.inputs)
         clock.lap("infer")
+        return self._ordered(encoded, predictions, top_k, use)
+
+    def answer_together(self, requests: Sequence[tuple[Encoded, int]], clock: Clock) -> list[RankAnswer]:
+        """Answer requests, each with its top_k: several in one run where the bundle has the graph for it.
+
+        Raises:
+            PredictionError: the graph failed.
+        """
+        if self.packed is None or len(requests) == 1:
+            return [self.answer(encoded, top_k, clock) for encoded, top_k in requests]
+        predictions = self.packed.predict([encoded.inputs for encoded, _ in requests])
+        clock.lap("infer")
+        return [
+            self._ordered(encoded, found, top_k) for (encoded, top_k), found in zip(requests, predictions, strict=True)
+        ]
+
+    def _ordered(
+        self,
+        encoded: Encoded,
+        predictions: dict[str, NDArray[np.float32]],
+        top_k: int,
+        use: ExpertUse | None = None,
+    ) -> RankAnswer:
         scores = self.score(predictions)
         order = np.argsort(-scores, kind="stable")
         return RankAnswer(

@@ -1,6 +1,7 @@
 """The ranking service, free of any transport: bytes of a request in, bytes of a response out."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from features.errors import RequestError
@@ -10,6 +11,7 @@ from serving.answer import RankAnswer
 from serving.call import Call, Handler
 from serving.model import RankingModel
 from serving.registry import Registry
+from serving.runs import Asked, runs_of
 from serving.shadow import Shadows
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.telemetry import Telemetry
@@ -67,10 +69,11 @@ class RankingService:
         """RankRequest -> RankResponse."""
         message = wire.parse(ranking_pb2.RankRequest, body)
         self._limits.require_candidates(wire.count_items(message.items), "items")
-        model, answer = self._answer(message, call)
+        asked = self._ask(message, call, sampled=True)
+        (answer,) = self._answer([asked], call)
         written = wire.answer_bytes(answer, debug=message.debug)
         call.clock.lap("output")
-        self._telemetry.ranked(model, answer, call.clock.take())
+        self._telemetry.ranked(asked.model, answer, call.clock.take())
         return written
 
     def batch_rank(self, body: bytes, call: Call) -> bytes:
@@ -80,17 +83,22 @@ class RankingService:
             text = f"the batch has {len(requests)} requests; allowed are 1 to {self._limits.users}"
             raise RequestError(text, field="requests")
         self._limits.require_candidates(sum(wire.count_items(request.items) for request in requests), "requests")
-        answers = []
+        asked = []
         for position, request in enumerate(requests):
             try:
-                model, answer = self._answer(request, call)
+                asked.append(self._ask(request, call, sampled=position == 0))
             except RequestError as error:
                 where = f"requests[{position}]"
                 text = f"{where}: {error}"
                 raise RequestError(text, field=f"{where}.{error.field}") from error
-            self._telemetry.ranked(model, answer, call.clock.take())
-            answers.append(answer)
-        return wire.batch_bytes(answers, [request.debug for request in requests])
+        answers: dict[int, RankAnswer] = {}
+        for run in runs_of(asked):
+            found = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
+            for position, answer in found.items():
+                executions = int(position == run[0])
+                self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions)
+            answers |= found
+        return wire.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
 
     def get_model(self, body: bytes, call: Call) -> bytes:
         """GetModelRequest -> GetModelResponse."""
@@ -106,7 +114,7 @@ class RankingService:
         models = [_describe(model) for model in self._registry.models()]
         return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _answer(self, message: ranking_pb2.RankRequest, call: Call) -> tuple[RankingModel, RankAnswer]:
+    def _ask(self, message: ranking_pb2.RankRequest, call: Call, *, sampled: bool) -> Asked:
         if wire.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -118,11 +126,23 @@ class RankingService:
         with self._telemetry.watching(model, call.clock):
             request = wire.request_from(message)
             call.require_time()
-            experts = message.debug or self._telemetry.due(model)
-            answer = model.rank(request, message.top_k, call.clock, experts=experts)
-        if shadow is not None and self._shadows is not None:
-            self._shadows.offer(shadow, request, answer)
-        return model, answer
+            encoded = model.encoder.encode(request)
+            call.clock.lap("input")
+        experts = message.debug or (sampled and self._telemetry.due(model))
+        return Asked(model, shadow, request, encoded, message.top_k, experts)
+
+    def _answer(self, run: Sequence[Asked], call: Call) -> list[RankAnswer]:
+        first = run[0]
+        with self._telemetry.watching(first.model, call.clock):
+            call.require_time()
+            if first.experts:
+                answers = [first.model.answer(first.encoded, first.top_k, call.clock, experts=True)]
+            else:
+                answers = first.model.answer_together([(each.encoded, each.top_k) for each in run], call.clock)
+        for each, answer in zip(run, answers, strict=True):
+            if each.shadow is not None and self._shadows is not None:
+                self._shadows.offer(each.shadow, each.request, answer)
+        return answers
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

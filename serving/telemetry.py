@@ -116,22 +116,22 @@ class Telemetry:
                 work.failure_ns += sum(laps.values())
             raise
 
-    def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int]) -> None:
-        """Count an answer for so many rows."""
+    def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1) -> None:
+        """Count an answer for so many rows; of answers that shared a run, one counts it."""
         now = time.time_ns() // 1_000_000
         with self._lock:
             work = self._of(model)
             work.successes += 1
-            work.executions += 1
+            work.executions += executions
             work.rows += rows
             work.success_ns += sum(laps.values())
             work.last_ms = now
             for phase, nanoseconds in laps.items():
                 work.phase_ns[phase] += nanoseconds
 
-    def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int]) -> None:
+    def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int], executions: int = 1) -> None:
         """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
-        self.succeeded(model, len(answer.scores), laps)
+        self.succeeded(model, len(answer.scores), laps, executions)
         with self._lock:
             work = self._of(model)
             work.unknown_users += answer.unknown_user

@@ -18,8 +18,8 @@ from features.inputs import Inputs, PartInputs
 from features.online import OnlineTable, OnlineTables
 from features.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
 from features.vocabulary import Vocabularies
-from serving.bundle import publish
-from serving.engine import Engine
+from serving.bundle import PACKED_FILE, publish
+from serving.engine import REQUEST_OF, Engine
 from serving.golden import GoldenCase, write
 
 USERS = list(range(1, 9))
@@ -69,10 +69,13 @@ def online_tables() -> OnlineTables:
     )
 
 
-def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = False, layers: int = 0) -> None:
+def write_graph(
+    path: Path, schema: Schema, *, seed: int = 0, poison: bool = False, layers: int = 0, packed: bool = False
+) -> None:
     """logit = <user, item> + tab + activity + price.
 
-    `poison` makes the answers for the item in row 1 a NaN; `layers` of 512 units cost time and change nothing.
+    `poison` makes the answers for the item in row 1 a NaN; `layers` of 512 units cost time and change nothing; `packed`
+    takes several requests, and for each candidate the number of its own.
     """
     rng = np.random.default_rng(seed)
     user, item = rng.normal(size=(len(USERS) + 1, 4)), rng.normal(size=(len(ITEMS) + 1, 4))
@@ -92,12 +95,14 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
         helper.make_node("Gather", ["candidate_ids", "at0"], ["i"], axis=1),
         helper.make_node("Gather", ["request_dense", "at0"], ["activity"], axis=1),
         helper.make_node("Gather", ["candidate_dense", "at0"], ["price"], axis=1),
-        helper.make_node("Gather", ["user", "u"], ["user_row"]),
+        helper.make_node("Gather", ["user", "u"], ["users"]),
         helper.make_node("Gather", ["item", "i"], ["item_row"]),
         helper.make_node("Gather", ["tab", "t"], ["tab_row"]),
+        _of_candidates("users", "user_row", packed=packed),
         helper.make_node("Mul", ["user_row", "item_row"], ["products"]),
         helper.make_node("ReduceSum", ["products", "axes"], ["dot"], keepdims=0),
-        helper.make_node("Add", ["activity", "tab_row"], ["of_request"]),
+        helper.make_node("Add", ["activity", "tab_row"], ["of_requests"]),
+        _of_candidates("of_requests", "of_request", packed=packed),
         helper.make_node("Add", ["of_request", "price"], ["linear"]),
         helper.make_node("Add", ["dot", "linear"], ["light"]),
         *_layers(layers, "light", "logit"),
@@ -112,6 +117,8 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
         helper.make_tensor_value_info("candidate_ids", TensorProto.INT64, ["N", 1]),
         helper.make_tensor_value_info("candidate_dense", TensorProto.FLOAT, ["N", 1]),
     ]
+    if packed:
+        inputs.append(helper.make_tensor_value_info(REQUEST_OF, TensorProto.INT64, ["N"]))
     outputs = [helper.make_tensor_value_info(task.name, TensorProto.FLOAT, ["N"]) for task in schema.tasks]
     outputs.append(helper.make_tensor_value_info("expert_weights_0", TensorProto.FLOAT, ["N", 2]))
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, [*weights, *places])
@@ -120,6 +127,13 @@ def write_graph(path: Path, schema: Schema, *, seed: int = 0, poison: bool = Fal
     gates[1]["weights"] = [0.0, 1.0]
     helper.set_model_props(model, {"schema_fingerprint": schema.fingerprint(), "gates": json.dumps(gates)})
     onnx.save(model, str(path))
+
+
+def _of_candidates(of_requests: str, of_candidates: str, *, packed: bool) -> onnx.NodeProto:
+    """Without packing, the one request's row is broadcast."""
+    if packed:
+        return helper.make_node("Gather", [of_requests, REQUEST_OF], [of_candidates])
+    return helper.make_node("Identity", [of_requests], [of_candidates])
 
 
 def _layers(count: int, light: str, logit: str) -> list[onnx.NodeProto]:
@@ -145,12 +159,16 @@ def make_inputs(user: int, items: list[int]) -> Inputs:
     return Inputs(part([[user, 1]], [[0.5]]), part([[item] for item in items], [[0.1 * item] for item in items]))
 
 
-def make_files(folder: Path, *, seed: int = 0, task: str = "like", layers: int = 0) -> dict[str, Path]:
+def make_files(
+    folder: Path, *, seed: int = 0, task: str = "like", layers: int = 0, packed: bool = False
+) -> dict[str, Path]:
     """Everything that a bundle holds, in a new folder."""
     folder.mkdir(parents=True)
     schema = make_schema(task)
     schema.save(folder)
     write_graph(folder / "model.onnx", schema, seed=seed, layers=layers)
+    if packed:
+        write_graph(folder / PACKED_FILE, schema, seed=seed, layers=layers, packed=True)
     vocabularies().save(folder)
     online_tables().save(folder / "online")
     inputs = make_inputs(1, [1, 2, 3])
@@ -160,8 +178,15 @@ def make_files(folder: Path, *, seed: int = 0, task: str = "like", layers: int =
 
 
 def publish_tiny(
-    store: Path, work: Path, model: str = "tiny", *, seed: int = 0, task: str = "like", layers: int = 0
+    store: Path,
+    work: Path,
+    model: str = "tiny",
+    *,
+    seed: int = 0,
+    task: str = "like",
+    layers: int = 0,
+    packed: bool = False,
 ) -> Path:
     """Publish a version made from a seed; `work` must not exist yet."""
     facts = {"schema_fingerprint": make_schema(task).fingerprint(), "tasks": [task, "rating"], "git_revision": "abc"}
-    return publish(store, model, make_files(work, seed=seed, task=task, layers=layers), facts)
+    return publish(store, model, make_files(work, seed=seed, task=task, layers=layers, packed=packed), facts)

@@ -1,0 +1,36 @@
+"""Which requests of a batch share a run of a model's graph."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from features.request import Encoded, RankRequest
+from serving.model import RankingModel
+
+ENOUGH_ROWS = 512
+"""Candidates after which a run is closed: more cost as much a row, and deadlines are looked at between runs."""
+
+
+class Asked(NamedTuple):
+    """A request on its way, encoded for the model that answers it."""
+
+    model: RankingModel
+    shadow: RankingModel | None
+    request: RankRequest
+    encoded: Encoded
+    top_k: int
+    experts: bool
+    """Whether the answer is to say which experts it took; such a request has a run of its own."""
+
+
+def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
+    """Positions by run: requests to one model share one, where its bundle has the graph for several requests."""
+    filling: dict[int, list[int]] = {}
+    for position, each in enumerate(asked):
+        if each.model.packed is None or each.experts:
+            yield [position]
+            continue
+        run = filling.setdefault(id(each.model), [])
+        run.append(position)
+        if sum(asked[place].encoded.inputs.candidate.rows for place in run) >= ENOUGH_ROWS:
+            yield filling.pop(id(each.model))
+    yield from filling.values()
