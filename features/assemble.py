@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -35,6 +36,26 @@ WORKERS = min(4, os.cpu_count() or 1)
 """Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Where the encoded rows of a partition lie by split, and what was counted of them."""
+
+    pieces: dict[int, Path]
+    tally: Path
+
+    @classmethod
+    def named(cls, path: Path, splits: NDArray[np.int8]) -> Self:
+        """The files of rows of some splits; their names begin with `path`."""
+        found = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
+        pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in found}
+        return cls(pieces, path.with_name(f"{path.name}.tally.json"))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all splits."""
+        return list(self.pieces.values())
+
+
 def assemble(
     staged: Staged,
     planned: list[Planned],
@@ -43,37 +64,33 @@ def assemble(
     keys: EventsConfig,
     kept: Path,
     made: Path,
-) -> None:
+) -> list[Encoded]:
     """Write ``train``, ``valid`` and ``test`` Parquet into `made`, their row groups in a fixed random order.
 
     The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
-    there is taken as it is.
+    there is taken as it is. Gives the partitions that have rows in a split.
 
     Raises:
         DataError: a value that a policy refuses, or a label that is not finite.
     """
     wanted = [
-        {number: kept / f"{file.stem}.{SPLIT_NAMES[number]}.{state}.parquet" for number in _splits(splits)}
+        Encoded.named(kept / f"{file.stem}.{state}", splits)
         for file, splits, state in zip(staged.files, staged.by_file, _states(staged, encoder, fitted), strict=True)
     ]
-    for place, pieces in enumerate(wanted):
-        if not all(piece.is_file() for piece in pieces.values()):
+    for place, part in enumerate(wanted):
+        if not all(piece.is_file() for piece in part.files):
             known = encoder.as_of(staged.known_on[place])
-            rows = _encoded(staged.files[place], planned, known, fitted, keys)
-            _write_pieces(rows, pieces, staged.by_file[place], _columns(encoder.schema))
-    for file in set(kept.iterdir()).difference(*(pieces.values() for pieces in wanted)):
+            rows = _encode(staged.files[place], planned, known, fitted, keys)
+            _write_pieces(rows, part.pieces, staged.by_file[place], _columns(encoder.schema))
+    for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
         file.unlink()
     for number, split in enumerate(SPLIT_NAMES):
-        mine = [pieces[number] for pieces in wanted if number in pieces]
+        mine = [part.pieces[number] for part in wanted if number in part.pieces]
         if mine:
             join(mine, made / f"{split}.parquet", _random_order)
         else:
             write_table(_columns(encoder.schema).empty_table(), made / f"{split}.parquet")
-
-
-def _splits(splits: NDArray[np.int8]) -> list[int]:
-    """The splits that have some of a partition's rows."""
-    return [int(number) for number in np.unique(splits) if number != LEFT_OUT]
+    return [part for part in wanted if part.pieces]
 
 
 def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
@@ -117,7 +134,7 @@ def _columns(schema: Schema) -> pa.Schema:
     )
 
 
-def _encoded(
+def _encode(
     source: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
 ) -> Iterator[pa.Table]:
     """Encode a partition row group by row group."""

@@ -87,7 +87,7 @@ def _build(
         timeline = build_timeline(connection, config, sources, work.span, raw, work.earlier)
         planned = plan_features(config, timeline.ownership)
         stage(connection, timeline, planned, config, work.targets(config.events.time_zone), raw, progress)
-        staged = Staged.open(connection, work.files, work.last_days, config, timeline.last_ms)
+        staged = Staged.open(connection, work, config, timeline.last_ms)
     except duckdb.Error as error:
         message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
         raise DataError(message) from error
@@ -98,9 +98,9 @@ def _build(
     schema = _schema(config, fitted, timeline, staged.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    assemble(staged, planned, encoder, fitted, config.events, store.encoded, made)
+    encoded = assemble(staged, planned, encoder, fitted, config.events, store.encoded, made)
     progress("data quality")
-    report = check_quality(staged, made, planned, schema, fitted, config, last)
+    report = check_quality(staged, encoded, made, planned, schema, fitted, config, last)
     report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
     save_report(report, made, quality_page(report))
     progress("online tables")

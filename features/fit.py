@@ -4,6 +4,7 @@ With `previous`, what an earlier build learned is kept: numbers stay, and vocabu
 """
 
 import json
+import math
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -256,31 +257,33 @@ def _mean(train: Staged, column: str) -> float:
     return float(values.mean()) if len(values) else 0.0
 
 
-def _classes(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The distinct labels; that there are no others than 0 and 1 is seen without sorting them."""
-    ones = np.count_nonzero(labels == 1.0)
-    if 0 < ones < len(labels) and ones + np.count_nonzero(labels == 0.0) == len(labels):
-        return np.array([0.0, 1.0])
-    return np.unique(labels)
-
-
 def _fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
-    labels = _known(as_float64(_read(train, f"label__{task.name}"), task.name))
-    classes = _classes(labels)
-    if task.kind == "binary" and len(classes) != 2:  # noqa: PLR2004 - a binary label has two classes
-        shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
-        message = (
-            f"task {task.name!r} is binary, but its label {task.label!r} is {shown} in all {len(labels)} training rows "
-            "to which it applies; both 0 and 1 must occur (look at `label`, `where` and the split)"
-        )
-        if len(classes) > 2:  # noqa: PLR2004
-            message = (
-                f"task {task.name!r} is binary, but its label {task.label!r} takes {len(classes)} values "
-                f"({shown}, ...); make it a comparison such as '{task.label} >= 1', or use kind: regression"
-            )
-        raise DataError(message)
-    if not len(labels):
+    labels = as_float64(_read(train, f"label__{task.name}"), task.name)
+    labels = labels[~np.isnan(labels)]
+    if task.kind == "binary":
+        ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)
+        if not ones or not zeros or ones + zeros < len(labels):
+            raise _not_binary(task, labels)
+        mean = int(ones) / len(labels)
+        spread = math.sqrt(mean * (1.0 - mean))
+    elif len(labels):
+        labels = _known(labels)
+        mean, spread = float(labels.mean()), float(labels.std()) or 1.0
+    else:
         message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
         raise DataError(message)
-    spread = float(labels.std()) or 1.0
-    return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=float(labels.mean()), spread=spread)
+    return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=mean, spread=spread)
+
+
+def _not_binary(task: TaskConfig, labels: NDArray[np.float64]) -> DataError:
+    classes = np.unique(labels)
+    shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
+    if len(classes) > 1:
+        return DataError(
+            f"task {task.name!r} is binary, but its label {task.label!r} takes {len(classes)} values "
+            f"({shown}, ...); make it a comparison such as '{task.label} >= 1', or use kind: regression"
+        )
+    return DataError(
+        f"task {task.name!r} is binary, but its label {task.label!r} is {shown} in all {len(labels)} training rows "
+        "to which it applies; both 0 and 1 must occur (look at `label`, `where` and the split)"
+    )

@@ -5,27 +5,25 @@
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from features.assemble import Encoded
 from features.config import FeaturesConfig
 from features.encoding import as_float64
 from features.errors import DataError
 from features.fit import Fitted, quantile_edges, raw_values
-from features.hashing import Hashes, combine, hash_array
-from features.kinds import DAY_MS
 from features.leakage import Finding, find_leaks
 from features.plan import Planned
 from features.profile import Distribution, FeatureProfile, QualityReport
 from features.schema import DenseSpec, FeatureSpec, Schema
 from features.splits import SPLIT_NAMES
 from features.staged import Staged
+from features.tally import label_rates, older_than, tally_of
 
 QUALITY_FILE = "quality.json"
 SAMPLE_ROWS = 200_000
@@ -34,29 +32,31 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    staged: Staged, made: Path, planned: list[Planned], schema: Schema, fitted: Fitted, config: FeaturesConfig,
-    previous: Path,
+    staged: Staged, encoded: list[Encoded], made: Path, planned: list[Planned], schema: Schema, fitted: Fitted,
+    config: FeaturesConfig, previous: Path,
 ) -> QualityReport:  # fmt: skip
-    """Profile staged rows in `raw` and encoded rows in `made`; `previous` is where the last build lies, if any.
+    """Profile staged rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
 
     Raises:
         DataError: a range, a null rate, a drift or a leak that the recipe refuses.
     """
     before = load_report(previous)
-    sample = staged.sample(SAMPLE_ROWS)
+    sample = staged.sample({column for plan in planned for column in plan.raw}, SAMPLE_ROWS)
     profiles = {}
     for plan, spec in zip(planned, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
         profiles[plan.name] = _profile(raw_values(sample, plan, fitted.priors), spec, last)
-    rows, duplicates, rates = _rows(made, schema)
-    late = max(0, _older_than(made, before.cutoff_ms) - before.rows) if before else 0
+    tasks = [task.name for task in schema.tasks]
+    tallies = [tally_of(part.files, part.tally, tasks) for part in encoded]
+    known = zip(encoded, tallies, strict=True)
+    older = sum(older_than(part.files, tally, before.cutoff_ms) for part, tally in known) if before else 0
     report = QualityReport(
-        rows=rows,
-        duplicates=duplicates,
-        late=late,
+        rows=sum(tally.rows for tally in tallies),
+        duplicates=sum(tally.repeats for tally in tallies),
+        late=max(0, older - before.rows) if before else 0,
         cutoff_ms=0,
         features=profiles,
-        label_rates=rates,
+        label_rates={task: label_rates(tallies, task) for task in tasks},
         leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
     )
     _enforce(report, staged, planned, fitted, config)
@@ -125,51 +125,6 @@ def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
         return None
     p, q = (np.maximum(np.array(shares), _LEAST_SHARE) for shares in (before, now))
     return round(float(((q - p) * np.log(q / p)).sum()), 6)
-
-
-def _rows(made: Path, schema: Schema) -> tuple[int, int, dict[str, dict[str, float]]]:
-    """All rows, how many repeat another's user, item and time, and by task the mean label of each day."""
-    hashes: list[Hashes] = []
-    sums: dict[str, dict[int, tuple[float, float]]] = {task.name: {} for task in schema.tasks}
-    names = [f"{kind}__{task}" for task in sums for kind in ("label", "weight")]
-    for rows in _row_groups(made, ["__user", "__item", "__time", *names]):
-        user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
-        hashes.append(combine([user, item, hash_array(rows["__time"])]))
-        days = rows["__time"].to_numpy() // DAY_MS
-        for task, by_day in sums.items():
-            mine = rows[f"weight__{task}"].to_numpy() > 0
-            _add(by_day, days[mine], rows[f"label__{task}"].to_numpy()[mine])
-    known = np.sort(np.concatenate(hashes))
-    rates = {
-        task: {str(np.datetime64(day, "D")): round(total / seen, 6) for day, (seen, total) in sorted(by_day.items())}
-        for task, by_day in sums.items()
-    }
-    return len(known), int(np.count_nonzero(known[1:] == known[:-1])), rates
-
-
-def _row_groups(made: Path, names: list[str]) -> Iterator[pa.Table]:
-    """Columns of all encoded rows, a row group at a time."""
-    for split in SPLIT_NAMES:
-        with pq.ParquetFile(made / f"{split}.parquet") as file:
-            for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=names)
-
-
-def _add(by_day: dict[int, tuple[float, float]], days: NDArray[np.int64], labels: NDArray[np.float32]) -> None:
-    """Add labels [rows] to the number and the sum of their days."""
-    if not len(days):
-        return
-    first = int(days.min())
-    seen, total = np.bincount(days - first), np.bincount(days - first, labels)
-    for day in np.flatnonzero(seen).tolist():
-        before = by_day.get(first + day, (0.0, 0.0))
-        by_day[first + day] = (before[0] + float(seen[day]), before[1] + float(total[day]))
-
-
-def _older_than(made: Path, moment_ms: int) -> int:
-    """How many staged rows are older than a moment."""
-    files = (pq.read_table(made / f"{split}.parquet", columns=["__time"]) for split in SPLIT_NAMES)
-    return sum(int(np.count_nonzero(table["__time"].to_numpy() < moment_ms)) for table in files)
 
 
 def _enforce(

@@ -141,7 +141,7 @@ def test_early_stopping_ends_the_run_and_keeps_the_best_epoch(features: Path, tm
 
 def test_a_loss_that_is_not_finite_ends_training(tmp_path: Path) -> None:
     broken = write_features(tmp_path / "features", SCHEMA, broken_label=float("inf"))
-    with pytest.raises(TrainingError, match=r"the loss of rating is not finite"):
+    with pytest.raises(TrainingError, match=r"the loss of .*rating is not finite"):
         train(broken, MODEL, config(), tmp_path / "run", silent)
     assert latest(tmp_path / "run") is None
 

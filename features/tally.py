@@ -1,0 +1,80 @@
+"""What is counted of all encoded rows: a partition at a time, and kept beside its encoded rows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from features.files import appearing
+from features.hashing import combine, hash_array
+from features.kinds import DAY_MS, TIME
+from features.settings import Settings
+
+
+class Tally(Settings):
+    """A partition's rows, how many of them repeat another's user, item and time, and when they happened.
+
+    `labels` are by task and day (UTC, since 1970) the number of labelled rows and the sum of their labels.
+    """
+
+    rows: int
+    repeats: int
+    first_ms: int
+    last_ms: int
+    labels: dict[str, dict[int, tuple[int, float]]]
+
+
+def tally_of(pieces: Sequence[Path], kept: Path, tasks: Sequence[str]) -> Tally:
+    """The tally of a partition's encoded rows, which lie in `pieces`; it is kept in a file."""
+    if kept.is_file():
+        return Tally.model_validate_json(kept.read_bytes())
+    tally = _count(pieces, tasks)
+    with appearing(kept) as partial:
+        partial.write_text(tally.model_dump_json() + "\n", encoding="utf-8")
+    return tally
+
+
+def older_than(pieces: Sequence[Path], tally: Tally, moment_ms: int) -> int:
+    """How many of a partition's rows are older than a moment."""
+    if tally.last_ms < moment_ms or tally.first_ms >= moment_ms:
+        return tally.rows if tally.last_ms < moment_ms else 0
+    times = pa.concat_arrays([pq.read_table(piece, columns=[TIME])[TIME].combine_chunks() for piece in pieces])
+    return int(pc.sum(pc.less(times, moment_ms)).as_py())
+
+
+def label_rates(tallies: Sequence[Tally], task: str) -> dict[str, float]:
+    """The mean label of each day."""
+    seen: dict[int, int] = defaultdict(int)
+    total: dict[int, float] = defaultdict(float)
+    for tally in tallies:
+        for day, (count, labels) in tally.labels[task].items():
+            seen[day] += count
+            total[day] += labels
+    return {str(np.datetime64(day, "D")): round(total[day] / seen[day], 6) for day in sorted(seen)}
+
+
+def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
+    names = ["__user", "__item", TIME, *(f"{kind}__{task}" for task in tasks for kind in ("label", "weight"))]
+    rows = pa.concat_tables([pq.read_table(piece, columns=names) for piece in pieces])
+    times = rows[TIME].to_numpy()
+    user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
+    hashes = np.sort(combine([user, item, hash_array(rows[TIME])]))
+    labels = {}
+    for task in tasks:
+        mine = rows[f"weight__{task}"].to_numpy() > 0
+        days, place = np.unique(times[mine] // DAY_MS, return_inverse=True)
+        sums = np.bincount(place, rows[f"label__{task}"].to_numpy()[mine])
+        labels[task] = dict(
+            zip(days.tolist(), zip(np.bincount(place).tolist(), sums.tolist(), strict=True), strict=True)
+        )
+    return Tally(
+        rows=len(rows),
+        repeats=int(np.count_nonzero(hashes[1:] == hashes[:-1])),
+        first_ms=int(times.min()),
+        last_ms=int(times.max()),
+        labels=labels,
+    )
