@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import ibis.backends.duckdb  # noqa: F401 - so that the build finds it loaded, as the rivals find their libraries
+import ibis.backends.duckdb.converter  # noqa: F401 - so that the build finds it loaded, as the rivals find theirs
 import numpy as np
 import pyarrow.parquet as pq
 

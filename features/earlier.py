@@ -12,7 +12,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
-from features.engine import Backend, materialise, read_parquet, save_parquet
+from features.engine import Backend, read_parquet, save_parquet
 from features.kinds import ORDER, ROW, TIME
 
 Rows = Callable[[ir.Table], ir.Table]
@@ -46,7 +46,7 @@ class Earlier:
             if held >= 0:
                 before = read_parquet(connection, [str(kept[self.files[held].stem])], hive=False)
                 fresh = ibis.union(before.cast(dict(fresh.schema())).select(fresh.columns), fresh)
-            save_parquet(connection, materialise(connection, f"earlier_{name}", reduce(fresh)), target)
+            save_parquet(connection, reduce(fresh), target)
         for file in kept.values():
             if file != target:
                 file.unlink()

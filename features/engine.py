@@ -113,9 +113,11 @@ def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[
 
 def save_parquet(connection: Backend, table: ir.Table, path: Path) -> None:
     """Run an expression; its rows as a file, there whole or not at all."""
-    with AtomicWriter(path, table.schema().to_pyarrow(), "lz4") as writer:
+    schema = table.schema().to_pyarrow()
+    with AtomicWriter(path, schema, "lz4") as writer:
         for batch in record_batches(connection, table, ROW_GROUP_ROWS):
-            writer.write(batch)
+            # Sums of whole numbers come as decimals, though ibis calls them what they are stored as here.
+            writer.write(pa.Table.from_batches([batch]).cast(schema))
 
 
 def scalar(connection: Backend, value: ir.Value) -> Any:

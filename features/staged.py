@@ -17,6 +17,7 @@ from features.errors import DataError
 from features.hashing import hash_array
 from features.increment import Work
 from features.kinds import ROW, TIME
+from features.parquet import read_columns
 from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, draw_split, with_split
 from features.stage import PLACE, PLACES, key_hashes
 
@@ -45,7 +46,7 @@ class Staged:
             DataError: no rows to train or to validate on.
         """
         files = work.files
-        rows = [pq.read_table(file, columns=[ROW])[ROW].to_numpy() for file in files]
+        rows = [read_columns(file, [ROW])[ROW].to_numpy() for file in files]
         splits = np.full(max(int(numbers.max()) for numbers in rows) + 1, LEFT_OUT, dtype=np.int8)
         if isinstance(config.split, SplitByHash):
             for file, numbers in zip(files, rows, strict=True):
@@ -90,7 +91,7 @@ class Staged:
         """As `read`, a partition at a time, from the `first` on."""
         wanted = SPLIT_NAMES.index(split)
         for file, splits in zip(self.files[first:], self.by_file[first:], strict=True):
-            yield _where(pq.read_table(file, columns=names, page_checksum_verification=True), splits == wanted)
+            yield _where(read_columns(file, names), splits == wanted)
 
     def sample(self, names: Collection[str], most: int) -> pa.Table:
         """Columns of about `most` training rows, the same however often the partitions are built."""
@@ -115,7 +116,7 @@ def _where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
 def _drawn(file: Path, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
     """A random split from the hashes of keys and time."""
     keys = [key for key in (config.events.user, config.events.item) if key]
-    rows = pq.read_table(file, columns=list(dict.fromkeys([*keys, TIME, PLACE])))
+    rows = read_columns(file, list(dict.fromkeys([*keys, TIME, PLACE])))
     user, item = (key_hashes(rows, key) for key in (config.events.user, config.events.item))
     return draw_split(user, item, hash_array(rows[TIME]), split, config.seed)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from features.files import appearing
 from features.hashing import combine, hash_array
 from features.kinds import DAY_MS, TIME
+from features.parquet import read_columns
 from features.settings import Settings
 
 
@@ -42,7 +42,7 @@ def older_than(pieces: Sequence[Path], tally: Tally, moment_ms: int) -> int:
     """How many of a partition's rows are older than a moment."""
     if tally.last_ms < moment_ms or tally.first_ms >= moment_ms:
         return tally.rows if tally.last_ms < moment_ms else 0
-    times = pa.concat_arrays([pq.read_table(piece, columns=[TIME])[TIME].combine_chunks() for piece in pieces])
+    times = pa.concat_arrays([read_columns(piece, [TIME])[TIME].combine_chunks() for piece in pieces])
     return int(pc.sum(pc.less(times, moment_ms)).as_py())
 
 
@@ -59,7 +59,7 @@ def label_rates(tallies: Sequence[Tally], task: str) -> dict[str, float]:
 
 def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
     names = ["__user", "__item", TIME, *(f"{kind}__{task}" for task in tasks for kind in ("label", "weight"))]
-    rows = pa.concat_tables([pq.read_table(piece, columns=names) for piece in pieces])
+    rows = pa.concat_tables([read_columns(piece, names) for piece in pieces])
     times = rows[TIME].to_numpy()
     user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
     hashes = np.sort(combine([user, item, hash_array(rows[TIME])]))

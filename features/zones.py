@@ -31,12 +31,13 @@ def offset_steps(zone: str) -> Steps:
         return int((datetime.fromtimestamp(second, info).utcoffset() or timedelta()).total_seconds())
 
     steps = [(_BEGIN * 1000, offset(_BEGIN) * 1000)]
-    for day in range(_BEGIN, _END, _DAY):
-        if offset(day + _DAY) != offset(day):
-            low, high = day, day + _DAY
+    by_day = [(day, offset(day)) for day in range(_BEGIN, _END + _DAY, _DAY)]
+    for (day, before), (next_day, after) in itertools.pairwise(by_day):
+        if after != before:
+            low, high = day, next_day
             while high - low > 1:
                 middle = (low + high) // 2
-                low, high = (middle, high) if offset(middle) == offset(day) else (low, middle)
+                low, high = (middle, high) if offset(middle) == before else (low, middle)
             steps.append((high * 1000, offset(high) * 1000))
     return tuple(steps)
 
