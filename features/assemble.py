@@ -35,6 +35,9 @@ GROUP_ROWS = 16_384
 WORKERS = min(4, os.cpu_count() or 1)
 """Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
 
+ENCODED_ROWS = 32_768
+"""Rows that are encoded at a time, at least: each distinct id among them is looked up once."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -137,20 +140,23 @@ def _columns(schema: Schema) -> pa.Schema:
 def _encode(
     source: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
 ) -> Iterator[pa.Table]:
-    """Encode a partition row group by row group."""
+    """Encode a partition, some row groups at a time."""
     schema = _columns(encoder.schema)
 
-    def encode(group: int) -> pa.Table:
+    def encode(groups: list[int]) -> pa.Table:
         with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return _encode_rows(file.read_row_group(group), planned, encoder, fitted, keys).cast(schema)
+            return _encode_rows(file.read_row_groups(groups), planned, encoder, fitted, keys).cast(schema)
 
-    groups = range(pq.read_metadata(source).num_row_groups)
+    metadata = pq.read_metadata(source)
+    together = -(-ENCODED_ROWS * metadata.num_row_groups // max(metadata.num_rows, 1))
+    groups = range(metadata.num_row_groups)
+    todo = [list(groups[begin : begin + together]) for begin in groups[::together]]
     with ThreadPoolExecutor(WORKERS) as workers:
         # A few ahead of the writer, so that memory holds a few row groups and not the file.
-        waiting = deque(workers.submit(encode, group) for group in groups[: 2 * WORKERS])
-        for group in groups:
-            if group + 2 * WORKERS < len(groups):
-                waiting.append(workers.submit(encode, group + 2 * WORKERS))
+        waiting = deque(workers.submit(encode, part) for part in todo[: 2 * WORKERS])
+        for place in range(len(todo)):
+            if place + 2 * WORKERS < len(todo):
+                waiting.append(workers.submit(encode, todo[place + 2 * WORKERS]))
             yield waiting.popleft().result()
 
 

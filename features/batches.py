@@ -169,7 +169,7 @@ class BatchReader:
             table = self._file.read_row_groups(groups, columns=self._columns)
         except OSError as error:
             named = ", ".join(map(str, groups))
-            message = f"{self._path}: row group {named} is damaged ({error}); rebuild the features"
+            message = f"{self._path}: row group {named} is damaged ({error}); remove kept days, and build again"
             raise DataError(message) from error
         tasks = [task.name for task in self.schema.tasks]
         return _Rows(

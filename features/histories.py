@@ -58,7 +58,8 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
         if timeline.earlier is not None:
             before = _last_events(connection, timeline.earlier, history, place)
             flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
-        table = materialise(connection, f"history_{place}", ends_before(flagged, history))
+        first = timeline.earlier.rows if timeline.earlier else 0
+        table = materialise(connection, f"history_{place}", ends_before(flagged, history, first))
         names = (history.name, *history.columns)
         state = State(table, (ROW,), _state_columns(history), names)
         histories.append(History(state, _values(connection, flagged, history)))
@@ -90,11 +91,14 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     return flagged.filter(flagged[_KEY].notnull())
 
 
-def ends_before(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
-    """By row number, where its lists end among the events in the order of key and time, and how long they are."""
+def ends_before(flagged: ir.Table, history: HistoryConfig, first: int = 0) -> ir.Table:
+    """By row number, where its lists end among the events in the order of key and time, and how long they are.
+
+    Of the rows from number `first` on.
+    """
     end, length = _state_columns(history)
     numbered = flagged.select(_KEY, ROW, **{_BEFORE: _earlier(flagged, history).cast("int64")})
-    joined = numbered.inner_join(_starts(flagged), _KEY)
+    joined = numbered.filter(numbered[ROW] >= first).inner_join(_starts(flagged), _KEY)
     return joined.select(
         ROW,
         **{

@@ -24,8 +24,8 @@ Targets = Sequence[tuple[int, Path]]
 """First moments and files of partitions."""
 PLACE = "__place"
 SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
-PARTITION_GROUP_ROWS = 16_384
-"""Row groups of partitions are small where there are several, because assembling holds one of each in memory."""
+PARTITION_GROUP_ROWS = 8_192
+"""Row groups of kept partitions are small, because a sample takes the first of each."""
 _TARGET = "__target"
 
 
@@ -54,7 +54,8 @@ def stage(
     table = _with_states(rows, states, histories, planned, timeline, extra)
     if targets:
         batches = record_batches(connection, table.order_by([_TARGET, PLACE]), ROW_GROUP_ROWS)
-        _write_targets(ahead(_with_lists(batches, histories)), [path for _, path in targets])
+        group_rows = PARTITION_GROUP_ROWS if config.incremental else ROW_GROUP_ROWS
+        _write_targets(ahead(_with_lists(batches, histories)), [path for _, path in targets], group_rows)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
         table = _with_states(probes, states, histories, mine, timeline, [KIND])
@@ -141,11 +142,10 @@ def _target_of(rows: ir.Table, targets: Targets) -> ir.Value:
     return ibis.cases(*later, else_=0).cast("int32") if later else ibis.literal(0, "int32")
 
 
-def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path]) -> None:
+def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path], group_rows: int) -> None:
     """Write rows in the order of targets, each to its own; one is finished before the next begins."""
     writer: AtomicWriter | None = None
     current = -1
-    group_rows = PARTITION_GROUP_ROWS if len(paths) > 1 else ROW_GROUP_ROWS
     with contextlib.ExitStack() as stack:
         for batch in batches:
             ends = np.searchsorted(batch[_TARGET].to_numpy(), np.arange(len(paths)), side="right")

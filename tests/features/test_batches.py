@@ -39,6 +39,19 @@ def test_a_seed_permutes_rows_anew_each_epoch(built: Path) -> None:
     assert first == rows_of(BatchReader(built / "train.parquet", schema, 32, seed=1), 0)
 
 
+def test_rows_of_several_row_groups_are_mixed(built: Path, tmp_path: Path) -> None:
+    table = pq.read_table(built / "train.parquet")
+    group = np.arange(len(table)) // 25
+    marked = table.set_column(table.column_names.index("__item"), "__item", [group.astype(np.uint64)])
+    pq.write_table(marked, tmp_path / "groups.parquet", row_group_size=25)
+    mixed, unmixed = (
+        next(BatchReader(tmp_path / "groups.parquet", Schema.load(built), 25, seed=1, mix_rows=mix).epoch())
+        for mix in (True, False)
+    )
+    assert len(np.unique(mixed.item)) > len(np.unique(group)) / 2
+    assert len(np.unique(unmixed.item)) == 1
+
+
 def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
     reader = BatchReader(built / "train.parquet", Schema.load(built), 50, seed=3)
     whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))

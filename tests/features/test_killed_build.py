@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from features.errors import ConfigError, DataError
@@ -56,8 +57,10 @@ def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_day_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     world(tmp_path, raw_tables(), **FEW)
     kept = next((tmp_path / "features-days").glob("2024-03-03-*.parquet"))
+    columns = pq.read_metadata(kept).row_group(0)
+    user = next(c for c in map(columns.column, range(columns.num_columns)) if c.path_in_schema == "user")
     data = bytearray(kept.read_bytes())
-    data[len(data) // 3] ^= 1
+    data[user.data_page_offset + user.total_compressed_size // 2] ^= 1
     kept.write_bytes(data)
     with pytest.raises(DataError, match="features-days is damaged"):
         world(tmp_path, raw_tables(), **FEW)
