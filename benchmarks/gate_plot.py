@@ -40,7 +40,7 @@ def drawing(gaps: Mapping[str, Mapping[str, Interval]], units: Mapping[str, str]
     for place, task in enumerate(tasks):
         x, y = WIDTH * (place % COLUMNS), height * (place // COLUMNS)
         better = "right" if units[task] == "auc" else "left"
-        caption = f"{task} {units[task].upper()}: difference to {baseline}; further {better} is better"
+        caption = f"{task}: {units[task].upper()} less that of {baseline}; {better} is better"
         panels.append(
             f'<text class="caption" x="{x + 10}" y="{y + 16}">{caption}</text>'
             f'<svg x="{x}" y="{y + CAPTION}" width="{WIDTH}" height="{height - CAPTION}">'
