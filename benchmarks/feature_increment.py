@@ -16,18 +16,21 @@ from features.stage import Progress
 Job = Callable[[Progress], object]
 
 
-def jobs_of_a_day(log: Path, folder: Path) -> tuple[Callable[[str], None], dict[str, Job]]:
+def jobs_of_a_day(
+    log: Path, folder: Path, apart: Callable[[Job], object]
+) -> tuple[Callable[[str], None], dict[str, Job]]:
     """Build all days but the last; then what prepares a job, and the jobs ``day`` and ``whole`` by name.
 
     Both take up the fitted numbers of the days before, as a scheduled retraining does, and the last of these days came
-    by itself too: what a day needs of the days before it was folded then.
+    by itself too: what a day needs of the days before it was folded then. What is built here is built `apart`, so that
+    jobs do not start in a process full of it.
     """
     folder.mkdir()
     files = write_days(log, folder / "log")
     settings = daily_recipe(folder / "log")
     aside = [file.rename(folder / file.name) for file in files[-2:]]
     for file in aside:
-        build(settings, folder / "before", _quiet)
+        apart(lambda progress: build(settings, folder / "before", progress))
         file.rename(folder / "log" / file.name)
 
     def prepare(name: str) -> None:
@@ -58,7 +61,3 @@ def write_days(log: Path, folder: Path) -> list[Path]:
     for number, file in enumerate(files):
         pq.write_table(events.filter(pc.equal(day, number)), file, compression="zstd", write_page_checksum=True)
     return files
-
-
-def _quiet(_: str) -> None:
-    """Take progress and say nothing."""

@@ -6,6 +6,7 @@ tables, is timed apart; verified source pages and the search for leaks are off, 
 Example: ``python -m benchmarks.features --json`` (2M events; ``--full`` adds 20M under a 4 GB limit).
 """
 
+import gc
 import multiprocessing
 import resource
 import sys
@@ -107,7 +108,7 @@ def _against(rival: str, ours: list[Run], theirs: list[Run], *, bound: float) ->
 
 def _increment(events: Path, folder: Path, rounds: int) -> list[Case]:
     """A new day on top of built ones over building all days."""
-    prepare, jobs = jobs_of_a_day(events, folder)
+    prepare, jobs = jobs_of_a_day(events, folder, _apart)
     runs: dict[str, list[Run]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
@@ -147,6 +148,8 @@ def _apart(job: Job) -> Run:
     answers = context.SimpleQueue()
 
     def work() -> None:
+        # Else the collector walks, and so copies, all that was loaded before the fork.
+        gc.freeze()
         clock, begin = _Clock(), _now()
         job(clock)
         end = _now()

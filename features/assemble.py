@@ -207,7 +207,7 @@ class _RowGroups:
 
     def __init__(self, path: Path, schema: pa.Schema, total: int) -> None:
         self._size = -(-total // max(1, round(total / GROUP_ROWS)))
-        self._writer = AtomicWriter(path, schema, group_rows=self._size)
+        self._writer = AtomicWriter(path, schema, group_rows=self._size, statistics=False)
         self._waiting: list[pa.Table] = []
 
     def write(self, rows: pa.Table) -> None:

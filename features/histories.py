@@ -23,7 +23,7 @@ from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
 from features.timeline import Timeline
 
-_KEY, _COUNTS, _BEFORE, _START, _TOTAL = "__key", "__counts", "__before", "__start", "__total"
+_KEY, _COUNTS, _BEFORE, _START, _TOTAL, _FAR = "__key", "__counts", "__before", "__start", "__total", "__far"
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
         if timeline.earlier is not None:
             before = _last_events(connection, timeline.earlier, history, place)
             flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
-        first = timeline.earlier.rows if timeline.earlier else 0
-        table = materialise(connection, f"history_{place}", ends_before(flagged, history, first))
+        table = materialise(connection, f"history_{place}", ends_before(flagged, history, timeline.earlier))
         names = (history.name, *history.columns)
         state = State(table, (ROW,), _state_columns(history), names)
         histories.append(History(state, _values(connection, flagged, history)))
@@ -68,7 +67,7 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
 
 def _last_events(connection: Backend, earlier: Earlier, history: HistoryConfig, place: int) -> ir.Table:
     """What the lists of later rows can hold of earlier days."""
-    seen_from = earlier.until_ms - _gap_ms(history) + 1
+    seen_from = _seen_from(earlier, history)
     return earlier.fold(
         connection,
         f"history_{place}",
@@ -91,21 +90,25 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     return flagged.filter(flagged[_KEY].notnull())
 
 
-def ends_before(flagged: ir.Table, history: HistoryConfig, first: int = 0) -> ir.Table:
+def ends_before(flagged: ir.Table, history: HistoryConfig, earlier: Earlier | None) -> ir.Table:
     """By row number, where its lists end among the events in the order of key and time, and how long they are.
 
-    Of the rows from number `first` on.
+    Events of earlier days that every later row may see are counted by key, and no window runs over them.
     """
     end, length = _state_columns(history)
-    numbered = flagged.select(_KEY, ROW, **{_BEFORE: _earlier(flagged, history).cast("int64")})
-    joined = numbered.filter(numbered[ROW] >= first).inner_join(_starts(flagged), _KEY)
-    return joined.select(
-        ROW,
-        **{
-            end: joined[_START] + joined[_BEFORE],
-            length: ibis.least(joined[_BEFORE], ibis.literal(history.last, "int64")),
-        },
-    )
+    built, seen_from = (earlier.rows, _seen_from(earlier, history)) if earlier else (0, 0)
+    far = (flagged[ROW] < built) & (flagged[TIME] < seen_from)
+    near = flagged.filter(~far)
+    numbered = near.select(_KEY, ROW, **{_BEFORE: _earlier(near, history).cast("int64")})
+    joined = numbered.filter(numbered[ROW] >= built).inner_join(_starts(flagged, far), _KEY)
+    before = joined[_FAR] + joined[_BEFORE]
+    least = ibis.least(before, ibis.literal(history.last, "int64"))
+    return joined.select(ROW, **{end: joined[_START] + before, length: least})
+
+
+def _seen_from(earlier: Earlier, history: HistoryConfig) -> int:
+    """The moment before which all rows that are not built yet see the events of earlier days."""
+    return earlier.until_ms - _gap_ms(history) + 1
 
 
 def _gap_ms(history: HistoryConfig) -> int:
@@ -124,11 +127,13 @@ def _earlier(flagged: ir.Table, history: HistoryConfig) -> ir.Value:
     return counts.sum().over(upto) - counts.sum().over(moment)
 
 
-def _starts(flagged: ir.Table) -> ir.Table:
-    """By key, how many events the keys before it have."""
-    totals = flagged.group_by(_KEY).aggregate(**{_TOTAL: flagged[_COUNTS].sum()})
+def _starts(flagged: ir.Table, far: ir.BooleanValue) -> ir.Table:
+    """By key, how many events the keys before it have, and how many far ones it has itself."""
+    counts = flagged[_COUNTS]
+    sums = {_TOTAL: counts.sum(), _FAR: counts.sum(where=far).fill_null(0).cast("int64")}
+    totals = flagged.group_by(_KEY).aggregate(**sums)
     before = ibis.window(order_by=_KEY, preceding=(None, 1))
-    return totals.select(_KEY, **{_START: totals[_TOTAL].sum().over(before).fill_null(0).cast("int64")})
+    return totals.select(_KEY, _FAR, **{_START: totals[_TOTAL].sum().over(before).fill_null(0).cast("int64")})
 
 
 def _values(connection: Backend, flagged: ir.Table, history: HistoryConfig) -> dict[str, pa.Array]:

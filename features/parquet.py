@@ -21,18 +21,26 @@ class AtomicWriter:
     """Write a Parquet file batch by batch; it appears under its name only when all went well."""
 
     def __init__(
-        self, path: Path, schema: pa.Schema, compression: Compression = "zstd", group_rows: int = ROW_GROUP_ROWS
+        self,
+        path: Path,
+        schema: pa.Schema,
+        compression: Compression = "zstd",
+        group_rows: int = ROW_GROUP_ROWS,
+        *,
+        statistics: bool = True,
     ) -> None:
         """Open a temporary file beside `path`; what is read once and thrown away needs no compression.
 
-        Only what is kept for training takes the time to look for repeated numbers; texts repeat anyway.
+        Only what is kept for training takes the time to look for repeated numbers; texts repeat anyway. Rows in random
+        order need no `statistics` of their row groups.
         """
         dictionary = True if compression == "zstd" else _texts(schema)
         self._stack = ExitStack()
         partial = self._stack.enter_context(appearing(path))
         writer = pq.ParquetWriter(
-            partial, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True
-        )
+            partial, schema, compression=compression, use_dictionary=dictionary, write_page_checksum=True,
+            write_statistics=statistics,
+        )  # fmt: skip
         self._writer = self._stack.enter_context(writer)
         self._group_rows = group_rows
         self.rows = 0
