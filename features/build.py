@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -99,12 +100,13 @@ def _build(
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
     encoded = assemble(staged, planned, encoder, fitted, config.events, store.encoded, made)
-    progress("data quality")
-    report = check_quality(staged, encoded, made, planned, schema, fitted, config, last)
-    report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
-    save_report(report, made, quality_page(report))
-    progress("online tables")
-    build_online(raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
+    progress("data quality and online tables")
+    with ThreadPoolExecutor(1) as worker:
+        online = worker.submit(build_online, raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
+        report = check_quality(staged, encoded, made, planned, schema, fitted, config, last)
+        report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
+        save_report(report, made, quality_page(report))
+        online.result()
     schema.save(made)
     fitted.vocabularies.save(made)
     (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
