@@ -226,6 +226,6 @@ class _RowGroups:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._waiting:
+        if kind is None and any(map(len, self._waiting)):
             self._writer.write(pa.concat_tables(self._waiting))
         self._writer.__exit__(kind, error, trace)

@@ -1,15 +1,17 @@
 """What is counted of all encoded rows: a partition at a time, and kept beside its encoded rows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from features.files import appearing
-from features.hashing import combine, hash_array
+from features.hashing import Hashes, combine, hash_array
 from features.kinds import DAY_MS, TIME
 from features.parquet import read_columns
 from features.settings import Settings
@@ -58,23 +60,37 @@ def label_rates(tallies: Sequence[Tally], task: str) -> dict[str, float]:
 
 
 def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
+    """Count a row group at a time, so that a partition of many millions of rows takes little but its hashes."""
+    hashes: list[Hashes] = []
+    ends: list[int] = []
+    labels: dict[str, dict[int, tuple[int, float]]] = {task: {} for task in tasks}
     names = ["__user", "__item", TIME, *(f"{kind}__{task}" for task in tasks for kind in ("label", "weight"))]
-    rows = pa.concat_tables([read_columns(piece, names) for piece in pieces])
-    times = rows[TIME].to_numpy()
-    user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
-    hashes = np.sort(combine([user, item, hash_array(rows[TIME])]))
-    labels = {}
-    for task in tasks:
-        mine = rows[f"weight__{task}"].to_numpy() > 0
-        days, place = np.unique(times[mine] // DAY_MS, return_inverse=True)
-        sums = np.bincount(place, rows[f"label__{task}"].to_numpy()[mine])
-        labels[task] = dict(
-            zip(days.tolist(), zip(np.bincount(place).tolist(), sums.tolist(), strict=True), strict=True)
-        )
-    return Tally(
-        rows=len(rows),
-        repeats=int(np.count_nonzero(hashes[1:] == hashes[:-1])),
-        first_ms=int(times.min()),
-        last_ms=int(times.max()),
-        labels=labels,
-    )
+    for rows in _row_groups(pieces, names):
+        times = rows[TIME].to_numpy()
+        user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
+        hashes.append(combine([user, item, hash_array(rows[TIME])]))
+        ends += [int(times.min()), int(times.max())]
+        for task, by_day in labels.items():
+            mine = rows[f"weight__{task}"].to_numpy() > 0
+            _add(by_day, times[mine] // DAY_MS, rows[f"label__{task}"].to_numpy()[mine])
+    known = np.sort(np.concatenate(hashes))
+    repeats = int(np.count_nonzero(known[1:] == known[:-1]))
+    return Tally(rows=len(known), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)
+
+
+def _row_groups(pieces: Sequence[Path], names: list[str]) -> Iterator[pa.Table]:
+    for piece in pieces:
+        with pq.ParquetFile(piece, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=names)
+
+
+def _add(by_day: dict[int, tuple[int, float]], days: NDArray[np.int64], labels: NDArray[np.float32]) -> None:
+    """Add labels [rows] to the number and the sum of their days."""
+    if not len(days):
+        return
+    first = int(days.min())
+    seen, total = np.bincount(days - first), np.bincount(days - first, labels)
+    for day in np.flatnonzero(seen).tolist():
+        before = by_day.get(first + day, (0, 0.0))
+        by_day[first + day] = (before[0] + int(seen[day]), before[1] + float(total[day]))
