@@ -58,7 +58,7 @@ class Subject:
 def main() -> int:
     """Measure and report."""
     parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, floor and servers in turns [%(default)s]")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds, floor and servers in turns [%(default)s]")
     parser.add_argument("--kuairand", type=Path, default=Path("runs/kuairand/store"), help="the recipe's store")
     parser.add_argument("--others", type=Path, action="append", default=[], help="interpreter with another server")
     args = parser.parse_args()

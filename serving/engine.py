@@ -38,7 +38,6 @@ class Engine:
         *,
         threads: int = 1,
         device: Device = "cpu",
-        require_gpu: bool = False,
         file: str = MODEL_FILE,
     ) -> None:
         """Load a graph of a bundle directory.
@@ -48,7 +47,6 @@ class Engine:
             schema: What the graph must have been made with; None reads the directory's own.
             threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
             device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
-            require_gpu: As ``cuda``.
             file: Which of the bundle's graphs; `serving.packed` takes the other one.
 
         Raises:
@@ -58,9 +56,9 @@ class Engine:
         """
         self.schema = Schema.load(directory) if schema is None else schema
         path = directory / file
-        self._session = _session(path, threads, "cuda" if require_gpu else device)
+        self._session = _session(path, threads, device)
         self.providers: list[str] = list(self._session.get_providers())
-        if (require_gpu or device == "cuda") and "CUDAExecutionProvider" not in self.providers:
+        if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
             message = (
                 f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"

@@ -1,5 +1,6 @@
 """Which requests of a batch share a run of a model's graph."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -25,12 +26,15 @@ class Asked(NamedTuple):
 def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
     """Positions by run: requests to one model share one, where its bundle has the graph for several requests."""
     filling: dict[int, list[int]] = {}
+    rows: Counter[int] = Counter()
     for position, each in enumerate(asked):
         if each.model.packed is None or each.experts:
             yield [position]
             continue
-        run = filling.setdefault(id(each.model), [])
-        run.append(position)
-        if sum(asked[place].encoded.inputs.candidate.rows for place in run) >= ENOUGH_ROWS:
-            yield filling.pop(id(each.model))
+        model = id(each.model)
+        filling.setdefault(model, []).append(position)
+        rows[model] += each.encoded.inputs.candidate.rows
+        if rows[model] >= ENOUGH_ROWS:
+            del rows[model]
+            yield filling.pop(model)
     yield from filling.values()

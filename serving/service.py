@@ -69,7 +69,7 @@ class RankingService:
         """RankRequest -> RankResponse."""
         message = wire.parse(ranking_pb2.RankRequest, body)
         self._limits.require_candidates(wire.count_items(message.items), "items")
-        asked = self._ask(message, call, sampled=True)
+        asked = self._ask(message, call)
         (answer,) = self._answer([asked], call)
         written = wire.answer_bytes(answer, debug=message.debug)
         call.clock.lap("output")
@@ -86,7 +86,7 @@ class RankingService:
         asked = []
         for position, request in enumerate(requests):
             try:
-                asked.append(self._ask(request, call, sampled=position == 0))
+                asked.append(self._ask(request, call, ahead=position))
             except RequestError as error:
                 where = f"requests[{position}]"
                 text = f"{where}: {error}"
@@ -114,7 +114,7 @@ class RankingService:
         models = [_describe(model) for model in self._registry.models()]
         return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _ask(self, message: ranking_pb2.RankRequest, call: Call, *, sampled: bool) -> Asked:
+    def _ask(self, message: ranking_pb2.RankRequest, call: Call, ahead: int = 0) -> Asked:
         if wire.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -128,7 +128,7 @@ class RankingService:
             call.require_time()
             encoded = model.encoder.encode(request)
             call.clock.lap("input")
-        experts = message.debug or (sampled and self._telemetry.due(model))
+        experts = message.debug or self._telemetry.due(model, ahead)
         return Asked(model, shadow, request, encoded, message.top_k, experts)
 
     def _answer(self, run: Sequence[Asked], call: Call) -> list[RankAnswer]:

@@ -142,12 +142,12 @@ class Telemetry:
                 for task, values in answer.predictions.items():
                     work.distributions[task].add(values)
 
-    def due(self, model: RankingModel) -> bool:
-        """Whether the next ranking belongs to the sample whose experts are counted."""
+    def due(self, model: RankingModel, ahead: int = 0) -> bool:
+        """Whether the next ranking, or the one so many after it, belongs to the sample whose experts are counted."""
         if not model.engine.gates:
             return False
         found = self._work.get((model.name, model.version))
-        return found is None or found.successes % SAMPLE == 0
+        return ((found.successes if found else 0) + ahead) % SAMPLE == 0
 
     def refused(self, reason: str) -> None:
         """Count a call that never came to a model."""

@@ -64,22 +64,21 @@ def response_of(
     wanted: tuple[str, ...],
 ) -> bytes:
     """The encoded ModelInferResponse with the wanted tasks' predictions [N], raw or typed as the request was."""
-    rows = len(predictions[wanted[0]])
+    head = _head(model, version, wanted, len(predictions[wanted[0]]))
     if request.raw_input_contents:
         raw = [predictions[task].astype("<f4", copy=False).tobytes() for task in wanted]
-        rest = pb.ModelInferResponse(id=request.id, raw_output_contents=raw)
         # Encodings one behind the other are read as one message.
-        return _head(model, version, wanted, rows).SerializeToString() + rest.SerializeToString()
-    response = pb.ModelInferResponse(id=request.id)
-    response.MergeFrom(_head(model, version, wanted, rows))
+        return head + pb.ModelInferResponse(id=request.id, raw_output_contents=raw).SerializeToString()
+    response = pb.ModelInferResponse.FromString(head)
+    response.id = request.id
     for task, output in zip(wanted, response.outputs, strict=True):
         output.contents.fp32_contents.extend(predictions[task].tolist())
     return response.SerializeToString()
 
 
 @lru_cache(maxsize=1024)
-def _head(model: str, version: int, tasks: tuple[str, ...], rows: int) -> pb.ModelInferResponse:
-    """What all answers for so many rows share."""
+def _head(model: str, version: int, tasks: tuple[str, ...], rows: int) -> bytes:
+    """What all answers for so many rows share, encoded."""
     output = pb.ModelInferResponse.InferOutputTensor
     outputs = [output(name=task, datatype="FP32", shape=[rows]) for task in tasks]
-    return pb.ModelInferResponse(model_name=model, model_version=str(version), outputs=outputs)
+    return pb.ModelInferResponse(model_name=model, model_version=str(version), outputs=outputs).SerializeToString()

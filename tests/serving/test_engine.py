@@ -108,7 +108,7 @@ WITHOUT_TORCH = """
 import sys
 from pathlib import Path
 from serving.engine import Engine
-print(Engine(Path(sys.argv[1]), require_gpu=True).providers[0], "torch" in sys.modules)
+print(Engine(Path(sys.argv[1]), device="cuda").providers[0], "torch" in sys.modules)
 """
 
 
@@ -126,7 +126,7 @@ def test_a_required_gpu_that_is_not_used_is_an_error(folder: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime offers CUDA")
     with pytest.raises(ConfigError, match="a GPU is required"):
-        Engine(folder, require_gpu=True)
+        Engine(folder, device="cuda")
     with pytest.raises(ConfigError, match="a GPU is required"):
         Engine(folder, device="cuda")
     assert Engine(folder, device="auto").providers == ["CPUExecutionProvider"]
