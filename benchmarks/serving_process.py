@@ -55,9 +55,9 @@ class Server:
 
 
 @contextmanager
-def serving(store: Path, *flags: str) -> Iterator[Server]:
+def serving(store: Path, *flags: str, program: Sequence[str] = ("-m", "serving")) -> Iterator[Server]:
     """Our server on a free port."""
-    command = [sys.executable, "-m", "serving", str(store), "--port", "0", "--max-queue", "1024", *flags]
+    command = [sys.executable, *program, str(store), "--port", "0", "--max-queue", "1024", *flags]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         try:
             lines = child.stderr or ()

@@ -56,6 +56,16 @@ def test_who_asks_for_experts_has_a_run_of_their_own(server: RunningServer) -> N
     assert answers[0].experts is None
 
 
+def test_one_request_in_sixteen_counts_its_experts_wherever_it_stands_in_a_batch(server: RunningServer) -> None:
+    with RankingClient(f"127.0.0.1:{server.port}") as client:
+        client.rank(1, [100])
+        client.batch_rank(QUERIES * 4)
+    work = server.telemetry.work()[0]
+    assert work.executions == 1 + 2 + 1, "alone, two of the batch alone, and the others together"
+    assert work.experts is not None
+    assert work.experts.rows == 1 + 2 * len(QUERIES[7].items)
+
+
 def test_runs_are_of_one_model_and_end_when_they_have_enough_rows(store: Path, tmp_path: Path) -> None:
     publish_tiny(tmp_path / "plain", tmp_path / "other")
     packed, plain = (RankingModel.open(where / "tiny" / "1") for where in (store, tmp_path / "plain"))
