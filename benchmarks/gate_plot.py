@@ -1,8 +1,8 @@
 """What `benchmarks.gates` found, to look at: each variant's difference to the baseline with its interval, by task."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
+from benchmarks.paired import Paired
 from pipeline.report.svg import Axis, Plot, axis, number
 
 WIDTH, ROW, COLUMNS, CAPTION = 430, 20, 2, 26
@@ -15,23 +15,7 @@ STYLE = (
 )
 
 
-class Interval(Protocol):
-    """A mean with the ends of its interval."""
-
-    @property
-    def mean(self) -> float:
-        """The mean difference."""
-
-    @property
-    def low(self) -> float:
-        """The interval's lower end."""
-
-    @property
-    def high(self) -> float:
-        """Its upper end."""
-
-
-def drawing(gaps: Mapping[str, Mapping[str, Interval]], units: Mapping[str, str], baseline: str) -> str:
+def drawing(gaps: Mapping[str, Mapping[str, Paired]], units: Mapping[str, str], baseline: str) -> str:
     """One SVG with a panel a task: `gaps` by variant and task, `units` (auc or rmse) by task."""
     tasks = list(units)
     lines = -(-len(tasks) // COLUMNS)
@@ -50,7 +34,7 @@ def drawing(gaps: Mapping[str, Mapping[str, Interval]], units: Mapping[str, str]
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{"".join(panels)}</svg>\n'
 
 
-def _panel(found: Mapping[str, Interval], unit: str, title: str) -> str:
+def _panel(found: Mapping[str, Paired], unit: str, title: str) -> str:
     rows: Sequence[str] = list(found)
     x = axis([0.0, *(edge for gap in found.values() for edge in (gap.low, gap.high))], "")
     height = 60 + ROW * len(rows)
@@ -64,7 +48,7 @@ def _panel(found: Mapping[str, Interval], unit: str, title: str) -> str:
     return plot.svg()
 
 
-def _css(gap: Interval, unit: str) -> str:
+def _css(gap: Paired, unit: str) -> str:
     if gap.low <= 0 <= gap.high:
         return "open"
     return "better" if (gap.mean > 0) == (unit == "auc") else "worse"

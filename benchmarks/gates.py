@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from scipy import stats
 
 from benchmarks.gate_plot import drawing
 from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
+from benchmarks.paired import Paired, paired
 from benchmarks.report import Case, arguments, finish
 from pipeline.config import ProjectConfig, read_config
 from pipeline.files import write_text
@@ -56,29 +56,6 @@ def measure(config: ProjectConfig, features: Path) -> Figures:
         last = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"][-1]
     scores = {task: value for task, metrics in last["valid"].items() for value in metrics.values()}
     return {**scores, "union/n": last["experts"]["union_over_n"]}
-
-
-class Paired(NamedTuple):
-    """A variant's mean difference to the baseline over the same seeds, with a 95 % interval (Student's t)."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """In Markdown, bold where 0 is outside the interval."""
-        text = f"{self.mean:+.4f} ({self.low:+.4f} .. {self.high:+.4f})"
-        return text if self.low <= 0 <= self.high else f"**{text}**"
-
-
-def paired(values: Sequence[float], base: Sequence[float]) -> Paired:
-    """Compare seed by seed."""
-    gaps = [value - other for value, other in zip(values, base, strict=True)]
-    mean = statistics.fmean(gaps)
-    if len(gaps) == 1:
-        return Paired(mean, -float("inf"), float("inf"))
-    half = float(stats.t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / len(gaps) ** 0.5
-    return Paired(mean, mean - half, mean + half)
 
 
 def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:

@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from benchmarks.gate_plot import drawing
-from benchmarks.gates import gaps, paired, table
+from benchmarks.gates import gaps, table
+from benchmarks.paired import paired
 
 FOUND = {
     "softmax": [{"like": 0.70, "rating": 1.00, "union/n": 1.0}, {"like": 0.72, "rating": 1.02, "union/n": 1.0}],
