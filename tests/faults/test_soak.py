@@ -87,5 +87,6 @@ def test_memory_threads_and_files_stay_flat(two_versions: Path, rounds: type[Rou
 @pytest.mark.slow
 def test_control_a_server_that_keeps_its_old_versions_grows(two_versions: Path) -> None:
     with serving(two_versions, *FLAGS, program=("-c", LEAKING)) as served:
-        _, samples = asyncio.run(soak(served, two_versions, 6, 27))
+        # The allocator gives back some 35 MB every 20 to 25 swaps even so, so there are many more swaps than that.
+        _, samples = asyncio.run(soak(served, two_versions, 12, 60))
     assert "memory" in " ".join(growth(samples))
