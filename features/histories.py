@@ -1,9 +1,9 @@
 """Last-N lists from strictly earlier events of the same key.
 
-No list is built in the engine. The events that lists hold are put in the order of key and time once, as one column of
-values; a row's list is the stretch of it that ends where the row's own moment begins, so a row carries two whole
-numbers. That end is a count that ends one millisecond before the row, so events at the same moment never see each
-other. A longer gap ends the count earlier. `History.lists` cuts the lists as rows leave the engine.
+No list is built in the engine, and no window runs. Rows leave it once, in the order of key and time, and are walked a
+batch at a time: the events that lists hold are kept as one column of values, and a row's list is the stretch of it that
+ends where the row's own moment begins, two whole numbers. Events at the same moment so never see each other. With a
+longer gap a row asks as if it stood that much earlier. `History.lists` cuts the lists as rows are written.
 """
 
 from dataclasses import dataclass
@@ -13,32 +13,38 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from features.aggregates import State
 from features.config import FeaturesConfig, HistoryConfig
 from features.durations import milliseconds
 from features.earlier import Earlier, last_events
-from features.engine import Backend, materialise, to_arrow
+from features.engine import Backend, record_batches, scalar
 from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
 from features.timeline import Timeline
 
-_KEY, _COUNTS, _BEFORE, _START, _TOTAL, _FAR = "__key", "__counts", "__before", "__start", "__total", "__far"
+WALKED_ROWS = 262_144
+"""Rows that are walked at a time."""
+_KEY, _COUNTS, _AT, _ASKS = "__key", "__counts", "__at", "__asks"
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class History:
-    """By row number where its lists end and how long they are (`state`), and the `values` [events] of each list.
+    """Lists of all rows: by row number from `first` on where they end among the `values`, and how long they are.
 
-    The values lie in memory, 8 bytes an event and list (texts by their numbers, and each distinct text once).
+    The values [events] lie in memory, 8 bytes an event and list (texts by their numbers, and each distinct text once),
+    beside `ends` and `lengths` [rows], 12 bytes a row.
     """
 
-    state: State
     values: dict[str, pa.Array]
+    first: int
+    ends: Counts
+    lengths: NDArray[np.int32]
 
-    def lists(self, rows: pa.Table | pa.RecordBatch) -> dict[str, pa.Array]:
-        """The lists [rows] by name, from the state's two columns; a history of nothing is null."""
-        ends, lengths = (pc.fill_null(rows[c], 0).to_numpy(zero_copy_only=False) for c in self.state.columns)
+    def lists(self, rows: Counts) -> dict[str, pa.Array]:
+        """The lists by name of some row numbers; a history of nothing is null."""
+        ends, lengths = self.ends[rows - self.first], self.lengths[rows - self.first]
         upto = np.cumsum(lengths)
         places = pa.array(np.repeat(ends - upto, lengths) + np.arange(int(lengths.sum())))
         offsets, none = pa.array(np.append(0, upto).astype(np.int32)), pa.array(lengths == 0)
@@ -47,8 +53,10 @@ class History:
         return {name: pa.ListArray.from_arrays(offsets, values, mask=none) for name, values in plain.items()}
 
 
-def history_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[History]:
+def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[History]:
     """The histories of a recipe, run over the timeline."""
+    first = timeline.earlier.rows if timeline.earlier else 0
+    rows = int(scalar(connection, timeline.table.count())) if config.histories else 0
     histories = []
     for place, history in enumerate(config.histories):
         where = f"data.histories[{place}]"
@@ -58,26 +66,25 @@ def history_states(connection: Backend, timeline: Timeline, config: FeaturesConf
         if timeline.earlier is not None:
             before = _last_events(connection, timeline.earlier, history, place)
             flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
-        table = materialise(connection, f"history_{place}", ends_before(flagged, history, timeline.earlier))
-        names = (history.name, *history.columns)
-        state = State(table, (ROW,), _state_columns(history), names)
-        histories.append(History(state, _values(connection, flagged, history)))
+        ordered = in_order(flagged, history)
+        types = {name: ordered[name].type().to_pyarrow() for name in (history.name, *history.columns)}
+        walk = _Walk(types, history.last, first, rows)
+        for batch in record_batches(connection, ordered, WALKED_ROWS):
+            walk.over(batch)
+        histories.append(walk.history())
     return histories
 
 
 def _last_events(connection: Backend, earlier: Earlier, history: HistoryConfig, place: int) -> ir.Table:
     """What the lists of later rows can hold of earlier days."""
-    seen_from = _seen_from(earlier, history)
+    # From this moment on, not all rows that are not built yet see an event.
+    seen_from = earlier.until_ms - _gap_ms(history) + 1
     return earlier.fold(
         connection,
         f"history_{place}",
         lambda table: flagged_events(table, history, f"data.histories[{place}]"),
         lambda flagged: last_events(flagged, _KEY, _COUNTS, history.last, seen_from),
     )
-
-
-def _state_columns(history: HistoryConfig) -> tuple[str, str]:
-    return f"{history.name}/end", f"{history.name}/length"
 
 
 def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Table:
@@ -90,60 +97,75 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     return flagged.filter(flagged[_KEY].notnull())
 
 
-def ends_before(flagged: ir.Table, history: HistoryConfig, earlier: Earlier | None) -> ir.Table:
-    """By row number, where its lists end among the events in the order of key and time, and how long they are.
-
-    Events of earlier days that every later row may see are counted by key, and no window runs over them.
-    """
-    end, length = _state_columns(history)
-    built, seen_from = (earlier.rows, _seen_from(earlier, history)) if earlier else (0, 0)
-    far = (flagged[ROW] < built) & (flagged[TIME] < seen_from)
-    near = flagged.filter(~far)
-    numbered = near.select(_KEY, ROW, **{_BEFORE: _earlier(near, history).cast("int64")})
-    joined = numbered.filter(numbered[ROW] >= built).inner_join(_starts(flagged, far), _KEY)
-    before = joined[_FAR] + joined[_BEFORE]
-    least = ibis.least(before, ibis.literal(history.last, "int64"))
-    return joined.select(ROW, **{end: joined[_START] + before, length: least})
-
-
-def _seen_from(earlier: Earlier, history: HistoryConfig) -> int:
-    """The moment before which all rows that are not built yet see the events of earlier days."""
-    return earlier.until_ms - _gap_ms(history) + 1
+def in_order(flagged: ir.Table, history: HistoryConfig) -> ir.Table:
+    """Events and the rows that ask for lists, in the order of key and moment; what happened before it, a row sees."""
+    gap = _gap_ms(history)
+    if gap == 1:
+        dated = flagged.mutate(**{_AT: flagged[TIME], _ASKS: flagged[ROW]})
+    else:
+        events = flagged.filter(flagged[_COUNTS] == 1)
+        events = events.mutate(**{_AT: events[TIME], _ASKS: ibis.literal(-1, "int64")})
+        asking = flagged.mutate(**{_AT: flagged[TIME] - (gap - 1), _ASKS: flagged[ROW]})
+        dated = ibis.union(events, asking.mutate(**{_COUNTS: ibis.literal(0, "int64")}).select(events.columns))
+    return dated.order_by([_KEY, _AT, ORDER, ROW]).drop(TIME, ORDER, ROW)
 
 
 def _gap_ms(history: HistoryConfig) -> int:
     return milliseconds(history.gap) if history.gap else 1
 
 
-def _earlier(flagged: ir.Table, history: HistoryConfig) -> ir.Value:
-    """How many of the key's events the row may see."""
-    counts = flagged[_COUNTS]
-    if history.gap:
-        far = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=(None, _gap_ms(history)))
-        return counts.sum().over(far).fill_null(0)
-    # A frame that ends at the row's moment needs no search for its end, which halves the time of this step.
-    upto = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=None, following=0)
-    moment = ibis.range_window(group_by=_KEY, order_by=TIME, preceding=0, following=0)
-    return counts.sum().over(upto) - counts.sum().over(moment)
+class _Walk:
+    """Walks rows in the order of key and moment, and keeps what makes a history."""
+
+    def __init__(self, types: dict[str, pa.DataType], last: int, first: int, rows: int) -> None:
+        self._last, self._first = last, first
+        self._ends, self._lengths = np.zeros(rows, dtype=np.int64), np.zeros(rows, dtype=np.int32)
+        # A part of nothing tells the type where no row has a key.
+        self._values = {name: [pa.array([], kind)] for name, kind in types.items()}
+        self._events = 0
+        self._before: pa.RecordBatch | None = None
+        self._key_began = self._moment_began = 0
+
+    def over(self, batch: pa.RecordBatch) -> None:
+        """Go on over more rows."""
+        if not len(batch):
+            return
+        counts, asks = batch[_COUNTS].to_numpy(), batch[_ASKS].to_numpy()
+        upto = self._events + np.cumsum(counts)
+        new_key = self._changes(batch, _KEY)
+        key_began = _latest(new_key, upto - counts, self._key_began)
+        ends = _latest(new_key | self._changes(batch, _AT), upto - counts, self._moment_began)
+        wanted = np.flatnonzero(asks >= self._first)
+        places = asks[wanted] - self._first
+        self._ends[places] = ends[wanted]
+        self._lengths[places] = np.minimum(ends - key_began, self._last)[wanted]
+        events = pa.array(counts == 1)
+        for name, parts in self._values.items():
+            parts.append(batch[name].filter(events))
+        self._events, self._key_began, self._moment_began = int(upto[-1]), int(key_began[-1]), int(ends[-1])
+        self._before = batch.slice(len(batch) - 1)
+
+    def history(self) -> History:
+        """What was found in all rows."""
+        values = {name: _compact(parts) for name, parts in self._values.items()}
+        return History(values, self._first, self._ends, self._lengths)
+
+    def _changes(self, batch: pa.RecordBatch, column: str) -> NDArray[np.bool_]:
+        """Whether each row's value is another than that of the row before."""
+        values = batch[column]
+        inside = pc.not_equal(values.slice(1), values.slice(0, len(values) - 1)).to_numpy(zero_copy_only=False)
+        begins = self._before is None or self._before[column][0] != values[0]
+        return np.append(begins, inside)
 
 
-def _starts(flagged: ir.Table, far: ir.BooleanValue) -> ir.Table:
-    """By key, how many events the keys before it have, and how many far ones it has itself."""
-    counts = flagged[_COUNTS]
-    sums = {_TOTAL: counts.sum(), _FAR: counts.sum(where=far).fill_null(0).cast("int64")}
-    totals = flagged.group_by(_KEY).aggregate(**sums)
-    before = ibis.window(order_by=_KEY, preceding=(None, 1))
-    return totals.select(_KEY, _FAR, **{_START: totals[_TOTAL].sum().over(before).fill_null(0).cast("int64")})
+def _latest(marks: NDArray[np.bool_], values: Counts, before: int) -> Counts:
+    """At each row the value of the last marked row up to it; `before` where there is none."""
+    places = np.maximum.accumulate(np.where(marks, np.arange(1, len(marks) + 1), 0))
+    return np.append(before, values)[places]
 
 
-def _values(connection: Backend, flagged: ir.Table, history: HistoryConfig) -> dict[str, pa.Array]:
-    """The events' values in the order of key and time."""
-    events = flagged.filter(flagged[_COUNTS] == 1).order_by([_KEY, TIME, ORDER, ROW])
-    table = to_arrow(connection, events.select(history.name, *history.columns))
-    return {name: _compact(table[name]) for name in table.column_names}
-
-
-def _compact(column: pa.ChunkedArray) -> pa.Array:
+def _compact(parts: list[pa.Array]) -> pa.Array:
+    column = pa.chunked_array(parts)
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = column.dictionary_encode().unify_dictionaries()
     return column.combine_chunks()

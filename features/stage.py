@@ -13,7 +13,7 @@ from features.aggregates import State, aggregate_states
 from features.config import FeaturesConfig
 from features.engine import Backend, record_batches
 from features.hashing import Hashes, hash_array
-from features.histories import History, history_states
+from features.histories import History, find_histories
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, TIME, USER, tile_column
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter, ahead
 from features.plan import Planned
@@ -46,20 +46,20 @@ def stage(
     progress("sums over earlier events")
     states = aggregate_states(connection, timeline, config)
     progress("histories")
-    histories = history_states(connection, timeline, config)
+    histories = find_histories(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
     rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, _TARGET: _target_of(rows, targets)})
     extra = [*_kept_columns(timeline.table, config), PLACE, _TARGET]
-    table = _with_states(rows, states, histories, planned, timeline, extra)
+    table = _with_states(rows, states, planned, timeline, extra)
     if targets:
         batches = record_batches(connection, table.order_by([_TARGET, PLACE]), ROW_GROUP_ROWS)
         group_rows = PARTITION_GROUP_ROWS if config.incremental else ROW_GROUP_ROWS
-        _write_targets(ahead(_with_lists(batches, histories)), [path for _, path in targets], group_rows)
+        _write_targets(ahead(_with_lists(batches, histories, planned)), [path for _, path in targets], group_rows)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
-        table = _with_states(probes, states, histories, mine, timeline, [KIND])
-        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories)
+        table = _with_states(probes, states, mine, timeline, [KIND, ROW])
+        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, mine)
         _write(batches, probe_file(directory, kind))
 
 
@@ -85,19 +85,16 @@ def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Pl
 def _with_states(
     rows: ir.Table,
     states: list[State],
-    histories: list[History],
     planned: list[Planned],
     timeline: Timeline,
     extra: list[str],
 ) -> ir.Table:
-    """The rows with the raw columns of the planned features, of histories the ends; sums over nothing are 0."""
+    """The rows with the raw columns of the planned features other than histories; sums over nothing are 0."""
     names = {plan.name for plan in planned}
     wanted = [column for plan in planned if plan.history is None for column in plan.raw]
     keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
-    ends = [history.state for history in histories]
-    wanted += [column for state in ends if not names.isdisjoint(state.names) for column in state.columns]
-    for state in (*states, *ends):
+    for state in states:
         if not names.isdisjoint(state.names):
             rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
             filled = {c: rows[c].fill_null(0) for c in state.columns if rows[c].type().is_integer()}
@@ -105,14 +102,16 @@ def _with_states(
     return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
 
 
-def _with_lists(batches: Iterator[pa.RecordBatch], histories: list[History]) -> Iterator[pa.RecordBatch]:
-    """Put each history's lists in the place of where they end."""
+def _with_lists(
+    batches: Iterator[pa.RecordBatch], histories: list[History], planned: list[Planned]
+) -> Iterator[pa.RecordBatch]:
+    """Append the lists of the histories that are planned."""
+    names = {plan.name for plan in planned}
+    mine = [history for history in histories if not names.isdisjoint(history.values)]
     for batch in batches:
         columns = {name: batch[name] for name in batch.schema.names}
-        for history in histories:
-            if history.state.columns[0] in columns:
-                columns |= history.lists(batch)
-                columns = {name: column for name, column in columns.items() if name not in history.state.columns}
+        for history in mine:
+            columns |= history.lists(batch[ROW].to_numpy())
         yield pa.RecordBatch.from_pydict(columns)
 
 

@@ -12,7 +12,7 @@ from features.aggregates import aggregate_states
 from features.attributes import read_sources
 from features.config import FeaturesConfig
 from features.engine import Backend, to_arrow
-from features.histories import history_states
+from features.histories import find_histories
 from features.increment import plan_work
 from features.kinds import ROW
 from features.partition_store import PartitionStore
@@ -97,8 +97,8 @@ def state_rows(connection: Backend, timeline: Timeline, config: FeaturesConfig) 
     """The rows of every aggregate's sums, and by row number those lists of every history that hold something."""
     sums = [to_arrow(connection, state.table).to_pylist() for state in aggregate_states(connection, timeline, config)]
     lists = []
-    for history in history_states(connection, timeline, config):
-        ends = to_arrow(connection, history.state.table).combine_chunks()
-        rows = pa.table({ROW: ends[ROW], **history.lists(ends)}).to_pylist()
-        lists.append([row for row in rows if row[history.state.names[0]]])
+    for history in find_histories(connection, timeline, config):
+        numbers = np.arange(len(history.ends))
+        rows = pa.table({ROW: numbers, **history.lists(numbers)}).to_pylist()
+        lists.append([row for row in rows if any(row[name] for name in history.values)])
     return sums + lists
