@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 
 from features.config import EventsConfig
 from features.days import digest_of
-from features.encoding import Encoder, refuse_by_policy
+from features.encoding import Encoder, Ids, refuse_by_policy
 from features.errors import DataError
 from features.fit import Fitted, raw_values
 from features.kinds import TIME
+from features.lists import Stretches
 from features.parquet import AtomicWriter, write_table
 from features.parquet_join import join
+from features.partition_rows import PartitionRows
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.splits import LEFT_OUT, SPLIT_NAMES
-from features.stage import PLACES, SHUFFLE, key_hashes
+from features.stage import PLACE, PLACES, SHUFFLE, key_hashes
 from features.staged import Staged
 
 GROUP_ROWS = 16_384
@@ -77,14 +79,14 @@ def assemble(
         DataError: a value that a policy refuses, or a label that is not finite.
     """
     wanted = [
-        Encoded.named(kept / f"{file.stem}.{state}", splits)
-        for file, splits, state in zip(staged.files, staged.by_file, _states(staged, encoder, fitted), strict=True)
+        Encoded.named(kept / f"{rows.path.stem}.{state}", splits)
+        for rows, splits, state in zip(staged.parts, staged.by_part, _states(staged, encoder, fitted), strict=True)
     ]
     for place, part in enumerate(wanted):
         if not all(piece.is_file() for piece in part.files):
             known = encoder.as_of(staged.known_on[place])
-            rows = _encode(staged.files[place], planned, known, fitted, keys)
-            _write_pieces(rows, part.pieces, staged.by_file[place], _columns(encoder.schema))
+            rows = _encode(staged.parts[place], planned, known, fitted, keys)
+            _write_pieces(rows, part.pieces, staged.by_part[place], _columns(encoder.schema))
     for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
         file.unlink()
     for number, split in enumerate(SPLIT_NAMES):
@@ -100,7 +102,7 @@ def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
     """By partition a digest of what its encoded rows depend on besides its raw ones: fitted numbers, ids, splits."""
     fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
     known = fitted.vocabularies.digests(staged.known_on)
-    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.by_file]
+    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.by_part]
     return [digest_of(fixed, fitted.priors, *both) for both in zip(known, splits, strict=True)]
 
 
@@ -138,36 +140,54 @@ def _columns(schema: Schema) -> pa.Schema:
 
 
 def _encode(
-    source: Path, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
+    part: PartitionRows, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
 ) -> Iterator[pa.Table]:
     """Encode a partition, some row groups at a time."""
     schema = _columns(encoder.schema)
+    columns = _used(planned, encoder.schema, keys)
+    specs = zip(planned, encoder.schema.features, strict=True)
+    # Lists share their events, so that each event is encoded once.
+    events = {p.name: encoder.ids(s, part.events(p.name)) for p, s in specs if p.history and isinstance(s, IdSpec)}
 
     def encode(groups: list[int]) -> pa.Table:
-        with pq.ParquetFile(source, page_checksum_verification=True) as file:
-            return _encode_rows(file.read_row_groups(groups), planned, encoder, fitted, keys).cast(schema)
+        rows = part.read_stored(columns, groups)
+        lists = {name: _lists(part.stretches(rows, name), encoded) for name, encoded in events.items()}
+        return _encode_rows(rows, lists, planned, encoder, fitted, keys).select(schema.names).cast(schema)
 
-    metadata = pq.read_metadata(source)
+    metadata = pq.read_metadata(part.path)
     together = -(-ENCODED_ROWS * metadata.num_row_groups // max(metadata.num_rows, 1))
-    groups = range(metadata.num_row_groups)
-    todo = [list(groups[begin : begin + together]) for begin in groups[::together]]
+    numbers = range(metadata.num_row_groups)
+    todo = [list(numbers[begin : begin + together]) for begin in numbers[::together]]
     with ThreadPoolExecutor(WORKERS) as workers:
         # A few ahead of the writer, so that memory holds a few row groups and not the file.
-        waiting = deque(workers.submit(encode, part) for part in todo[: 2 * WORKERS])
+        waiting = deque(workers.submit(encode, groups) for groups in todo[: 2 * WORKERS])
         for place in range(len(todo)):
             if place + 2 * WORKERS < len(todo):
                 waiting.append(workers.submit(encode, todo[place + 2 * WORKERS]))
             yield waiting.popleft().result()
 
 
+def _used(planned: list[Planned], schema: Schema, keys: EventsConfig) -> list[str]:
+    """The raw columns that encoding needs."""
+    names = [column for plan in planned for column in plan.raw]
+    names += [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
+    return list(dict.fromkeys([*names, keys.user or PLACE, keys.item or PLACE, TIME]))
+
+
+def _lists(stretches: Stretches, encoded: Ids) -> pa.Array:
+    return pa.ListArray.from_arrays(stretches.offsets, pa.array(encoded.take(stretches.places)))
+
+
 def _encode_rows(
-    raw: pa.Table, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
-) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
+    raw: pa.Table, columns: dict[str, pa.Array], planned: list[Planned], encoder: Encoder, fitted: Fitted,
+    keys: EventsConfig,
+) -> pa.Table:  # fmt: skip
+    """Encode what is not among the `columns` yet."""
     for plan, spec in zip(planned, encoder.schema.features, strict=True):
-        values = raw_values(raw, plan, fitted.priors)
-        refuse_by_policy(spec, values)
-        columns[spec.name] = encode_feature(encoder, spec, values)
+        if spec.name not in columns:
+            values = raw_values(raw, plan, fitted.priors)
+            refuse_by_policy(spec, values)
+            columns[spec.name] = encode_feature(encoder, spec, values)
     for task in encoder.schema.tasks:
         label, weight = f"label__{task.name}", f"weight__{task.name}"
         columns[label] = raw[label].fill_null(0.0).cast(pa.float32())

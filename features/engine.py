@@ -65,13 +65,14 @@ def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     return connection.table(name)
 
 
-def numbered(connection: Backend, table: ir.Table, column: str, order: list[str], first: int) -> ir.Table:
-    """The rows with their number in an order, from `first` on."""
+def numbered(connection: Backend, name: str, table: ir.Table, column: str, order: list[str], first: int) -> ir.Table:
+    """Run an expression once, as `materialise`; its rows with their number in an order, from `first` on."""
     if is_spark(connection):
-        return table.mutate(**{column: ibis.row_number().over(order_by=order) + first})
-    # DuckDB keeps the order of rows; to sort them and then count takes half the time of a window over them.
-    ordered = table.order_by(order)
-    return ordered.mutate(**{column: ibis.row_number() + first})
+        numbers = ibis.row_number().over(order_by=order) + first
+        return materialise(connection, name, table.mutate(**{column: numbers}))
+    # DuckDB keeps the order of rows, and its own numbers of them need neither a column nor a window over all rows.
+    stored = materialise(connection, name, table.order_by(order))
+    return stored.mutate(**{column: stored.rowid() + first})
 
 
 def read_parquet(connection: Backend, files: list[str], *, hive: bool = True) -> ir.Table:

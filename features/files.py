@@ -10,13 +10,17 @@ from features.errors import ConfigError
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes its name, on the disk, when the block ends without an error."""
+def appearing(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes its name, on the disk, when the block ends without an error.
+
+    What no later process reads need not be `durable`: it may stay in memory.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 No list is built in the engine, and no window runs. Rows leave it once, in the order of key and time, and are walked a
 batch at a time: the events that lists hold are kept as one column of values, and a row's list is the stretch of it that
 ends where the row's own moment begins, two whole numbers. Events at the same moment so never see each other. With a
-longer gap a row asks as if it stood that much earlier. `History.lists` cuts the lists as rows are written.
+longer gap a row asks as if it stood that much earlier.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from features.earlier import Earlier, last_events
 from features.engine import Backend, record_batches, scalar
 from features.expressions import compile_expression
 from features.kinds import KIND, ORDER, PAST, ROW, TIME
+from features.lists import Stretches, plain
 from features.timeline import Timeline
 
 WALKED_ROWS = 262_144
@@ -31,26 +32,37 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class History:
-    """Lists of all rows: by row number from `first` on where they end among the `values`, and how long they are.
+    """Lists of all rows: by row number from `first` on the `rows`' stretches of the `values`.
 
     The values [events] lie in memory, 8 bytes an event and list (texts by their numbers, and each distinct text once),
-    beside `ends` and `lengths` [rows], 12 bytes a row.
+    beside 12 bytes a row.
     """
 
     values: dict[str, pa.Array]
     first: int
-    ends: Counts
-    lengths: NDArray[np.int32]
+    rows: Stretches
+
+    def stretches(self, rows: Counts) -> Stretches:
+        """The stretches of some row numbers."""
+        return Stretches(self.rows.ends[rows - self.first], self.rows.lengths[rows - self.first])
 
     def lists(self, rows: Counts) -> dict[str, pa.Array]:
         """The lists by name of some row numbers; a history of nothing is null."""
-        ends, lengths = self.ends[rows - self.first], self.lengths[rows - self.first]
-        upto = np.cumsum(lengths)
-        places = pa.array(np.repeat(ends - upto, lengths) + np.arange(int(lengths.sum())))
-        offsets, none = pa.array(np.append(0, upto).astype(np.int32)), pa.array(lengths == 0)
-        cut = {name: values.take(places) for name, values in self.values.items()}
-        plain = {n: v.dictionary_decode() if pa.types.is_dictionary(v.type) else v for n, v in cut.items()}
-        return {name: pa.ListArray.from_arrays(offsets, values, mask=none) for name, values in plain.items()}
+        mine = self.stretches(rows)
+        return {name: mine.cut(values) for name, values in self.values.items()}
+
+    def within(self, first: int, end: int) -> "History":
+        """The lists of the row numbers in between; of values that outnumber them, with those that they hold alone."""
+        mine = slice(first - self.first, end - self.first)
+        rows = Stretches(self.rows.ends[mine], self.rows.lengths[mine])
+        if all(len(values) <= end - first for values in self.values.values()):
+            return History(self.values, first, rows)
+        kept, rows = rows.compact()
+        return History({name: values.take(pa.array(kept)) for name, values in self.values.items()}, first, rows)
+
+    def plain_values(self) -> dict[str, pa.Array]:
+        """The values, texts as they are."""
+        return {name: plain(values) for name, values in self.values.items()}
 
 
 def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[History]:
@@ -148,7 +160,7 @@ class _Walk:
     def history(self) -> History:
         """What was found in all rows."""
         values = {name: _compact(parts) for name, parts in self._values.items()}
-        return History(values, self._first, self._ends, self._lengths)
+        return History(values, self._first, Stretches(self._ends, self._lengths))
 
     def _changes(self, batch: pa.RecordBatch, column: str) -> NDArray[np.bool_]:
         """Whether each row's value is another than that of the row before."""

@@ -1,6 +1,5 @@
 """Run the feature expressions and stage their raw values as Parquet: one file a partition, and one a kind of probe."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import pyarrow as pa
 
 from features.aggregates import State, aggregate_states
 from features.config import FeaturesConfig
-from features.engine import Backend, record_batches
+from features.engine import Backend, record_batches, to_arrow
 from features.hashing import Hashes, hash_array
 from features.histories import History, find_histories
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, TIME, USER, tile_column
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter, ahead
+from features.partition_rows import TARGET, Target, write_partitions
 from features.plan import Planned
 from features.timeline import Timeline
 
@@ -24,9 +24,6 @@ Targets = Sequence[tuple[int, Path]]
 """First moments and files of partitions."""
 PLACE = "__place"
 SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
-PARTITION_GROUP_ROWS = 8_192
-"""Row groups of kept partitions are small, because a sample takes the first of each."""
-_TARGET = "__target"
 
 
 def stage(
@@ -49,13 +46,13 @@ def stage(
     histories = find_histories(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
-    rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, _TARGET: _target_of(rows, targets)})
-    extra = [*_kept_columns(timeline.table, config), PLACE, _TARGET]
+    rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, TARGET: _target_of(rows, targets)})
+    extra = [*_kept_columns(timeline.table, config), PLACE, TARGET]
     table = _with_states(rows, states, planned, timeline, extra)
     if targets:
-        batches = record_batches(connection, table.order_by([_TARGET, PLACE]), ROW_GROUP_ROWS)
-        group_rows = PARTITION_GROUP_ROWS if config.incremental else ROW_GROUP_ROWS
-        _write_targets(ahead(_with_lists(batches, histories, planned)), [path for _, path in targets], group_rows)
+        bounds = _with_bounds(connection, rows, targets)
+        batches = ahead(record_batches(connection, table.order_by([TARGET, PLACE]), ROW_GROUP_ROWS))
+        write_partitions(batches, bounds, histories, kept=config.incremental)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
         table = _with_states(probes, states, mine, timeline, [KIND, ROW])
@@ -129,7 +126,7 @@ def _kept_columns(table: ir.Table, config: FeaturesConfig) -> list[str]:
 def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
     """Write the batches of a probe file; there is always one, for the probe of no key."""
     first = next(batches)
-    with AtomicWriter(path, first.schema, "none") as writer:
+    with AtomicWriter(path, first.schema, "none", durable=False) as writer:
         writer.write(first)
         for batch in batches:
             writer.write(batch)
@@ -141,18 +138,8 @@ def _target_of(rows: ir.Table, targets: Targets) -> ir.Value:
     return ibis.cases(*later, else_=0).cast("int32") if later else ibis.literal(0, "int32")
 
 
-def _write_targets(batches: Iterator[pa.RecordBatch], paths: list[Path], group_rows: int) -> None:
-    """Write rows in the order of targets, each to its own; one is finished before the next begins."""
-    writer: AtomicWriter | None = None
-    current = -1
-    with contextlib.ExitStack() as stack:
-        for batch in batches:
-            ends = np.searchsorted(batch[_TARGET].to_numpy(), np.arange(len(paths)), side="right")
-            rows = batch.drop_columns([_TARGET])
-            for place in np.unique(batch[_TARGET].to_numpy()).tolist():
-                if place != current or writer is None:
-                    stack.close()
-                    current = place
-                    writer = stack.enter_context(AtomicWriter(paths[place], rows.schema, "lz4", group_rows))
-                begin = ends[place - 1] if place else 0
-                writer.write(rows.slice(begin, ends[place] - begin))
+def _with_bounds(connection: Backend, rows: ir.Table, targets: Targets) -> list[Target]:
+    """The targets with the row numbers that they lie between."""
+    bounds = rows.group_by(TARGET).aggregate(first=rows[ROW].min(), last=rows[ROW].max())
+    found = {row[TARGET]: (row["first"], row["last"] + 1) for row in to_arrow(connection, bounds).to_pylist()}
+    return [Target(path, *found.get(place, (0, 0))) for place, (_, path) in enumerate(targets)]

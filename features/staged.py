@@ -17,7 +17,7 @@ from features.errors import DataError
 from features.hashing import hash_array
 from features.increment import Work
 from features.kinds import ROW, TIME
-from features.parquet import read_columns
+from features.partition_rows import PartitionRows, history_names
 from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, draw_split, with_split
 from features.stage import PLACE, PLACES, key_hashes
 
@@ -26,17 +26,17 @@ TRAIN = SPLIT_NAMES[0]
 
 @dataclass(frozen=True)
 class Staged:
-    """Partition files, whose rows lie in the order of their places, and the split of each row.
+    """Partitions, whose rows lie in the order of their places, and the split of each row.
 
-    `days` are the last ones of the files, and `carried` is a folder for what they leave to later builds. `splits`
-    [rows] is by row number, `by_file` [rows of a file] by place.
+    `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds. `splits`
+    [rows] is by row number, `by_part` [rows of a partition] by place.
     """
 
-    files: tuple[Path, ...]
+    parts: tuple[PartitionRows, ...]
     days: tuple[int, ...]
     carried: Path
     splits: NDArray[np.int8]
-    by_file: tuple[NDArray[np.int8], ...]
+    by_part: tuple[NDArray[np.int8], ...]
 
     @classmethod
     def open(cls, connection: Backend, work: Work, config: FeaturesConfig, last_ms: int) -> "Staged":
@@ -45,18 +45,19 @@ class Staged:
         Raises:
             DataError: no rows to train or to validate on.
         """
-        files = work.files
-        rows = [read_columns(file, [ROW])[ROW].to_numpy() for file in files]
+        names = history_names(config)
+        parts = tuple(PartitionRows(file, names) for file in work.files)
+        rows = [part.read([ROW])[ROW].to_numpy() for part in parts]
         splits = np.full(max(int(numbers.max()) for numbers in rows) + 1, LEFT_OUT, dtype=np.int8)
         if isinstance(config.split, SplitByHash):
-            for file, numbers in zip(files, rows, strict=True):
-                splits[numbers] = _drawn(file, config, config.split)
+            for part, numbers in zip(parts, rows, strict=True):
+                splits[numbers] = _drawn(part, config, config.split)
         else:
-            table = read_parquet(connection, [str(file) for file in files], hive=False)
+            table = read_parquet(connection, [str(file) for file in work.files], hive=False)
             drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
             splits[drawn[ROW].to_numpy()] = drawn[SPLIT].to_numpy()
         staged = cls(
-            tuple(files), tuple(work.last_days), work.store.carried, splits, tuple(splits[numbers] for numbers in rows)
+            parts, tuple(work.last_days), work.store.carried, splits, tuple(splits[numbers] for numbers in rows)
         )
         staged._check(config)
         return staged
@@ -69,7 +70,7 @@ class Staged:
     @property
     def schema(self) -> pa.Schema:
         """The columns of the raw rows."""
-        return pq.read_schema(self.files[0])
+        return self.parts[0].schema
 
     @property
     def counts(self) -> dict[str, int]:
@@ -85,20 +86,20 @@ class Staged:
     def settled(self) -> int:
         """How many partitions from the first on have nothing but rows to train on."""
         train = SPLIT_NAMES.index(TRAIN)
-        return next((n for n, splits in enumerate(self.by_file) if (splits != train).any()), len(self.files))
+        return next((n for n, splits in enumerate(self.by_part) if (splits != train).any()), len(self.parts))
 
     def read_each(self, names: list[str], split: str = TRAIN, first: int = 0) -> Iterator[pa.Table]:
         """As `read`, a partition at a time, from the `first` on."""
         wanted = SPLIT_NAMES.index(split)
-        for file, splits in zip(self.files[first:], self.by_file[first:], strict=True):
-            yield _where(read_columns(file, names), splits == wanted)
+        for part, splits in zip(self.parts[first:], self.by_part[first:], strict=True):
+            yield _where(part.read(names), splits == wanted)
 
     def sample(self, names: Collection[str], most: int) -> pa.Table:
         """Columns of about `most` training rows, the same however often the partitions are built."""
         bound = int(PLACES * min(1.0, most / max(self.counts[TRAIN], 1)))
-        parts = (_up_to(file, bound, names) for file in self.files)
+        parts = (_up_to(part, bound, names) for part in self.parts)
         train = SPLIT_NAMES.index(TRAIN)
-        return pa.concat_tables([_where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_file, strict=True)])
+        return pa.concat_tables([_where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_part, strict=True)])
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:
@@ -113,20 +114,17 @@ def _where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
     return rows if mine.all() else rows.filter(pa.array(mine))
 
 
-def _drawn(file: Path, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
+def _drawn(part: PartitionRows, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
     """A random split from the hashes of keys and time."""
     keys = [key for key in (config.events.user, config.events.item) if key]
-    rows = read_columns(file, list(dict.fromkeys([*keys, TIME, PLACE])))
+    rows = part.read(dict.fromkeys([*keys, TIME, PLACE]))
     user, item = (key_hashes(rows, key) for key in (config.events.user, config.events.item))
     return draw_split(user, item, hash_array(rows[TIME]), split, config.seed)
 
 
-def _up_to(path: Path, bound: int, names: Collection[str]) -> pa.Table:
+def _up_to(part: PartitionRows, bound: int, names: Collection[str]) -> pa.Table:
     """The rows of a partition whose places lie below a bound."""
-    columns = [PLACE, *names]
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        groups = [file.read_row_group(0, columns=columns)]
-        while groups[-1][PLACE][-1].as_py() < bound and len(groups) < file.num_row_groups:
-            groups.append(file.read_row_group(len(groups), columns=columns))
-    rows = pa.concat_tables(groups)
+    groups = range(pq.read_metadata(part.path).num_row_groups)
+    last = next((g for g in groups if part.read([PLACE], [g])[PLACE][-1].as_py() >= bound), len(groups) - 1)
+    rows = part.read({PLACE: None, **dict.fromkeys(names)}, groups[: last + 1])
     return rows.filter(pc.less(rows[PLACE], bound))

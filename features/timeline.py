@@ -18,7 +18,7 @@ from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
 from features.days import event_ms
 from features.earlier import Earlier, Rows
-from features.engine import Backend, materialise, numbered
+from features.engine import Backend, materialise, numbered, scalar
 from features.errors import ConfigError
 from features.kinds import (
     EVENT,
@@ -87,16 +87,21 @@ def build_timeline(
     pairs = pair_keys(config, ownership)
     whole = with_attributes(log, entities, config)
     used = used_columns(config)
-    joined = materialise(connection, "joined", whole.select([c for c in whole.columns if c in used]))
+    joined = whole.select([c for c in whole.columns if c in used])
+    first = earlier.rows if earlier else 0
+    events = numbered(connection, "events", joined, ROW, _row_order(config), first)
     zone, last = config.events.time_zone, span.last_ms
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
-    seen = Seen(connection, joined, earlier)
-    probes = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
-    whole = ibis.union(joined, *[_align(probe, joined) for probe in probes])
-    labelled = with_tasks(whole, config, last)
-    labelled = labelled.mutate(**_tiles(labelled, config))
-    rows = numbered(connection, labelled, ROW, _row_order(config), earlier.rows if earlier else 0)
-    table = materialise(connection, "timeline", rows)
+    seen = Seen(connection, events.drop(ROW), earlier)
+    found = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
+    aligned = ibis.union(*[_align(probe, seen.joined) for probe in found])
+    first += int(scalar(connection, events.count()))
+    probes = numbered(connection, "probes", aligned, ROW, _row_order(config), first)
+    labelled = with_tasks(ibis.union(events, probes), config, last)
+    table = labelled.mutate(**_tiles(labelled, config))
+    if any(task.by for task in config.tasks):
+        # A label that looks at later events costs more than to keep it.
+        table = materialise(connection, "timeline", table)
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
     return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, earlier)
 

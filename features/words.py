@@ -74,7 +74,7 @@ def _grow(train: Staged, planned: Planned, known: Words, least: int) -> Words:
 def _load_rare(train: Staged, name: str) -> tuple[int, pa.Table | None]:
     """How many of the first partitions need not be counted again, and how often they hold values that are not known."""
     for held in range(train.settled, 0, -1):
-        file = train.carried / f"{train.files[held - 1].stem}.{name}.parquet"
+        file = train.carried / f"{train.parts[held - 1].path.stem}.{name}.parquet"
         if file.is_file():
             return held, pq.read_table(file, page_checksum_verification=True)
     return 0, None
@@ -87,7 +87,7 @@ def _save_rare(by_partition: list[pa.Table], train: Staged, planned: Planned, wo
         file.unlink()
     if by_partition:
         counts = _without(_total(by_partition), words.values)
-        write_table(counts, train.carried / f"{train.files[train.settled - 1].stem}.{name}.parquet")
+        write_table(counts, train.carried / f"{train.parts[train.settled - 1].path.stem}.{name}.parquet")
 
 
 def _rare_name(planned: Planned, words: Words) -> str:

@@ -98,7 +98,7 @@ def state_rows(connection: Backend, timeline: Timeline, config: FeaturesConfig) 
     sums = [to_arrow(connection, state.table).to_pylist() for state in aggregate_states(connection, timeline, config)]
     lists = []
     for history in find_histories(connection, timeline, config):
-        numbers = np.arange(len(history.ends))
+        numbers = np.arange(len(history.rows.ends))
         rows = pa.table({ROW: numbers, **history.lists(numbers)}).to_pylist()
         lists.append([row for row in rows if any(row[name] for name in history.values)])
     return sums + lists

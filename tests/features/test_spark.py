@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.engine import connect
+from features.partition_rows import PartitionRows, history_names
 from features.plan import plan_features
 from features.stage import stage
 from tests.features.raw_world import quiet, raw_tables, recipe, timeline_over, write_raw
@@ -42,9 +43,12 @@ def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
     timeline = timeline_over(connection, config, raw)
     planned = plan_features(config, timeline.ownership)
     stage(connection, timeline, planned, config, [(0, raw / "rows.parquet")], raw, quiet)
+    rows = PartitionRows(raw / "rows.parquet", history_names(config))
+    tables = {path.name: pq.read_table(path) for path in raw.glob("probe_*.parquet")}
+    tables["rows.parquet"] = rows.read(rows.schema.names)
     return {
-        path.name: sorted(pq.read_table(path).to_pylist(), key=lambda row: [str(row[name]) for name in sorted(row)])
-        for path in sorted(raw.glob("*.parquet"))
+        name: sorted(table.to_pylist(), key=lambda row: [str(row[name]) for name in sorted(row)])
+        for name, table in sorted(tables.items())
     }
 
 
