@@ -20,6 +20,8 @@ VOCABULARIES = {"user": 2, "item": 2, "category": 1}
 POSITIONS = {"price": 16, "user__count_1d": 24, "item__click_mean_1d": 24, "item__count_1d": 24}
 """Columns that become positions among quantiles, and how many bins there are."""
 PRIOR = 20
+SAMPLE_ROWS = 200_000
+"""Rows that quantiles are taken of, as the build does."""
 
 _LOG = f"""
 CREATE TEMP TABLE log AS SELECT *, ms <= (SELECT epoch_ms(max("at")) FROM '{{path}}') - {VALID_DAYS * DAY_MS} AS train
@@ -77,7 +79,8 @@ def build_with_sql(path: Path, target: Path, memory_limit: str = "4GB", threads:
     ((rate,),) = connection.execute("SELECT avg(click) FROM log WHERE train").fetchall()
     connection.execute(_JOINED.format(tags=tags, rate=rate))
     wanted = ", ".join(f"quantile_cont({c}, [x / {n} FOR x IN range({n + 1})])" for c, n in POSITIONS.items())
-    (edges,) = connection.execute(f"SELECT {wanted} FROM joined WHERE train").fetchall()  # noqa: S608
+    sample = f"(SELECT * FROM joined WHERE train) USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) REPEATABLE (0)"  # noqa: S608
+    (edges,) = connection.execute(f"SELECT {wanted} FROM {sample}").fetchall()  # noqa: S608
     positions = {c: _position(c, sorted(set(found))) for c, found in zip(POSITIONS, edges, strict=True)}
     for name, which in (("train", "train"), ("valid", "NOT train")):
         connection.execute(_WRITE.format(**positions, which=which, target=target / f"{name}.parquet"))
@@ -122,6 +125,7 @@ def build_with_polars(path: Path, target: Path) -> None:
         / (pl.col("item_n").fill_null(0) + PRIOR),
     )
     train = log.filter("train")
+    train = train.sample(min(len(train), SAMPLE_ROWS), seed=0)
     edges = {c: np.unique(np.quantile(train[c].to_numpy(), np.linspace(0, 1, n + 1))) for c, n in POSITIONS.items()}
     made = [
         pl.Series(c, np.interp(log[c].to_numpy(), e, np.arange(len(e))).astype(np.float32)) for c, e in edges.items()

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +30,7 @@ from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.splits import LEFT_OUT, SPLIT_NAMES
 from features.stage import PLACE, PLACES, SHUFFLE, key_hashes
-from features.staged import Staged
+from features.staged import Staged, where
 
 GROUP_ROWS = 16_384
 """Rows of a row group, about: several of them, of several days, are mixed when they are read."""
@@ -85,14 +85,14 @@ def assemble(
     for place, part in enumerate(wanted):
         if not all(piece.is_file() for piece in part.files):
             known = encoder.as_of(staged.known_on[place])
-            rows = _encode(staged.parts[place], planned, known, fitted, keys)
+            rows = _encode(staged.parts[place], staged.by_part[place], planned, known, fitted, keys)
             _write_pieces(rows, part.pieces, staged.by_part[place], _columns(encoder.schema))
     for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
         file.unlink()
     for number, split in enumerate(SPLIT_NAMES):
         mine = [part.pieces[number] for part in wanted if number in part.pieces]
         if mine:
-            join(mine, made / f"{split}.parquet", _random_order)
+            _join(mine, made / f"{split}.parquet")
         else:
             write_table(_columns(encoder.schema).empty_table(), made / f"{split}.parquet")
     return [part for part in wanted if part.pieces]
@@ -111,22 +111,27 @@ def _random_order(groups: int) -> NDArray[np.int64]:
     return np.argsort(np.arange(groups) * SHUFFLE % PLACES)
 
 
+def _join(pieces: list[Path], target: Path) -> None:
+    """The pieces' row groups in one file; one piece alone is that file, where the file system has links."""
+    if len(pieces) == 1:
+        with suppress(OSError):
+            target.hardlink_to(pieces[0])
+            return
+    join(pieces, target, _random_order)
+
+
 def _write_pieces(
-    tables: Iterator[pa.Table], pieces: dict[int, Path], splits: NDArray[np.int8], schema: pa.Schema
+    parts: Iterator[dict[int, pa.Table]], pieces: dict[int, Path], splits: NDArray[np.int8], schema: pa.Schema
 ) -> None:
-    """Write a partition's encoded rows, which lie in the order of `splits`, to the file of each split."""
+    """Write a partition's encoded rows, which come by split, to the file of each split."""
     with ExitStack() as stack:
         writers = {
             number: stack.enter_context(_RowGroups(path, schema, int(np.count_nonzero(splits == number))))
             for number, path in pieces.items()
         }
-        begin = 0
-        for rows in tables:
-            mine = splits[begin : begin + len(rows)]
-            begin += len(rows)
-            for number, writer in writers.items():
-                chosen = np.flatnonzero(mine == number)
-                writer.write(rows if len(chosen) == len(rows) else rows.take(chosen))
+        for part in parts:
+            for number, rows in part.items():
+                writers[number].write(rows)
 
 
 def _columns(schema: Schema) -> pa.Schema:
@@ -139,25 +144,40 @@ def _columns(schema: Schema) -> pa.Schema:
     )
 
 
+def _repeating(schema: pa.Schema) -> list[str]:
+    """The paths of columns in which a dictionary saves room and time: not those of hashes and times."""
+    names = [field for field in schema if not field.name.startswith("__")]
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in names]
+
+
 def _encode(
-    part: PartitionRows, planned: list[Planned], encoder: Encoder, fitted: Fitted, keys: EventsConfig
-) -> Iterator[pa.Table]:
-    """Encode a partition, some row groups at a time."""
+    part: PartitionRows,
+    splits: NDArray[np.int8],
+    planned: list[Planned],
+    encoder: Encoder,
+    fitted: Fitted,
+    keys: EventsConfig,
+) -> Iterator[dict[int, pa.Table]]:
+    """Encode a partition, some row groups at a time, and part their rows by split."""
     schema = _columns(encoder.schema)
     columns = _used(planned, encoder.schema, keys)
     specs = zip(planned, encoder.schema.features, strict=True)
     # Lists share their events, so that each event is encoded once.
     events = {p.name: encoder.ids(s, part.events(p.name)) for p, s in specs if p.history and isinstance(s, IdSpec)}
 
-    def encode(groups: list[int]) -> pa.Table:
-        rows = part.read_stored(columns, groups)
-        lists = {name: _lists(part.stretches(rows, name), encoded) for name, encoded in events.items()}
-        return _encode_rows(rows, lists, planned, encoder, fitted, keys).select(schema.names).cast(schema)
+    def encode(groups: range) -> dict[int, pa.Table]:
+        raw = part.read_stored(columns, groups)
+        lists = {name: _lists(part.stretches(raw, name), encoded) for name, encoded in events.items()}
+        rows = _encode_rows(raw, lists, planned, encoder, fitted, keys).select(schema.names).cast(schema)
+        mine = splits[begins[groups.start] : begins[groups.start] + len(rows)]
+        return {int(number): where(rows, mine == number) for number in np.unique(mine) if number != LEFT_OUT}
 
     metadata = pq.read_metadata(part.path)
-    together = -(-ENCODED_ROWS * metadata.num_row_groups // max(metadata.num_rows, 1))
-    numbers = range(metadata.num_row_groups)
-    todo = [list(numbers[begin : begin + together]) for begin in numbers[::together]]
+    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    begins = np.append(0, np.cumsum(sizes))
+    together = -(-ENCODED_ROWS * len(sizes) // max(metadata.num_rows, 1))
+    numbers = range(len(sizes))
+    todo = [numbers[begin : begin + together] for begin in numbers[::together]]
     with ThreadPoolExecutor(WORKERS) as workers:
         # A few ahead of the writer, so that memory holds a few row groups and not the file.
         waiting = deque(workers.submit(encode, groups) for groups in todo[: 2 * WORKERS])
@@ -227,7 +247,7 @@ class _RowGroups:
 
     def __init__(self, path: Path, schema: pa.Schema, total: int) -> None:
         self._size = -(-total // max(1, round(total / GROUP_ROWS)))
-        self._writer = AtomicWriter(path, schema, group_rows=self._size, statistics=False)
+        self._writer = AtomicWriter(path, schema, group_rows=self._size, statistics=False, repeating=_repeating(schema))
         self._waiting: list[pa.Table] = []
 
     def write(self, rows: pa.Table) -> None:

@@ -143,7 +143,7 @@ def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
     if not (numeric or pa.types.is_null(values.type)):
         message = f"feature {name!r} takes numbers, but the column is {values.type}"
         raise DataError(message)
-    floats = pc.fill_null(values.cast(pa.float64()), float("nan")).to_numpy(zero_copy_only=False)
+    floats = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if np.isinf(floats).any():
         message = f"feature {name!r} has an infinite value; replace it by null or a bound"
         raise DataError(message)

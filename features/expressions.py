@@ -18,6 +18,13 @@ import ibis.expr.types as ir
 from features.errors import ConfigError
 from features.zones import local_ms
 
+NANOSECONDS = 9
+"""The scale of times that DuckDB would round to microseconds."""
+_epoch_us: Callable[[Any], Any] = ibis.udf.scalar.builtin(
+    lambda time: time, name="epoch_us", signature=((None,), "int64")
+)
+"""DuckDB's own, which takes a fifth of the time of its conversions of times with a zone."""
+
 
 def _log1p(value: Any) -> Any:
     return (value + 1).ln()
@@ -76,15 +83,13 @@ def _seconds_between(later: Any, earlier: Any) -> Any:
 
 def epoch_ms(value: Any) -> Any:
     """Milliseconds since 1970 in UTC as an integer, the only form of time that all engines treat alike."""
+    if value.get_backend().name == "duckdb" and value.type().scale != NANOSECONDS:
+        return (_epoch_us(value) // 1000).cast("int64")
     if value.type().timezone is not None:
-        return _zoned_ms(value)
+        return epoch_ms(value.cast("timestamp"))
     # DuckDB's epoch is a float that keeps the fraction of a second, whatever ibis says of its type.
     seconds = value.truncate("s").epoch_seconds().cast("float64").cast("int64")
     return seconds * 1000 + value.millisecond()
-
-
-def _zoned_ms(value: Any) -> Any:
-    return epoch_ms(value.cast("timestamp"))
 
 
 def local_seconds(value: Any, zone: str) -> Any:

@@ -26,7 +26,10 @@ from features.staged import Staged
 from features.vocabulary import Vocabularies
 from features.words import Words, is_string, learn
 
-SAMPLE_ROWS = 1_000_000
+SAMPLE_ROWS = 200_000
+"""Dense features are fitted on about so many training rows, as LightGBM's bins are (`bin_construct_sample_cnt`)."""
+LEAST_VALUES = 10_000
+"""A feature that fewer of these have a value of is fitted on all training rows."""
 WORKERS = 2
 """Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
 PRIORS_FILE = "priors.json"
@@ -226,8 +229,9 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
 
 
 def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
-    raw = train.read(list(planned.raw))
-    values = _known(as_float64(raw_values(raw, planned, priors), planned.name))
+    values = _dense_values(train.sample(planned.raw, SAMPLE_ROWS), planned, priors)
+    if len(values) < LEAST_VALUES:
+        values = _dense_values(train.read(list(planned.raw)), planned, priors)
     if not len(values):
         message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
         raise DataError(message)
@@ -246,10 +250,13 @@ def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> Den
     )  # fmt: skip
 
 
+def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> NDArray[np.float64]:
+    return _known(as_float64(raw_values(raw, planned, priors), planned.name))
+
+
 def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
-    """Distinct edges of at most `bins` equally full bins, over an even sample of at most `SAMPLE_ROWS` values."""
-    sample = values[:: max(1, len(values) // SAMPLE_ROWS)]
-    return tuple(float(edge) for edge in np.unique(np.quantile(sample, np.linspace(0, 1, bins + 1))))
+    """Distinct edges of at most `bins` equally full bins."""
+    return tuple(float(edge) for edge in np.unique(np.quantile(values, np.linspace(0, 1, bins + 1))))
 
 
 def _mean(train: Staged, column: str) -> float:

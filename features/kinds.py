@@ -16,6 +16,8 @@ OBSERVED = "observed"
 def without_nan(value: ir.Value) -> ir.Value:
     """A number as float64 in which NaN is null: one way to be missing is enough."""
     number = value.cast("float64")
+    if value.type().is_integer() or value.type().is_boolean():
+        return number
     return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
 
 

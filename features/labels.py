@@ -21,9 +21,10 @@ def with_tasks(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Tabl
     added = {}
     for place, task in enumerate(config.tasks):
         where = f"data.tasks[{place}]"
-        label = without_nan(_label(table, task, where))
+        label = _label(table, task, where, sampled=config.negatives is not None)
         weight = compile_expression(task.weight, table, f"{where}.weight") if task.weight else ibis.literal(1.0)
-        applies = label.notnull() & ((table[KIND] <= PAST) | (table[KIND] == SAMPLED))
+        real = table[KIND] <= PAST
+        applies = label.notnull() & (real | (table[KIND] == SAMPLED) if config.negatives else real)
         if task.where:
             applies = applies & compile_expression(task.where, table, f"{where}.where").fill_null(False)  # noqa: FBT003
         if task.within:
@@ -33,14 +34,15 @@ def with_tasks(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Tabl
     return table.mutate(**added)
 
 
-def _label(table: ir.Table, task: TaskConfig, where: str) -> ir.Value:
+def _label(table: ir.Table, task: TaskConfig, where: str, *, sampled: bool) -> ir.Value:
     own = compile_expression(task.label, table, f"{where}.label")
     if isinstance(own, bool | int | float):
         own = ibis.literal(own)
-    label = own.cast("float64") if not task.by else _later(table, task, own, where)
-    if task.kind == "binary":
-        return ibis.ifelse(table[KIND] == SAMPLED, 0.0, label)
-    return ibis.ifelse(table[KIND] == SAMPLED, ibis.null("float64"), label)
+    label = without_nan(_later(table, task, own, where) if task.by else own)
+    if not sampled:
+        return label
+    of_sampled = ibis.literal(0.0) if task.kind == "binary" else ibis.null("float64")
+    return ibis.ifelse(table[KIND] == SAMPLED, of_sampled, label)
 
 
 def _later(table: ir.Table, task: TaskConfig, own: ir.Value, where: str) -> ir.Value:

@@ -31,13 +31,14 @@ class AtomicWriter:
         *,
         statistics: bool = True,
         durable: bool = True,
+        repeating: list[str] | None = None,
     ) -> None:
         """Open a temporary file beside `path`; what only this process reads needs no compression, and is not `durable`.
 
-        Only what is kept for training takes the time to look for repeated numbers; texts repeat anyway. Rows in random
-        order need no `statistics` of their row groups.
+        Only what is kept for training takes the time to look for repeated numbers, in all columns or the `repeating`;
+        texts repeat anyway. Rows in random order need no `statistics` of their row groups.
         """
-        dictionary = True if compression == "zstd" else _texts(schema)
+        dictionary = (repeating or True) if compression == "zstd" else _texts(schema)
         self._stack = ExitStack()
         partial = self._stack.enter_context(appearing(path, durable=durable))
         writer = pq.ParquetWriter(

@@ -92,14 +92,14 @@ class Staged:
         """As `read`, a partition at a time, from the `first` on."""
         wanted = SPLIT_NAMES.index(split)
         for part, splits in zip(self.parts[first:], self.by_part[first:], strict=True):
-            yield _where(part.read(names), splits == wanted)
+            yield where(part.read(names), splits == wanted)
 
     def sample(self, names: Collection[str], most: int) -> pa.Table:
         """Columns of about `most` training rows, the same however often the partitions are built."""
         bound = int(PLACES * min(1.0, most / max(self.counts[TRAIN], 1)))
         parts = (_up_to(part, bound, names) for part in self.parts)
         train = SPLIT_NAMES.index(TRAIN)
-        return pa.concat_tables([_where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_part, strict=True)])
+        return pa.concat_tables([where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_part, strict=True)])
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:
@@ -110,7 +110,8 @@ class Staged:
                 raise DataError(message)
 
 
-def _where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
+def where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
+    """The rows that are marked; where all are, without a copy."""
     return rows if mine.all() else rows.filter(pa.array(mine))
 
 
