@@ -158,7 +158,7 @@ def _flat(
         *config.by,
         order,
         *extra,
-        **{f"{of}/sum": total for of, (total, _) in sums.items()},
+        **{f"{of}/sum": total for of, (total, _) in sums.items() if of},
         **{f"{of}/n": seen for of, (_, seen) in sums.items()},
         **last,
     )
