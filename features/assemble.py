@@ -13,7 +13,6 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.config import EventsConfig
@@ -25,11 +24,11 @@ from features.kinds import TIME
 from features.lists import Stretches
 from features.parquet import AtomicWriter, write_table
 from features.parquet_join import join
-from features.partition_rows import PartitionRows
+from features.partition_rows import PLACE, PLACES, SHUFFLE, PartitionRows
 from features.plan import Planned
 from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.splits import LEFT_OUT, SPLIT_NAMES
-from features.stage import PLACE, PLACES, SHUFFLE, key_hashes
+from features.stage import key_hashes
 from features.staged import Staged, where
 
 GROUP_ROWS = 16_384
@@ -80,13 +79,13 @@ def assemble(
     """
     wanted = [
         Encoded.named(kept / f"{rows.path.stem}.{state}", splits)
-        for rows, splits, state in zip(staged.parts, staged.by_part, _states(staged, encoder, fitted), strict=True)
+        for rows, splits, state in zip(staged.parts, staged.splits, _states(staged, encoder, fitted), strict=True)
     ]
     for place, part in enumerate(wanted):
         if not all(piece.is_file() for piece in part.files):
             known = encoder.as_of(staged.known_on[place])
-            rows = _encode(staged.parts[place], staged.by_part[place], planned, known, fitted, keys)
-            _write_pieces(rows, part.pieces, staged.by_part[place], _columns(encoder.schema))
+            rows = _encode(staged.parts[place], staged.splits[place], planned, known, fitted, keys)
+            _write_pieces(rows, part.pieces, staged.splits[place], _columns(encoder.schema))
     for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
         file.unlink()
     for number, split in enumerate(SPLIT_NAMES):
@@ -102,7 +101,7 @@ def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
     """By partition a digest of what its encoded rows depend on besides its raw ones: fitted numbers, ids, splits."""
     fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
     known = fitted.vocabularies.digests(staged.known_on)
-    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.by_part]
+    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.splits]
     return [digest_of(fixed, fitted.priors, *both) for both in zip(known, splits, strict=True)]
 
 
@@ -172,10 +171,9 @@ def _encode(
         mine = splits[begins[groups.start] : begins[groups.start] + len(rows)]
         return {int(number): where(rows, mine == number) for number in np.unique(mine) if number != LEFT_OUT}
 
-    metadata = pq.read_metadata(part.path)
-    sizes = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    sizes = [part.metadata.row_group(number).num_rows for number in range(part.metadata.num_row_groups)]
     begins = np.append(0, np.cumsum(sizes))
-    together = -(-ENCODED_ROWS * len(sizes) // max(metadata.num_rows, 1))
+    together = -(-ENCODED_ROWS * len(sizes) // max(part.metadata.num_rows, 1))
     numbers = range(len(sizes))
     todo = [numbers[begin : begin + together] for begin in numbers[::together]]
     with ThreadPoolExecutor(WORKERS) as workers:

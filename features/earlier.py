@@ -5,12 +5,13 @@ everything, or left out; sums are of whole numbers, so that folding changes no b
 that a day later only that day is to be added.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow.parquet as pq
 
 from features.engine import Backend, read_parquet, save_parquet
 from features.kinds import ORDER, ROW, TIME
@@ -34,23 +35,33 @@ class Earlier:
     until_ms: int
 
     def fold(self, connection: Backend, name: str, choose: Rows, reduce: Rows) -> ir.Table:
-        """`reduce` of what `choose` takes of all rows, whose result `reduce` takes as well as it takes such rows.
+        """What `reduce` takes for what `choose` takes of all rows: its own result, with rows it has not seen yet.
 
-        What an earlier build kept under the name spares the rows of the partitions in it.
+        What an earlier build kept under the name spares the rows of the partitions in it. It is folded anew when the
+        others have more rows than it, so that most days read little more than it and write nothing.
         """
         kept = {file.name.partition(".")[0]: file for file in self.folder.glob(f"*.{name}.parquet")}
         held = max((place for place, file in enumerate(self.files) if file.stem in kept), default=-1)
-        target = self.folder / f"{self.files[-1].stem}.{name}.parquet"
-        if held < len(self.files) - 1:
-            fresh = choose(read_parquet(connection, [str(file) for file in self.files[held + 1 :]], hive=False))
-            if held >= 0:
-                before = read_parquet(connection, [str(kept[self.files[held].stem])], hive=False)
-                fresh = ibis.union(before.cast(dict(fresh.schema())).select(fresh.columns), fresh)
-            save_parquet(connection, reduce(fresh), target)
+        last = kept[self.files[held].stem] if held >= 0 else None
+        fresh_files = self.files[held + 1 :]
+        rows = None
+        if fresh_files:
+            rows = choose(read_parquet(connection, [str(file) for file in fresh_files], hive=False))
+            if last is not None:
+                before = read_parquet(connection, [str(last)], hive=False)
+                rows = ibis.union(before.cast(dict(rows.schema())).select(rows.columns), rows)
+            if last is None or _rows_of(fresh_files) > _rows_of([last]):
+                last = self.folder / f"{self.files[-1].stem}.{name}.parquet"
+                save_parquet(connection, reduce(rows), last)
+                rows = None
         for file in kept.values():
-            if file != target:
+            if file != last:
                 file.unlink()
-        return read_parquet(connection, [str(target)], hive=False)
+        return read_parquet(connection, [str(last)], hive=False) if rows is None else rows
+
+
+def _rows_of(files: Iterable[Path]) -> int:
+    return sum(int(pq.read_metadata(file).num_rows) for file in files)
 
 
 def fold_addends(flat: ir.Table, keys: tuple[str, ...], order: str, reach_from: int, *, all_time: bool) -> ir.Table:

@@ -65,6 +65,15 @@ def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     return connection.table(name)
 
 
+def named(connection: Backend, name: str, table: ir.Table) -> ir.Table:
+    """Give an expression a name, by which others take it: what ibis then translates stays short."""
+    if is_spark(connection):
+        _session(connection).sql(connection.compile(table)).createOrReplaceTempView(name)
+    else:
+        connection.raw_sql(f"CREATE TEMP VIEW {name} AS {connection.compile(table)}").fetchall()
+    return connection.table(name)
+
+
 def numbered(connection: Backend, name: str, table: ir.Table, column: str, order: list[str], first: int) -> ir.Table:
     """Run an expression once, as `materialise`; its rows with their number in an order, from `first` on."""
     if is_spark(connection):

@@ -26,10 +26,8 @@ from features.staged import Staged
 from features.vocabulary import Vocabularies
 from features.words import Words, is_string, learn
 
-SAMPLE_ROWS = 200_000
-"""Dense features are fitted on about so many training rows, as LightGBM's bins are (`bin_construct_sample_cnt`)."""
 LEAST_VALUES = 10_000
-"""A feature that fewer of these have a value of is fitted on all training rows."""
+"""A dense feature is fitted on a sample of training rows, and on all of them where fewer of it have a value."""
 WORKERS = 2
 """Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
 PRIORS_FILE = "priors.json"
@@ -71,7 +69,7 @@ class Previous:
 
 
 def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
-    """Fit everything on the raw training rows, at most `WORKERS` columns in memory at a time.
+    """Fit everything on the raw training rows, or a sample of them, at most `WORKERS` columns in memory at a time.
 
     Raises:
         DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
@@ -229,7 +227,7 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
 
 
 def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
-    values = _dense_values(train.sample(planned.raw, SAMPLE_ROWS), planned, priors)
+    values = _dense_values(train.sample, planned, priors)
     if len(values) < LEAST_VALUES:
         values = _dense_values(train.read(list(planned.raw)), planned, priors)
     if not len(values):

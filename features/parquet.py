@@ -29,7 +29,7 @@ class AtomicWriter:
         compression: Compression = "zstd",
         group_rows: int = ROW_GROUP_ROWS,
         *,
-        statistics: bool = True,
+        statistics: bool | list[str] = True,
         durable: bool = True,
         repeating: list[str] | None = None,
     ) -> None:

@@ -6,6 +6,7 @@ Rows hold of a list where it ends among the events and how long it is.
 import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,9 @@ from features.parquet import ROW_GROUP_ROWS, AtomicWriter, read_columns
 
 KEPT_GROUP_ROWS = 8_192
 """Row groups of kept partitions are small, because a sample takes the first of each."""
+PLACE = "__place"
+SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
+"""Rows lie in the order of their place, which is a hash of their number (Knuth's multiplicative one)."""
 TARGET = "__target"
 """The column with the number of each row's partition, on the way to its file."""
 
@@ -45,10 +49,15 @@ class PartitionRows:
     path: Path
     histories: tuple[tuple[str, ...], ...]
 
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
+        """The footer of the rows' file."""
+        return pq.read_metadata(self.path)
+
     @property
     def schema(self) -> pa.Schema:
         """The columns, lists among them."""
-        schema = pq.read_schema(self.path)
+        schema = self.metadata.schema.to_arrow_schema()
         for place, names in enumerate(self.histories):
             events = pq.read_schema(_events_file(self.path, place))
             for name in names:
@@ -71,7 +80,7 @@ class PartitionRows:
         for name in names:
             place = self._history(name)
             columns |= dict.fromkeys([name] if place is None else stretch_columns(self.histories[place][0]))
-        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+        with pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True) as file:
             if groups is None:
                 return file.read(columns=list(columns))
             return file.read_row_groups(list(groups), columns=list(columns))
@@ -118,7 +127,7 @@ def write_partitions(
 def _writer(path: Path, schema: pa.Schema, *, kept: bool) -> AtomicWriter:
     if kept:
         return AtomicWriter(path, schema, "lz4", KEPT_GROUP_ROWS)
-    return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=False, durable=False)
+    return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=[PLACE], durable=False)
 
 
 def _write_events(path: Path, histories: Iterable[History]) -> None:

@@ -26,7 +26,6 @@ from features.staged import Staged
 from features.tally import label_rates, older_than, tally_of
 
 QUALITY_FILE = "quality.json"
-SAMPLE_ROWS = 200_000
 _BINS, _VALUES = 10, 30
 _LEAST_SHARE = 1e-4
 
@@ -41,11 +40,10 @@ def check_quality(
         DataError: a range, a null rate, a drift or a leak that the recipe refuses.
     """
     before = load_report(previous)
-    sample = staged.sample({column for plan in planned for column in plan.raw}, SAMPLE_ROWS)
     profiles = {}
     for plan, spec in zip(planned, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
-        profiles[plan.name] = _profile(raw_values(sample, plan, fitted.priors), spec, last)
+        profiles[plan.name] = _profile(raw_values(staged.sample, plan, fitted.priors), spec, last)
     tasks = [task.name for task in schema.tasks]
     tallies = [tally_of(part.files, part.tally, tasks) for part in encoded]
     known = zip(encoded, tallies, strict=True)
@@ -148,8 +146,8 @@ def _enforce(
         if name not in plans:
             message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
             raise DataError(message)
-        for split in SPLIT_NAMES:
-            table = staged.read(list(plans[name].raw), split)
+        for number, split in enumerate(SPLIT_NAMES):
+            table = staged.read(list(plans[name].raw), number)
             extremes = pc.min_max(pa.array(as_float64(raw_values(table, plans[name], fitted.priors), name)))
             least, most = extremes["min"].as_py(), extremes["max"].as_py()
             if least is not None and not low <= least <= most <= high:

@@ -37,6 +37,15 @@ def with_split(connection: Backend, rows: ir.Table, config: FeaturesConfig, last
     return rows.mutate(**{SPLIT: _embargo(rows, begins, gap)})
 
 
+def train_before(config: FeaturesConfig, last_ms: int) -> int | None:
+    """The moment before which all rows train, where that can be told without them."""
+    split = config.split
+    if not isinstance(split, SplitByTime):
+        return None
+    held_out = sum(milliseconds(part) for part in (split.valid, split.test, split.embargo) if part)
+    return last_ms - held_out
+
+
 def _first(rows: ir.Table, split: int, user: str | None) -> ir.Value:
     """The time of the user's first row in a split; null without one."""
     whole = ibis.window(group_by=user) if user else ibis.window()

@@ -15,15 +15,13 @@ from features.hashing import Hashes, hash_array
 from features.histories import History, find_histories
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, TIME, USER, tile_column
 from features.parquet import ROW_GROUP_ROWS, AtomicWriter, ahead
-from features.partition_rows import TARGET, Target, write_partitions
+from features.partition_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
 from features.plan import Planned
 from features.timeline import Timeline
 
 Progress = Callable[[str], None]
 Targets = Sequence[tuple[int, Path]]
 """First moments and files of partitions."""
-PLACE = "__place"
-SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
 
 
 def stage(

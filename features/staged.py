@@ -1,6 +1,7 @@
 """The raw rows of all partitions, and which of them train, validate and test."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.config import FeaturesConfig, SplitByHash
@@ -17,26 +17,31 @@ from features.errors import DataError
 from features.hashing import hash_array
 from features.increment import Work
 from features.kinds import ROW, TIME
-from features.partition_rows import PartitionRows, history_names
-from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, draw_split, with_split
-from features.stage import PLACE, PLACES, key_hashes
+from features.partition_rows import PLACE, PLACES, PartitionRows, history_names
+from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, draw_split, train_before, with_split
+from features.stage import key_hashes
+from features.zones import day_begin_ms
 
-TRAIN = SPLIT_NAMES[0]
+READERS = 2
+"""Partitions that are read at a time."""
+SAMPLE_ROWS = 200_000
+"""Training rows that dense features are fitted on, and that the quality report looks at.
+
+LightGBM's bins are made of as many (`bin_construct_sample_cnt`).
+"""
 
 
 @dataclass(frozen=True)
 class Staged:
-    """Partitions, whose rows lie in the order of their places, and the split of each row.
+    """Partitions, whose rows lie in the order of their places, and of each the split [rows] of its rows.
 
-    `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds. `splits`
-    [rows] is by row number, `by_part` [rows of a partition] by place.
+    `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds.
     """
 
     parts: tuple[PartitionRows, ...]
     days: tuple[int, ...]
     carried: Path
-    splits: NDArray[np.int8]
-    by_part: tuple[NDArray[np.int8], ...]
+    splits: tuple[NDArray[np.int8], ...]
 
     @classmethod
     def open(cls, connection: Backend, work: Work, config: FeaturesConfig, last_ms: int) -> "Staged":
@@ -47,18 +52,15 @@ class Staged:
         """
         names = history_names(config)
         parts = tuple(PartitionRows(file, names) for file in work.files)
-        rows = [part.read([ROW])[ROW].to_numpy() for part in parts]
-        splits = np.full(max(int(numbers.max()) for numbers in rows) + 1, LEFT_OUT, dtype=np.int8)
         if isinstance(config.split, SplitByHash):
-            for part, numbers in zip(parts, rows, strict=True):
-                splits[numbers] = _drawn(part, config, config.split)
+            splits = [_drawn(part, config, config.split) for part in parts]
         else:
-            table = read_parquet(connection, [str(file) for file in work.files], hive=False)
-            drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
-            splits[drawn[ROW].to_numpy()] = drawn[SPLIT].to_numpy()
-        staged = cls(
-            parts, tuple(work.last_days), work.store.carried, splits, tuple(splits[numbers] for numbers in rows)
-        )
+            zone, settled = config.events.time_zone, train_before(config, last_ms)
+            ends = [day_begin_ms(day + 1, zone) for day in work.last_days[:-1]]
+            first = sum(settled is not None and end <= settled for end in ends)
+            splits = [np.full(part.metadata.num_rows, TRAIN, np.int8) for part in parts[:first]]
+            splits += _by_expression(connection, parts[first:], config, last_ms)
+        staged = cls(parts, tuple(work.last_days), work.store.carried, tuple(splits))
         staged._check(config)
         return staged
 
@@ -72,34 +74,34 @@ class Staged:
         """The columns of the raw rows."""
         return self.parts[0].schema
 
-    @property
+    @cached_property
     def counts(self) -> dict[str, int]:
         """Rows by split."""
-        counts = np.bincount(self.splits, minlength=len(SPLIT_NAMES))
+        counts = np.sum([np.bincount(splits, minlength=LEFT_OUT + 1) for splits in self.splits], axis=0)
         return {name: int(counts[number]) for number, name in enumerate(SPLIT_NAMES)}
 
-    def read(self, names: list[str], split: str = TRAIN) -> pa.Table:
+    def read(self, names: list[str], split: int = TRAIN) -> pa.Table:
         """Columns of all rows of a split, in the order of partitions."""
         return pa.concat_tables(self.read_each(names, split))
 
     @cached_property
     def settled(self) -> int:
         """How many partitions from the first on have nothing but rows to train on."""
-        train = SPLIT_NAMES.index(TRAIN)
-        return next((n for n, splits in enumerate(self.by_part) if (splits != train).any()), len(self.parts))
+        return next((n for n, splits in enumerate(self.splits) if (splits != TRAIN).any()), len(self.parts))
 
-    def read_each(self, names: list[str], split: str = TRAIN, first: int = 0) -> Iterator[pa.Table]:
+    def read_each(self, names: list[str], split: int = TRAIN, first: int = 0) -> Iterator[pa.Table]:
         """As `read`, a partition at a time, from the `first` on."""
-        wanted = SPLIT_NAMES.index(split)
-        for part, splits in zip(self.parts[first:], self.by_part[first:], strict=True):
-            yield where(part.read(names), splits == wanted)
+        for part, splits in zip(self.parts[first:], self.splits[first:], strict=True):
+            yield where(part.read(names), splits == split)
 
-    def sample(self, names: Collection[str], most: int) -> pa.Table:
-        """Columns of about `most` training rows, the same however often the partitions are built."""
-        bound = int(PLACES * min(1.0, most / max(self.counts[TRAIN], 1)))
-        parts = (_up_to(part, bound, names) for part in self.parts)
-        train = SPLIT_NAMES.index(TRAIN)
-        return pa.concat_tables([where(p, s[: len(p)] == train) for p, s in zip(parts, self.by_part, strict=True)])
+    @cached_property
+    def sample(self) -> pa.Table:
+        """About `SAMPLE_ROWS` training rows, the same however often the partitions are built."""
+        bound = int(PLACES * min(1.0, SAMPLE_ROWS / max(self.counts[SPLIT_NAMES[TRAIN]], 1)))
+        names = self.schema.names
+        with ThreadPoolExecutor(READERS) as readers:
+            parts = readers.map(lambda part: _up_to(part, bound, names), self.parts)
+        return pa.concat_tables([where(p, s[: len(p)] == TRAIN) for p, s in zip(parts, self.splits, strict=True)])
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:
@@ -123,9 +125,24 @@ def _drawn(part: PartitionRows, config: FeaturesConfig, split: SplitByHash) -> N
     return draw_split(user, item, hash_array(rows[TIME]), split, config.seed)
 
 
-def _up_to(part: PartitionRows, bound: int, names: Collection[str]) -> pa.Table:
+def _by_expression(
+    connection: Backend, parts: Sequence[PartitionRows], config: FeaturesConfig, last_ms: int
+) -> list[NDArray[np.int8]]:
+    """The splits of partitions' rows that an expression over all these rows tells."""
+    if not parts:
+        return []
+    table = read_parquet(connection, [str(part.path) for part in parts], hive=False)
+    drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
+    rows = [part.read([ROW])[ROW].to_numpy() for part in parts]
+    first = min(int(numbers.min()) for numbers in rows)
+    splits = np.full(max(int(numbers.max()) for numbers in rows) + 1 - first, LEFT_OUT, dtype=np.int8)
+    splits[drawn[ROW].to_numpy() - first] = drawn[SPLIT].to_numpy()
+    return [splits[numbers - first] for numbers in rows]
+
+
+def _up_to(part: PartitionRows, bound: int, names: list[str]) -> pa.Table:
     """The rows of a partition whose places lie below a bound."""
-    groups = range(pq.read_metadata(part.path).num_row_groups)
-    last = next((g for g in groups if part.read([PLACE], [g])[PLACE][-1].as_py() >= bound), len(groups) - 1)
-    rows = part.read({PLACE: None, **dict.fromkeys(names)}, groups[: last + 1])
+    column = next(c for c in range(part.metadata.num_columns) if part.metadata.schema.column(c).path == PLACE)
+    groups = [part.metadata.row_group(g).column(column) for g in range(part.metadata.num_row_groups)]
+    rows = part.read(names, [g for g, group in enumerate(groups) if g == 0 or group.statistics.min < bound])
     return rows.filter(pc.less(rows[PLACE], bound))

@@ -18,7 +18,7 @@ from features.columns import raw_columns, used_columns
 from features.config import FeaturesConfig
 from features.days import event_ms
 from features.earlier import Earlier, Rows
-from features.engine import Backend, materialise, numbered, scalar
+from features.engine import Backend, materialise, named, numbered, scalar
 from features.errors import ConfigError
 from features.kinds import (
     EVENT,
@@ -98,10 +98,9 @@ def build_timeline(
     first += int(scalar(connection, events.count()))
     probes = numbered(connection, "probes", aligned, ROW, _row_order(config), first)
     labelled = with_tasks(ibis.union(events, probes), config, last)
-    table = labelled.mutate(**_tiles(labelled, config))
-    if any(task.by for task in config.tasks):
-        # A label that looks at later events costs more than to keep it.
-        table = materialise(connection, "timeline", table)
+    # A label that looks at later events costs more than to keep it.
+    keep = materialise if any(task.by for task in config.tasks) else named
+    table = keep(connection, "timeline", labelled.mutate(**_tiles(labelled, config)))
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
     return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, earlier)
 

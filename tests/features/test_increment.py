@@ -72,7 +72,8 @@ def test_days_that_come_one_after_another_are_the_whole_log_byte_for_byte(tmp_pa
     for count in (3, 4, 5):
         world(tmp_path / "grown", days(tables, count))
     carried = {path.name.partition(".")[0] for path in (tmp_path / "grown" / "features-days" / "carried").iterdir()}
-    assert {name[:10] for name in carried} == {"2024-03-04"}, "of the days before the last build's"
+    # Of the days before the last build's, or before those whose rows are still fewer than what is carried.
+    assert {name[:10] for name in carried} == {"2024-03-03", "2024-03-04"}
     tables = late(tables, 1)
     assert world(tmp_path / "grown", tables).days_reused == 1
     assert world(tmp_path / "grown", tables).days_reused == DAYS
