@@ -100,11 +100,11 @@ def _with_states(
 def _with_lists(
     batches: Iterator[pa.RecordBatch], histories: list[History], planned: list[Planned]
 ) -> Iterator[pa.RecordBatch]:
-    """Append the lists of the histories that are planned."""
+    """The lists of the histories that are planned, in the place of row numbers."""
     names = {plan.name for plan in planned}
     mine = [history for history in histories if not names.isdisjoint(history.values)]
     for batch in batches:
-        columns = {name: batch[name] for name in batch.schema.names}
+        columns = {name: batch[name] for name in batch.schema.names if name != ROW}
         for history in mine:
             columns |= history.lists(batch[ROW].to_numpy())
         yield pa.RecordBatch.from_pydict(columns)
