@@ -75,12 +75,12 @@ def named(connection: Backend, name: str, table: ir.Table) -> ir.Table:
 
 
 def numbered(connection: Backend, name: str, table: ir.Table, column: str, order: list[str], first: int) -> ir.Table:
-    """Run an expression once, as `materialise`; its rows with their number in an order, from `first` on."""
+    """Run an expression once, as `materialise`; its rows with their number, from `first` on, in an order or in any."""
     if is_spark(connection):
-        numbers = ibis.row_number().over(order_by=order) + first
+        numbers = ibis.row_number().over(order_by=order or table.columns[0]) + first
         return materialise(connection, name, table.mutate(**{column: numbers}))
     # DuckDB keeps the order of rows, and its own numbers of them need neither a column nor a window over all rows.
-    stored = materialise(connection, name, table.order_by(order))
+    stored = materialise(connection, name, table.order_by(order) if order else table)
     return stored.mutate(**{column: stored.rowid() + first})
 
 

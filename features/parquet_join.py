@@ -10,21 +10,29 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from features.errors import DataError
 from features.files import appearing
-from features.thrift import Fields, Reader, Writer
+from features.thrift import STOP, encoded, field_at, integer, list_at, list_of_structs, rewrite, skip
 
 _MAGIC = b"PAR1"
 _TAIL = 8
 _NUM_ROWS, _ROW_GROUPS = 3, 4
 _COLUMNS, _GROUP_OFFSET = 1, 5
 _CHUNK_OFFSET, _CHUNK_META = 2, 3
-_PAGES = dict.fromkeys((9, 10, 11))
+_PAGES = (9, 10, 11)
 """Where a column's data, index and dictionary pages begin."""
-_CHUNK = {_CHUNK_OFFSET: None, _CHUNK_META: _PAGES}
-_FOOTER = {_NUM_ROWS: None, _ROW_GROUPS: {_COLUMNS: _CHUNK, _GROUP_OFFSET: None}}
+
+
+class _Footer(NamedTuple):
+    """A footer's bytes in their order, and what lies between: the number of rows and the row groups."""
+
+    before: bytes
+    rows: int
+    between: bytes
+    groups: list[bytes]
+    after: bytes
 
 
 def join(files: Sequence[Path], target: Path, order: Callable[[int], Iterable[int]]) -> None:
@@ -38,15 +46,15 @@ def join(files: Sequence[Path], target: Path, order: Callable[[int], Iterable[in
     with appearing(target) as partial, partial.open("wb") as out:
         out.write(_MAGIC)
         footers = [_append(file, out) for file in files]
-        groups = [group for footer in footers for group in footer[_ROW_GROUPS][1]]
-        joined = footers[0]
-        _set(joined, _ROW_GROUPS, [groups[number] for number in order(len(groups))])
-        _set(joined, _NUM_ROWS, sum(footer[_NUM_ROWS][1] for footer in footers))
-        data = Writer().struct(joined).data
+        groups = [group for footer in footers for group in footer.groups]
+        first = footers[0]
+        rows = encoded(sum(footer.rows for footer in footers))
+        ordered = b"".join(groups[number] for number in order(len(groups)))
+        data = first.before + rows + first.between + list_of_structs(len(groups)) + ordered + first.after
         out.write(data + len(data).to_bytes(4, "little") + _MAGIC)
 
 
-def _append(file: Path, out: BinaryIO) -> Fields:
+def _append(file: Path, out: BinaryIO) -> _Footer:
     """Copy a file's pages and give its footer, as it is where they lie now."""
     with file.open("rb") as source:
         size = source.seek(0, os.SEEK_END)
@@ -57,28 +65,40 @@ def _append(file: Path, out: BinaryIO) -> Fields:
             message = f"{file} is no Parquet file; remove it and build again"
             raise DataError(message)
         source.seek(begin)
-        footer = Reader(source.read()).struct(_FOOTER)
         shift = out.tell() - len(_MAGIC)
+        footer = _moved(source.read(), shift)
         source.seek(len(_MAGIC))
         # The footer comes along, which is what copying in one step costs, and what comes next is written over it.
         shutil.copyfileobj(source, out, 1 << 20)
         out.seek(shift + begin)
         out.truncate()
-    for group in footer[_ROW_GROUPS][1]:
-        _move(group, [_GROUP_OFFSET], shift)
-        for chunk in group[_COLUMNS][1]:
-            _move(chunk, [_CHUNK_OFFSET], shift)
-            _move(chunk[_CHUNK_META][1], _PAGES, shift)
     return footer
 
 
-def _set(fields: Fields, field: int, value: Any) -> None:
-    """Give a field another value of its kind."""
-    fields[field] = fields[field][0], value
+def _moved(data: bytes, shift: int) -> _Footer:
+    """Parse a footer, and move its offsets; 0 stands for none."""
 
+    def move(offset: int) -> int:
+        return offset + shift if offset > 0 else offset
 
-def _move(fields: Fields, offsets: Iterable[int], shift: int) -> None:
-    """Move offsets; 0 stands for none."""
-    for field in offsets:
-        if field in fields and fields[field][1] > 0:
-            _set(fields, field, fields[field][1] + shift)
+    chunk = {_CHUNK_OFFSET: move, _CHUNK_META: dict.fromkeys(_PAGES, move)}
+    edits = {_COLUMNS: chunk, _GROUP_OFFSET: move}
+    rows, groups, begins, ends = 0, [], [], []
+    at = field = 0
+    while (header := data[at]) != STOP:
+        field, kind, at = field_at(data, at, header, field)
+        if field in {_NUM_ROWS, _ROW_GROUPS}:
+            begins.append(at)
+        if field == _ROW_GROUPS:
+            count, at = list_at(data, at)
+            for _ in range(count):
+                group = bytearray()
+                at = rewrite(data, at, edits, group)
+                groups.append(bytes(group))
+        elif field == _NUM_ROWS:
+            rows, at = integer(data, at)
+        else:
+            at = skip(data, at, kind)
+        if field in {_NUM_ROWS, _ROW_GROUPS}:
+            ends.append(at)
+    return _Footer(data[: begins[0]], rows, data[ends[0] : begins[1]], groups, data[ends[1] :])

@@ -1,4 +1,4 @@
-"""Run the feature expressions and stage their raw values as Parquet: one file a partition, and one a kind of probe."""
+"""Run the feature expressions and stage raw values: a Parquet file a partition, an Arrow file a kind of probe."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from features.engine import Backend, record_batches, to_arrow
 from features.hashing import Hashes, hash_array
 from features.histories import History, find_histories
 from features.kinds import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, TIME, USER, tile_column
-from features.parquet import ROW_GROUP_ROWS, AtomicWriter, ahead
+from features.parquet import ROW_GROUP_ROWS, ahead
 from features.partition_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
 from features.plan import Planned
 from features.timeline import Timeline
@@ -59,8 +59,8 @@ def stage(
 
 
 def probe_file(directory: Path, kind: int) -> Path:
-    """Where the raw values of a kind of probe are staged."""
-    return directory / f"probe_{kind}.parquet"
+    """Where the raw values of a kind of probe are staged, as Arrow's file format has them."""
+    return directory / f"probe_{kind}.arrow"
 
 
 def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
@@ -124,7 +124,7 @@ def _kept_columns(table: ir.Table, config: FeaturesConfig) -> list[str]:
 def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
     """Write the batches of a probe file; there is always one, for the probe of no key."""
     first = next(batches)
-    with AtomicWriter(path, first.schema, "none", durable=False) as writer:
+    with pa.ipc.new_file(path, first.schema) as writer:
         writer.write(first)
         for batch in batches:
             writer.write(batch)

@@ -96,7 +96,7 @@ def build_timeline(
     found = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     aligned = ibis.union(*[_align(probe, seen.joined) for probe in found])
     first += int(scalar(connection, events.count()))
-    probes = numbered(connection, "probes", aligned, ROW, _row_order(config), first)
+    probes = numbered(connection, "probes", aligned, ROW, [], first)
     labelled = with_tasks(ibis.union(events, probes), config, last)
     # A label that looks at later events costs more than to keep it.
     keep = materialise if any(task.by for task in config.tasks) else named

@@ -99,9 +99,9 @@ class Vocabularies:
         parts = [
             pa.table(
                 [
-                    [table] * len(values),
+                    pa.repeat(table, len(values)),
                     values.cast(pa.string()),
-                    [not pa.types.is_string(values.type)] * len(values),
+                    pa.repeat(not pa.types.is_string(values.type), len(values)),
                     pa.array(self._since[table]),
                 ],
                 schema=_SCHEMA,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from features.engine import connect
@@ -44,7 +43,7 @@ def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
     planned = plan_features(config, timeline.ownership)
     stage(connection, timeline, planned, config, [(0, raw / "rows.parquet")], raw, quiet)
     rows = PartitionRows(raw / "rows.parquet", history_names(config))
-    tables = {path.name: pq.read_table(path) for path in raw.glob("probe_*.parquet")}
+    tables = {path.name: pa.ipc.open_file(path).read_all() for path in raw.glob("probe_*.arrow")}
     tables["rows.parquet"] = rows.read(rows.schema.names)
     return {
         name: sorted(table.to_pylist(), key=lambda row: [str(row[name]) for name in sorted(row)])
