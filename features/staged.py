@@ -1,14 +1,12 @@
 """The raw rows of all partitions, and which of them train, validate and test."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from features.config import FeaturesConfig, SplitByHash
@@ -17,18 +15,11 @@ from features.errors import DataError
 from features.hashing import hash_array
 from features.increment import Work
 from features.kinds import ROW, TIME
-from features.partition_rows import PLACE, PLACES, PartitionRows, history_names
+from features.partition_rows import PLACE, PartitionRows, history_names
+from features.sample import sample_rows
 from features.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, draw_split, train_before, with_split
 from features.stage import key_hashes
 from features.zones import day_begin_ms
-
-READERS = 2
-"""Partitions that are read at a time."""
-SAMPLE_ROWS = 200_000
-"""Training rows that dense features are fitted on, and that the quality report looks at.
-
-LightGBM's bins are made of as many (`bin_construct_sample_cnt`).
-"""
 
 
 @dataclass(frozen=True)
@@ -96,12 +87,8 @@ class Staged:
 
     @cached_property
     def sample(self) -> pa.Table:
-        """About `SAMPLE_ROWS` training rows, the same however often the partitions are built."""
-        bound = int(PLACES * min(1.0, SAMPLE_ROWS / max(self.counts[SPLIT_NAMES[TRAIN]], 1)))
-        names = self.schema.names
-        with ThreadPoolExecutor(READERS) as readers:
-            parts = readers.map(lambda part: _up_to(part, bound, names), self.parts)
-        return pa.concat_tables([where(p, s[: len(p)] == TRAIN) for p, s in zip(parts, self.splits, strict=True)])
+        """Some training rows, the same however often the partitions are built."""
+        return sample_rows(self.parts, self.splits, self.settled, self.carried)
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:
@@ -138,11 +125,3 @@ def _by_expression(
     splits = np.full(max(int(numbers.max()) for numbers in rows) + 1 - first, LEFT_OUT, dtype=np.int8)
     splits[drawn[ROW].to_numpy() - first] = drawn[SPLIT].to_numpy()
     return [splits[numbers - first] for numbers in rows]
-
-
-def _up_to(part: PartitionRows, bound: int, names: list[str]) -> pa.Table:
-    """The rows of a partition whose places lie below a bound."""
-    column = next(c for c in range(part.metadata.num_columns) if part.metadata.schema.column(c).path == PLACE)
-    groups = [part.metadata.row_group(g).column(column) for g in range(part.metadata.num_row_groups)]
-    rows = part.read(names, [g for g, group in enumerate(groups) if g == 0 or group.statistics.min < bound])
-    return rows.filter(pc.less(rows[PLACE], bound))
