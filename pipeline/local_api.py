@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -61,17 +62,25 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
             start_new_session=True,
         )
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
-    before = signal.signal(signal.SIGTERM, _leave)
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, partial(_leave, asked))
     try:
         yield lambda: _wait(server, port, home / "server.log")
+    except BaseException:
+        # An import that is left half way may answer with an error of its own, long after it.
+        if asked:
+            raise SystemExit(128 + asked[0]) from None
+        raise
     finally:
         _stop(server)
         signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _leave(asked: list[int], number: int, frame: FrameType | None) -> None:
+    """End the process by an exception, and note by which signal."""
     del frame
+    asked.append(number)
     raise SystemExit(128 + number)
 
 

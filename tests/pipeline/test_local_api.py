@@ -1,0 +1,32 @@
+"""The private API ends with its command, by whatever it ends."""
+
+import os
+import signal
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from pipeline.local_api import prefect_api
+
+
+def fail_after_a_signal() -> None:
+    """What an import does that swallows the signal's exception."""
+    with pytest.raises(SystemExit):
+        os.kill(os.getpid(), signal.SIGTERM)
+    raise RecursionError
+
+
+def test_an_error_that_a_signal_left_behind_is_that_signal(tmp_path: Path) -> None:
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PREFECT_API_URL", None)
+        with pytest.raises(SystemExit) as ended, prefect_api(tmp_path):
+            fail_after_a_signal()
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_an_error_without_a_signal_stays_what_it_is(tmp_path: Path) -> None:
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PREFECT_API_URL", None)
+        with pytest.raises(RecursionError), prefect_api(tmp_path):
+            raise RecursionError
