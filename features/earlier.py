@@ -2,7 +2,7 @@
 
 A row's windows and lists reach back a known way. What lies further back is summed to one row a key for windows over
 everything, or left out; sums are of whole numbers, so that folding changes no bit of them. What was folded is kept, so
-that a day later only that day is to be added.
+that later only the days since are to be added.
 """
 
 from collections.abc import Callable, Iterable

@@ -115,7 +115,7 @@ def write_partitions(
                     stack.close()
                     current, target = place, targets[place]
                     mine = [history.within(target.first_row, target.end_row) for history in histories]
-                    _write_events(target.path, mine)
+                    _write_events(target.path, mine, kept=kept)
                     writer: AtomicWriter | None = None
                 begin = ends[place - 1] if place else 0
                 rows = _with_stretches(batch.drop_columns([TARGET]).slice(begin, ends[place] - begin), mine)
@@ -130,10 +130,10 @@ def _writer(path: Path, schema: pa.Schema, *, kept: bool) -> AtomicWriter:
     return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=[PLACE], durable=False)
 
 
-def _write_events(path: Path, histories: Iterable[History]) -> None:
+def _write_events(path: Path, histories: Iterable[History], *, kept: bool) -> None:
     for place, history in enumerate(histories):
         table = pa.table(history.plain_values())
-        with AtomicWriter(_events_file(path, place), table.schema, "lz4") as writer:
+        with AtomicWriter(_events_file(path, place), table.schema, "lz4" if kept else "none", durable=kept) as writer:
             writer.write(table)
 
 

@@ -51,7 +51,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The materialised table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``.
+    """The table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``.
 
     `keys` are all columns whose hashes a request must be able to tell: of pairs and of crosses. `last_ms` is the time
     of the log's last event, `cutoff_ms` the first moment of the day after it. With `earlier`, the table has only the
@@ -70,7 +70,7 @@ class Timeline:
 def build_timeline(
     connection: Backend, config: FeaturesConfig, sources: Sources, span: Span, scratch: Path, earlier: Earlier | None
 ) -> Timeline:
-    """Join log, past and attributes, append the probes, add labels and weights, and materialise the result.
+    """Join log, past and attributes, put the probes beside it, and add labels and weights.
 
     `scratch` is a directory for what must go through a file.
 
