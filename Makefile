@@ -57,7 +57,7 @@ proto: $(READY) ## regenerate the committed gRPC stubs
 	$(BIN)/python -m serving.generate
 
 docs: $(READY) ## rewrite docs/configuration.md from the settings
-	$(BIN)/python -m pipeline.reference
+	$(BIN)/python -m pipeline.project.reference
 
 clean: ## remove .venv and caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.feature_world import DAY_MS, DAYS, START, recipe
 from features.build import build
-from features.config import FeaturesConfig
-from features.stage import Progress
+from features.feature_config import FeaturesConfig
+from features.incremental.compute_rows import Progress
 
 Job = Callable[[Progress], object]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.config import FeaturesConfig
+from features.feature_config import FeaturesConfig
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 30

@@ -25,11 +25,11 @@ from benchmarks.feature_increment import jobs_of_a_day
 from benchmarks.feature_rivals import build_with_polars, build_with_sql
 from benchmarks.feature_world import recipe, write_events
 from benchmarks.report import Case, arguments, case_of, finish
+from contract.hashing import mix
+from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
-from features.hashing import mix
-from features.online import OnlineTable
-from features.schema import Schema
+from features.online.online_table import OnlineTable
 
 ROWS, MORE_ROWS = 2_000_000, 20_000_000
 LOOKUPS, KEYS, COLUMNS = 500, 1_000_000, 20

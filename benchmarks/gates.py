@@ -20,11 +20,11 @@ from benchmarks.gate_plot import drawing
 from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
 from benchmarks.paired import Paired, paired
 from benchmarks.report import Case, arguments, finish
-from pipeline.config import ProjectConfig, read_config
-from pipeline.files import write_text
-from pipeline.steps import build_features
-from pipeline.train import train
-from pipeline.training.journal import HISTORY_FILE
+from contract.directories import write_text
+from pipeline.flow.steps import build_features
+from pipeline.project.project_config import ProjectConfig, read_config
+from pipeline.training.train import train
+from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
 Figures = dict[str, float]

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 
 CONNECTIONS = 4
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import Case, arguments, case_of, finish
-from pipeline.config import read_config
-from pipeline.evaluation import Evaluation
-from pipeline.steps import build_features, evaluate_model, export_model, train_model
+from pipeline.evaluation.result import Evaluation
+from pipeline.flow.steps import build_features, evaluate_model, export_model, train_model
+from pipeline.project.project_config import read_config
 
 RECIPE = Path(__file__).parents[1] / "pipeline" / "recipes" / "kuairand.yaml"
 FLOORS = {"is_click": 0.7449, "long_view": 0.7491, "is_like": 0.865, "watch": 1.182}

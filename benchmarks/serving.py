@@ -28,8 +28,8 @@ from benchmarks.serving_others import others
 from benchmarks.serving_payload import Payload, current, floor, infer_message, payload
 from benchmarks.serving_process import INFER, RANK, Server, serving
 from benchmarks.serving_split import publish_sparse
-from features.errors import MoerankError
-from serving.model import RankingModel
+from contract.errors import MoerankError
+from serving.graph.served_model import RankingModel
 
 BOUNDS = {"grpcio": {10: 0.25, 100: 0.55, 500: 0.75}, "native": {10: 0.50, 100: 0.75, 500: 0.85}}
 CALLS = {10: 2000, 100: 800, 500: 250}

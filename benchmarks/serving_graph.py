@@ -13,11 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from features.hashing import hash_array
-from features.online import OnlineTable, OnlineTables
-from features.schema import IdSpec, KeySpec, Schema, TaskSpec
-from features.vocabulary import Vocabularies
-from serving.bundle import publish
+from contract.hashing import hash_array
+from contract.schema import IdSpec, KeySpec, Schema, TaskSpec
+from features.encode.vocabulary import Vocabularies
+from features.online.online_table import OnlineTable, OnlineTables
+from serving.store.bundle import publish
 
 FEATURES, ROWS, ITEMS = 30, 1001, 10_000
 WIDTH, EXPERTS, HIDDEN, OUT, TASKS = 16, 8, 128, 64, 4

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.engine import Engine
-from serving.model import RankingModel
-from serving.query import Query
+from serving.api.codec_rank import request_from
+from serving.client.client_response import Query
+from serving.graph.engine import Engine
+from serving.graph.served_model import RankingModel
 from serving.stubs.inference import grpc_service_pb2 as pb
-from serving.wire import request_from
 
 KINDS = {"int64": "INT64", "float32": "FP32"}
 

@@ -15,7 +15,7 @@ import grpc
 import psutil
 
 from benchmarks.h2load import CONNECTIONS, Loaded, load
-from features.errors import ConfigError, PredictionError
+from contract.errors import ConfigError, PredictionError
 from serving.stubs.inference import grpc_service_pb2 as pb
 
 INFER, RANK = "/inference.GRPCInferenceService/ModelInfer", "/moerank.v1.RankingService/Rank"

@@ -12,10 +12,10 @@ import torch
 
 from benchmarks.serving_graph import EXPERTS, FEATURES, HIDDEN, OUT, ROWS, TASKS, WIDTH, publish_graph, table_of_ids
 from benchmarks.sparse_models import write_form, write_tiled
-from features.online import OnlineTables
-from features.schema import IdSpec, KeySpec, Schema, TaskSpec
-from features.vocabulary import Vocabularies
-from models.config import ModelConfig
+from contract.schema import IdSpec, KeySpec, Schema, TaskSpec
+from features.encode.vocabulary import Vocabularies
+from features.online.online_table import OnlineTables
+from models.model_config import ModelConfig
 from models.ranker import Ranker
 
 MODEL = "sparse"

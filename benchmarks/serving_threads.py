@@ -21,7 +21,7 @@ from benchmarks.serving_process import INFER, Server, serving
 CANDIDATES, CALLS, WARM_UP = 10, 2000, 64
 CALLERS = (1, 32)
 DEFAULT_POLICY = (
-    "import sys, serving.server; serving.server.compute_bound = lambda: None; "
+    "import sys, serving.grpc_server.server; serving.grpc_server.server.compute_bound = lambda: None; "
     "from serving.__main__ import main; sys.exit(main())"
 )
 PROGRAMS = {"SCHED_BATCH": ("-m", "serving"), "default policy": ("-c", DEFAULT_POLICY)}

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from features.inputs import Inputs, PartInputs
-from features.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
-from models.config import ModelConfig
+from contract.inputs import Inputs, PartInputs
+from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
+from models.export.exported_network import Form, NetworkGraph, rows_of
 from models.export.graph import ServingGraph
 from models.export.lookup import Tensors
-from models.export.network import Form, NetworkGraph, rows_of
 from models.export.onnx_file import write_onnx
 from models.export.split import SplitInput
+from models.model_config import ModelConfig
 from models.ranker import Ranker
-from serving.packed import joined
+from serving.graph.batched_graph import joined
 
 INPUTS, EXPERT_WIDTHS = 960, (256, 128)
 FEATURES, DIM, ROWS_A_TABLE = 30, 32, 1000

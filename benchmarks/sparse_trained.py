@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contract.errors import MoerankError
+from contract.inputs import Inputs, PartInputs
+from contract.schema import Schema
 from features.batches import BatchReader
-from features.errors import MoerankError
-from features.inputs import Inputs, PartInputs
-from features.schema import Schema
+from models.export.exported_network import Form
 from models.export.form import choose_form, measure_usage
-from models.export.network import Form
 from models.ranker import Ranker
-from pipeline.checkpoint import load_ranker
+from pipeline.training.checkpoint import load_ranker
 
 
 class Trained(NamedTuple):

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from benchmarks.report import Case, arguments, case_of, finish
 from models.architectures import Wanted
-from models.config import ModelConfig
-from models.level import Level, LevelOutput, RoutingInput
-from models.sparse_training import union_of
+from models.experts.level import Level, LevelOutput, RoutingInput
+from models.experts.sparse_training import union_of
+from models.model_config import ModelConfig
 
 TASKS = ("a", "b", "c", "d")
 INPUTS = 512

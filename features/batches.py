@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.errors import DataError
-from features.filesystems import filesystem_of
-from features.inputs import Batch, Inputs, PartInputs
-from features.schema import Part, Schema
+from contract.errors import DataError
+from contract.inputs import Batch, Inputs, PartInputs
+from contract.schema import Part, Schema
+from features.source.filesystems import filesystem_of
 
 T = TypeVar("T", bound=np.generic)
 S = TypeVar("S", bound=np.generic)

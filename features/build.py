@@ -10,25 +10,25 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from features.assemble import assemble
-from features.attributes import read_sources
-from features.config import FeaturesConfig
-from features.encoding import Encoder
-from features.engine import connect
-from features.errors import DataError
-from features.files import alone
-from features.fit import PRIORS_FILE, Fitted, Previous, fit
-from features.increment import plan_work
-from features.online import ONLINE_FOLDER
-from features.online_build import build_online
-from features.partition_store import PartitionStore
-from features.plan import plan_features
-from features.quality import check_quality, save_report
-from features.quality_page import quality_page
-from features.schema import KeySpec, Schema
-from features.stage import Progress, stage
-from features.staged import Staged
-from features.timeline import Timeline, build_timeline
+from contract.errors import DataError
+from contract.files import alone
+from contract.schema import KeySpec, Schema
+from features.encode.encoder import Encoder
+from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit
+from features.encode.write_splits import assemble
+from features.feature_config import FeaturesConfig
+from features.incremental.compute_rows import Progress, stage
+from features.incremental.partition_store import PartitionStore
+from features.incremental.raw_dataset import Staged
+from features.incremental.reuse import plan_work
+from features.online.build_tables import build_online
+from features.online.online_table import ONLINE_FOLDER
+from features.point_in_time.feature_plan import plan_features
+from features.point_in_time.timeline import Timeline, build_timeline
+from features.quality.check_data import check_quality, save_report
+from features.quality.quality_page import quality_page
+from features.source.entities import read_sources
+from features.source.query_engine import connect
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.errors import ConfigError
-from features.schema import TaskSpec
+from contract.errors import ConfigError
+from contract.schema import TaskSpec
 from models.ranker import RankerOutput
 
 

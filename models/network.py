@@ -8,15 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.errors import ConfigError
-from features.schema import TaskSpec
+from contract.errors import ConfigError
+from contract.schema import TaskSpec
 from models.architectures import Wanted
-from models.config import ModelConfig
+from models.experts.level import Level, RoutingInput
 from models.gates import Gate, Routing
-from models.layout import FeatureColumns
-from models.level import Level, RoutingInput
-from models.mlp import mlp
-from models.towers import Towers
+from models.heads.towers import Towers
+from models.input_layout import FeatureColumns
+from models.layers.mlp import mlp
+from models.model_config import ModelConfig
 
 
 class NetworkOutput(NamedTuple):

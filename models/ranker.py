@@ -11,16 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from features.errors import ConfigError
-from features.schema import IdSpec, Schema
-from models.config import ModelConfig
-from models.dense import DenseColumns
-from models.dropout import Dropout
-from models.embeddings import KeyedJaggedTensor, embedding_collection
+from contract.errors import ConfigError
+from contract.schema import IdSpec, Schema
 from models.gates import HashConfig, Routing
-from models.layout import PartLayout, feature_columns, layouts
+from models.input_layout import PartLayout, feature_columns, layouts
+from models.layers.dense import DenseColumns
+from models.layers.dropout import Dropout
+from models.layers.embeddings import KeyedJaggedTensor, embedding_collection
+from models.model_config import ModelConfig
 from models.network import Network, NetworkOutput
-from models.tensors import PackedIds, TensorInputs, TensorPart, pack_ids
+from models.tensor_inputs import PackedIds, TensorInputs, TensorPart, pack_ids
 
 
 class RankerOutput(NamedTuple):

@@ -22,7 +22,7 @@ from torch._C._distributed_c10d import HashStore
 from models.ranker import Ranker
 
 with warnings.catch_warnings():
-    # As in models/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
+    # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
     from torchrec.distributed import DistributedModelParallel
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder

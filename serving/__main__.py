@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from features.errors import MoerankError
-from serving.server import serve
-from serving.settings import ServerSettings, add_arguments
+from contract.errors import MoerankError
+from serving.grpc_server.server import serve
+from serving.grpc_server.server_settings import ServerSettings, add_arguments
 
 
 def main() -> int:

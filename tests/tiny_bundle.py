@@ -13,14 +13,14 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from features.hashing import hash_array
-from features.inputs import Inputs, PartInputs
-from features.online import OnlineTable, OnlineTables
-from features.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
-from features.vocabulary import Vocabularies
-from serving.bundle import PACKED_FILE, publish
-from serving.engine import REQUEST_OF, Engine
-from serving.golden import GoldenCase, write
+from contract.hashing import hash_array
+from contract.inputs import Inputs, PartInputs
+from contract.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
+from features.encode.vocabulary import Vocabularies
+from features.online.online_table import OnlineTable, OnlineTables
+from serving.graph.engine import REQUEST_OF, Engine
+from serving.store.bundle import PACKED_FILE, publish
+from serving.store.golden import GoldenCase, write
 
 USERS = list(range(1, 9))
 ITEMS = list(range(100, 120))

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from features.hashing import hash_array
-from features.inputs import Inputs, PartInputs
-from features.parquet import write_table
-from features.schema import DenseSpec, FeatureSpec, Part, Schema
-from serving.engine import Engine
+from contract.hashing import hash_array
+from contract.inputs import Inputs, PartInputs
+from contract.schema import DenseSpec, FeatureSpec, Part, Schema
+from features.source.parquet_files import write_table
+from serving.graph.engine import Engine
 from tests.tiny_bundle import USERS
 
 

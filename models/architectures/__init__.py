@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
 from models.architectures.home import HoMEConfig
 from models.architectures.mmoe import MMoEConfig
-from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
 from models.architectures.ple import CGCConfig, PLEConfig
 from models.architectures.shared_bottom import SharedBottomConfig
 

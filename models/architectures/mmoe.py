@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
 
 
 class MMoEConfig(Architecture):

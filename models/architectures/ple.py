@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from features.errors import ConfigError
-from models.architectures.plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from contract.errors import ConfigError
+from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -5,7 +5,7 @@ Source: Caruana 1997, "Multitask Learning", section 2.
 
 from typing import Literal
 
-from models.architectures.plan import Architecture, Plan, Wanted
+from models.architectures.architecture_plan import Architecture, Plan, Wanted
 
 
 class SharedBottomConfig(Architecture):

@@ -8,9 +8,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from models.experts import Experts
+from models.experts.expert_mlp import Experts
 from models.export.affine import Affine
-from models.mlp import Block, GroupedLinear
+from models.layers.mlp import Block, GroupedLinear
 
 
 class Tail(nn.Module):

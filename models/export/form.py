@@ -12,13 +12,13 @@ from typing import Literal
 
 import torch
 
-from features.errors import ExportError
-from features.inputs import Inputs
-from models.export.network import Form
+from contract.errors import ExportError
+from contract.inputs import Inputs
+from models.diagnostics.expert_health import union
+from models.export.exported_network import Form
 from models.gates import Gate
-from models.health import union
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 
 RequestedForm = Literal["sparse", "dense", "auto"]
 CROSSOVER = 0.8

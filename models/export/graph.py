@@ -9,17 +9,17 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.export.affine import Affine
 from models.export.blocks import folded, folded_mlp
+from models.export.exported_network import Form, NetworkGraph
 from models.export.lookup import PartLookup, Tensors
-from models.export.network import Form, NetworkGraph
 from models.export.pairing import pair_add
 from models.export.routing import static_weights
 from models.export.split import SplitInput
-from models.mlp import Block
+from models.heads.towers import Tower
+from models.layers.mlp import Block
 from models.ranker import Ranker
-from models.towers import Tower
 
 REQUEST_OF = "candidate_request"
 """The input of a packed graph that names each candidate's request."""

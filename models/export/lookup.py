@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from features.inputs import PartName
-from models.dense import DenseColumns
-from models.layout import PartLayout
+from contract.inputs import PartName
+from models.input_layout import PartLayout
+from models.layers.dense import DenseColumns
 
 Tensors = dict[str, Tensor]
 

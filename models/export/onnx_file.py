@@ -17,12 +17,12 @@ from onnxscript import ir
 from torch import Tensor
 from torch.export import Dim
 
-from features.errors import ExportError
-from features.inputs import PARTS
-from features.schema import Schema
+from contract.errors import ExportError
+from contract.inputs import PARTS
+from contract.schema import Schema
 from models.export.graph import REQUEST_OF, ServingGraph
 from models.export.pairing import pair_add_onnx
-from models.export.sparse import expert_answers_onnx
+from models.export.sparse_experts import expert_answers_onnx
 
 OPSET = 20
 TABLES_FILE = "tables.bin"
@@ -38,7 +38,7 @@ _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
 def input_names(schema: Schema, *, packed: bool = False) -> list[str]:
-    """The graph's inputs: those of `features.inputs.Inputs.arrays` that have any feature, and a packed one's index."""
+    """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a packed one's index."""
     names = []
     for part in PARTS:
         specs = schema.part(part)

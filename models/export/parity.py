@@ -12,14 +12,14 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from features.errors import ExportError
-from features.inputs import Inputs, PartInputs
+from contract.errors import ExportError
+from contract.inputs import Inputs, PartInputs
+from models.diagnostics.expert_health import union
 from models.export.graph import REQUEST_OF
-from models.export.reach import shifted, shifted_biases, shifts
-from models.export.sample import generate, sanitised, taken
-from models.health import union
+from models.export.parity_sample import generate, sanitised, taken
+from models.export.unselected_experts import shifted, shifted_biases, shifts
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 
 TOLERANCE = 1e-5
 """Largest difference of a probability; of a regression value v, times max(1, |v|)."""

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnxscript import ir
 
-from features.errors import ExportError
+from contract.errors import ExportError
 
 _LAYERS = re.compile(r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!.*\.request\.)(?!.*weight_request)")
 # Seven bits of the eight: processors without VNNI add pairs of products in 16 bits, which would overflow with more, and

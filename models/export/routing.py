@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from models.experts.level import Level, Widen
 from models.export.affine import Affine
 from models.export.pairing import pair_add
 from models.export.split import SplitInput, SplitLinear
 from models.gates import Gate
-from models.level import Level, Widen
 
 
 class Routes(NamedTuple):

@@ -4,15 +4,15 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.gates.base import Gate, GateSettings, Routing
+from models.gates.annealing import Schedule
 from models.gates.comet import CometConfig
 from models.gates.dense_to_sparse import DenseToSparseConfig
 from models.gates.dselect_k import DSelectKConfig
+from models.gates.gate import Gate, GateSettings, Routing
 from models.gates.gumbel import GumbelConfig
 from models.gates.hash import HashConfig
 from models.gates.permutation import PermutationConfig
 from models.gates.regularisers import Regularisers
-from models.gates.schedule import Schedule
 from models.gates.softmax import SoftmaxConfig
 from models.gates.top_k import NoisyTopKConfig, TopKConfig
 from models.gates.top_p import TopPConfig

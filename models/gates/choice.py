@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 
 
 class Choice(NamedTuple):

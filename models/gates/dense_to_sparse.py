@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.gates.base import Gate, GateSettings
+from models.gates.annealing import Temperature, value_at
 from models.gates.choice import Choice, check_at_most, members
+from models.gates.gate import Gate, GateSettings
 from models.gates.gumbel import gumbel_noise
-from models.gates.schedule import Temperature, value_at
 
 
 class DenseToSparseConfig(GateSettings):

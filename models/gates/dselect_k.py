@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.gates.base import Gate, GateSettings
+from models.gates.annealing import Schedule, value_at
 from models.gates.choice import Choice, check_at_most
-from models.gates.schedule import Schedule, value_at
+from models.gates.gate import Gate, GateSettings
 
 _LOG_EPSILON = 1e-6
 """Inside the logarithm of the entropy, as in Google's layer."""

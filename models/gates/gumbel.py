@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from models.gates.base import Gate, GateSettings
+from models.gates.annealing import Temperature, value_at
 from models.gates.choice import Choice
-from models.gates.schedule import Temperature, value_at
+from models.gates.gate import Gate, GateSettings
 
 
 class GumbelConfig(GateSettings):

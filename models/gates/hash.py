@@ -16,9 +16,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from features.errors import ConfigError
-from models.gates.base import Gate, GateSettings
+from contract.errors import ConfigError
 from models.gates.choice import Choice, members
+from models.gates.gate import Gate, GateSettings
 from models.gates.regularisers import Regularisers
 
 _PRIME = 2**31 - 1

@@ -17,7 +17,7 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from features.settings import Settings
+from contract.settings import Settings
 from models.gates.choice import Choice
 
 _LOG_EPSILON = 1e-6

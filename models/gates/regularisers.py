@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, distributed
 
-from features.settings import Settings
+from contract.settings import Settings
 from models.gates.choice import Choice
 
 

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice
+from models.gates.gate import Gate, GateSettings
 
 
 class SelfGateConfig(GateSettings):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, check_at_most, masked_softmax, members
+from models.gates.gate import Gate, GateSettings
 from models.gates.regularisers import global_mean
 
 _NOISE_FLOOR = 1e-2

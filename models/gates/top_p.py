@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from models.gates.base import Gate, GateSettings
 from models.gates.choice import Choice, check_at_most, masked_softmax, members
+from models.gates.gate import Gate, GateSettings
 from models.gates.top_k import average_nulls, with_best
 
 

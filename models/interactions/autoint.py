@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from features.settings import Settings
-from models.layout import FeatureColumns
+from contract.settings import Settings
+from models.input_layout import FeatureColumns
 
 Count = Annotated[int, Field(ge=1)]
 

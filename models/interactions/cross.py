@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from features.settings import Settings
-from models.layout import FeatureColumns
+from contract.settings import Settings
+from models.input_layout import FeatureColumns
 
 
 class CrossConfig(Settings):

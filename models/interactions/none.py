@@ -4,8 +4,8 @@ from typing import Literal
 
 from torch import nn
 
-from features.settings import Settings
-from models.layout import FeatureColumns
+from contract.settings import Settings
+from models.input_layout import FeatureColumns
 
 
 class NoInteractionConfig(Settings):

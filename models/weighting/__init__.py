@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.weighting.base import Shared, Weighting
 from models.weighting.fixed import FixedConfig
 from models.weighting.gradnorm import GradNormConfig
 from models.weighting.pcgrad import PCGradConfig
+from models.weighting.task_weighting import Shared, Weighting
 from models.weighting.uncertainty import UncertaintyConfig
 
 WeightingConfig = Annotated[

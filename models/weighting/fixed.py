@@ -4,9 +4,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.losses import Losses
-from models.weighting.base import Shared, Weighting, WeightingSettings, minimise
+from models.weighting.task_weighting import Shared, Weighting, WeightingSettings, minimise
 
 
 class FixedConfig(WeightingSettings):

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.losses import Losses
-from models.weighting.base import Shared, Weighting, WeightingSettings, everywhere, feature_norms, minimise
+from models.weighting.task_weighting import Shared, Weighting, WeightingSettings, everywhere, feature_norms, minimise
 
 _TINY = 1e-12
 _SMALLEST = 1e-3

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.losses import Losses
-from models.weighting.base import Shared, Weighting, WeightingSettings
+from models.weighting.task_weighting import Shared, Weighting, WeightingSettings
 
 _TINY = 1e-12
 

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.losses import Losses
-from models.weighting.base import Shared, Weighting, WeightingSettings, everywhere, minimise
+from models.weighting.task_weighting import Shared, Weighting, WeightingSettings, everywhere, minimise
 
 _LARGEST = 6.0
 """Bound on |s|: a task whose loss goes to 0 would otherwise grow without end."""

@@ -4,18 +4,18 @@ import logging
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from features.errors import ConfigError
-from pipeline.cli.connecting import add_connection, credentials_from, metadata_from
+from contract.errors import ConfigError
+from pipeline.cli.connection import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
-from serving.settings import ServerSettings, add_arguments
+from serving.grpc_server.server_settings import ServerSettings, add_arguments
 
 if TYPE_CHECKING:
-    from serving.experts import ExpertUse
-    from serving.query import RankResult
+    from serving.client.client_response import RankResult
+    from serving.graph.expert_use import ExpertUse
 
 
 def _serve(args: Namespace) -> None:
-    from serving.server import serve  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.grpc_server.server import serve  # noqa: PLC0415 - keeps `moerank --help` fast
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     serve(ServerSettings.read(vars(args)))
@@ -36,7 +36,7 @@ def _rank_arguments(parser: ArgumentParser) -> None:
 
 
 def _rank(args: Namespace) -> None:
-    from serving.client import RankingClient  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.client.blocking_client import RankingClient  # noqa: PLC0415 - keeps `moerank --help` fast
 
     names = [name for name in args.items.split(",") if name]
     if not names:

@@ -22,7 +22,7 @@ def _evaluate(args: Namespace) -> None:
     existing(args.data, "--data")
     if args.train:
         existing(args.train, "--train")
-    from pipeline.judge import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.report.evaluate_and_report import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
 
     config = _method(args.replicates) | {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
     made = evaluate_for_command(args.bundle, args.data, args.train, args.out, config)
@@ -47,8 +47,8 @@ def _compare(args: Namespace) -> None:
     a_bundle(args.b)
     if args.data:
         existing(args.data, "--data")
-    from pipeline.compare import compare  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.judge import evaluation_settings  # noqa: PLC0415
+    from pipeline.evaluation.compare import compare  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415
 
     result = compare(args.a, args.b, args.data, args.out, config=evaluation_settings(_method(args.replicates)))
     lines = [f"A: {result.a}", f"B: {result.b}", f"{result.rows} rows; B minus A with 95 % interval"]

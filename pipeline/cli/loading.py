@@ -6,13 +6,13 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 from pipeline.cli.answering import context_from
-from pipeline.cli.connecting import add_connection, credentials_from, metadata_from
+from pipeline.cli.connection import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 
 if TYPE_CHECKING:
-    from serving.load import LoadReport
+    from serving.client.load import LoadReport
 
 GENERATED = 256
 BUSY = 0.9
@@ -34,7 +34,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _bench(args: Namespace) -> int:
-    from serving.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.client.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
 
     plan = LoadPlan(args.target, _requests(args), args.callers, args.seconds, metadata=metadata_from(args))
     report = run_load(plan, credentials_from(args))
@@ -43,7 +43,7 @@ def _bench(args: Namespace) -> int:
 
 
 def _requests(args: Namespace) -> list[bytes]:
-    from serving.query import Query  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.client.client_response import Query  # noqa: PLC0415 - keeps `moerank --help` fast
 
     if args.requests is not None:
         queries = [Query(**_object(line, place, args.requests)) for place, line in enumerate(_rows(args.requests), 1)]

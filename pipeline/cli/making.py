@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from features.files import alone
+from contract.files import alone
 from pipeline.cli.paths import a_run
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
@@ -31,8 +31,8 @@ def _export_arguments(parser: ArgumentParser) -> None:
 
 
 def _features(args: Namespace) -> None:
-    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.config import read_config  # noqa: PLC0415
+    from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.project.project_config import read_config  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
     with alone(config.root):
@@ -41,8 +41,8 @@ def _features(args: Namespace) -> None:
 
 
 def _train(args: Namespace) -> None:
-    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.config import read_config  # noqa: PLC0415
+    from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.project.project_config import read_config  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
     with alone(config.root):
@@ -53,7 +53,7 @@ def _train(args: Namespace) -> None:
 
 
 def _export(args: Namespace) -> None:
-    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
 
     names = ("form", "require_sparse", "quantize", "tables", "calibration", "packed")
     run = steps.Run.open(a_run(args.run_dir)).exported_as(**{name: getattr(args, name) for name in names})
@@ -64,7 +64,7 @@ def _export(args: Namespace) -> None:
 
 
 def _publish(args: Namespace) -> None:
-    from pipeline import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
 
     run = steps.Run.open(a_run(args.run_dir))
     with alone(run.config.root):
@@ -75,14 +75,14 @@ def _publish(args: Namespace) -> None:
 
 
 def _run(args: Namespace) -> None:
-    from pipeline.local_api import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.settings_file import Workspace, read_settings  # noqa: PLC0415
+    from pipeline.flow.prefect_server import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.yaml_file import Workspace, read_settings  # noqa: PLC0415
 
     workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
     with prefect_api(workspace / ".prefect") as ready:
-        from pipeline.config import read_config  # noqa: PLC0415 - seconds, in which the API starts
-        from pipeline.flows import build_model  # noqa: PLC0415 - Prefect reads the environment when imported
-        from pipeline.steps import Published  # noqa: PLC0415
+        from pipeline.flow.flows import build_model  # noqa: PLC0415 - Prefect reads the environment when imported
+        from pipeline.flow.steps import Published  # noqa: PLC0415
+        from pipeline.project.project_config import read_config  # noqa: PLC0415 - seconds, in which the API starts
 
         read_config(args.config, args.overrides)
         ready()
@@ -99,7 +99,7 @@ def _schedule_arguments(parser: ArgumentParser) -> None:
 
 
 def _schedule(args: Namespace) -> None:
-    from pipeline.schedule import schedule  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.flow.schedule import schedule  # noqa: PLC0415 - keeps `moerank --help` fast
 
     made = schedule(args.config, args.cron, overrides=args.overrides, timezone=args.timezone, pool=args.pool)
     lines = [

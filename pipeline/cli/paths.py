@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 
 GRAPH_FILE, POINTER_FILE, CONFIG_FILE = "model.onnx", "current", "config.yaml"
 

@@ -15,10 +15,10 @@ def _demo_arguments(parser: ArgumentParser) -> None:
 
 
 def _demo(args: Namespace) -> None:
-    from pipeline.local_api import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.flow.prefect_server import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
 
     with prefect_api(args.workspace / ".prefect") as ready:
-        from pipeline.flows import demonstrate  # noqa: PLC0415 - Prefect reads the environment when imported
+        from pipeline.flow.flows import demonstrate  # noqa: PLC0415 - Prefect reads the environment when imported
 
         ready()
         published, answers = demonstrate(args.workspace, args.data)
@@ -74,7 +74,7 @@ def _no_arguments(parser: ArgumentParser) -> None:
 
 def _config_schema(args: Namespace) -> None:
     del args
-    from pipeline.config import ProjectConfig  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.project.project_config import ProjectConfig  # noqa: PLC0415 - keeps `moerank --help` fast
 
     answer(json.dumps(ProjectConfig.model_json_schema(), indent=1))
 

@@ -35,7 +35,7 @@ def _push_arguments(parser: ArgumentParser) -> None:
 
 
 def _versions(args: Namespace) -> None:
-    from serving.source import open_source  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.store.model_source import open_source  # noqa: PLC0415 - keeps `moerank --help` fast
 
     source = open_source(args.store)
     current, found = source.current(args.model), source.versions(args.model)
@@ -44,21 +44,21 @@ def _versions(args: Namespace) -> None:
 
 
 def _point(args: Namespace) -> None:
-    from serving import store  # noqa: PLC0415 - keeps `moerank --help` fast
-    from serving.mirror import Mirror  # noqa: PLC0415
-    from serving.source import open_source  # noqa: PLC0415
+    from serving.store import local_store  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.store.model_source import open_source  # noqa: PLC0415
+    from serving.store.remote_store import Mirror  # noqa: PLC0415
 
     before = open_source(args.store).current(args.model)
     if _is_url(args.store):
         Mirror(args.store).point(args.model, args.version)
     else:
-        store.point(Path(args.store), args.model, args.version)
+        local_store.point(Path(args.store), args.model, args.version)
     result = {"model": args.model, "before": before, "current": args.version}
     respond(args, result, [f"{args.model}: version {args.version} instead of {before}"])
 
 
 def _push(args: Namespace) -> None:
-    from serving.mirror import Mirror  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.store.remote_store import Mirror  # noqa: PLC0415 - keeps `moerank --help` fast
 
     version = Mirror(args.url).push(args.store, args.model, args.version)
     result = {"model": args.model, "current": version, "store": args.url}
@@ -66,13 +66,13 @@ def _push(args: Namespace) -> None:
 
 
 def _unpublish(args: Namespace) -> None:
-    from serving import store  # noqa: PLC0415 - keeps `moerank --help` fast
-    from serving.mirror import Mirror  # noqa: PLC0415
+    from serving.store import local_store  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.store.remote_store import Mirror  # noqa: PLC0415
 
     if _is_url(args.store):
         Mirror(args.store).remove(args.model, args.version)
     else:
-        store.remove(Path(args.store), args.model, args.version)
+        local_store.remove(Path(args.store), args.model, args.version)
     respond(args, {"model": args.model, "removed": args.version}, [f"{args.model}: version {args.version} is gone"])
 
 
@@ -85,8 +85,8 @@ def _export_users_arguments(parser: ArgumentParser) -> None:
 
 def _export_users(args: Namespace) -> None:
     from pipeline.console import stage  # noqa: PLC0415 - keeps `moerank --help` fast
-    from serving.user_export import export_users  # noqa: PLC0415
-    from serving.user_store import UserStore  # noqa: PLC0415
+    from serving.graph.user_export import export_users  # noqa: PLC0415
+    from serving.graph.users import UserStore  # noqa: PLC0415
 
     store = UserStore(args.to, seconds=_PATIENCE_SECONDS)
     with stage("export-users") as progress:

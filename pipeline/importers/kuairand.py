@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from features.errors import DataError
-from features.parquet import write_table
-from pipeline.files import replacing
+from contract.directories import replacing
+from contract.errors import DataError
+from features.source.parquet_files import write_table
 
 LOG_FILES = "log_standard_*.csv"
 USER_FILE = "user_features_pure.csv"

@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from features.errors import DataError, IntegrityError, UnavailableError
-from features.parquet import write_table
-from pipeline.files import place, replacing
+from contract.directories import place, replacing
+from contract.errors import DataError, IntegrityError, UnavailableError
+from features.source.parquet_files import write_table
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from pipeline.curves import TaskCurves
-from pipeline.evaluation import Evaluation, headline_metric
+from pipeline.evaluation.curves import TaskCurves
+from pipeline.evaluation.result import Evaluation, headline_metric
+from pipeline.evaluation.task_metrics import Estimate
 from pipeline.report.svg import Axis, Plot, axis, number
-from pipeline.scorecard import Estimate
 
 UNIT = Axis(0.0, 1.0, "", (0.0, 0.25, 0.5, 0.75, 1.0))
 COLOURS = 8

@@ -1,1 +1,1 @@
-"""What the training recipe in `pipeline.train` is made of."""
+"""What the training recipe in `pipeline.training.train` is made of."""

@@ -2,7 +2,7 @@
 
 import torch
 
-from pipeline.training.config import TrainConfig
+from pipeline.training.train_config import TrainConfig
 
 
 def use_bf16(config: TrainConfig, device: torch.device) -> bool:

@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from contract.schema import TaskSpec
 from features.batches import BatchReader
-from features.schema import TaskSpec
-from models.health import ExpertHealth, HealthMeter
+from models.diagnostics.expert_health import ExpertHealth, HealthMeter
 from models.sharding import Sharded
-from models.tensors import TensorInputs
-from pipeline.metrics import auc, rmse
+from models.tensor_inputs import TensorInputs
+from pipeline.evaluation.metrics import auc, rmse
 
 Matrix = NDArray[np.float32]
 

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving.inference import InferenceService
-from serving.server import start
-from serving.service import SERVICE_NAME
-from serving.settings import PREFIX, ServerSettings
+from serving.api.open_inference import InferenceService
+from serving.api.rank_service import SERVICE_NAME
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import PREFIX, ServerSettings
 from tests.tiny_bundle import publish_tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,7 +86,7 @@ def test_probes_ask_for_services_that_there_are() -> None:
     probes = [container()[name]["grpc"] for name in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert all(probe["port"] == PORTS["grpc"] for probe in probes)
     assert {probe.get("service", "") for probe in probes} <= {"", SERVICE_NAME, InferenceService.name}
-    assert "serving.probe" in DOCKERFILE
+    assert "serving.client.probe" in DOCKERFILE
 
 
 def test_nothing_runs_as_root_or_writes_to_the_store() -> None:
@@ -134,7 +134,7 @@ def test_the_image_has_a_python_that_the_project_supports() -> None:
     assert f">=3.{image[1]}" == project["requires-python"]
 
 
-@pytest.mark.parametrize("module", ["serving", "serving.probe"])
+@pytest.mark.parametrize("module", ["serving", "serving.client.probe"])
 def test_the_commands_of_the_image_exist(module: str) -> None:
     assert f'"{module}"' in DOCKERFILE
     assert find_spec(f"{module}.__main__" if module == "serving" else module) is not None
@@ -143,7 +143,7 @@ def test_the_commands_of_the_image_exist(module: str) -> None:
 LOADED = """
 import sys
 from importlib.metadata import packages_distributions
-import serving.__main__, serving.server, serving.client, serving.probe, serving.tracing
+import serving.__main__, serving.grpc_server.server, serving.client, serving.client.probe, serving.observe.tracing
 distributions = packages_distributions()
 print("\\n".join({d for m in sys.modules if "." not in m for d in distributions.get(m, [])}))
 """

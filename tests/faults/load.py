@@ -18,8 +18,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
 from grpc_health.v1 import health_pb2
 
+from serving.client.client_request import build_request
 from serving.generate import ROOT
-from serving.outgoing import build_request
 
 RANK = "/moerank.v1.RankingService/Rank"
 HEALTH = "/grpc.health.v1.Health/Check"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import MoerankError
-from serving.bundle import load
-from serving.engine import Engine
-from serving.registry import Registry
+from contract.errors import MoerankError
+from serving.graph.engine import Engine
+from serving.registry.registry import Registry
+from serving.store.bundle import load
 from tests.faults.conftest import Rounds, seeded
 from tests.tiny_bundle import publish_tiny
 

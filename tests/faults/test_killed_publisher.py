@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import MoerankError
-from serving.bundle import load
+from contract.errors import MoerankError
 from serving.generate import ROOT
-from serving.store import current, point, versions
+from serving.store.bundle import load
+from serving.store.local_store import current, point, versions
 from tests.faults.conftest import Rounds, seeded
 from tests.tiny_bundle import publish_tiny
 
 # Forks a fresh publisher for each line on stdin and answers its process id: importing anew would take minutes.
 PUBLISHER = """
 import os, pathlib, shutil, sys, signal
-from serving.bundle import publish
+from serving.store.bundle import publish
 from tests.tiny_bundle import make_files, make_schema
 store, work, way = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 files = make_files(work)

@@ -12,9 +12,9 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.outgoing import build_request
-from serving.server import start
-from serving.settings import ServerSettings
+from serving.client.client_request import build_request
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.inference import grpc_service_pb2
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import FRONTS, Front, Rounds, seeded

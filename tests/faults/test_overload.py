@@ -10,9 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.call import Call
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
+from serving.graph.context import Call
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import FRONTS, LONG, Front, Rounds
 from tests.faults.load import BODY, Outcome, flood, one_after_the_other, p99, serving

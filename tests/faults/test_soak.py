@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from serving.store import point
+from serving.store.local_store import point
 from tests.faults.conftest import Rounds
 from tests.faults.load import Outcome, Served, flood, one_after_the_other, serving
 from tests.tiny_bundle import publish_tiny
@@ -21,7 +21,7 @@ MORE_MEMORY, MORE_THREADS, MORE_FILES = 16 * MEGABYTE, 3, 3
 LEAKING = """
 import sys
 from serving import __main__
-from serving.model import RankingModel
+from serving.graph.served_model import RankingModel
 kept, open_model = [], RankingModel.open
 def leak(*given, **named):
     kept.append(open_model(*given, **named))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from features.request import RankRequest
-from serving.client import RankingClient
-from serving.model import RankingModel
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.store import point
+from features.online.request_encoder import RankRequest
+from serving.client.blocking_client import RankingClient
+from serving.graph.served_model import RankingModel
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.store.local_store import point
 from tests.faults.conftest import FRONTS, Front, Rounds
 from tests.tiny_bundle import publish_tiny
 

@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.aggregates import aggregate_states
-from features.attributes import read_sources
-from features.config import FeaturesConfig
-from features.engine import Backend, to_arrow
-from features.histories import find_histories
-from features.increment import plan_work
-from features.kinds import ROW
-from features.partition_store import PartitionStore
-from features.timeline import Timeline, build_timeline
+from features.feature_config import FeaturesConfig
+from features.incremental.partition_store import PartitionStore
+from features.incremental.reuse import plan_work
+from features.point_in_time.aggregates import aggregate_states
+from features.point_in_time.histories import find_histories
+from features.point_in_time.timeline import Timeline, build_timeline
+from features.source.entities import read_sources
+from features.source.query_engine import Backend, to_arrow
+from features.source.row_types import ROW
 
 START = datetime(2024, 3, 1, tzinfo=UTC)
 DAYS = 6

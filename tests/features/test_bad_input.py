@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
+from contract.errors import ConfigError, DataError, MoerankError
 from features.build import build
-from features.errors import ConfigError, DataError, MoerankError
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 Tables = dict[str, pa.Table]

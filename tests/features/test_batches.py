@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from contract.errors import DataError
+from contract.schema import Schema
 from features.batches import BatchReader
-from features.errors import DataError
-from features.schema import Schema
 
 
 def rows_of(reader: BatchReader, epoch: int = 0) -> list[tuple[int, int, bytes]]:

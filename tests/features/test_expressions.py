@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.engine import connect
-from features.errors import ConfigError
-from features.expressions import column_names, compile_expression
+from contract.errors import ConfigError
+from features.source.expressions import column_names, compile_expression
+from features.source.query_engine import connect
 
 
 @pytest.fixture

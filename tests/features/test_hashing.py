@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import DataError
-from features.hashing import NULL_HASH, combine, hash_array, hash_integers, hash_text
+from contract.errors import DataError
+from contract.hashing import NULL_HASH, combine, hash_array, hash_integers, hash_text
 
 
 def test_known_values_never_change() -> None:

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from contract.errors import DataError
+from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
-from features.errors import DataError
-from features.parquet_check import check_files
-from features.schema import Schema
+from features.source.verify_parquet import check_files
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 PLAIN: dict[str, Any] = {"aggregates": [], "features": [{"name": "surface"}, {"name": "odd"}]}

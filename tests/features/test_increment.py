@@ -9,8 +9,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from contract.errors import DataError
 from features.build import FeatureBuild, build
-from features.errors import DataError
 from tests.features.raw_world import DAYS, quiet, raw_tables, recipe, write_raw
 
 FILES = ("train.parquet", "valid.parquet", "test.parquet", "vocabulary.parquet", "schema.json")

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import ConfigError, DataError
-from features.files import alone
+from contract.errors import ConfigError, DataError
+from contract.files import alone
 from tests.features.raw_world import raw_tables
 from tests.features.test_increment import days, made, world
 

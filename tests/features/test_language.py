@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from features.aggregates import FIXED_POINT
+from contract.errors import ConfigError, DataError, RequestError
+from contract.schema import Schema
 from features.build import build
-from features.engine import connect
-from features.errors import ConfigError, DataError, RequestError
-from features.fit import Previous
-from features.kinds import EVENT, KIND, ROW, SAMPLED, TIME
-from features.request import RankRequest, RequestEncoder
-from features.schema import Schema
-from features.sources import find_files
+from features.encode.fit_encoders import Previous
+from features.online.request_encoder import RankRequest, RequestEncoder
+from features.point_in_time.aggregates import FIXED_POINT
+from features.source.query_engine import connect
+from features.source.row_types import EVENT, KIND, ROW, SAMPLED, TIME
+from features.source.tables import find_files
 from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000

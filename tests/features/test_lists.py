@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.lists import Stretches
+from features.point_in_time.ragged import Stretches
 
 VALUES = pa.array(np.arange(40) * 7)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import DataError
-from features.hashing import combine, hash_integers, mix
-from features.online import OnlineTable
-from features.slots import JointIndex, SlotIndex
+from contract.errors import DataError
+from contract.hashing import combine, hash_integers, mix
+from features.online.hash_index import JointIndex, SlotIndex
+from features.online.online_table import OnlineTable
 
 
 @given(st.sets(st.integers(min_value=1, max_value=2**64 - 1), max_size=300), st.integers(0, 2**64 - 1))

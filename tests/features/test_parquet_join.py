@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import DataError
-from features.parquet_join import join
+from contract.errors import DataError
+from features.encode.parquet_join import join
 
 GROUP = 100
 

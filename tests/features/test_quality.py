@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from contract.errors import DataError
 from features.build import build
-from features.config import FeaturesConfig
-from features.errors import DataError
-from features.leakage import auc
-from features.quality import load_report
+from features.feature_config import FeaturesConfig
+from features.quality.check_data import load_report
+from features.quality.leakage import auc
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 KUAIRAND = Path(os.environ.get("KUAIRAND_DIR", "../shared/data/kuairand_pure"))

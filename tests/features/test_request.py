@@ -8,12 +8,12 @@ import pyarrow.compute as pc
 import pytest
 from numpy.typing import NDArray
 
+from contract.errors import RequestError
+from contract.inputs import Inputs, PartInputs
+from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
-from features.errors import RequestError
-from features.inputs import Inputs, PartInputs
-from features.request import Encoded, RankRequest, RequestEncoder
-from features.schema import Schema
+from features.online.request_encoder import Encoded, RankRequest, RequestEncoder
 from tests.features.raw_world import LAST_DAY, quiet, raw_tables, recipe, write_raw
 
 

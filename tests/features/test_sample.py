@@ -18,8 +18,8 @@ def profiles(directory: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("rows", [200_000, 60])
 def test_a_carried_sample_is_that_of_all_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr("features.sample.FEW", 0)
-    monkeypatch.setattr("features.sample.SAMPLE_ROWS", rows)
+    monkeypatch.setattr("features.incremental.raw_sample.FEW", 0)
+    monkeypatch.setattr("features.incremental.raw_sample.SAMPLE_ROWS", rows)
     tables = raw_tables()
     for count in range(3, DAYS + 1):
         world(tmp_path / "grown", days(tables, count))

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.engine import connect
-from features.partition_rows import PartitionRows, history_names
-from features.plan import plan_features
-from features.stage import stage
+from features.incremental.compute_rows import stage
+from features.incremental.raw_rows import PartitionRows, history_names
+from features.point_in_time.feature_plan import plan_features
+from features.source.query_engine import connect
 from tests.features.raw_world import quiet, raw_tables, recipe, timeline_over, write_raw
 
 pytestmark = [

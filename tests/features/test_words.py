@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from features.vocabulary import ALWAYS, Vocabularies
+from features.encode.vocabulary import ALWAYS, Vocabularies
 from tests.features.raw_world import raw_tables
 from tests.features.test_increment import FEW, days, made, world
 

@@ -9,10 +9,10 @@ import ibis
 import pyarrow as pa
 import pytest
 
-from features.aggregates import aggregate_states
-from features.engine import connect, to_arrow
-from features.kinds import EVENT, KIND, TIME
-from features.zones import day_begin, day_begin_ms, day_number, day_of
+from features.point_in_time.aggregates import aggregate_states
+from features.source.query_engine import connect, to_arrow
+from features.source.row_types import EVENT, KIND, TIME
+from features.source.zones import day_begin, day_begin_ms, day_number, day_of
 from tests.features.raw_world import raw_tables, recipe, timeline_over, write_raw
 
 ZONES = ["UTC", "Asia/Shanghai", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo"]

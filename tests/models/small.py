@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from features.inputs import Inputs
-from features.schema import DenseSpec, IdSpec, Schema, TaskSpec
-from models.config import ModelConfig
-from models.export.sample import generate, sanitised
+from contract.inputs import Inputs
+from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
+from models.export.parity_sample import generate, sanitised
+from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 
 FEATURES: tuple[IdSpec | DenseSpec, ...] = (
     IdSpec(name="user", kind="id", side="user", rows=100),

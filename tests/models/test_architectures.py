@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError
-from features.schema import TaskSpec
+from contract.errors import ConfigError
+from contract.schema import TaskSpec
 from models.architectures import HoMEConfig, MMoEConfig, PLEConfig, Wanted
-from models.chains import Chain, product_logit
-from models.feature_gate import FeatureGate
+from models.diagnostics.expert_health import union
 from models.gates.self_gate import SelfGateConfig
-from models.health import union
+from models.heads.chains import Chain, product_logit
+from models.input_layout import feature_columns
 from models.interactions.autoint import AutoIntConfig
 from models.interactions.cross import Cross
-from models.layout import feature_columns
+from models.layers.feature_gate import FeatureGate
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

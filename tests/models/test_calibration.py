@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from models.calibration import Platt, calibrate, fit_platt
-from models.tensors import TensorInputs
+from models.export.calibration import Platt, calibrate, fit_platt
+from models.tensor_inputs import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
 

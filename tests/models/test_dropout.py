@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.dropout import Dropout
+from models.layers.dropout import Dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

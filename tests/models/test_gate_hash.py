@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 from models.gates import HashConfig, Regularisers
 from models.gates.hash import HashGate
 

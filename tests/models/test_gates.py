@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 from models.gates import (
     CometConfig,
     DenseToSparseConfig,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from models.architectures import MMoEConfig, Plan, Wanted
-from models.diagnosis import dead_experts, diagnose
+from models.diagnostics.diagnosis import dead_experts, diagnose
+from models.diagnostics.expert_health import ExpertHealth, HealthMeter
 from models.gates import Routing
-from models.health import ExpertHealth, HealthMeter
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 HEALTHY = ExpertHealth(

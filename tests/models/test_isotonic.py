@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.calibration import calibrate
 from models.export import export
-from models.isotonic import Curve, Isotonic, fit_isotonic
-from models.tensors import TensorInputs
+from models.export.calibration import calibrate
+from models.heads.isotonic import Curve, Isotonic, fit_isotonic
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 KNEE = Curve((-2.0, 0.0, 1.0), (-3.0, -1.0, 2.0))

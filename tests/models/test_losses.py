@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from features.errors import ConfigError
+from contract.errors import ConfigError
 from models.losses import RankingLoss
 from models.ranker import RankerOutput
 from tests.models.small import TASKS

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError
-from features.inputs import Inputs, PartInputs
-from features.schema import DenseSpec, IdSpec, Schema, TaskSpec
+from contract.errors import ConfigError
+from contract.inputs import Inputs, PartInputs
+from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from features.schema import DenseSpec
+from contract.schema import DenseSpec
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.sharding import LearningRates, Sharded, process_group, shard
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()

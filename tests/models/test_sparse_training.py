@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from features.errors import ConfigError
-from models.config import ModelConfig
+from contract.errors import ConfigError
+from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -7,7 +7,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from features.schema import TaskSpec
+from contract.schema import TaskSpec
 from models.losses import Losses
 from models.weighting import Shared, Weighting, WeightingConfig
 

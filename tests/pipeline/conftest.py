@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.evaluate import EvaluateConfig, evaluate
-from pipeline.evaluation import Evaluation
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.result import Evaluation
 from tests.tiny_bundle import publish_tiny
 from tests.tiny_rows import write_all
 

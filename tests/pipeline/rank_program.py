@@ -7,14 +7,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from contract.schema import Schema
 from features.batches import BatchReader
-from features.schema import Schema
 from models.ranker import Ranker
 from models.sharding import LearningRates, best_device, process_group, shard
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from models.weighting import FixedConfig
-from pipeline.checkpoint import resume
-from pipeline.train import TrainConfig, train
+from pipeline.training.checkpoint import resume
+from pipeline.training.train import TrainConfig, train
 from tests.models.small import small_config
 
 MODEL = small_config(gate={"name": "top_k", "k": 2})

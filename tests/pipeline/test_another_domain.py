@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import ModelNotFoundError
-from features.request import RankRequest, RequestEncoder
-from pipeline.config import read_config
-from pipeline.steps import build_features, evaluate_model, export_model, publish_model, train_model
-from serving.client import RankingClient
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.source import open_source
+from contract.errors import ModelNotFoundError
+from features.online.request_encoder import RankRequest, RequestEncoder
+from pipeline.flow.steps import build_features, evaluate_model, export_model, publish_model, train_model
+from pipeline.project.project_config import read_config
+from serving.client.blocking_client import RankingClient
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.store.model_source import open_source
 
 RECIPE = Path(__file__).parent / "income.yaml"
 

@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.errors import DataError
-from features.parquet import write_table
-from features.schema import Schema, TaskSpec
-from pipeline.baselines import SMOOTHING, TrainingRows, read_training
+from contract.errors import DataError
+from contract.schema import Schema, TaskSpec
+from features.source.parquet_files import write_table
+from pipeline.evaluation.baselines import SMOOTHING, TrainingRows, read_training
 
 SCHEMA = Schema(features=(), tasks=(TaskSpec(name="like", kind="binary"), TaskSpec(name="stars", kind="regression")))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import main
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.store import current
+from pipeline.cli.main import main
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.store.local_store import current
 from tests.tiny_bundle import publish_tiny
 
 

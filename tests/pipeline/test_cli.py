@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import VERBS, build_parser, main
+from pipeline.cli.main import VERBS, build_parser, main
 from pipeline.cli.verb import Verb
 from tests.pipeline.tiny_project import write_project
 from tests.tiny_bundle import publish_tiny
@@ -45,7 +45,8 @@ def test_wrong_usage_ends_with_code_2(words: list[str], capsys: pytest.CaptureFi
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = f"import sys, pipeline.cli; pipeline.cli.build_parser(); print(sorted({HEAVY!r} & sys.modules.keys()))"
+    code = "import sys; from pipeline.cli.main import build_parser; build_parser()"
+    code += f"; print(sorted({HEAVY!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 

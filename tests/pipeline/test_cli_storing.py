@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests.tiny_bundle import publish_tiny
 
 URL = "memory://bucket/models"

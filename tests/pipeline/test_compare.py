@@ -8,10 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import ConfigError, DataError
-from features.parquet import write_table
-from pipeline.compare import _difference, compare
-from pipeline.evaluate import EvaluateConfig
+from contract.errors import ConfigError, DataError
+from features.source.parquet_files import write_table
+from pipeline.evaluation.compare import _difference, compare
+from pipeline.evaluation.evaluate import EvaluateConfig
 from tests.pipeline.conftest import Judged
 
 QUICK = EvaluateConfig(replicates=100)

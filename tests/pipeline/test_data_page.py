@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from features.profile import Distribution, FeatureProfile, QualityReport
-from pipeline.data_page import artifact_key, data_page
+from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
+from pipeline.report.data_page import artifact_key, data_page
 
 AGE = FeatureProfile(
     kind="dense", null_rate=0.25, low=18, high=90, distribution=Distribution(edges=(40,), shares=(0.7, 0.05, 0.25))

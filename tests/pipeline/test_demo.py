@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import UnavailableError
-from pipeline import demo, steps
+from contract.errors import UnavailableError
+from pipeline.flow import demo, steps
 from pipeline.importers import movielens
 
 CACHE = Path(__file__).parent.parent.parent / "data" / "cache"

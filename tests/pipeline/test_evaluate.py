@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import ConfigError, DataError, IntegrityError
-from features.parquet import write_table
-from pipeline import metrics
-from pipeline.curves import Curves
-from pipeline.evaluate import EvaluateConfig, evaluate
-from pipeline.evaluation import Evaluation
-from pipeline.predictions import Predictions
+from contract.errors import ConfigError, DataError, IntegrityError
+from features.source.parquet_files import write_table
+from pipeline.evaluation import metrics
+from pipeline.evaluation.curves import Curves
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.result import Evaluation
 from tests.pipeline.conftest import Judged
 
 QUICK = EvaluateConfig(replicates=50, slice_replicates=50)

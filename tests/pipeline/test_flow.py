@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from pipeline.cli import main
+from pipeline.cli.main import main
 from tests.pipeline.tiny_project import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from features.errors import DataError
-from pipeline import metrics
-from pipeline.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
-from pipeline.metrics import Floats, Ranking
-from pipeline.scorecard import TaskRows, judge
+from contract.errors import DataError
+from pipeline.evaluation import metrics
+from pipeline.evaluation.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
+from pipeline.evaluation.metrics import Floats, Ranking
+from pipeline.evaluation.task_metrics import TaskRows, judge
 
 
 def _rows(seed: int, users: int = 80, each: int = 5) -> tuple[Floats, Floats, Users]:
@@ -66,7 +66,7 @@ def test_many_rows_are_resampled_to_first_order_with_nearly_the_same_result(monk
     rows = TaskRows("like", "binary", labels, np.round(1.0 / (1.0 + np.exp(-scores)), 2), users)
     bootstrap = Bootstrap(users.count, 300)
     exact = judge({"like": rows}, bootstrap)["like"]
-    monkeypatch.setattr("pipeline.scorecard.EXACT_ROWS", 0)
+    monkeypatch.setattr("pipeline.evaluation.task_metrics.EXACT_ROWS", 0)
     quick = judge({"like": rows}, bootstrap)["like"]
     assert quick.keys() == exact.keys()
     for name in ("auc", "pr_auc"):

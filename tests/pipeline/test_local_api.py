@@ -7,7 +7,7 @@ from unittest import mock
 
 import pytest
 
-from pipeline.local_api import prefect_api
+from pipeline.flow.prefect_server import prefect_api
 
 
 def fail_after_a_signal() -> None:

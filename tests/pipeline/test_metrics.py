@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn import metrics as oracle
 
-from features.errors import DataError
-from pipeline import metrics
+from contract.errors import DataError
+from pipeline.evaluation import metrics
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 

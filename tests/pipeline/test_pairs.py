@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from contract.errors import ConfigError
+from contract.schema import DenseSpec, IdSpec
 from features.batches import BatchReader
-from features.errors import ConfigError
-from features.schema import DenseSpec, IdSpec
 from models.export import export
 from models.ranker import Ranker
-from pipeline.checkpoint import load_ranker
-from pipeline.evaluate import EvaluateConfig, evaluate
-from pipeline.train import TrainConfig, train
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.training.checkpoint import load_ranker
+from pipeline.training.train import TrainConfig, train
 from tests.models.small import small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.errors import DataError
-from features.parquet import write_table
-from pipeline.predictions import Predictions
+from contract.errors import DataError
+from features.source.parquet_files import write_table
+from pipeline.evaluation.predictions import Predictions
 from tests.pipeline.conftest import Judged
 
 

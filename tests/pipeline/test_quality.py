@@ -3,8 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from features.errors import ConfigError, QualityGateError
-from pipeline.quality import QualityConfig, enforce, examine
+from contract.errors import ConfigError, QualityGateError
+from pipeline.evaluation.quality_gate import QualityConfig, enforce, examine
 from tests.pipeline.conftest import Judged
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from features.batches import BatchReader
-from models.tensors import TensorInputs
-from pipeline.checkpoint import load_ranker
+from models.tensor_inputs import TensorInputs
+from pipeline.training.checkpoint import load_ranker
 from tests.models.small import small_schema
 from tests.pipeline.rank_program import score
 from tests.pipeline.tiny_features import write_features

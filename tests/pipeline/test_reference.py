@@ -1,7 +1,7 @@
 """The page of all settings is the one that the settings make."""
 
-from pipeline.config import ProjectConfig
-from pipeline.reference import PAGE, page
+from pipeline.project.project_config import ProjectConfig
+from pipeline.project.reference import PAGE, page
 
 
 def test_the_page_is_current() -> None:

@@ -10,9 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 from pydantic import JsonValue
 
-from features.errors import DataError
-from pipeline.curves import Curves
-from pipeline.evaluation import Evaluation
+from contract.errors import DataError
+from pipeline.evaluation.curves import Curves
+from pipeline.evaluation.result import Evaluation
 from pipeline.report import render, write_report
 from pipeline.report.svg import axis, number
 from tests.pipeline.conftest import Judged

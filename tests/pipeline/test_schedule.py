@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from features.errors import ConfigError, UnavailableError
-from pipeline.schedule import schedule
+from contract.errors import ConfigError, UnavailableError
+from pipeline.flow.schedule import schedule
 from tests.pipeline.tiny_project import write_project
 
 

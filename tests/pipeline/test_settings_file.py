@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from features.errors import ConfigError
-from features.settings import Settings
-from pipeline.settings_file import read_settings
+from contract.errors import ConfigError
+from contract.settings import Settings
+from pipeline.yaml_file import read_settings
 
 
 class Soft(Settings):

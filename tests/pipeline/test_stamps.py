@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from features.errors import ConfigError
-from features.files import alone
+from contract.errors import ConfigError
+from contract.files import alone
 from pipeline.console import Progress
-from pipeline.stamps import STAMP_FILE, code_stamp, once, read_record, stamp_of
+from pipeline.step_cache import STAMP_FILE, code_stamp, once, read_record, stamp_of
 
 
 class Work:
@@ -89,7 +89,7 @@ def test_changed_code_changes_the_stamp(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
-    code = "import sys, pathlib\nfrom features.files import alone\nwith alone(pathlib.Path(sys.argv[1])):\n  pass"
+    code = "import sys, pathlib\nfrom contract.files import alone\nwith alone(pathlib.Path(sys.argv[1])):\n  pass"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with alone(tmp_path):
         refused = subprocess.run(command, check=False, capture_output=True, text=True)

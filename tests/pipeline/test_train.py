@@ -10,12 +10,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
+from contract.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError, TrainingError
 from features.batches import BatchReader
-from features.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError, TrainingError
 from models.ranker import Ranker
-from models.tensors import TensorInputs
-from pipeline.checkpoint import best, latest, load_ranker, read_meta
-from pipeline.train import TrainConfig, train
+from models.tensor_inputs import TensorInputs
+from pipeline.training.checkpoint import best, latest, load_ranker, read_meta
+from pipeline.training.train import TrainConfig, train
 from pipeline.training.validation import task_metrics
 from tests.models.small import TASKS, small_config, small_schema
 from tests.pipeline.tiny_features import write_features

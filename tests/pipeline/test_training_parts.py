@@ -9,14 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.errors import TrainingError
+from contract.errors import TrainingError
 from models.losses import Losses
-from pipeline.training.config import TrainConfig
 from pipeline.training.interruption import watch_interruption
-from pipeline.training.journal import flat, summary
-from pipeline.training.progress import EpochRecord, RunProgress, goodness
-from pipeline.training.schedule import START, rate_factor
-from pipeline.training.tally import CHECK_EVERY, LossTally
+from pipeline.training.learning_rate import START, rate_factor
+from pipeline.training.loss_meter import CHECK_EVERY, LossTally
+from pipeline.training.run_progress import EpochRecord, RunProgress, goodness
+from pipeline.training.train_config import TrainConfig
+from pipeline.training.training_log import flat, summary
 from tests.models.small import TASKS
 
 CONFIG = TrainConfig.model_validate({"early_stopping": {"patience": 2}})

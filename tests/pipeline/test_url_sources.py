@@ -6,8 +6,8 @@ import fsspec
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import read_config
-from pipeline.steps import build_features
+from pipeline.flow.steps import build_features
+from pipeline.project.project_config import read_config
 from tests.pipeline.tiny_project import write_project
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from features.inputs import PARTS, Inputs
-from features.schema import Schema
+from contract.inputs import PARTS, Inputs
+from contract.schema import Schema
 from tests.models.small import inputs
 
 SIZES = {"train": 2048, "valid": 512, "test": 512}

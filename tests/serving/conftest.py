@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import RankingClient
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
-from serving.user_store import UserStore
+from serving.client.blocking_client import RankingClient
+from serving.graph.users import UserStore
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 from tests.serving.redis_server import SERVER, Redis
 from tests.tiny_bundle import publish_tiny
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError
-from serving.bundle import load, publish
-from serving.manifest import require_safe
-from serving.store import current
+from contract.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError
+from serving.store.bundle import load, publish
+from serving.store.local_store import current
+from serving.store.manifest import require_safe
 from tests.tiny_bundle import make_files, make_schema, publish_tiny
 
 

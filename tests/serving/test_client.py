@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from features.errors import RequestError, UnavailableError
-from serving import outgoing
-from serving.aio_client import AsyncRankingClient
-from serving.client import Query, RankingClient
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
+from contract.errors import RequestError, UnavailableError
+from serving.client import client_request
+from serving.client.aio_client import AsyncRankingClient
+from serving.client.blocking_client import Query, RankingClient
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 
 
 def free_port() -> int:
@@ -66,11 +66,11 @@ def test_a_call_is_retried_until_the_server_is_there(store: Path) -> None:
 @pytest.mark.parametrize("items", [[1, "a"], [1.5], [2**63], [True], [None]])
 def test_ids_of_other_types_are_refused_before_they_are_sent(items: list[object]) -> None:
     with pytest.raises(RequestError, match="items holds"):
-        outgoing.build_request(user=1, items=items)  # type: ignore[arg-type]
+        client_request.build_request(user=1, items=items)  # type: ignore[arg-type]
 
 
 def test_numpy_values_travel_as_plain_ones() -> None:
-    request = outgoing.build_request(
+    request = client_request.build_request(
         user=np.int64(3),  # type: ignore[arg-type]
         items=np.array([1, 2]),
         context={"a": np.float32(0.5), "b": np.array([1, 2]), "c": np.bool_(1)},
@@ -93,9 +93,9 @@ def test_columns_are_packed_where_they_can_be() -> None:
         "values": [1, None],
     }
     for kind, contents in kinds.items():
-        assert outgoing.column("x", contents).WhichOneof("kind") == kind
+        assert client_request.column("x", contents).WhichOneof("kind") == kind
 
 
 def test_a_value_of_a_strange_type_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match=r"context\.when is a complex"):
-        outgoing.build_request(user=1, items=[1], context={"when": 1j})
+        client_request.build_request(user=1, items=[1], context={"when": 1j})

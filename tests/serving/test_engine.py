@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 
-from features.errors import ConfigError, IntegrityError, PredictionError, SchemaMismatchError
-from serving.engine import Engine
+from contract.errors import ConfigError, IntegrityError, PredictionError, SchemaMismatchError
 from serving.generate import ROOT
-from serving.golden import GoldenCase, read
+from serving.graph.engine import Engine
+from serving.store.golden import GoldenCase, read
 from tests.tiny_bundle import make_files, make_inputs, make_schema, write_graph
 
 
@@ -107,7 +107,7 @@ def test_a_file_that_holds_no_golden_requests_is_refused(tmp_path: Path) -> None
 WITHOUT_TORCH = """
 import sys
 from pathlib import Path
-from serving.engine import Engine
+from serving.graph.engine import Engine
 print(Engine(Path(sys.argv[1]), device="cuda").providers[0], "torch" in sys.modules)
 """
 

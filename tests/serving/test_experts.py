@@ -8,13 +8,13 @@ import onnx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.errors import IntegrityError
-from serving.client import Query, RankingClient
-from serving.engine import Engine
-from serving.experts import ExpertUse, GateUse, read_gates
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.telemetry import SAMPLE
+from contract.errors import IntegrityError
+from serving.client.blocking_client import Query, RankingClient
+from serving.graph.engine import Engine
+from serving.graph.expert_use import ExpertUse, GateUse, read_gates
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.observe.telemetry import SAMPLE
 from tests.tiny_bundle import make_files
 
 # Prices of these are -1, -0.5, 0 and 0.9.

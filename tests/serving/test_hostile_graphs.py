@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
-from features.errors import IntegrityError
-from serving.bundle import publish
-from serving.model import RankingModel
+from contract.errors import IntegrityError
+from serving.graph.served_model import RankingModel
+from serving.store.bundle import publish
 from tests.tiny_bundle import make_files, make_inputs, make_schema
 
 DATA = "tables.bin"

@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.engine import Engine
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
+from serving.graph.engine import Engine
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.inference import grpc_service_pb2 as pb
 from serving.stubs.inference import grpc_service_pb2_grpc
 from tests.tiny_bundle import make_inputs, publish_tiny

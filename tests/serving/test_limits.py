@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from features.errors import DeadlineError, MoerankError, OverloadedError
-from serving.client import Query, RankingClient
-from serving.server import start
-from serving.settings import ServerSettings
+from contract.errors import DeadlineError, MoerankError, OverloadedError
+from serving.client.blocking_client import Query, RankingClient
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 from tests.tiny_bundle import publish_tiny
 
 RANK = "/moerank.v1.RankingService/Rank"

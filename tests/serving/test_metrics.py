@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.errors import RequestError, UnavailableError
-from serving.client import RankingClient
-from serving.logs import JsonFormatter
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
-from serving.telemetry import SAMPLE
+from contract.errors import RequestError, UnavailableError
+from serving.client.blocking_client import RankingClient
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.observe.logs import JsonFormatter
+from serving.observe.telemetry import SAMPLE
 from tests.tiny_bundle import publish_tiny
 
 

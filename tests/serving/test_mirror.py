@@ -7,12 +7,12 @@ from typing import Any
 import fsspec
 import pytest
 
-from features.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
-from serving.bundle import load
-from serving.mirror import Mirror
-from serving.registry import Registry
-from serving.source import open_source
-from serving.store import point
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
+from serving.registry.registry import Registry
+from serving.store.bundle import load
+from serving.store.local_store import point
+from serving.store.model_source import open_source
+from serving.store.remote_store import Mirror
 from tests.tiny_bundle import publish_tiny
 
 URL = "memory://mirror/store"

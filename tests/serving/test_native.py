@@ -18,12 +18,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from pydantic import ValidationError
 
-from features.errors import AuthenticationError, DeadlineError, OverloadedError, RequestError, UnavailableError
-from serving.client import RankingClient
-from serving.outgoing import build_request
-from serving.server import RunningServer, start
-from serving.service import SERVICE_NAME
-from serving.settings import ServerSettings
+from contract.errors import AuthenticationError, DeadlineError, OverloadedError, RequestError, UnavailableError
+from serving.api.rank_service import SERVICE_NAME
+from serving.client.blocking_client import RankingClient
+from serving.client.client_request import build_request
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 from tests.tiny_bundle import publish_tiny
 
 pytest.importorskip("pygrpc_native", reason="the extra moerank[native] is not installed")

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import PredictionError
-from features.request import RankRequest
-from serving.bundle import publish
-from serving.client import RankingClient
-from serving.model import RankingModel
-from serving.query import Query
-from serving.runs import ENOUGH_ROWS, Asked, runs_of
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
+from contract.errors import PredictionError
+from features.online.request_encoder import RankRequest
+from serving.api.batching import ENOUGH_ROWS, Asked, runs_of
+from serving.client.blocking_client import RankingClient
+from serving.client.client_response import Query
+from serving.graph.served_model import RankingModel
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.store.bundle import publish
 from tests.tiny_bundle import make_files, make_schema, publish_tiny, write_graph
 
 QUERIES = [Query(user, [100 + user + place for place in range(user)], {"tab": "home"}) for user in range(1, 9)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.probe import main
-from serving.server import start
-from serving.settings import ServerSettings
+from serving.client.probe import main
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 
 
 def test_a_server_is_healthy_until_it_drains(store: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import ConfigError, ModelNotFoundError
-from features.request import RankRequest
-from serving.choices import Choice
-from serving.model import RankingModel
-from serving.registry import Registry
-from serving.store import point
+from contract.errors import ConfigError, ModelNotFoundError
+from features.online.request_encoder import RankRequest
+from serving.graph.served_model import RankingModel
+from serving.registry.registry import Registry
+from serving.store.local_store import point
+from serving.store.model_selection import Choice
 from tests.tiny_bundle import publish_tiny
 
 

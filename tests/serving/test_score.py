@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from features.errors import ConfigError
-from features.schema import TaskSpec
-from serving.score import Score, ScoreConfig, default_score
+from contract.errors import ConfigError
+from contract.schema import TaskSpec
+from contract.score import Score, ScoreConfig, default_score
 
 TASKS = (TaskSpec(name="like", kind="binary"), TaskSpec(name="watch", kind="regression"))
 PREDICTIONS = {"like": np.array([0.1, 0.9], np.float32), "watch": np.array([2.0, -1.0], np.float32)}

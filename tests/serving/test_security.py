@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from features.errors import AuthenticationError, ConfigError, DeadlineError, UnavailableError
-from pipeline.cli import main
-from serving.client import RankingClient
-from serving.probe import healthy
-from serving.probe import main as probe
-from serving.server import start
-from serving.settings import ServerSettings
+from contract.errors import AuthenticationError, ConfigError, DeadlineError, UnavailableError
+from pipeline.cli.main import main
+from serving.client.blocking_client import RankingClient
+from serving.client.probe import healthy
+from serving.client.probe import main as probe
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 
 
 @dataclass
@@ -266,7 +266,7 @@ def test_callers_who_send_nothing_do_not_hold_the_server(held_server: int) -> No
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.pool.PATIENCE_SECONDS", 1000)
+    monkeypatch.setattr("serving.grpc_server.thread_pool.PATIENCE_SECONDS", 1000)
 
 
 @pytest.mark.usefixtures("patient", "held_server")

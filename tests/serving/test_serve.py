@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.client import RankingClient
+from serving.client.blocking_client import RankingClient
 from serving.generate import ROOT
 
 
@@ -49,7 +49,7 @@ def test_its_threads_do_not_interrupt_each_other(process: tuple["subprocess.Pope
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this scheduling policy")
 def test_a_policy_that_was_chosen_for_the_process_stays() -> None:
     code = (
-        "import os; from serving.scheduling import compute_bound; "
+        "import os; from serving.grpc_server.thread_scheduling import compute_bound; "
         "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)); compute_bound(); "
         "assert os.sched_getscheduler(0) == os.SCHED_IDLE"
     )

@@ -11,13 +11,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
-from features.errors import ConfigError, IntegrityError, ModelNotFoundError, RequestError, UnavailableError
-from features.request import RankRequest
-from serving.client import Query, RankingClient
-from serving.model import RankingModel
-from serving.outgoing import build_request
-from serving.server import RunningServer, start
-from serving.settings import ServerSettings
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, RequestError, UnavailableError
+from features.online.request_encoder import RankRequest
+from serving.client.blocking_client import Query, RankingClient
+from serving.client.client_request import build_request
+from serving.graph.served_model import RankingModel
+from serving.grpc_server.server import RunningServer, start
+from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2, ranking_pb2_grpc
 from tests.tiny_bundle import publish_tiny
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from features.errors import ConfigError
-from serving.settings import ServerSettings, add_arguments
+from contract.errors import ConfigError
+from serving.grpc_server.server_settings import ServerSettings, add_arguments
 
 
 def parse(*arguments: str) -> dict[str, object]:

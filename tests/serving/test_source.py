@@ -9,10 +9,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from features.errors import ConfigError, IntegrityError, ModelNotFoundError
-from serving.registry import Registry
-from serving.settings import ServerSettings
-from serving.source import KEPT, Directory, Remote, open_source
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError
+from serving.grpc_server.server_settings import ServerSettings
+from serving.registry.registry import Registry
+from serving.store.model_source import KEPT, Directory, Remote, open_source
 from tests.tiny_bundle import publish_tiny
 
 URL = "memory://bucket/store"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.server import RunningServer
+from serving.grpc_server.server import RunningServer
 
 TRITON = """
 import sys

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 
-from features.errors import RequestError
-from serving.client import RankingClient
-from serving.server import start
-from serving.settings import ServerSettings
+from contract.errors import RequestError
+from serving.client.blocking_client import RankingClient
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import ConfigError, ModelNotFoundError
-from serving.client import RankingClient
-from serving.registry import Registry
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.store import point
-from serving.traffic import falls_in, read_traffic
+from contract.errors import ConfigError, ModelNotFoundError
+from serving.client.blocking_client import RankingClient
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.registry.registry import Registry
+from serving.registry.traffic import falls_in, read_traffic
+from serving.store.local_store import point
 from tests.tiny_bundle import publish_tiny
 
 CANARY = {"tiny": {"canary": {"version": 2, "share": 0.3}}}

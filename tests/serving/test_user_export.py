@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from features.errors import DataError
-from features.request import RankRequest, RequestEncoder
-from pipeline.cli import main
-from serving.user_export import export_users
-from serving.user_store import UserStore
+from contract.errors import DataError
+from features.online.request_encoder import RankRequest, RequestEncoder
+from pipeline.cli.main import main
+from serving.graph.user_export import export_users
+from serving.graph.users import UserStore
 from tests.serving.redis_server import Redis
 from tests.tiny_bundle import USERS, make_schema
 

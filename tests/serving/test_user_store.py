@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import redis
 
-from features.errors import ConfigError, DataError, RequestError, UnavailableError
-from features.online import Found
-from features.request import RankRequest, RequestEncoder
-from serving.client import RankingClient
-from serving.packing import Packing, join
-from serving.server import start
-from serving.settings import ServerSettings
-from serving.user_store import UserStore, UserWriter
+from contract.errors import ConfigError, DataError, RequestError, UnavailableError
+from features.online.online_table import Found
+from features.online.request_encoder import RankRequest, RequestEncoder
+from serving.client.blocking_client import RankingClient
+from serving.graph.user_blob import Packing, join
+from serving.graph.users import UserStore, UserWriter
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
 from tests.serving.redis_server import Redis
 from tests.tiny_bundle import make_schema
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.sparse_graph import Graph, interleaved, measure
 from benchmarks.sparse_models import joined_requests, tiled, write_form, write_packed, write_tiled
 from models.export.quantise import quantise_experts
-from models.export.tables import store_tables
+from models.export.table_precision import store_tables
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -7,12 +7,12 @@ import onnx
 import onnxruntime
 import pytest
 
-from features.schema import DenseSpec, IdSpec
+from contract.schema import DenseSpec, IdSpec
 from models.export import export
-from models.export.packed import export_packed
-from models.export.tables import store_tables
-from serving.engine import Engine
-from serving.packed import PackedEngine
+from models.export.batched_export import export_packed
+from models.export.table_precision import store_tables
+from serving.graph.batched_graph import PackedEngine
+from serving.graph.engine import Engine
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 CUDA = "CUDAExecutionProvider"

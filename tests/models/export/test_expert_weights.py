@@ -12,7 +12,7 @@ import torch
 
 from models.export import export
 from models.export.graph import GATE_OUTPUT
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

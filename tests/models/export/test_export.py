@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from features.errors import ExportError, SchemaMismatchError
-from features.schema import DenseSpec, IdSpec
+from contract.errors import ExportError, SchemaMismatchError
+from contract.schema import DenseSpec, IdSpec
 from models.export import ExportReport, export
 from models.export.onnx_file import operators
 from models.export.parity import check_parity
-from models.export.sample import generate
+from models.export.parity_sample import generate
 from models.ranker import Ranker
-from models.tensors import TensorInputs
+from models.tensor_inputs import TensorInputs
 from tests.models.cuda_operators import CUDA
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 

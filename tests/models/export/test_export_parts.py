@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.schema import DenseSpec, IdSpec, TaskSpec
+from contract.schema import DenseSpec, IdSpec, TaskSpec
 from models.export import export
 from tests.models.cuda_operators import CUDA
 from tests.models.small import inputs, lively_ranker, small_config, small_schema

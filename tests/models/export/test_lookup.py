@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from features.schema import DenseSpec, IdSpec, Part
+from contract.schema import DenseSpec, IdSpec, Part
 from models.export.lookup import PartLookup
-from models.export.sample import sanitised
-from models.layout import part_layout
+from models.export.parity_sample import sanitised
+from models.input_layout import part_layout
 from tests.models.small import inputs, small_schema
 
 DIM = 3

@@ -7,15 +7,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from features.errors import ExportError, IntegrityError, PredictionError
-from features.inputs import Inputs
-from features.schema import IdSpec
+from contract.errors import ExportError, IntegrityError, PredictionError
+from contract.inputs import Inputs
+from contract.schema import IdSpec
 from models.export import ExportReport, export
-from models.export.packed import export_packed
-from models.export.sample import taken
+from models.export.batched_export import export_packed
+from models.export.parity_sample import taken
 from models.ranker import Ranker
-from serving.engine import REQUEST_OF, Engine
-from serving.packed import PackedEngine, joined
+from serving.graph.batched_graph import PackedEngine, joined
+from serving.graph.engine import REQUEST_OF, Engine
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from features.errors import ExportError
+from contract.errors import ExportError
 from models.export.graph import ServingGraph
 from models.export.onnx_file import write_onnx
 from models.export.parity import TOLERANCE, check_parity

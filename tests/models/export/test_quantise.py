@@ -7,8 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from features.errors import ExportError
-from features.inputs import Inputs
+from contract.errors import ExportError
+from contract.inputs import Inputs
 from models.export import export
 from models.export.quantise import quantise_experts
 from tests.models.small import inputs, lively_ranker, small_config, small_schema

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import DataError
+from contract.errors import DataError
 from pipeline.importers import kuairand
 
 PREPARED = Path(os.environ.get("KUAIRAND_DIR", "../shared/data/kuairand_pure"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from features.errors import DataError, IntegrityError, UnavailableError
+from contract.errors import DataError, IntegrityError, UnavailableError
 from pipeline.importers import movielens
 
 CACHE = Path("data/cache")

@@ -1,0 +1,99 @@
+"""The combined score: a checked formula over task outputs, changeable without retraining.
+
+Shape legend: N candidate rows.
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, model_validator
+
+from contract.errors import ConfigError
+from contract.schema import TaskSpec
+from contract.settings import Settings
+
+MAX_WEIGHT = 1e6
+"""Bounds the weights of a sum."""
+MAX_EXPONENT = 16.0
+"""Bounds the exponents of a product."""
+
+
+class ScoreConfig(Settings):
+    """``weighted_sum``: sum of w_t * y_t. ``product_of_powers``: product of max(y_t, floor) ** w_t.
+
+    `weights` maps tasks to weights or exponents. `floor` keeps zeros and negative regression outputs out of powers.
+    """
+
+    form: Literal["weighted_sum", "product_of_powers"] = "weighted_sum"
+    weights: dict[str, FiniteFloat] = Field(min_length=1)
+    floor: float = Field(default=1e-6, ge=1e-9, le=1.0)
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        limit = MAX_WEIGHT if self.form == "weighted_sum" else MAX_EXPONENT
+        for task, weight in self.weights.items():
+            if abs(weight) > limit:
+                message = f"the weight of {task} is {weight:g}; a {self.form} allows -{limit:g} to {limit:g}"
+                raise ValueError(message)
+        if not any(self.weights.values()):
+            message = "all weights are 0, so every candidate would score the same"
+            raise ValueError(message)
+        return self
+
+    @property
+    def version(self) -> str:
+        """Identifies the formula: 12 hexadecimal digits."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        """The formula as a person would write it."""
+        if self.form == "weighted_sum":
+            return " + ".join(f"{weight:g} * {task}" for task, weight in self.weights.items())
+        return " * ".join(f"max({task}, {self.floor:g}) ** {weight:g}" for task, weight in self.weights.items())
+
+
+def default_score(tasks: Sequence[TaskSpec]) -> ScoreConfig:
+    """The plain mean of the binary tasks, or of all tasks where none is binary."""
+    chosen = [task for task in tasks if task.kind == "binary"] or list(tasks)
+    return ScoreConfig(weights={task.name: 1.0 / len(chosen) for task in chosen})
+
+
+class Score:
+    """A formula bound to a model's tasks."""
+
+    def __init__(self, config: ScoreConfig, tasks: Sequence[TaskSpec]) -> None:
+        """Check the formula against the tasks that there are.
+
+        Raises:
+            ConfigError: the formula names a task that the model does not predict.
+        """
+        known = [task.name for task in tasks]
+        for task in config.weights:
+            if task not in known:
+                message = f"the score formula uses the task {task!r}, but the model predicts {', '.join(known)}"
+                raise ConfigError(message)
+        self.config = config
+        self.version = config.version
+
+    def __call__(self, predictions: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Scores float32 [N] from each task's float32 [N]; finite where the predictions are."""
+        config = self.config
+        if config.form == "weighted_sum":
+            terms = [weight * predictions[task].astype(np.float64) for task, weight in config.weights.items()]
+        else:
+            terms = [
+                weight * np.log(np.maximum(predictions[task].astype(np.float64), config.floor))
+                for task, weight in config.weights.items()
+            ]
+        total = np.sum(terms, axis=0)
+        if config.form == "product_of_powers":
+            total = np.exp(np.clip(total, -_LOG_LARGEST, _LOG_LARGEST))
+        return np.clip(total, -_LARGEST, _LARGEST).astype(np.float32)
+
+
+_LARGEST = float(np.finfo(np.float32).max)
+_LOG_LARGEST = math.log(_LARGEST)

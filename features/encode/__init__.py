@@ -1,0 +1,1 @@
+"""From raw values to model inputs: vocabularies, fitted encoders and the encoded splits."""

@@ -1,0 +1,294 @@
+"""Learn from training rows what encoding needs: vocabularies, quantile edges, means, and the tasks' base rates.
+
+With `previous`, what an earlier build learned is kept: numbers stay, and vocabularies only gain values, in new rows.
+"""
+
+import json
+import math
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.hashing import NULL_HASH, combine, hash_array
+from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
+from features.encode.encoder import as_float64
+from features.encode.learn_vocabulary import Words, is_string, learn
+from features.encode.vocabulary import Vocabularies
+from features.feature_config import FeatureConfig, FeaturesConfig, TaskConfig
+from features.incremental.raw_dataset import Staged
+from features.point_in_time.aggregates import FIXED_POINT, AggregateColumns
+from features.point_in_time.feature_plan import Planned
+
+LEAST_VALUES = 10_000
+"""A dense feature is fitted on a sample of training rows, and on all of them where fewer of it have a value."""
+WORKERS = 2
+"""Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
+PRIORS_FILE = "priors.json"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What was learned: specs in the plan's order, vocabularies, task statistics and the means that smooth rates."""
+
+    specs: tuple[FeatureSpec, ...]
+    vocabularies: Vocabularies
+    tasks: tuple[TaskSpec, ...]
+    priors: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Previous:
+    """What an earlier build fitted."""
+
+    schema: Schema
+    vocabularies: Vocabularies
+    priors: dict[str, float]
+
+    @classmethod
+    def load(cls, directory: Path) -> Self | None:
+        """What the build in a directory fitted; None where there is no finished one."""
+        if not (directory / PRIORS_FILE).is_file():
+            return None
+        schema = Schema.load(directory)
+        vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
+        return cls(schema, vocabularies, json.loads((directory / PRIORS_FILE).read_text(encoding="utf-8")))
+
+    def dense(self, name: str, encoding: str) -> DenseSpec | None:
+        """A dense feature's fitted numbers, if it was there with this encoding."""
+        for spec in self.schema.features:
+            if spec.name == name and isinstance(spec, DenseSpec) and spec.encoding == encoding:
+                return spec
+        return None
+
+
+def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
+    """Fit everything on the raw training rows, or a sample of them, at most `WORKERS` columns in memory at a time.
+
+    Raises:
+        DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
+    """
+    with ThreadPoolExecutor(WORKERS) as workers:
+        return _fit(train, planned, config, previous, workers)
+
+
+def _fit(
+    train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
+) -> Fitted:
+    tasks = tuple(workers.map(partial(_fit_task, train), config.tasks))
+    means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
+    known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
+    priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
+    named = [p for p in planned if _needs_vocabulary(p)]
+    learned = workers.map(lambda plan: learn(train, plan, _known_before(plan, previous)), named)
+    words = {plan.name: found for plan, found in zip(named, learned, strict=True)}
+    vocabularies = Vocabularies({n: w.values for n, w in words.items()}, {n: w.since for n, w in words.items()})
+    dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
+    made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), planned)
+    specs = {plan.name: spec for plan, spec in zip(planned, made, strict=True)}
+    return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
+
+
+def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
+    """A feature's values from its raw columns: as they are, made of sum and count, or hashed together."""
+    if planned.cross is not None:
+        hashes = combine([hash_array(_column(raw, name)) for name in planned.raw])
+        return pa.array(hashes, mask=hashes == NULL_HASH)
+    first = _column(raw, planned.raw[0])
+    aggregate = planned.aggregate
+    if aggregate is None or not aggregate.total:
+        return first
+    total = first.to_numpy(zero_copy_only=False) / FIXED_POINT
+    if aggregate.stat == "sum":
+        return pa.array(total)
+    seen = _column(raw, planned.raw[1]).to_numpy(zero_copy_only=False)
+    if aggregate.stat == "mean":
+        return pa.array(total / np.maximum(seen, 1), mask=seen == 0)
+    return pa.array(smooth(total, seen, aggregate, priors))
+
+
+def smooth(
+    total: NDArray[np.float64], seen: NDArray[np.int64], aggregate: AggregateColumns, priors: dict[str, float]
+) -> NDArray[np.float64]:
+    """(sum + prior * mean) / (n + prior): the mean of few events is drawn to the mean over training rows."""
+    return np.asarray((total + aggregate.prior * priors[aggregate.of]) / (seen + aggregate.prior), dtype=np.float64)
+
+
+def _column(raw: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    column = raw.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _read(train: Staged, name: str) -> pa.Array:
+    return _column(train.read([name]), name)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values other than NaN in ascending order, so that sums do not depend on the order of rows."""
+    return np.sort(values[~np.isnan(values)])
+
+
+def _is_dense(planned: Planned) -> bool:
+    return planned.aggregate is not None or (planned.column is not None and planned.column.kind == "dense")
+
+
+def _known_before(planned: Planned, previous: Previous | None) -> Words | None:
+    """The vocabulary that a feature's is to grow from."""
+    if previous is None or planned.name not in previous.schema.vocabulary_tables():
+        return None
+    return Words(previous.vocabularies.values(planned.name), previous.vocabularies.since(planned.name))
+
+
+def _needs_vocabulary(planned: Planned) -> bool:
+    if planned.history is not None:
+        return planned.history.shares is None
+    return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
+
+
+def _dtype(train: Staged, column: str) -> Literal["integer", "string"]:
+    kind = train.schema.field(column).type
+    kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
+    return "string" if is_string(kind) else "integer"
+
+
+def _spec(
+    train: Staged,
+    planned: Planned,
+    vocabularies: Vocabularies,
+    dtypes: dict[str, Literal["integer", "string"]],
+    priors: dict[str, float],
+    previous: Previous | None,
+) -> FeatureSpec:
+    if planned.cross is not None:
+        return IdSpec(
+            name=planned.name, kind="id", side="pair", keys=planned.keys, rows=planned.cross.buckets + 1,
+            encoding="hash", cross=True,
+        )  # fmt: skip
+    if planned.history is not None:
+        table = planned.history.shares or planned.name
+        return IdSpec(
+            name=planned.name, kind="id_list", side=planned.side, keys=planned.keys, rows=vocabularies.size(table),
+            table=table, dtype=dtypes[planned.name], pooling=planned.history.pooling, max_length=planned.history.last,
+        )  # fmt: skip
+    if planned.column is not None and planned.column.kind != "dense":
+        return _id_spec(planned, planned.column, vocabularies, dtypes[planned.name])
+    return _dense_spec(train, planned, priors, previous)
+
+
+def _id_spec(
+    planned: Planned, column: FeatureConfig, vocabularies: Vocabularies, dtype: Literal["integer", "string"]
+) -> IdSpec:
+    hashed = column.encoding == "hash"
+    return IdSpec(
+        name=planned.name,
+        kind="id_list" if column.kind == "id_list" else "id",
+        side=planned.side,
+        rows=column.buckets + 1 if hashed else vocabularies.size(planned.name),
+        encoding="hash" if hashed else "vocabulary",
+        dtype=dtype,
+        pooling=column.pooling,
+        max_length=column.max_length if column.kind == "id_list" else 0,
+        null_row=column.nulls == "own",
+        unknown_rows=column.unknown_rows,
+        refuse_null=column.nulls == "refuse",
+    )
+
+
+def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
+    """A list that uses another feature's table follows that feature in what its reserved rows mean.
+
+    Raises:
+        DataError: it shares with a feature that there is not, or that has no vocabulary.
+    """
+    if not isinstance(spec, IdSpec) or spec.table_name == spec.name:
+        return spec
+    owner = specs.get(spec.table_name)
+    if not isinstance(owner, IdSpec) or owner.encoding != "vocabulary":
+        message = f"history {spec.name!r} shares {spec.table_name!r}, which is no id feature with a vocabulary"
+        raise DataError(message)
+    return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
+
+
+def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
+    column = planned.column
+    encoding = (column.encoding if column else None) or "piecewise_linear"
+    kept = previous.dense(planned.name, encoding) if previous else None
+    fitted = kept or _fit_dense(train, planned, priors)
+    if column is None:
+        return fitted
+    policies = {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
+    return fitted.model_copy(update=policies)
+
+
+def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
+    values = _dense_values(train.sample, planned, priors)
+    if len(values) < LEAST_VALUES:
+        values = _dense_values(train.read(list(planned.raw)), planned, priors)
+    if not len(values):
+        message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
+        raise DataError(message)
+    encoding = (planned.column.encoding if planned.column else None) or "piecewise_linear"
+    if encoding == "piecewise_linear":
+        made = planned.column or planned.aggregate
+        edges = quantile_edges(values, made.bins if made else 24)
+        return DenseSpec(
+            name=planned.name, side=planned.side, keys=planned.keys, encoding="piecewise_linear", edges=edges
+        )
+    shifted = np.log1p(np.maximum(values, 0.0)) if encoding == "log1p" else values
+    return DenseSpec(
+        name=planned.name, side=planned.side, keys=planned.keys,
+        encoding="log1p" if encoding == "log1p" else "standardise",
+        mean=float(shifted.mean()), scale=float(shifted.std()) or 1.0, default=float(np.median(values)),
+    )  # fmt: skip
+
+
+def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> NDArray[np.float64]:
+    return _known(as_float64(raw_values(raw, planned, priors), planned.name))
+
+
+def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
+    """Distinct edges of at most `bins` equally full bins."""
+    return tuple(float(edge) for edge in np.unique(np.quantile(values, np.linspace(0, 1, bins + 1))))
+
+
+def _mean(train: Staged, column: str) -> float:
+    values = _known(as_float64(_read(train, column), column))
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
+    labels = as_float64(_read(train, f"label__{task.name}"), task.name)
+    labels = labels[~np.isnan(labels)]
+    if task.kind == "binary":
+        ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)
+        if not ones or not zeros or ones + zeros < len(labels):
+            raise _not_binary(task, labels)
+        mean = int(ones) / len(labels)
+        spread = math.sqrt(mean * (1.0 - mean))
+    elif len(labels):
+        labels = _known(labels)
+        mean, spread = float(labels.mean()), float(labels.std()) or 1.0
+    else:
+        message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
+        raise DataError(message)
+    return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=mean, spread=spread)
+
+
+def _not_binary(task: TaskConfig, labels: NDArray[np.float64]) -> DataError:
+    classes = np.unique(labels)
+    shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
+    if len(classes) > 1:
+        return DataError(
+            f"task {task.name!r} is binary, but its label {task.label!r} takes {len(classes)} values "
+            f"({shown}, ...); make it a comparison such as '{task.label} >= 1', or use kind: regression"
+        )
+    return DataError(
+        f"task {task.name!r} is binary, but its label {task.label!r} is {shown} in all {len(labels)} training rows "
+        "to which it applies; both 0 and 1 must occur (look at `label`, `where` and the split)"
+    )

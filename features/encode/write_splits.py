@@ -1,0 +1,269 @@
+"""Make the splits' files out of partitions: encode each, unless its encoded rows are kept, and join the row groups."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
+from features.encode.encoder import Encoder, Ids, refuse_by_policy
+from features.encode.fit_encoders import Fitted, raw_values
+from features.encode.parquet_join import join
+from features.feature_config import EventsConfig
+from features.incremental.compute_rows import key_hashes
+from features.incremental.partitions import digest_of
+from features.incremental.raw_dataset import Staged, where
+from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, PartitionRows
+from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
+from features.point_in_time.feature_plan import Planned
+from features.point_in_time.ragged import Stretches
+from features.source.parquet_files import AtomicWriter, write_table
+from features.source.row_types import TIME
+
+GROUP_ROWS = 16_384
+"""Rows of a row group, about: several of them, of several days, are mixed when they are read."""
+WORKERS = min(4, os.cpu_count() or 1)
+"""Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
+
+ENCODED_ROWS = 32_768
+"""Rows that are encoded at a time, at least: each distinct id among them is looked up once."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Where the encoded rows of a partition lie by split, and what was counted of them."""
+
+    pieces: dict[int, Path]
+    tally: Path
+
+    @classmethod
+    def named(cls, path: Path, splits: NDArray[np.int8]) -> Self:
+        """The files of rows of some splits; their names begin with `path`."""
+        found = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
+        pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in found}
+        return cls(pieces, path.with_name(f"{path.name}.tally.json"))
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all splits."""
+        return list(self.pieces.values())
+
+
+def assemble(
+    staged: Staged,
+    planned: list[Planned],
+    encoder: Encoder,
+    fitted: Fitted,
+    keys: EventsConfig,
+    kept: Path,
+    made: Path,
+) -> list[Encoded]:
+    """Write ``train``, ``valid`` and ``test`` Parquet into `made`, their row groups in a fixed random order.
+
+    The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
+    there is taken as it is. Gives the partitions that have rows in a split.
+
+    Raises:
+        DataError: a value that a policy refuses, or a label that is not finite.
+    """
+    wanted = [
+        Encoded.named(kept / f"{rows.path.stem}.{state}", splits)
+        for rows, splits, state in zip(staged.parts, staged.splits, _states(staged, encoder, fitted), strict=True)
+    ]
+    for place, part in enumerate(wanted):
+        if not all(piece.is_file() for piece in part.files):
+            known = encoder.as_of(staged.known_on[place])
+            rows = _encode(staged.parts[place], staged.splits[place], planned, known, fitted, keys)
+            _write_pieces(rows, part.pieces, staged.splits[place], _columns(encoder.schema))
+    for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
+        file.unlink()
+    for number, split in enumerate(SPLIT_NAMES):
+        mine = [part.pieces[number] for part in wanted if number in part.pieces]
+        if mine:
+            _join(mine, made / f"{split}.parquet")
+        else:
+            write_table(_columns(encoder.schema).empty_table(), made / f"{split}.parquet")
+    return [part for part in wanted if part.pieces]
+
+
+def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
+    """By partition a digest of what its encoded rows depend on besides its raw ones: fitted numbers, ids, splits."""
+    fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
+    known = fitted.vocabularies.digests(staged.known_on)
+    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.splits]
+    return [digest_of(fixed, fitted.priors, *both) for both in zip(known, splits, strict=True)]
+
+
+def _random_order(groups: int) -> NDArray[np.int64]:
+    """Row groups as readers meet them: those of all days among each other, so that the first are a sample of all."""
+    return np.argsort(np.arange(groups) * SHUFFLE % PLACES)
+
+
+def _join(pieces: list[Path], target: Path) -> None:
+    """The pieces' row groups in one file; one piece alone is that file, where the file system has links."""
+    if len(pieces) == 1:
+        with suppress(OSError):
+            target.hardlink_to(pieces[0])
+            return
+    join(pieces, target, _random_order)
+
+
+def _write_pieces(
+    parts: Iterator[dict[int, pa.Table]], pieces: dict[int, Path], splits: NDArray[np.int8], schema: pa.Schema
+) -> None:
+    """Write a partition's encoded rows, which come by split, to the file of each split."""
+    with ExitStack() as stack:
+        writers = {
+            number: stack.enter_context(_RowGroups(path, schema, int(np.count_nonzero(splits == number))))
+            for number, path in pieces.items()
+        }
+        for part in parts:
+            for number, rows in part.items():
+                writers[number].write(rows)
+
+
+def _columns(schema: Schema) -> pa.Schema:
+    """One column a feature, labels, weights, key hashes and time."""
+    tasks = [task.name for task in schema.tasks]
+    return pa.schema(
+        [pa.field(spec.name, _arrow_type(spec)) for spec in schema.features]
+        + [pa.field(f"{kind}__{task}", pa.float32()) for task in tasks for kind in ("label", "weight")]
+        + [pa.field("__user", pa.uint64()), pa.field("__item", pa.uint64()), pa.field(TIME, pa.int64())]
+    )
+
+
+def _repeating(schema: pa.Schema) -> list[str]:
+    """The paths of columns in which a dictionary saves room and time: not those of hashes and times."""
+    names = [field for field in schema if not field.name.startswith("__")]
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in names]
+
+
+def _encode(
+    part: PartitionRows,
+    splits: NDArray[np.int8],
+    planned: list[Planned],
+    encoder: Encoder,
+    fitted: Fitted,
+    keys: EventsConfig,
+) -> Iterator[dict[int, pa.Table]]:
+    """Encode a partition, some row groups at a time, and part their rows by split."""
+    schema = _columns(encoder.schema)
+    columns = _used(planned, encoder.schema, keys)
+    specs = zip(planned, encoder.schema.features, strict=True)
+    # Lists share their events, so that each event is encoded once.
+    events = {p.name: encoder.ids(s, part.events(p.name)) for p, s in specs if p.history and isinstance(s, IdSpec)}
+
+    def encode(groups: range) -> dict[int, pa.Table]:
+        raw = part.read_stored(columns, groups)
+        lists = {name: _lists(part.stretches(raw, name), encoded) for name, encoded in events.items()}
+        rows = _encode_rows(raw, lists, planned, encoder, fitted, keys).select(schema.names).cast(schema)
+        mine = splits[begins[groups.start] : begins[groups.start] + len(rows)]
+        return {int(number): where(rows, mine == number) for number in np.unique(mine) if number != LEFT_OUT}
+
+    sizes = [part.metadata.row_group(number).num_rows for number in range(part.metadata.num_row_groups)]
+    begins = np.append(0, np.cumsum(sizes))
+    together = -(-ENCODED_ROWS * len(sizes) // max(part.metadata.num_rows, 1))
+    numbers = range(len(sizes))
+    todo = [numbers[begin : begin + together] for begin in numbers[::together]]
+    with ThreadPoolExecutor(WORKERS) as workers:
+        # A few ahead of the writer, so that memory holds a few row groups and not the file.
+        waiting = deque(workers.submit(encode, groups) for groups in todo[: 2 * WORKERS])
+        for place in range(len(todo)):
+            if place + 2 * WORKERS < len(todo):
+                waiting.append(workers.submit(encode, todo[place + 2 * WORKERS]))
+            yield waiting.popleft().result()
+
+
+def _used(planned: list[Planned], schema: Schema, keys: EventsConfig) -> list[str]:
+    """The raw columns that encoding needs."""
+    names = [column for plan in planned for column in plan.raw]
+    names += [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
+    return list(dict.fromkeys([*names, keys.user or PLACE, keys.item or PLACE, TIME]))
+
+
+def _lists(stretches: Stretches, encoded: Ids) -> pa.Array:
+    return pa.ListArray.from_arrays(stretches.offsets, pa.array(encoded.take(stretches.places)))
+
+
+def _encode_rows(
+    raw: pa.Table, columns: dict[str, pa.Array], planned: list[Planned], encoder: Encoder, fitted: Fitted,
+    keys: EventsConfig,
+) -> pa.Table:  # fmt: skip
+    """Encode what is not among the `columns` yet."""
+    for plan, spec in zip(planned, encoder.schema.features, strict=True):
+        if spec.name not in columns:
+            values = raw_values(raw, plan, fitted.priors)
+            refuse_by_policy(spec, values)
+            columns[spec.name] = encode_feature(encoder, spec, values)
+    for task in encoder.schema.tasks:
+        label, weight = f"label__{task.name}", f"weight__{task.name}"
+        columns[label] = raw[label].fill_null(0.0).cast(pa.float32())
+        columns[weight] = raw[weight].cast(pa.float32())
+        _check_finite(columns, label, weight)
+    columns |= {"__user": pa.array(key_hashes(raw, keys.user)), "__item": pa.array(key_hashes(raw, keys.item))}
+    return pa.table({**columns, TIME: raw[TIME]})
+
+
+def encode_feature(encoder: Encoder, spec: FeatureSpec, values: pa.Array) -> pa.Array:
+    """One encoded column: int32, list of int32 or float32."""
+    if isinstance(spec, DenseSpec):
+        return pa.array(encoder.dense(spec, values))
+    if spec.kind == "id":
+        return pa.array(encoder.ids(spec, values))
+    lists = encoder.lists(spec, values)
+    offsets = np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists.values))
+
+
+def _check_finite(columns: dict[str, pa.Array], *names: str) -> None:
+    for name in names:
+        if not np.isfinite(columns[name].to_numpy()).all():
+            kind, _, task = name.partition("__")
+            message = f"task {task!r} has a {kind} that is not a finite number"
+            raise DataError(message)
+
+
+def _arrow_type(spec: FeatureSpec) -> pa.DataType:
+    if isinstance(spec, IdSpec):
+        return pa.int32() if spec.kind == "id" else pa.list_(pa.int32())
+    return pa.float32()
+
+
+class _RowGroups:
+    """Writes `total` rows as row groups of equal size, however many come at a time."""
+
+    def __init__(self, path: Path, schema: pa.Schema, total: int) -> None:
+        self._size = -(-total // max(1, round(total / GROUP_ROWS)))
+        self._writer = AtomicWriter(path, schema, group_rows=self._size, statistics=False, repeating=_repeating(schema))
+        self._waiting: list[pa.Table] = []
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows; they are kept until they fill a row group."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self._size:
+            table = pa.concat_tables(self._waiting)
+            full = len(table) // self._size * self._size
+            self._writer.write(table.slice(0, full))
+            self._waiting = [table.slice(full)]
+
+    def __enter__(self) -> Self:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and any(map(len, self._waiting)):
+            self._writer.write(pa.concat_tables(self._waiting))
+        self._writer.__exit__(kind, error, trace)

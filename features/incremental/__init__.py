@@ -1,0 +1,1 @@
+"""Building by days: what is kept of earlier builds, and what a new day computes."""

@@ -1,0 +1,155 @@
+"""Run the feature expressions and stage raw values: a Parquet file a partition, an Arrow file a kind of probe."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+
+from contract.hashing import Hashes, hash_array
+from features.feature_config import FeaturesConfig
+from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
+from features.point_in_time.aggregates import State, aggregate_states
+from features.point_in_time.feature_plan import Planned
+from features.point_in_time.histories import History, find_histories
+from features.point_in_time.timeline import Timeline
+from features.source.parquet_files import ROW_GROUP_ROWS, ahead
+from features.source.query_engine import Backend, record_batches, to_arrow
+from features.source.row_types import (
+    EVENT,
+    FIRST_PAIR,
+    ITEM,
+    KIND,
+    NOBODY,
+    ORDER,
+    ROW,
+    SAMPLED,
+    TIME,
+    USER,
+    tile_column,
+)
+
+Progress = Callable[[str], None]
+Targets = Sequence[tuple[int, Path]]
+"""First moments and files of partitions."""
+
+
+def stage(
+    connection: Backend,
+    timeline: Timeline,
+    planned: list[Planned],
+    config: FeaturesConfig,
+    targets: Targets,
+    directory: Path,
+    progress: Progress,
+) -> None:
+    """Write raw values and what later days need of a row into `targets`, and probes to ``probe_KIND`` in `directory`.
+
+    A target takes the rows from its first moment on. Rows lie in a fixed random order, because batches are read in the
+    order of the file.
+    """
+    progress("sums over earlier events")
+    states = aggregate_states(connection, timeline, config)
+    progress("histories")
+    histories = find_histories(connection, timeline, config)
+    progress("rows")
+    rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
+    rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, TARGET: _target_of(rows, targets)})
+    extra = [*_kept_columns(timeline.table, config), PLACE, TARGET]
+    table = _with_states(rows, states, planned, timeline, extra)
+    if targets:
+        bounds = _with_bounds(connection, rows, targets)
+        batches = ahead(record_batches(connection, table.order_by([TARGET, PLACE]), ROW_GROUP_ROWS))
+        write_partitions(batches, bounds, histories, kept=config.incremental)
+    for kind, mine in probe_plans(planned, timeline).items():
+        probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
+        table = _with_states(probes, states, mine, timeline, [KIND, ROW])
+        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, mine)
+        _write(batches, probe_file(directory, kind))
+
+
+def probe_file(directory: Path, kind: int) -> Path:
+    """Where the raw values of a kind of probe are staged, as Arrow's file format has them."""
+    return directory / f"probe_{kind}.arrow"
+
+
+def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
+    """By kind of probe, the features that hang on its keys."""
+    owner = timeline.ownership
+    plans = {
+        FIRST_PAIR + i: [p for p in planned if p.keys == keys and p.cross is None]
+        for i, keys in enumerate(timeline.pairs)
+    }
+    if owner.user is not None:
+        plans[USER] = [p for p in planned if p.side == "user"]
+    if owner.item is not None:
+        plans[ITEM] = [p for p in planned if p.side == "item"]
+    return plans
+
+
+def _with_states(
+    rows: ir.Table,
+    states: list[State],
+    planned: list[Planned],
+    timeline: Timeline,
+    extra: list[str],
+) -> ir.Table:
+    """The rows with the raw columns of the planned features other than histories; sums over nothing are 0."""
+    names = {plan.name for plan in planned}
+    wanted = [column for plan in planned if plan.history is None for column in plan.raw]
+    keys = list(timeline.keys)
+    keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
+    for state in states:
+        if not names.isdisjoint(state.names):
+            rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
+            filled = {c: rows[c].fill_null(0) for c in state.columns if rows[c].type().is_integer()}
+            rows = rows.mutate(**filled) if filled else rows
+    return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
+
+
+def _with_lists(
+    batches: Iterator[pa.RecordBatch], histories: list[History], planned: list[Planned]
+) -> Iterator[pa.RecordBatch]:
+    """The lists of the histories that are planned, in the place of row numbers."""
+    names = {plan.name for plan in planned}
+    mine = [history for history in histories if not names.isdisjoint(history.values)]
+    for batch in batches:
+        columns = {name: batch[name] for name in batch.schema.names if name != ROW}
+        for history in mine:
+            columns |= history.lists(batch[ROW].to_numpy())
+        yield pa.RecordBatch.from_pydict(columns)
+
+
+def key_hashes(rows: pa.Table | pa.RecordBatch, key: str | None) -> Hashes:
+    """The hashes of a key column; without one, rows are told apart by their place in the file's random order."""
+    return hash_array(rows.column(key)) if key else rows.column(PLACE).to_numpy().astype(np.uint64)
+
+
+def _kept_columns(table: ir.Table, config: FeaturesConfig) -> list[str]:
+    """The timeline's columns that splits or, with kept days, later builds need."""
+    never = () if config.incremental else (ORDER, tile_column("hour"), tile_column("day"))
+    return [column for column in table.columns if column not in never]
+
+
+def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
+    """Write the batches of a probe file; there is always one, for the probe of no key."""
+    first = next(batches)
+    with pa.ipc.new_file(path, first.schema) as writer:
+        writer.write(first)
+        for batch in batches:
+            writer.write(batch)
+
+
+def _target_of(rows: ir.Table, targets: Targets) -> ir.Value:
+    """The number of each row's target."""
+    later = [(rows[TIME] >= begin, place) for place, (begin, _) in reversed(list(enumerate(targets))) if place]
+    return ibis.cases(*later, else_=0).cast("int32") if later else ibis.literal(0, "int32")
+
+
+def _with_bounds(connection: Backend, rows: ir.Table, targets: Targets) -> list[Target]:
+    """The targets with the row numbers that they lie between."""
+    bounds = rows.group_by(TARGET).aggregate(first=rows[ROW].min(), last=rows[ROW].max())
+    found = {row[TARGET]: (row["first"], row["last"] + 1) for row in to_arrow(connection, bounds).to_pylist()}
+    return [Target(path, *found.get(place, (0, 0))) for place, (_, path) in enumerate(targets)]

@@ -1,0 +1,109 @@
+"""Days of the log, and the partitions they are kept in: whole days in a row, with a stamp of all that made them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+
+from contract.durations import milliseconds
+from features.feature_config import FeaturesConfig
+from features.source.expressions import epoch_ms
+from features.source.query_engine import Backend, to_arrow
+from features.source.used_columns import raw_columns
+from features.source.zones import day_begin_ms, day_of
+
+_DIGEST_BITS = 40
+"""Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
+_TABLES = {table: {"verify": True, "late": True} for table in ("events", "users", "items", "past")}
+_HOW_IT_RUNS = dict.fromkeys(("memory_limit", "threads", "spark_master", "checks", "grow", "incremental"), True)
+
+
+class DayFacts(NamedTuple):
+    """A day of the log: how many events, a digest of them that no order changes, and the time of the last."""
+
+    rows: int
+    digest: int
+    last_ms: int
+
+
+def add_facts(one: Mapping[int, DayFacts], other: Mapping[int, DayFacts]) -> dict[int, DayFacts]:
+    """The days of two logs together, in order."""
+    found = dict(one)
+    for day, facts in other.items():
+        mine = found.get(day, DayFacts(0, 0, facts.last_ms))
+        found[day] = DayFacts(mine.rows + facts.rows, mine.digest + facts.digest, max(mine.last_ms, facts.last_ms))
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Days `first` to `last` (numbers since 1970 in the log's zone); `stamp` tells all that its rows depend on."""
+
+    first: int
+    last: int
+    days: int
+    stamp: str
+
+
+def day_facts(connection: Backend, events: ir.Table, config: FeaturesConfig) -> dict[int, DayFacts]:
+    """Facts by day in order; a log without time is one day."""
+    ms = event_ms(events, config)
+    used = raw_columns(config)
+    whole = ibis.struct({c: events[c] for c in events.columns if c in used})
+    rows = events.select(day=day_of(ms, config.events.time_zone), ms=ms, digest=whole.hash() % 2**_DIGEST_BITS)
+    facts = rows.group_by("day").aggregate(
+        rows=rows.count(), digest=rows["digest"].sum().cast("int64"), last_ms=rows["ms"].max()
+    )
+    found = to_arrow(connection, facts.order_by("day")).to_pylist()
+    return {row["day"]: DayFacts(row["rows"], row["digest"], row["last_ms"]) for row in found}
+
+
+def event_ms(events: ir.Table, config: FeaturesConfig) -> ir.Value:
+    """The time of each event in milliseconds since 1970; 0 in a log without time."""
+    time = config.events.time
+    return epoch_ms(events[time]).cast("int64") if time else ibis.literal(0, "int64")
+
+
+def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str) -> tuple[Partition, ...]:
+    """Cut the log into runs of whole days with at least `partition_rows` events each, from the first day on.
+
+    A partition's stamp covers the one before it, and the log's end while labels of its days may still change. Sampled
+    negatives depend on the whole log, which is then one partition.
+    """
+    end = max(day.last_ms for day in facts.values())
+    lag = max((milliseconds(task.within) for task in config.tasks if task.within), default=0)
+    cut: list[Partition] = []
+    run: list[int] = []
+    stamp = seed
+    for place, day in enumerate(facts):
+        run.append(day)
+        is_last = place == len(facts) - 1
+        full = sum(facts[d].rows for d in run) >= config.events.partition_rows
+        if is_last or (full and config.negatives is None):
+            final = not lag or day_begin_ms(day + 1, config.events.time_zone) + lag <= end
+            stamp = digest_of(stamp, [(d, facts[d].rows, facts[d].digest) for d in run], None if final else end)
+            cut.append(Partition(run[0], day, len(run), stamp))
+            run = []
+    return tuple(cut)
+
+
+def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str:
+    """A digest of what every row depends on besides the log: recipe, columns, past events, and this code."""
+    settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
+    used = raw_columns(config)
+    columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
+    source = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        source.update(file.read_bytes())
+    return digest_of(settings, columns, past, source.hexdigest(), duckdb.__version__)
+
+
+def digest_of(*parts: object) -> str:
+    """A digest of JSON values: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,149 @@
+"""The raw rows of a partition on disk: a Parquet file of rows, and beside it one a history, of the events in its lists.
+
+Rows hold of a list where it ends among the events and how long it is.
+"""
+
+import contextlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from features.feature_config import FeaturesConfig
+from features.point_in_time.histories import History
+from features.point_in_time.ragged import Stretches, stretch_columns
+from features.source.parquet_files import ROW_GROUP_ROWS, AtomicWriter, read_columns
+from features.source.row_types import ROW
+
+KEPT_GROUP_ROWS = 8_192
+"""Row groups of kept partitions are small, because a sample takes the first of each."""
+PLACE = "__place"
+SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
+"""Rows lie in the order of their place, which is a hash of their number (Knuth's multiplicative one)."""
+TARGET = "__target"
+"""The column with the number of each row's partition, on the way to its file."""
+
+
+class Target(NamedTuple):
+    """The file of a partition, and the row numbers that its rows lie between."""
+
+    path: Path
+    first_row: int
+    end_row: int
+
+
+def history_names(config: FeaturesConfig) -> tuple[tuple[str, ...], ...]:
+    """The names of the lists of each history; the first is that of its stretches."""
+    return tuple((history.name, *history.columns) for history in config.histories)
+
+
+@dataclass(frozen=True)
+class PartitionRows:
+    """The rows in a file, and the names of the lists of each history."""
+
+    path: Path
+    histories: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def metadata(self) -> pq.FileMetaData:
+        """The footer of the rows' file."""
+        return pq.read_metadata(self.path)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns, lists among them."""
+        schema = self.metadata.schema.to_arrow_schema()
+        for place, names in enumerate(self.histories):
+            events = pq.read_schema(_events_file(self.path, place))
+            for name in names:
+                schema = schema.append(pa.field(name, pa.list_(events.field(name).type)))
+        return schema
+
+    def read(self, names: Collection[str], groups: Sequence[int] | None = None) -> pa.Table:
+        """Columns, with the lists cut out; of all row groups or of some.
+
+        Raises:
+            OSError: a page is damaged.
+        """
+        rows = self.read_stored(names, groups)
+        lists = {n: self.stretches(rows, n).cut(self.events(n)) for n in names if self._history(n) is not None}
+        return pa.table({name: lists[name] if name in lists else rows[name] for name in names})
+
+    def read_stored(self, names: Collection[str], groups: Sequence[int] | None = None) -> pa.Table:
+        """As `read`, but lists as their stretches."""
+        columns: dict[str, None] = {}
+        for name in names:
+            place = self._history(name)
+            columns |= dict.fromkeys([name] if place is None else stretch_columns(self.histories[place][0]))
+        with pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True) as file:
+            if groups is None:
+                return file.read(columns=list(columns))
+            return file.read_row_groups(list(groups), columns=list(columns))
+
+    def events(self, name: str) -> pa.Array:
+        """The values that the lists of a name are cut from."""
+        place = self._history(name)
+        return read_columns(_events_file(self.path, place or 0), [name])[name].combine_chunks()
+
+    def stretches(self, rows: pa.Table, name: str) -> Stretches:
+        """Where the lists of a name lie among these, for rows as they are stored."""
+        place = self._history(name)
+        return Stretches.of(rows, self.histories[place or 0][0])
+
+    def _history(self, name: str) -> int | None:
+        return next((place for place, names in enumerate(self.histories) if name in names), None)
+
+
+def write_partitions(
+    batches: Iterator[pa.RecordBatch], targets: Sequence[Target], histories: Sequence[History], *, kept: bool
+) -> None:
+    """Write rows in the order of their `TARGET`, each to its file; one is finished before the next begins.
+
+    What is thrown away after the build is not compressed.
+    """
+    current = -1
+    with contextlib.ExitStack() as stack:
+        for batch in batches:
+            ends = np.searchsorted(batch[TARGET].to_numpy(), np.arange(len(targets)), side="right")
+            for place in np.unique(batch[TARGET].to_numpy()).tolist():
+                if place != current:
+                    stack.close()
+                    current, target = place, targets[place]
+                    mine = [history.within(target.first_row, target.end_row) for history in histories]
+                    _write_events(target.path, mine, kept=kept)
+                    writer: AtomicWriter | None = None
+                begin = ends[place - 1] if place else 0
+                rows = _with_stretches(batch.drop_columns([TARGET]).slice(begin, ends[place] - begin), mine)
+                if writer is None:
+                    writer = stack.enter_context(_writer(target.path, rows.schema, kept=kept))
+                writer.write(rows)
+
+
+def _writer(path: Path, schema: pa.Schema, *, kept: bool) -> AtomicWriter:
+    if kept:
+        return AtomicWriter(path, schema, "lz4", KEPT_GROUP_ROWS)
+    return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=[PLACE], durable=False)
+
+
+def _write_events(path: Path, histories: Iterable[History], *, kept: bool) -> None:
+    for place, history in enumerate(histories):
+        table = pa.table(history.plain_values())
+        with AtomicWriter(_events_file(path, place), table.schema, "lz4" if kept else "none", durable=kept) as writer:
+            writer.write(table)
+
+
+def _with_stretches(rows: pa.RecordBatch, histories: Iterable[History]) -> pa.RecordBatch:
+    columns = dict(zip(rows.schema.names, rows.columns, strict=True))
+    for history in histories:
+        columns |= history.stretches(rows[ROW].to_numpy()).columns(next(iter(history.values)))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _events_file(path: Path, place: int) -> Path:
+    """The events of a history in the lists of a partition's rows."""
+    return path.with_name(f"{path.stem}.{place}.parquet")

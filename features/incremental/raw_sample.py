@@ -1,0 +1,75 @@
+"""A sample of the training rows: those whose place, a hash of their number, lies below a bound.
+
+It is the same however often partitions are built. Of the partitions that have nothing but training rows it is carried
+to the next build, which needs a part of it: the bound falls as rows are added.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from features.incremental.raw_rows import PLACE, PLACES, PartitionRows
+from features.incremental.splits import TRAIN
+from features.source.parquet_files import AtomicWriter
+
+SAMPLE_ROWS = 200_000
+"""Rows of a sample, about: LightGBM makes its bins of as many (`bin_construct_sample_cnt`)."""
+READERS = 2
+"""Partitions that are read at a time."""
+FEW = 8
+"""The carried sample is made anew when it lacks more partitions than these."""
+
+
+def sample_rows(
+    parts: Sequence[PartitionRows], splits: Sequence[NDArray[np.int8]], settled: int, carried: Path
+) -> pa.Table:
+    """All columns of about `SAMPLE_ROWS` training rows; the first `settled` partitions have no other rows.
+
+    Raises:
+        OSError: a page is damaged.
+    """
+    train = sum(int(np.count_nonzero(mine == TRAIN)) for mine in splits)
+    bound = int(PLACES * min(1.0, SAMPLE_ROWS / max(train, 1)))
+    names = parts[0].schema.names
+    held, before = _carried(parts[:settled], carried, bound)
+
+    def read(number: int) -> pa.Table:
+        rows = _up_to(parts[number], bound, names)
+        return rows.filter(pa.array((splits[number] == TRAIN)[: len(rows)]))
+
+    with ThreadPoolExecutor(READERS) as readers:
+        fresh = list(readers.map(read, range(held, len(parts))))
+    if settled - held > FEW:
+        _carry(pa.concat_tables([*before, *fresh[: settled - held]]), parts[settled - 1], carried, bound)
+    return pa.concat_tables([*before, *fresh])
+
+
+def _carried(parts: Sequence[PartitionRows], carried: Path, bound: int) -> tuple[int, list[pa.Table]]:
+    """How many of the first partitions an earlier sample covers up to the bound, and its rows below it."""
+    for held in range(len(parts), 0, -1):
+        for file in carried.glob(f"{parts[held - 1].path.stem}.sample_*.parquet"):
+            if int(file.stem.rpartition("_")[2]) >= bound:
+                rows = pq.read_table(file, page_checksum_verification=True)
+                return held, [rows.filter(pc.less(rows[PLACE], bound))]
+    return 0, []
+
+
+def _carry(rows: pa.Table, last: PartitionRows, carried: Path, bound: int) -> None:
+    for file in carried.glob("*.sample_*.parquet"):
+        file.unlink()
+    with AtomicWriter(carried / f"{last.path.stem}.sample_{bound}.parquet", rows.schema, "lz4") as writer:
+        writer.write(rows)
+
+
+def _up_to(part: PartitionRows, bound: int, names: list[str]) -> pa.Table:
+    """The rows of a partition whose places lie below a bound; it begins with them."""
+    column = next(c for c in range(part.metadata.num_columns) if part.metadata.schema.column(c).path == PLACE)
+    groups = [part.metadata.row_group(g).column(column) for g in range(part.metadata.num_row_groups)]
+    rows = part.read(names, [g for g, group in enumerate(groups) if g == 0 or group.statistics.min < bound])
+    return rows.filter(pc.less(rows[PLACE], bound))

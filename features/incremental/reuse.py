@@ -1,0 +1,197 @@
+"""What a build need not do again: the longest run of partitions, from the first day on, that are as they would be made.
+
+A partition is reused while its stamp and all before it are unchanged, and no attribute of a user or an item in it has
+changed. From the first one that differs, because of new, late or corrected rows, everything is built again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow.parquet as pq
+
+from contract.errors import DataError
+from features.feature_config import FeaturesConfig
+from features.incremental.partition_store import LastLog, PartitionStore
+from features.incremental.partitions import (
+    DayFacts,
+    Partition,
+    add_facts,
+    day_facts,
+    event_ms,
+    partitions,
+    recipe_digest,
+)
+from features.point_in_time.carry_over import Earlier
+from features.point_in_time.timeline import Span
+from features.source.entities import Entities, Sources
+from features.source.filesystems import file_facts
+from features.source.query_engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
+from features.source.row_types import DAY_MS, TIME
+from features.source.tables import find_files, key_of, with_derived
+from features.source.used_columns import used_columns
+from features.source.zones import day_begin_ms
+
+
+@dataclass(frozen=True)
+class Work:
+    """The partitions of a log, of which the first `reused` are there; `why` the others are not, in words."""
+
+    store: PartitionStore
+    partitions: tuple[Partition, ...]
+    reused: int
+    earlier: Earlier | None
+    span: Span
+    why: str
+    log: LastLog
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of all partitions, in the order of time."""
+        return [self.store.path(partition) for partition in self.partitions]
+
+    @property
+    def last_days(self) -> list[int]:
+        """The last day of each partition."""
+        return [partition.last for partition in self.partitions]
+
+    def targets(self, zone: str) -> list[tuple[int, Path]]:
+        """First moment and file of each partition to build."""
+        return [(day_begin_ms(p.first, zone), self.store.path(p)) for p in self.partitions[self.reused :]]
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """Days reused and days to build."""
+        reused, built = self.partitions[: self.reused], self.partitions[self.reused :]
+        return sum(p.days for p in reused), sum(p.days for p in built)
+
+    def __str__(self) -> str:
+        """For the progress line, such as ``28 days reused, 1 built``."""
+        reused, built = self.days
+        return f"{reused} days reused, {built} built" + (f": {self.why}" if self.why and built else "")
+
+
+def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, store: PartitionStore) -> Work:
+    """Find what can be reused, and remove from the store what cannot.
+
+    Raises:
+        DataError: late rows that the recipe refuses.
+    """
+    zone = config.events.time_zone
+    past = file_facts(find_files(config.past.path, "data.past")) if config.past else []
+    seed = recipe_digest(config, sources.events, past)
+    before = store.last()
+    log = _log(connection, sources, config, seed, before)
+    facts = log.days
+    plan = partitions(facts, config, seed)
+    reused, why = store.ready(plan), _reason(before, log, config)
+    if reused and sources.entities:
+        changed = _first_change(connection, sources.entities, config, store, _open(connection, store, plan[:reused]))
+        if changed is not None:
+            why = "attributes of users or items that are in these days have changed"
+            reused = sum(day_begin_ms(p.last + 1, zone) <= changed for p in plan[:reused])
+    store.keep(plan[:reused])
+    for side, entity in () if is_spark(connection) else sources.entities.items():
+        save_parquet(connection, _attributes(entity, config), store.attributes(side))
+    first, last = day_begin_ms(plan[0].first, zone), max(day.last_ms for day in facts.values())
+    earlier = None
+    if reused:
+        built = tuple(store.path(partition) for partition in plan[:reused])
+        rows = sum(pq.read_metadata(file).num_rows for file in built)
+        earlier = Earlier(built, store.carried, rows, day_begin_ms(plan[reused - 1].last + 1, zone))
+    return Work(store, plan, reused, earlier, Span(first, last), why, log)
+
+
+def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: str, before: LastLog | None) -> LastLog:
+    """The log by day; where it only gained files since the last build, what is read is these."""
+    files = find_files(config.events.path, "data.events")
+    versions = dict(file_facts(files))
+    if not config.incremental or is_spark(connection):
+        days = _as_one(connection, sources, config)
+    elif before and before.seed == seed and before.files.items() <= versions.items() and _adds_up(config):
+        fresh = [file for file in files if file not in before.files]
+        days = before.days
+        if fresh:
+            table = with_derived(read_parquet(connection, fresh), config.events, "data.events")
+            days = add_facts(days, day_facts(connection, table, config))
+    else:
+        days = day_facts(connection, sources.events, config)
+    return LastLog(seed=seed, files=versions, days=days)
+
+
+def _adds_up(config: FeaturesConfig) -> bool:
+    """Whether the rows of several files are those of each; a row dropped as a repetition may stand in another file."""
+    return config.events.duplicates == "keep"
+
+
+def _as_one(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
+    """The whole log as one day, where nothing is kept."""
+    times = sources.events.select(ms=event_ms(sources.events, config))
+    whole = times.aggregate(rows=times.count(), first=times["ms"].min(), last=times["ms"].max())
+    (found,) = to_arrow(connection, whole).to_pylist()
+    return {found["first"] // DAY_MS: DayFacts(found["rows"], 0, found["last"])}
+
+
+def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str:
+    """Why what was built before cannot all be used; empty for a first build and for one that only goes on."""
+    if before is None:
+        return ""
+    if before.seed != now.seed:
+        return "the recipe, the columns or this program have changed"
+    settled = [day for day in before.rows if day < max(before.rows)]
+    late = sum(max(0, count - before.rows.get(day, 0)) for day, count in now.rows.items() if day < max(before.rows))
+    if late and config.events.late == "refuse":
+        day = next(d for d, n in now.rows.items() if n > before.rows.get(d, 0))
+        message = (
+            f"{config.events.path}: {late} rows are late: they belong to {np.datetime64(day, 'D')} or after, and the "
+            f"last build went on to {np.datetime64(max(before.rows), 'D')}; leave them out, or set events.late: rebuild"
+        )
+        raise DataError(message)
+    if late:
+        return f"{late} late rows"
+    return "days have lost rows" if any(now.rows.get(day, 0) < before.rows[day] for day in settled) else ""
+
+
+def _open(connection: Backend, store: PartitionStore, plan: tuple[Partition, ...]) -> ir.Table:
+    return read_parquet(connection, [str(store.path(partition)) for partition in plan], hive=False)
+
+
+def _attributes(entity: ir.Table, config: FeaturesConfig) -> ir.Table:
+    """The columns of an entity table that rows can hold or depend on."""
+    tables = (table for table in (config.users, config.items) if table is not None)
+    used = used_columns(config) | {table.known_at for table in tables}
+    return entity.select([c for c in entity.columns if c in used])
+
+
+def _first_change(
+    connection: Backend, entities: Entities, config: FeaturesConfig, store: PartitionStore, rows: ir.Table
+) -> int | None:
+    """The time of the first row whose user's or item's attributes are not those it was built with; None: no row's."""
+    first = [
+        scalar(connection, rows.semi_join(changed.cast({key: rows[key].type()}), key)[TIME].min())
+        for key, changed in _changed_keys(connection, entities, config, store)
+    ]
+    return min((int(ms) for ms in first if ms is not None), default=None)
+
+
+def _changed_keys(
+    connection: Backend, entities: Entities, config: FeaturesConfig, store: PartitionStore
+) -> Iterator[tuple[str, ir.Table]]:
+    for side, entity in entities.items():
+        now, file = _attributes(entity, config), store.attributes(side)
+        key = key_of(config, side)
+        if not file.is_file():
+            yield key, now.select(key)
+            continue
+        before = read_parquet(connection, [str(file)], hive=False)
+        if _types(before) != _types(now):
+            yield key, ibis.union(now.select(key), before.select(key).cast({key: now[key].type()}))
+            continue
+        yield key, ibis.union(ibis.difference(now, before), ibis.difference(before, now)).select(key)
+
+
+def _types(table: ir.Table) -> dict[str, str]:
+    return {name: str(kind.copy(nullable=True)) for name, kind in table.schema().items()}

@@ -1,0 +1,1 @@
+"""Online tables and the encoder of requests."""

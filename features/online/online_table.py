@@ -1,0 +1,197 @@
+"""Online tables: encoded features by key or by tuple of keys, memory-mapped, so that a request costs lookups.
+
+One directory a table holds NumPy arrays (never pickled): key hashes and their index, ids, dense, packed lists, and the
+hashes of attributes that key other tables. The last row of each array is what an unknown key gets.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.hashing import Hashes
+from features.online.hash_index import SlotIndex
+
+META_FILE = "table.json"
+ONLINE_FOLDER = "online"
+
+
+@dataclass(frozen=True)
+class ListColumn:
+    """A packed list feature: row r holds ``values[offsets[r] : offsets[r + 1]]``."""
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """The lists of `rows`, packed, and their lengths."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        packed = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        return self.values[packed], lengths
+
+
+class Found(NamedTuple):
+    """What a table has about n keys: `known` [n], `ids` [n, F], `dense` [n, D], `key_hashes` [n, K].
+
+    `lists` holds packed values and lengths [n] by name.
+    """
+
+    known: NDArray[np.bool_]
+    ids: NDArray[np.int32]
+    dense: NDArray[np.float32]
+    key_hashes: Hashes
+    lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]
+
+
+class Lookup(Protocol):
+    """Where encoded features of an entity are looked up: an `OnlineTable`, or a store that changes under way."""
+
+    @property
+    def id_names(self) -> tuple[str, ...]:
+        """The id features, in the order of their columns."""
+
+    @property
+    def dense_names(self) -> tuple[str, ...]:
+        """The dense features, in the order of their columns."""
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The attributes that key other tables, in the order of their columns."""
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """What is known about the keys with these hashes [n]; of the unknown, what nobody has."""
+
+
+@dataclass(frozen=True)
+class OnlineTable:
+    """n keys, then the row of the unknown key: `ids` [n + 1, F], `dense` [n + 1, D], `key_hashes` [n + 1, K].
+
+    `keys` are distinct hashes other than 0; `index` is made from them where it is not given.
+    """
+
+    keys: Hashes
+    ids: NDArray[np.int32]
+    dense: NDArray[np.float32]
+    key_hashes: Hashes
+    lists: dict[str, ListColumn] = field(default_factory=dict)
+    id_names: tuple[str, ...] = ()
+    dense_names: tuple[str, ...] = ()
+    key_names: tuple[str, ...] = ()
+    index: SlotIndex = field(default_factory=lambda: SlotIndex.build(np.zeros(0, dtype=np.uint64)))
+
+    def __post_init__(self) -> None:
+        """Index the keys."""
+        if len(self.keys) and not self.index.hashes.any():
+            object.__setattr__(self, "index", SlotIndex.build(self.keys))
+
+    def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Row of each key hash, and whether it is known; the unknown get the last row."""
+        return self.index.find(hashes, len(self.keys))
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """The features of each key, in the order of the hashes."""
+        return self.at(*self.find(hashes))
+
+    def at(self, rows: NDArray[np.int64], known: NDArray[np.bool_]) -> Found:
+        """The features of rows [n] that were found; `known` says of which that is true."""
+        count = len(rows)
+        return Found(
+            known,
+            self.ids.take(rows, axis=0) if self.id_names else np.empty((count, 0), np.int32),
+            self.dense.take(rows, axis=0) if self.dense_names else np.empty((count, 0), np.float32),
+            self.key_hashes.take(rows, axis=0) if self.key_names else np.empty((count, 0), np.uint64),
+            {name: column.take(rows) for name, column in self.lists.items()},
+        )
+
+    def save(self, directory: Path) -> None:
+        """Write the table into a new directory."""
+        directory.mkdir(parents=True)
+        arrays: dict[str, NDArray[Any]] = {
+            "keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes,
+            "slot_hashes": self.index.hashes, "slot_rows": self.index.rows,
+        }  # fmt: skip
+        for name, array in arrays.items():
+            np.save(directory / f"{name}.npy", array, allow_pickle=False)
+        for place, column in enumerate(self.lists.values()):
+            np.save(directory / f"list_{place}_values.npy", column.values, allow_pickle=False)
+            np.save(directory / f"list_{place}_offsets.npy", column.offsets, allow_pickle=False)
+        meta = {"ids": self.id_names, "dense": self.dense_names, "keys": self.key_names, "lists": list(self.lists)}
+        (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Map a table's arrays into memory.
+
+        Raises:
+            DataError: an array is missing or damaged, or was written by another version.
+        """
+        meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
+
+        def mapped(name: str) -> NDArray[np.generic]:
+            path = directory / f"{name}.npy"
+            try:
+                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+            except (OSError, ValueError) as error:
+                message = f"{path} is missing or damaged ({error}); rebuild the features with this version"
+                raise DataError(message) from error
+
+        lists = {
+            name: ListColumn(
+                values=mapped(f"list_{place}_values").view(np.int32),
+                offsets=mapped(f"list_{place}_offsets").view(np.int64),
+            )
+            for place, name in enumerate(meta["lists"])
+        }
+        return cls(
+            keys=mapped("keys").view(np.uint64),
+            ids=mapped("ids").view(np.int32),
+            dense=mapped("dense").view(np.float32),
+            key_hashes=mapped("key_hashes").view(np.uint64),
+            lists=lists,
+            id_names=tuple(meta["ids"]),
+            dense_names=tuple(meta["dense"]),
+            key_names=tuple(meta["keys"]),
+            index=SlotIndex(mapped("slot_hashes").view(np.uint64), mapped("slot_rows").view(np.int32)),
+        )
+
+
+@dataclass(frozen=True)
+class OnlineTables:
+    """The user's and the item's table, and one a tuple of keys for pair features; either entity may be absent."""
+
+    user: OnlineTable | None
+    item: OnlineTable | None
+    pairs: dict[tuple[str, ...], OnlineTable]
+
+    def save(self, directory: Path) -> None:
+        """Write all tables into a new directory."""
+        directory.mkdir(parents=True)
+        for name, table in (("user", self.user), ("item", self.item)):
+            if table is not None:
+                table.save(directory / name)
+        for place, table in enumerate(self.pairs.values()):
+            table.save(directory / f"pair_{place}")
+        index = {"pairs": [list(keys) for keys in self.pairs]}
+        (directory / "tables.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Map all tables of a directory.
+
+        Raises:
+            DataError: the directory holds no online tables.
+        """
+        index = directory / "tables.json"
+        if not index.is_file():
+            message = f"no online tables in {directory}; build features first with `moerank features CONFIG`"
+            raise DataError(message)
+        pairs = json.loads(index.read_text(encoding="utf-8"))["pairs"]
+        user, item = (
+            OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
+        )
+        tables = {tuple(keys): OnlineTable.open(directory / f"pair_{place}") for place, keys in enumerate(pairs)}
+        return cls(user=user, item=item, pairs=tables)

@@ -1,0 +1,52 @@
+"""The features of a recipe in their final order, with the raw columns that feed each."""
+
+from dataclasses import dataclass, field
+
+from contract.schema import Side
+from features.feature_config import CrossConfig, FeatureConfig, FeaturesConfig, HistoryConfig
+from features.point_in_time.aggregates import AggregateColumns, plan_aggregate
+from features.source.ownership import Ownership
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One feature: where it hangs, and one of the four ways it is made."""
+
+    name: str
+    side: Side
+    keys: tuple[str, ...]
+    column: FeatureConfig | None = None
+    aggregate: AggregateColumns | None = None
+    history: HistoryConfig | None = None
+    cross: CrossConfig | None = None
+    raw: tuple[str, ...] = field(default=())
+
+
+def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[Planned]:
+    """Columns, then crosses, aggregates and histories, as they stand in the recipe."""
+    planned = [
+        Planned(f.name, ownership.side(f.name, "data.features"), (), column=f, raw=(f.name,)) for f in config.features
+    ]
+    for place, cross in enumerate(config.crosses):
+        for column in cross.of:
+            ownership.side(column, f"data.crosses[{place}].of")
+        planned.append(Planned(cross.name, "pair", cross.of, cross=cross, raw=cross.of))
+    for place, aggregate in enumerate(config.aggregates):
+        side = ownership.group_side(aggregate.by, f"data.aggregates[{place}].by")
+        keys = aggregate.by if side == "pair" else ()
+        planned += [Planned(m.name, side, keys, aggregate=m, raw=m.raw) for m in plan_aggregate(aggregate)]
+    for place, history in enumerate(config.histories):
+        side = ownership.group_side((history.by,), f"data.histories[{place}].by")
+        keys = (history.by,) if side == "pair" else ()
+        planned += [Planned(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
+    return planned
+
+
+def plan_history(history: HistoryConfig, config: FeaturesConfig) -> list[HistoryConfig]:
+    """A history and its side columns as histories of their own; a side column that is an id feature shares its ids."""
+    ids = {f.name for f in config.features if f.kind == "id"}
+    sides = [
+        history.model_copy(update={"name": name, "of": of, "columns": {}, "shares": of if of in ids else None})
+        for name, of in history.columns.items()
+    ]
+    return [history, *sides]

@@ -1,0 +1,61 @@
+"""Labels and weights of the timeline's rows: the event's own, or what later events of the same keys say."""
+
+import ibis
+import ibis.expr.types as ir
+
+from contract.durations import milliseconds
+from contract.errors import ConfigError
+from features.feature_config import FeaturesConfig, TaskConfig
+from features.source.expressions import compile_expression
+from features.source.row_types import EVENT, KIND, PAST, SAMPLED, TIME, without_nan
+
+
+def with_tasks(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Table:
+    """Add ``label__T`` float64 (null where the task does not apply) and ``weight__T`` float64 (0 there).
+
+    `last_ms` is the time of the log's last event: a label whose window goes beyond it is not final.
+
+    Raises:
+        ConfigError: a key or an expression that does not fit the columns.
+    """
+    added = {}
+    for place, task in enumerate(config.tasks):
+        where = f"data.tasks[{place}]"
+        label = _label(table, task, where, sampled=config.negatives is not None)
+        weight = compile_expression(task.weight, table, f"{where}.weight") if task.weight else ibis.literal(1.0)
+        real = table[KIND] <= PAST
+        applies = label.notnull() & (real | (table[KIND] == SAMPLED) if config.negatives else real)
+        if task.where:
+            applies = applies & compile_expression(task.where, table, f"{where}.where").fill_null(False)  # noqa: FBT003
+        if task.within:
+            applies = applies & ((table[KIND] == PAST) | (table[TIME] + milliseconds(task.within) <= last_ms))
+        added[f"label__{task.name}"] = ibis.ifelse(applies, label, ibis.null("float64"))
+        added[f"weight__{task.name}"] = ibis.ifelse(applies, weight.cast("float64"), 0.0)
+    return table.mutate(**added)
+
+
+def _label(table: ir.Table, task: TaskConfig, where: str, *, sampled: bool) -> ir.Value:
+    own = compile_expression(task.label, table, f"{where}.label")
+    if isinstance(own, bool | int | float):
+        own = ibis.literal(own)
+    label = without_nan(_later(table, task, own, where) if task.by else own)
+    if not sampled:
+        return label
+    of_sampled = ibis.literal(0.0) if task.kind == "binary" else ibis.null("float64")
+    return ibis.ifelse(table[KIND] == SAMPLED, of_sampled, label)
+
+
+def _later(table: ir.Table, task: TaskConfig, own: ir.Value, where: str) -> ir.Value:
+    """Whether, or how often, later events of the same keys within the window satisfy the label's expression."""
+    missing = [key for key in task.by if key not in table.columns]
+    if missing:
+        message = f"{where}.by: no column {missing[0]!r}; there are {', '.join(table.columns)}"
+        raise ConfigError(message)
+    counted = ibis.ifelse((table[KIND] == EVENT) & own.fill_null(False), 1, 0)  # noqa: FBT003
+    frame = ibis.range_window(group_by=list(task.by), order_by=TIME, following=(1, milliseconds(task.within or "")))
+    number = counted.sum().over(frame).fill_null(0)
+    has_keys = table[task.by[0]].notnull()
+    for key in task.by[1:]:
+        has_keys = has_keys & table[key].notnull()
+    value = (number > 0).cast("float64") if task.kind == "binary" else number.cast("float64")
+    return ibis.ifelse(has_keys & (table[KIND] != PAST), value, ibis.null("float64"))

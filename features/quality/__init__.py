@@ -1,0 +1,1 @@
+"""What a build says of its data: distributions, drift, leaks and counts."""

@@ -1,0 +1,164 @@
+"""Look at what was built before it trains: nulls, ranges, duplicates, late rows, label rates by day, drift, leaks.
+
+``quality.json`` keeps the numbers, with each feature's distribution for the next build to be compared with, and
+``quality.html`` shows them.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.schema import DenseSpec, FeatureSpec, Schema
+from features.encode.encoder import as_float64
+from features.encode.fit_encoders import Fitted, quantile_edges, raw_values
+from features.encode.write_splits import Encoded
+from features.feature_config import FeaturesConfig
+from features.incremental.raw_dataset import Staged
+from features.incremental.splits import SPLIT_NAMES
+from features.point_in_time.feature_plan import Planned
+from features.quality.leakage import Finding, find_leaks
+from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
+from features.quality.row_counts import label_rates, older_than, tally_of
+
+QUALITY_FILE = "quality.json"
+_BINS, _VALUES = 10, 30
+_LEAST_SHARE = 1e-4
+
+
+def check_quality(
+    staged: Staged, encoded: list[Encoded], made: Path, planned: list[Planned], schema: Schema, fitted: Fitted,
+    config: FeaturesConfig, previous: Path,
+) -> QualityReport:  # fmt: skip
+    """Profile staged rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
+
+    Raises:
+        DataError: a range, a null rate, a drift or a leak that the recipe refuses.
+    """
+    before = load_report(previous)
+    profiles = {}
+    for plan, spec in zip(planned, schema.features, strict=True):
+        last = before.features.get(plan.name) if before else None
+        profiles[plan.name] = _profile(raw_values(staged.sample, plan, fitted.priors), spec, last)
+    tasks = [task.name for task in schema.tasks]
+    tallies = [tally_of(part.files, part.tally, tasks) for part in encoded]
+    known = zip(encoded, tallies, strict=True)
+    older = sum(older_than(part.files, tally, before.cutoff_ms) for part, tally in known) if before else 0
+    report = QualityReport(
+        rows=sum(tally.rows for tally in tallies),
+        duplicates=sum(tally.repeats for tally in tallies),
+        late=max(0, older - before.rows) if before else 0,
+        cutoff_ms=0,
+        features=profiles,
+        label_rates={task: label_rates(tallies, task) for task in tasks},
+        leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
+    )
+    _enforce(report, staged, planned, fitted, config)
+    return report
+
+
+def load_report(directory: Path) -> QualityReport | None:
+    """The report of the build in a directory; None without one that this version can read."""
+    try:
+        return QualityReport.model_validate_json((directory / QUALITY_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _as_dict(finding: Finding) -> dict[str, str | float]:
+    return {"feature": finding.feature, "task": finding.task, "measure": finding.measure, "value": finding.value}
+
+
+def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -> FeatureProfile:
+    nulls = values.null_count / max(len(values), 1)
+    if isinstance(spec, DenseSpec):
+        floats = as_float64(values, spec.name)
+        known = floats[~np.isnan(floats)]
+        edges = quantile_edges(known, _BINS) if len(known) else ()
+        return FeatureProfile(
+            kind="dense",
+            null_rate=round(1 - len(known) / max(len(floats), 1), 6),
+            low=float(known.min()) if len(known) else None,
+            high=float(known.max()) if len(known) else None,
+            distribution=Distribution(edges=edges, shares=_bin_shares(floats, edges)),
+            psi=_psi(last.distribution.shares, _bin_shares(floats, last.distribution.edges)) if last else None,
+        )
+    flat = values.flatten() if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) else values
+    counts = pa.table({"value": flat.drop_null()}).group_by("value").aggregate([("value", "count")])
+    top = counts.sort_by([("value_count", "descending"), ("value", "ascending")]).slice(0, _VALUES)
+    texts = tuple(top["value"].cast(pa.string()).to_pylist())
+    return FeatureProfile(
+        kind=spec.kind,
+        null_rate=round(nulls, 6),
+        distinct=len(counts),
+        distribution=Distribution(values=texts, shares=_value_shares(counts, texts, len(flat))),
+        psi=_psi(last.distribution.shares, _value_shares(counts, last.distribution.values, len(flat)))
+        if last
+        else None,
+    )
+
+
+def _bin_shares(floats: NDArray[np.float64], edges: tuple[float, ...]) -> tuple[float, ...]:
+    """The share of each bin, the open ends included, and of null as the last."""
+    known = floats[~np.isnan(floats)]
+    counts = np.bincount(np.searchsorted(np.array(edges), known, side="right"), minlength=len(edges) + 1)
+    shares = np.append(counts, len(floats) - len(known)) / max(len(floats), 1)
+    return tuple(round(float(share), 6) for share in shares)
+
+
+def _value_shares(counts: pa.Table, values: tuple[str, ...], total: int) -> tuple[float, ...]:
+    """The share of each value, and of all others, null included, as the last."""
+    found = pc.index_in(pa.array(values, pa.string()), value_set=counts["value"].cast(pa.string()).combine_chunks())
+    numbers = pc.fill_null(counts["value_count"].take(found), 0).to_numpy() / max(total, 1)
+    return tuple(round(float(share), 6) for share in [*numbers, max(0.0, 1.0 - float(numbers.sum()))])
+
+
+def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
+    """The population stability index: the sum of (q - p) ln(q / p) over bins; None if they cannot be compared."""
+    if len(before) != len(now):
+        return None
+    p, q = (np.maximum(np.array(shares), _LEAST_SHARE) for shares in (before, now))
+    return round(float(((q - p) * np.log(q / p)).sum()), 6)
+
+
+def _enforce(
+    report: QualityReport, staged: Staged, planned: list[Planned], fitted: Fitted, config: FeaturesConfig
+) -> None:
+    checks = config.checks
+    for name, profile in report.features.items():
+        if checks.max_null_rate is not None and profile.null_rate > checks.max_null_rate:
+            message = (
+                f"feature {name!r} is null in {profile.null_rate:.1%} of rows; allowed are {checks.max_null_rate:.1%}"
+            )
+            raise DataError(message)
+        if checks.max_psi is not None and profile.psi is not None and profile.psi > checks.max_psi:
+            message = (
+                f"feature {name!r} drifted since the last build: PSI {profile.psi:.3f}, allowed is {checks.max_psi:g}; "
+                "look at quality.html of that build, correct the source, or raise data.checks.max_psi"
+            )
+            raise DataError(message)
+    plans = {plan.name: plan for plan in planned}
+    for name, (low, high) in checks.ranges.items():
+        if name not in plans:
+            message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
+            raise DataError(message)
+        for number, split in enumerate(SPLIT_NAMES):
+            table = staged.read(list(plans[name].raw), number)
+            extremes = pc.min_max(pa.array(as_float64(raw_values(table, plans[name], fitted.priors), name)))
+            least, most = extremes["min"].as_py(), extremes["max"].as_py()
+            if least is not None and not low <= least <= most <= high:
+                message = (
+                    f"feature {name!r} lies in [{least:g}, {most:g}] in {split} rows; allowed is [{low:g}, {high:g}]"
+                )
+                raise DataError(message)
+
+
+def save_report(report: QualityReport, directory: Path, page: str) -> None:
+    """Write both forms of the report."""
+    facts = report.model_dump(mode="json")
+    (directory / QUALITY_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (directory / "quality.html").write_text(page, encoding="utf-8")

@@ -1,0 +1,117 @@
+"""Find features that know the label: one that alone ranks unseen rows almost perfectly was made of it, or after it.
+
+A number is judged by its own order and by the mean label of its bin, an id by the mean label of its row; means are of
+training rows and are judged on validation rows, so that a feature with many values gains nothing by remembering.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from contract.errors import DataError
+from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
+from features.feature_config import ChecksConfig
+
+SAMPLE_ROWS = {"train": 100_000, "valid": 30_000}
+_LEAST = 20
+"""Rows of each class without which an AUC says nothing."""
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A feature, a task, and how well the one tells the other: AUC, or the size of the rank correlation."""
+
+    feature: str
+    task: str
+    measure: str
+    value: float
+
+
+def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Finding]:
+    """What single features tell beyond the threshold, the worst first; over at most `SAMPLE_ROWS` rows.
+
+    Raises:
+        DataError: there are some, and the recipe refuses them.
+    """
+    if checks.leakage == "off":
+        return []
+    specs = [s for s in schema.features if s.name not in checks.allow and not (isinstance(s, IdSpec) and s.max_length)]
+    names = [s.name for s in specs] + [f"{k}__{t.name}" for t in schema.tasks for k in ("label", "weight")]
+    train, valid = (_sample(directory / f"{split}.parquet", names, most) for split, most in SAMPLE_ROWS.items())
+    found = []
+    for task in schema.tasks:
+        for spec in specs:
+            measure, value = _judge(spec, task, train, valid)
+            if value >= checks.leakage_at:
+                found.append(Finding(spec.name, task.name, measure, round(value, 4)))
+    found.sort(key=lambda finding: -finding.value)
+    if found and checks.leakage == "refuse":
+        worst = found[0]
+        message = (
+            f"feature {worst.feature!r} alone tells task {worst.task!r} with {worst.measure} {worst.value:.3f} on rows "
+            f"that were not fitted ({len(found)} such pairs, bound {checks.leakage_at:g}): it is made of the label or "
+            "newer than it; remove it, name it in data.checks.allow, or set data.checks.leakage: warn"
+        )
+        raise DataError(message)
+    return found
+
+
+def _sample(path: Path, names: list[str], most: int) -> dict[str, Column]:
+    """The first rows of a file, whole row groups, as floats by column."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        groups: list[int] = []
+        rows = 0
+        while rows < most and len(groups) < file.num_row_groups:
+            rows += file.metadata.row_group(len(groups)).num_rows
+            groups.append(len(groups))
+        table = file.read_row_groups(groups, columns=names).slice(0, most)
+    return {name: table[name].to_numpy().astype(np.float64) for name in names}
+
+
+def _judge(
+    spec: IdSpec | DenseSpec, task: TaskSpec, train: dict[str, Column], valid: dict[str, Column]
+) -> tuple[str, float]:
+    (fit_on, fit_label), (judge_on, judge_label) = (_applicable(spec.name, task, part) for part in (train, valid))
+    candidates = [judge_on] if isinstance(spec, DenseSpec) else []
+    if len(fit_on) and (isinstance(spec, IdSpec) or spec.bins):
+        candidates.append(_mean_label(fit_on, fit_label, judge_on))
+    if task.kind == "binary":
+        values = [auc(score, judge_label) for score in candidates]
+        return "AUC", max((max(v, 1 - v) for v in values), default=0.5)
+    return "rank correlation", max((abs(_rank_correlation(score, judge_label)) for score in candidates), default=0.0)
+
+
+def _applicable(name: str, task: TaskSpec, part: dict[str, Column]) -> tuple[Column, Column]:
+    mine = part[f"weight__{task.name}"] > 0
+    return part[name][mine], part[f"label__{task.name}"][mine]
+
+
+def _mean_label(values: Column, labels: Column, wanted: Column) -> Column:
+    """The mean label over training rows of each wanted value's bin, drawn to the overall mean by one row."""
+    bins = np.floor(values).astype(np.int64) + 1
+    asked = np.floor(wanted).astype(np.int64) + 1
+    size = int(max(bins.max(initial=0), asked.max(initial=0))) + 1
+    total, seen = np.bincount(bins, labels, size), np.bincount(bins, minlength=size)
+    return np.asarray(((total + labels.mean()) / (seen + 1))[asked])
+
+
+def auc(score: Column, label: Column) -> float:
+    """The probability that a positive scores above a negative, ties half; 0.5 where a class is too small to say."""
+    positives = int(np.count_nonzero(label > 0))
+    negatives = len(label) - positives
+    if min(positives, negatives) < _LEAST:
+        return 0.5
+    ranks = rankdata(score)
+    return float((ranks[label > 0].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def _rank_correlation(score: Column, label: Column) -> float:
+    """Spearman's rank correlation; 0 where one of the two does not vary."""
+    if len(score) < _LEAST or np.ptp(score) == 0 or np.ptp(label) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(score), rankdata(label))[0, 1])

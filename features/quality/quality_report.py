@@ -1,0 +1,40 @@
+"""What a quality report holds."""
+
+from typing import Literal
+
+from contract.settings import Settings
+
+
+class Distribution(Settings):
+    """Shares of bins between `edges`, or of `values`; the last share is of nulls, or of all other values."""
+
+    edges: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+    shares: tuple[float, ...]
+
+
+class FeatureProfile(Settings):
+    """One feature over a sample of training rows; `psi` compares it with the last build in the same place."""
+
+    kind: Literal["dense", "id", "id_list"]
+    null_rate: float
+    low: float | None = None
+    high: float | None = None
+    distinct: int | None = None
+    distribution: Distribution
+    psi: float | None = None
+
+
+class QualityReport(Settings):
+    """A build: rows, rows that repeat another's keys and time, and rows older than the last build's end.
+
+    `label_rates` are mean labels by task and day (UTC), `leaks` what single features tell of a task.
+    """
+
+    rows: int
+    duplicates: int
+    late: int
+    cutoff_ms: int
+    features: dict[str, FeatureProfile]
+    label_rates: dict[str, dict[str, float]]
+    leaks: tuple[dict[str, str | float], ...]

@@ -1,0 +1,1 @@
+"""Reading: raw Parquet, the query engine, expressions, time zones and file systems."""

@@ -1,0 +1,97 @@
+"""Attributes of users and items: read, and joined to the log as they were known at each event."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+
+from contract.errors import DataError
+from features.feature_config import EntityConfig, FeaturesConfig
+from features.source.expressions import epoch_ms
+from features.source.query_engine import Backend
+from features.source.row_types import TIME
+from features.source.tables import key_of, read_entity, read_events, require_columns, require_zone
+from features.source.used_columns import raw_columns
+
+Entities = dict[str, ir.Table]
+"""The table of users or of items by side, its key renamed to the log's."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The log, and what is known of its users and items."""
+
+    events: ir.Table
+    entities: Entities
+
+
+def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> Sources:
+    """Open and check the tables of a recipe; of the log's files, those `known` by path and version were before.
+
+    Raises:
+        DataError: one that cannot be used.
+        ConfigError: a derived column that cannot be compiled.
+    """
+    return Sources(read_events(connection, config, known), read_entities(connection, config))
+
+
+def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:
+    """The entity tables of a recipe, checked.
+
+    Raises:
+        DataError: a table without its key, with a key twice, or with a `known_at` that is no time with zone.
+    """
+    entities = {}
+    for side, entity in _configs(config).items():
+        table = read_entity(connection, entity, f"data.{side}s", raw_columns(config))
+        if entity.known_at is not None:
+            require_columns(table, {entity.known_at: f"data.{side}s.known_at"}, entity.path)
+            require_zone(table, entity.known_at, entity.path)
+        entities[side] = table.rename({key_of(config, side): entity.key})
+    return entities
+
+
+def with_attributes(log: ir.Table, entities: Entities, config: FeaturesConfig) -> ir.Table:
+    """The log with the attributes that were known at each event; the log's own columns win a name.
+
+    Raises:
+        DataError: keys of different types.
+    """
+    for side, entity in entities.items():
+        key, known_at = key_of(config, side), _configs(config)[side].known_at
+        kept = [key, *(c for c in entity.columns if c not in log.columns)]
+        if entity[key].type() != log[key].type():
+            _check_same_kind(log, entity, key, side)
+            entity = entity.mutate(**{key: entity[key].cast(log[key].type())})  # noqa: PLW2901 - the same entity, cast
+        log = log.left_join(entity[kept], key).drop(f"{key}_right")
+        if known_at is not None and known_at in kept:
+            log = _hide(log, kept[1:], epoch_ms(log[known_at]) > log[TIME])
+    return log
+
+
+def known_by(entities: Entities, config: FeaturesConfig, moment_ms: int) -> Entities:
+    """The entity tables as they were known at a moment."""
+    known = {}
+    for side, entity in entities.items():
+        at, key = _configs(config)[side].known_at, key_of(config, side)
+        attributes = [c for c in entity.columns if c != key]
+        known[side] = _hide(entity, attributes, epoch_ms(entity[at]) > moment_ms) if at else entity
+    return known
+
+
+def _hide(table: ir.Table, columns: list[str], unknown: ir.BooleanValue) -> ir.Table:
+    return table.mutate(**{c: ibis.ifelse(unknown, ibis.null(table[c].type()), table[c]) for c in columns})
+
+
+def _configs(config: FeaturesConfig) -> dict[str, EntityConfig]:
+    return {side: entity for side, entity in (("user", config.users), ("item", config.items)) if entity is not None}
+
+
+def _check_same_kind(log: ir.Table, entity: ir.Table, key: str, side: str) -> None:
+    if not (entity[key].type().is_integer() and log[key].type().is_integer()):
+        message = (
+            f"column {key!r} is {log[key].type()} in the log, but {entity[key].type()} in data.{side}s; "
+            "make them one type"
+        )
+        raise DataError(message)

@@ -1,0 +1,1 @@
+"""How experts are used, and what goes wrong with them."""

@@ -1,0 +1,1 @@
+"""Experts, the levels they stand in, and their sparse training."""

@@ -1,0 +1,179 @@
+"""One level of an architecture: sets of experts, gates over them, and the mixtures that go on.
+
+Source of the mixture: Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate
+Mixture-of-Experts", equation 6.
+
+Shape legend: B rows, D inputs, E experts of the level, M experts of one gate, O outputs of one expert, G gates.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.architectures import ExpertSet, GatePlan, HoMEConfig, LevelPlan
+from models.experts.expert_mlp import Experts
+from models.experts.sparse_training import Execution, mix_sparsely
+from models.gates import Gate, Routing, build_gate
+from models.gates.self_gate import SelfGateConfig
+from models.layers.feature_gate import FeatureGate
+from models.model_config import BlockConfig, ModelConfig
+
+
+class RoutingInput(NamedTuple):
+    """What gates route by beside the streams: columns [B, R] for all of them (None: the streams), and ids [B]."""
+
+    columns_BR: Tensor | None
+    ids_B: Tensor | None
+
+
+class LevelOutput(NamedTuple):
+    """The output streams [B, O], and each gate's routing over all experts of the level."""
+
+    streams: list[Tensor]
+    routings: tuple[Routing, ...]
+
+
+class Bank(nn.Module):
+    """Experts with one input: the joined streams `reads`, by way of a feature gate if there is one."""
+
+    def __init__(self, reads: tuple[int, ...], feature_gate: FeatureGate | None, experts: Experts, first: int) -> None:
+        """Hold the level's experts from number `first` on."""
+        super().__init__()
+        self.reads, self.feature_gate, self.experts, self.first = reads, feature_gate, experts, first
+
+    def input(self, streams: Sequence[Tensor]) -> Tensor:
+        """What the experts read [B, D]."""
+        x_BD = joined(streams, self.reads)
+        return x_BD if self.feature_gate is None else self.feature_gate(x_BD)
+
+
+class Widen(nn.Module):
+    """A gate's columns [B, M] as columns of the level [B, E], 0 for experts that are none of its own."""
+
+    index_E: Tensor
+
+    def __init__(self, members: list[int], experts: int) -> None:
+        """Place the experts `members` among `experts`."""
+        super().__init__()
+        self.whole = members == list(range(experts))
+        place = {expert: column for column, expert in enumerate(members)}
+        index = [place.get(expert, len(members)) for expert in range(experts)]
+        self.register_buffer("index_E", torch.tensor(index), persistent=False)
+
+    def forward(self, values_BM: Tensor) -> Tensor:
+        """Take weights or bools."""
+        if self.whole:
+            return values_BM
+        nothing_B1 = torch.zeros_like(values_BM[:, :1])
+        return torch.cat([values_BM, nothing_B1], dim=1).index_select(1, self.index_E)
+
+
+class Level(nn.Module):
+    """The modules of a `LevelPlan`."""
+
+    def __init__(self, plan: LevelPlan, inputs: Sequence[int], routing_width: int | None, config: ModelConfig) -> None:
+        """Build over streams of the widths `inputs`; gates route by `routing_width` columns, None: by their streams.
+
+        Raises:
+            ConfigError: a gate that cannot be built over so many experts.
+        """
+        super().__init__()
+        self.plan = plan
+        blocks = config.blocks._replace(activation="silu", norm="batch") if plan.swish else config.blocks
+        self.banks = nn.ModuleList(_banks(plan, inputs, blocks, config))
+        self.execution = Execution(config.sparse_training, [bank.experts for bank in self.typed_banks])
+        self.gates = nn.ModuleList(
+            _gate(gate, plan, _width(inputs, gate.reads) if routing_width is None else routing_width, config)
+            for gate in plan.gates
+        )
+        self.widen = nn.ModuleList(Widen(plan.members(gate), plan.experts) for gate in plan.gates)
+
+    @property
+    def typed_gates(self) -> list[Gate]:
+        """The gates in the plan's order."""
+        return [gate for gate in self.gates if isinstance(gate, Gate)]
+
+    @property
+    def typed_banks(self) -> list[Bank]:
+        """The banks in the order of their experts."""
+        return [bank for bank in self.banks if isinstance(bank, Bank)]
+
+    def normalise_routing(self) -> None:
+        """Centre what the gates route by; see `Gate.normalise_input`."""
+        for gate in self.typed_gates:
+            gate.normalise_input()
+
+    def forward(self, streams: Sequence[Tensor], routing: RoutingInput) -> LevelOutput:
+        """Route, run the experts and mix."""
+        inputs = [bank.input(streams) for bank in self.typed_banks]
+        routings = tuple(self._route(g, streams, routing) for g in range(len(self.gates)))
+        experts = [bank.experts for bank in self.typed_banks]
+        if self.training and self.execution.is_sparse(routings, inputs[0].shape[0]):
+            mixtures_GBO = mix_sparsely(experts, inputs, routings)
+        else:
+            answers = [run(x_BD) for run, x_BD in zip(experts, inputs, strict=True)]
+            mixtures_GBO = mix(answers[0] if len(answers) == 1 else torch.cat(answers, dim=1), routings)
+        return LevelOutput(streams_of(self.plan, mixtures_GBO.unbind()), routings)
+
+    def _route(self, gate: int, streams: Sequence[Tensor], routing: RoutingInput) -> Routing:
+        by = joined(streams, self.plan.gates[gate].reads) if routing.columns_BR is None else routing.columns_BR
+        weights_BM, selected_BM, penalties = self.gates[gate](by, routing.ids_B)
+        widen = self.widen[gate]
+        return Routing(widen(weights_BM), widen(selected_BM), penalties)
+
+
+def mix(answers_BEO: Tensor, routings: tuple[Routing, ...]) -> Tensor:
+    """Weigh the experts' answers by each gate (equation 6): mixtures [G, B, O]."""
+    rows = answers_BEO.shape[0]
+    weights_BGE = torch.stack([r.weights_BE.expand(rows, -1) for r in routings], dim=1)
+    return torch.bmm(weights_BGE.to(answers_BEO.dtype), answers_BEO).transpose(0, 1)
+
+
+def streams_of(plan: LevelPlan, mixtures: Sequence[Tensor]) -> list[Tensor]:
+    """The output streams out of the gates' mixtures."""
+    streams = []
+    for first, *others in plan.streams:
+        stream = mixtures[first]
+        for gate in others:
+            stream = stream + mixtures[gate]
+        streams.append(stream)
+    return streams
+
+
+def joined(streams: Sequence[Tensor], reads: tuple[int, ...]) -> Tensor:
+    """Some streams side by side."""
+    return streams[reads[0]] if len(reads) == 1 else torch.cat([streams[s] for s in reads], dim=1)
+
+
+def _banks(plan: LevelPlan, inputs: Sequence[int], blocks: BlockConfig, config: ModelConfig) -> list[Bank]:
+    # Neighbouring sets with one input share a bank, so that their first layers are one Gemm.
+    def key(place_and_set: tuple[int, ExpertSet]) -> tuple[tuple[int, ...], int]:
+        place, each = place_and_set
+        return each.reads, place if each.feature_gate else -1
+
+    banks, first = [], 0
+    for (reads, gated), group in groupby(enumerate(plan.sets), key):
+        count, width = sum(each.experts for _, each in group), _width(inputs, reads)
+        gate = _feature_gate(width, config) if gated >= 0 else None
+        banks.append(Bank(reads, gate, Experts(width, count, config.expert_widths, blocks), first))
+        first += count
+    return banks
+
+
+def _feature_gate(width: int, config: ModelConfig) -> FeatureGate:
+    home = config.architecture if isinstance(config.architecture, HoMEConfig) else HoMEConfig()
+    return FeatureGate(width, home.feature_rank, home.feature_gates)
+
+
+def _gate(plan: GatePlan, level: LevelPlan, routing_width: int, config: ModelConfig) -> Gate:
+    members = len(level.members(plan))
+    if plan.kind == "self":
+        return SelfGateConfig().build(members, routing_width)
+    return build_gate(config.gate, members, routing_width)
+
+
+def _width(inputs: Sequence[int], reads: tuple[int, ...]) -> int:
+    return sum(inputs[stream] for stream in reads)

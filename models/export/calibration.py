@@ -1,0 +1,118 @@
+"""Calibration of the probabilities on held-out rows, as a part of the model.
+
+So the eager model, the graph and the golden answers stay one and the same function. Platt's slope and intercept are
+folded into the task's last layer, at no cost when served; an isotonic curve (`models.heads.isotonic`) stands behind it.
+
+Source: Platt 1999, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood
+Methods"; the fit is Newton's method on the log loss.
+
+Shape legend: B rows, T tasks.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.heads.isotonic import Curve, Isotonic, fit_isotonic
+from models.heads.towers import Tower
+from models.ranker import Ranker
+
+_STEPS = 50
+_ENOUGH = 1e-10
+_RIDGE = 1e-6
+"""Keeps the slope finite where the labels can be separated."""
+_MOST_SLOPE = 100.0
+
+Array = NDArray[np.float32]
+_Floats = NDArray[np.float32] | NDArray[np.float64]
+Method = Literal["platt", "isotonic"]
+
+
+@dataclass(frozen=True)
+class Platt:
+    """probability = sigmoid(slope * logit + intercept)."""
+
+    slope: float
+    intercept: float
+
+    def apply(self, logits_B: Array) -> Array:
+        """Calibrated logits [B]."""
+        return (self.slope * logits_B + self.intercept).astype(np.float32)
+
+
+def fit_platt(logits_B: Array, labels_B: Array, weights_B: Array) -> Platt | None:
+    """Fit by the weighted log loss.
+
+    None where it cannot be: one class only, or logits that rank the wrong way round, which no rescaling should hide.
+    """
+    kept = weights_B > 0
+    x, y, w = (array[kept].astype(np.float64) for array in (logits_B, labels_B, weights_B))
+    if len(x) == 0 or y.min() == y.max() or x.min() == x.max():
+        return None
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    total, point = w.sum(), np.array([1.0, 0.0])
+    value = _loss(design @ point, y, w) / total
+    for _ in range(_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(design @ point, -500, 500)))
+        gradient = design.T @ (w * (p - y)) / total
+        hessian = (design * (w * p * (1 - p))[:, None]).T @ design / total + _RIDGE * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        # Halved until it helps: far from the end a full step of Newton's can make things worse.
+        size = 1.0
+        while size > _ENOUGH and (after := _loss(design @ (point - size * step), y, w) / total) > value:
+            size /= 2
+        if size <= _ENOUGH or value - after < _ENOUGH:
+            break
+        point, value = point - size * step, after
+    slope, intercept = (float(number) for number in point)
+    return Platt(slope, intercept) if 0 < slope < _MOST_SLOPE and math.isfinite(intercept) else None
+
+
+@torch.no_grad()
+def calibrate(
+    ranker: Ranker, logits_BT: Array, labels_BT: Array, weights_BT: Array, methods: Mapping[str, Method]
+) -> dict[str, Platt | Curve]:
+    """Fit probabilities on held-out rows by the method named for each task, and change the ranker's towers in place.
+
+    Tasks of a chain are left as they are, first and last: their answers are products, which one tower's curve cannot
+    mend. So are tasks whose rows allow no fit, or none that lowers their log loss.
+
+    Returns:
+        What the towers now do, by task.
+    """
+    towers = ranker.network.towers
+    chained = {task for pair in towers.chain.order for task in pair}
+    fitted: dict[str, Platt | Curve] = {}
+    for t, (task, tower) in enumerate(zip(ranker.schema.tasks, towers.towers, strict=True)):
+        if task.kind != "binary" or t in chained or not isinstance(tower, Tower) or task.name not in methods:
+            continue
+        fit = fit_platt if methods[task.name] == "platt" else fit_isotonic
+        rows = logits_BT[:, t], labels_BT[:, t], weights_BT[:, t]
+        found = fit(*rows)
+        if found is not None and _helps(found, *rows):
+            _apply(tower, found)
+            fitted[task.name] = found
+    return fitted
+
+
+def _helps(found: Platt | Curve, logits_B: Array, labels_B: Array, weights_B: Array) -> bool:
+    # A curve without the stretches that would be too steep may be worse than none.
+    before, after = (x.astype(np.float64) for x in (logits_B, found.apply(logits_B)))
+    return _loss(after, labels_B, weights_B) <= _loss(before, labels_B, weights_B)
+
+
+def _apply(tower: Tower, found: Platt | Curve) -> None:
+    if isinstance(found, Curve):
+        tower.calibration = Isotonic(found)
+    else:
+        tower.head.weight.mul_(found.slope)
+        tower.head.bias.mul_(found.slope).add_(found.intercept)
+
+
+def _loss(logits_B: NDArray[np.float64], labels_B: _Floats, weights_B: _Floats) -> float:
+    return float((weights_B * (np.logaddexp(0, logits_B) - labels_B * logits_B)).sum())

@@ -1,0 +1,158 @@
+"""The network in the graph: feature interaction, shared layers and levels, the request's share computed once.
+
+As long as a layer reads the input matrix itself, its map is split by part; behind an interaction, shared layers, a
+feature gate or a level, nothing is left to the request.
+
+Shape legend: R requests, N candidate rows, D columns, O outputs of one expert.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.experts.level import Level, streams_of
+from models.export.blocks import ScaledInput, Tail, affine_of, folded_mlp
+from models.export.mixture import DenseMixture, SparseMixture, StaticMixture
+from models.export.pairing import pair_add
+from models.export.routing import RequestColumns, Router, static_weights
+from models.export.split import SplitInput, SplitLinear
+from models.layers.mlp import Block
+from models.model_config import ModelConfig
+from models.network import Network
+
+Form = Literal["dense", "sparse", "static"]
+
+
+class Routed(NamedTuple):
+    """Streams [N, O], and each gate's weights [N, E] of its level's experts (none of static gates)."""
+
+    streams: list[Tensor]
+    weights: list[Tensor]
+
+
+class NetworkGraph(nn.Module):
+    """From the input matrix by parts to what each task's tower reads."""
+
+    def __init__(self, network: Network, config: ModelConfig, request_width: int, form: Form) -> None:
+        """Rebuild a trained network in one of the mixture's forms."""
+        super().__init__()
+        norm: nn.Module = network.input_norm
+        columns = None
+        if network.routes_by_columns:
+            columns = RequestColumns(network.columns_R.tolist(), request_width, network.inputs, norm)
+        bottom = [block for block in network.bottom if isinstance(block, Block)]
+        gated = not bottom and any(each.feature_gate for level in network.plan.levels[:1] for each in level.sets)
+        self.whole: _Whole | None = None
+        if network.interaction is not None or gated:
+            self.whole = _Whole(network)
+            norm, request_width = nn.Identity(), 0
+        self.bottom: _Bottom | None = None
+        if bottom:
+            self.bottom = _Bottom(bottom, norm, request_width)
+            norm, request_width = nn.Identity(), 0
+        self.levels = nn.ModuleList()
+        for level in network.typed_levels:
+            self.levels.append(LevelGraph(level, config, form, _Input(norm, request_width, columns)))
+            norm, request_width = nn.Identity(), 0
+        self.task_streams = network.plan.task_streams
+
+    def forward(self, given: SplitInput, ids_N: Tensor | None) -> Routed:
+        """What each task's tower reads, and the weights of all gates, level by level."""
+        x = given if self.whole is None else SplitInput(None, self.whole(given))
+        streams = [x if self.bottom is None else SplitInput(None, self.bottom(x))]
+        weights: list[Tensor] = []
+        for level in self.levels:
+            made, routed = level(streams, given, ids_N)
+            streams = [SplitInput(None, stream) for stream in made]
+            weights += routed
+        return Routed([rows_of(streams[s]) for s in self.task_streams], weights)
+
+
+class _Input:
+    """What stands before a level's first layers."""
+
+    def __init__(self, norm: nn.Module, request_width: int, columns: RequestColumns | None) -> None:
+        self.norm, self.request_width, self.columns = norm, request_width, columns
+
+
+class LevelGraph(nn.Module):
+    """One level: routing, experts and mixtures, in one of the forms."""
+
+    def __init__(self, level: Level, config: ModelConfig, form: Form, before: _Input) -> None:
+        """Take over gates and experts; `before` says what their first layers read."""
+        super().__init__()
+        self.plan, self.reads = level.plan, [bank.reads for bank in level.typed_banks]
+        self.feature_gates = nn.ModuleList(
+            nn.Identity() if bank.feature_gate is None else copy.deepcopy(bank.feature_gate)
+            for bank in level.typed_banks
+        )
+        self.gated = [bank.feature_gate is not None for bank in level.typed_banks]
+        banks, norm, width = level.typed_banks, before.norm, before.request_width
+        self.static: StaticMixture | None = None
+        if form == "static":
+            self.static = StaticMixture(banks, static_weights(level), norm, width)
+            return
+        self.router = Router(level, norm, width, before.columns)
+        self.mixture: nn.Module = DenseMixture(banks, norm, width)
+        if form == "sparse":
+            activation = "silu" if level.plan.swish else config.activation
+            self.mixture = SparseMixture(banks, level.typed_gates, norm, width, activation)
+
+    def forward(self, streams: Sequence[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routed:
+        """The output streams and the gates' weights; `given` is the input matrix as it came."""
+        inputs = []
+        for gate, reads, gated in zip(self.feature_gates, self.reads, self.gated, strict=True):
+            x = _joined(streams, reads)
+            inputs.append(SplitInput(None, gate(rows_of(x))) if gated else x)
+        if self.static is not None:
+            return Routed(streams_of(self.plan, self.static(inputs)), [])
+        routes = self.router([_joined(streams, gate.reads) for gate in self.plan.gates], given, ids_N)
+        return Routed(streams_of(self.plan, self.mixture(inputs, routes)), routes.weights)
+
+
+class _Whole(nn.Module):
+    """The normed input matrix, candidate row by candidate row, and the interaction of its features."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.norm = ScaledInput(network.input_norm, network.inputs)
+        self.interaction = nn.Identity() if network.interaction is None else copy.deepcopy(network.interaction)
+
+    def forward(self, given: SplitInput) -> Tensor:
+        answer: Tensor = self.interaction(self.norm(rows_of(given)))
+        return answer
+
+
+class _Bottom(nn.Module):
+    """The shared layers, the first of them split by part."""
+
+    def __init__(self, blocks: list[Block], norm: nn.Module, request_width: int) -> None:
+        super().__init__()
+        self.first = SplitLinear(affine_of(blocks[0]).after(norm), request_width)
+        self.tail = Tail(blocks[0])
+        self.rest = folded_mlp(blocks[1:])
+
+    def forward(self, x: SplitInput) -> Tensor:
+        answer: Tensor = self.rest(self.tail(self.first(x)))
+        return answer
+
+
+def rows_of(x: SplitInput) -> Tensor:
+    """All columns for each candidate row [N, D]."""
+    if x.request_RD is None:
+        assert x.candidate_ND is not None  # noqa: S101 one part at least has columns
+        return x.candidate_ND
+    if x.candidate_ND is None:
+        return x.request_RD
+    width = x.request_RD.shape[1]
+    nothing_ND = torch.zeros_like(x.candidate_ND[:, :1]).expand(-1, width)
+    return torch.cat([pair_add(x.request_RD, nothing_ND, x.request_N), x.candidate_ND], dim=1)
+
+
+def _joined(streams: Sequence[SplitInput], reads: tuple[int, ...]) -> SplitInput:
+    if len(reads) == 1:
+        return streams[reads[0]]
+    return SplitInput(None, torch.cat([rows_of(streams[s]) for s in reads], dim=1))

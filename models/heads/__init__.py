@@ -1,0 +1,1 @@
+"""Task towers and what follows them: chains of probabilities and calibration curves."""

@@ -1,0 +1,80 @@
+"""Where each feature's columns lie in the network's input matrix.
+
+The request part comes first and the candidate part after it, so that a first layer can be split in two.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from contract.inputs import PartName
+from contract.schema import DenseSpec, IdSpec, Part, Schema
+
+
+class FeatureColumns(NamedTuple):
+    """A feature and its columns."""
+
+    spec: IdSpec | DenseSpec
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PartLayout:
+    """One part's columns: embeddings of ids, embeddings of lists, raw dense scalars, expanded dense scalars.
+
+    `raw` are dense columns taken as they are; `source` and `lower` say, for each expanded component b of a position
+    p, the column of p and b itself, so that the component is clip(p - b, 0, 1).
+    """
+
+    name: PartName
+    ids: tuple[IdSpec, ...]
+    lists: tuple[IdSpec, ...]
+    dense: tuple[DenseSpec, ...]
+    raw: tuple[int, ...]
+    source: tuple[int, ...]
+    lower: tuple[int, ...]
+
+    def width(self, embedding_dim: int) -> int:
+        """How many columns of the input matrix the part fills."""
+        return (len(self.ids) + len(self.lists)) * embedding_dim + len(self.raw) + len(self.source)
+
+    def features(self, embedding_dim: int, first: int) -> Iterator[FeatureColumns]:
+        """Each feature with its columns, the part's first column being `first`."""
+        for spec in (*self.ids, *self.lists):
+            yield FeatureColumns(spec, tuple(range(first, first + embedding_dim)))
+            first += embedding_dim
+        expanded = first + len(self.raw)
+        for place, column in enumerate(self.raw):
+            yield FeatureColumns(self.dense[column], (first + place,))
+        for column in dict.fromkeys(self.source):
+            bins = self.dense[column].bins
+            yield FeatureColumns(self.dense[column], tuple(range(expanded, expanded + bins)))
+            expanded += bins
+
+
+def part_layout(name: PartName, part: Part) -> PartLayout:
+    """Lay out a part's features."""
+    expanded = [(column, lower) for column, spec in enumerate(part.dense) for lower in range(spec.bins)]
+    return PartLayout(
+        name=name,
+        ids=part.ids,
+        lists=part.lists,
+        dense=part.dense,
+        raw=tuple(column for column, spec in enumerate(part.dense) if spec.bins == 0),
+        source=tuple(column for column, _ in expanded),
+        lower=tuple(lower for _, lower in expanded),
+    )
+
+
+def layouts(schema: Schema) -> tuple[PartLayout, PartLayout]:
+    """The request's and the candidate's layout."""
+    return part_layout("request", schema.request), part_layout("candidate", schema.candidate)
+
+
+def feature_columns(schema: Schema, embedding_dim: int) -> list[FeatureColumns]:
+    """Every feature with its columns of the input matrix, in their order."""
+    request, candidate = layouts(schema)
+    return [
+        *request.features(embedding_dim, 0),
+        *candidate.features(embedding_dim, request.width(embedding_dim)),
+    ]

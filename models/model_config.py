@@ -1,0 +1,78 @@
+"""The model's configuration: what a user writes under ``model:`` in the YAML file."""
+
+from typing import Annotated, Literal, NamedTuple, Self
+
+from pydantic import Field, model_validator
+
+from contract.settings import Settings
+from models.architectures import ArchitectureConfig, MMoEConfig, SharedBottomConfig
+from models.gates import DSelectKConfig, GateConfig
+from models.interactions import InteractionConfig, NoInteractionConfig
+
+Activation = Literal["relu", "gelu", "silu"]
+Norm = Literal["none", "batch", "layer"]
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
+Width = Annotated[int, Field(ge=1)]
+
+
+class BlockConfig(NamedTuple):
+    """What the layers of a network have in common."""
+
+    activation: Activation
+    norm: Norm
+    dropout: float
+    residual: bool
+
+
+class ModelConfig(Settings):
+    """A mixture of experts over embeddings and dense features.
+
+    `interaction` makes features of features first; `bottom` are the widths of shared layers before the experts (none
+    by default); `experts` how many there are for all tasks together, each with the layers `expert_widths`; what else
+    there is says `architecture`. `tower_widths` are the hidden layers of each task's tower, before its one output.
+    `residual` adds a layer's input to its output, from the second layer on, where the widths are equal.
+    `gate_scope` gives each task its own gate or all tasks one; `routing` says what a gate weighs the experts by: what
+    they read themselves, the features of the user or of the context alone, or, static, nothing: once for all rows.
+    `routing_norm` centres and scales the columns that gates route by, over the batch, where no batch norm stands before
+    them already; without it, gates behind shared layers tend to settle on the same experts for all rows.
+    `max_union` refuses gates that could select more experts than this for one row, over all tasks and levels.
+    `chains` names, for a task, the task that must happen first: its answer is the product of both probabilities.
+    `sparse_training` computes only the selected experts in training too; ``auto`` does where it pays.
+    `id_dropout` replaces ids by 0 (unknown) in training, in tables of at least `id_dropout_rows` rows.
+    """
+
+    architecture: ArchitectureConfig = MMoEConfig()
+    embedding_dim: Annotated[int, Field(ge=1)] = 16
+    embedding_init: Annotated[float, Field(gt=0.0)] = 0.05
+    id_dropout: Rate = 0.0
+    id_dropout_rows: Annotated[int, Field(ge=1)] = 1
+    embedding_dropout: Rate = 0.0
+    input_norm: Literal["none", "batch"] = "batch"
+    interaction: InteractionConfig = NoInteractionConfig()
+    bottom: tuple[Width, ...] = ()
+    experts: Width = 8
+    expert_widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
+    tower_widths: tuple[Width, ...] = (32,)
+    activation: Activation = "relu"
+    norm: Norm = "batch"
+    dropout: Rate = 0.1
+    residual: bool = False
+    gate: GateConfig = DSelectKConfig()
+    gate_scope: Literal["per_task", "shared"] = "per_task"
+    routing: Literal["all", "user", "context", "static"] = "all"
+    routing_norm: Literal["none", "batch"] = "batch"
+    max_union: Width | None = None
+    chains: dict[str, str] = {}
+    sparse_training: Literal["auto", "on", "off"] = "auto"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.architecture, SharedBottomConfig) and self.gate != DSelectKConfig():
+            message = f"shared_bottom has no experts to choose from, so gate {self.gate.name} has no use: leave it out"
+            raise ValueError(message)
+        return self
+
+    @property
+    def blocks(self) -> BlockConfig:
+        """How layers are made."""
+        return BlockConfig(self.activation, self.norm, self.dropout, self.residual)

@@ -1,0 +1,67 @@
+"""The command `moerank`: one verb a job, each a thin call of the function that the flow calls."""
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from contract.errors import MoerankError
+from pipeline.cli import answering, judging, loading, making, starting, storing
+from pipeline.cli.verb import Verb
+
+VERBS: tuple[Verb, ...] = (
+    *starting.VERBS,
+    *making.VERBS,
+    *judging.VERBS,
+    *answering.VERBS,
+    *storing.VERBS,
+    *loading.VERBS,
+)
+INTERRUPTED = 130
+EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused, 130 interrupted
+start with: moerank demo"""
+
+
+def build_parser() -> ArgumentParser:
+    """The parser with all verbs."""
+    parser = ArgumentParser(
+        prog="moerank",
+        description="Train, judge and serve sparse mixture-of-experts rankers.",
+        epilog=EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"moerank {version('moerank')}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for verb in VERBS:
+        part = verbs.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=f"{verb.summary[0].upper()}{verb.summary[1:]}.",
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+        verb.arguments(part)
+        part.set_defaults(run=verb.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; an expected failure is one message on standard error and its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except MoerankError as error:
+        sys.stderr.write(f"moerank {args.verb}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"moerank {args.verb}: interrupted; the same command goes on where this one stopped\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; Python must not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # A full disk, a directory that may not be written: the machine's own words say it best.
+        sys.stderr.write(f"moerank {args.verb}: {error.filename or 'the system'}: {error.strerror or error}\n")
+        return 1

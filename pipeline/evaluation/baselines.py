@@ -1,0 +1,108 @@
+"""Baselines that every model has to beat: the training mean, and each item's own training mean.
+
+Shape legend: N rows, T tasks, I items, U users.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.schema import Schema
+from pipeline.evaluation.metrics import Floats
+
+SMOOTHING = 20.0
+"""An item's mean is drawn towards the mean of all as by this many rows."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Distinct hashes in rising order, uint64 [K], and the training rows of each, int64 [K]."""
+
+    keys: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+
+    def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The position of each key, or -1 where it is not among them."""
+        if self.keys.size == 0:
+            return np.full(keys.size, -1)
+        place = np.minimum(np.searchsorted(self.keys, keys), self.keys.size - 1)
+        return np.where(self.keys[place] == keys, place, -1)
+
+    def rows_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Training rows of each key; 0 for unknown ones."""
+        place = self.find(keys)
+        known = place >= 0
+        found = np.zeros(keys.size, dtype=np.int64)
+        found[known] = self.rows[place[known]]
+        return found
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What baselines and slices know of the training rows; label sums and applicable rows by item are [I, T]."""
+
+    users: Counts
+    items: Counts
+    label_sums: Floats
+    label_rows: Floats
+
+    def means(self) -> Floats:
+        """Mean label of each task, [T]; 0 where no training row has it."""
+        rows = self.label_rows.sum(axis=0)
+        return np.divide(self.label_sums.sum(axis=0), rows, out=np.zeros(rows.size), where=rows > 0)
+
+    def constant(self, rows: int) -> NDArray[np.float32]:
+        """The training mean for every row, [N, T]."""
+        return np.tile(self.means().astype(np.float32), (rows, 1))
+
+    def popularity(self, items: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """Each item's training mean label, smoothed; the mean of all for items that training has not seen: [N, T]."""
+        means = self.means()
+        smoothed = (self.label_sums + SMOOTHING * means) / (self.label_rows + SMOOTHING)
+        place = self.items.find(items)
+        return np.where((place >= 0)[:, None], smoothed[place], means).astype(np.float32)
+
+
+def read_training(path: Path, schema: Schema) -> TrainingRows:
+    """Read users, items and labels of the encoded training rows.
+
+    Raises:
+        DataError: no such file, a column is missing, or there are no rows.
+    """
+    tasks = [task.name for task in schema.tasks]
+    labels, weights = [f"label__{name}" for name in tasks], [f"weight__{name}" for name in tasks]
+    columns = ["__user", "__item", *labels, *weights]
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            table = file.read(columns=columns)
+    except (OSError, pa.ArrowInvalid) as error:
+        message = f"{path} cannot be read as encoded training rows: {error}"
+        raise DataError(message) from error
+    if missing or table.num_rows == 0:
+        what = f"lacks column {missing[0]!r}" if missing else "has no rows"
+        message = f"{path} {what}, but baselines are learned from it; build features with `moerank features CONFIG`"
+        raise DataError(message)
+    items, group = np.unique(table["__item"].to_numpy(), return_inverse=True)
+    sums, rows = [], []
+    for label, weight in zip(labels, weights, strict=True):
+        applies = table[weight].to_numpy() > 0
+        sums.append(np.bincount(group, weights=np.where(applies, table[label].to_numpy(), 0.0)))
+        rows.append(np.bincount(group, weights=applies))
+    return TrainingRows(
+        users=_count(table["__user"].to_numpy()),
+        items=Counts(items, np.bincount(group)),
+        label_sums=np.stack(sums, axis=1),
+        label_rows=np.stack(rows, axis=1),
+    )
+
+
+def _count(keys: NDArray[Any]) -> Counts:
+    distinct, rows = np.unique(keys, return_counts=True)
+    return Counts(distinct, rows)

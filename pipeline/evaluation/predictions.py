@@ -1,0 +1,207 @@
+"""Predictions of a model on labelled rows: made by the served graph, kept as Parquet, aligned for comparison.
+
+Shape legend: N rows, T tasks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.schema import Schema
+from features.batches import BatchReader
+from features.source.parquet_files import write_table
+from pipeline.evaluation.intervals import Users
+from pipeline.evaluation.task_metrics import TaskRows
+from serving.graph.engine import Engine
+
+BATCH_ROWS = 4096
+Kind = Literal["binary", "regression"]
+Progress = Callable[[int, int], None]
+"""Called with the rows done and the rows in all."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Labels, weights and scores float32 [N, T], and the hashes uint64 [N] and time in ms int64 [N] of each row.
+
+    Rows with weight 0 for a task are left out of that task. `grouped` is false where the data have no users.
+    """
+
+    tasks: dict[str, Kind]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    user: NDArray[np.uint64]
+    item: NDArray[np.uint64]
+    time: NDArray[np.int64]
+    grouped: bool = True
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return int(self.user.size)
+
+    def users(self) -> Users:
+        """The users to resample; every row by itself where the data have none."""
+        return Users.of(self.user) if self.grouped else Users.apart(self.rows)
+
+    def with_scores(self, scores: NDArray[np.float32]) -> Self:
+        """The same rows scored by something else, [N, T]."""
+        return replace(self, scores=scores)
+
+    def by_task(self, users: Users, rows: NDArray[np.bool_] | None = None) -> dict[str, TaskRows]:
+        """The rows of each task to which it applies, within the chosen `rows` [N]."""
+        chosen = np.ones(self.rows, dtype=bool) if rows is None else rows
+        found = {}
+        for column, (name, kind) in enumerate(self.tasks.items()):
+            mine = chosen & (self.weights[:, column] > 0)
+            labels, scores = self.labels[mine, column], self.scores[mine, column]
+            found[name] = TaskRows(name, kind, labels, scores, users.take(mine), self.grouped)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write Parquet: `__user`, `__item`, `__time`, and label, weight and prediction columns for each task."""
+        columns: dict[str, NDArray[Any]] = {"__user": self.user, "__item": self.item, "__time": self.time}
+        for column, name in enumerate(self.tasks):
+            columns[f"label__{name}"] = self.labels[:, column]
+            columns[f"weight__{name}"] = self.weights[:, column]
+            columns[f"prediction__{name}"] = self.scores[:, column]
+        write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote, or a file of the same columns by any other tool; weights and `__time` may lack.
+
+        A task is binary where all its labels are 0 or 1.
+
+        Raises:
+            DataError: not Parquet, or a column is missing.
+        """
+        table = _read(path)
+        tasks = [name.removeprefix("prediction__") for name in table.column_names if name.startswith("prediction__")]
+        needed = ["__user", "__item", *(f"label__{name}" for name in tasks)]
+        missing = [name for name in needed if name not in table.column_names]
+        if missing or not tasks:
+            what = missing[0] if missing else "prediction__TASK"
+            message = f"{path} has no column {what!r}; a prediction file needs __user, __item, label__T, prediction__T"
+            raise DataError(message)
+        labels = _matrix(table, "label", tasks)
+        zeros, ones = np.zeros(table.num_rows, dtype=np.int64), np.ones(labels.shape, dtype=np.float32)
+        return cls(
+            tasks={name: _kind(labels[:, column]) for column, name in enumerate(tasks)},
+            labels=labels,
+            weights=_matrix(table, "weight", tasks) if f"weight__{tasks[0]}" in table.column_names else ones,
+            scores=_matrix(table, "prediction", tasks),
+            user=table["__user"].to_numpy().astype(np.uint64),
+            item=table["__item"].to_numpy().astype(np.uint64),
+            time=table["__time"].to_numpy() if "__time" in table.column_names else zeros,
+        )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        message = f"{path} cannot be read as Parquet: {error}"
+        raise DataError(message) from error
+
+
+def _matrix(table: pa.Table, prefix: str, tasks: list[str]) -> NDArray[np.float32]:
+    return np.stack([table[f"{prefix}__{name}"].to_numpy().astype(np.float32) for name in tasks], axis=1)
+
+
+def _kind(labels: NDArray[np.float32]) -> Kind:
+    return "binary" if bool(np.isin(labels, (0.0, 1.0)).all()) else "regression"
+
+
+def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | None = None) -> Predictions:
+    """Score every row of an encoded Parquet with the served graph, each row as a request of its own.
+
+    Raises:
+        DataError: the file lacks a column of the schema, is damaged, or has no rows.
+        PredictionError: the graph fails or answers with a number that is not finite.
+    """
+    reader = BatchReader(data, schema, BATCH_ROWS)
+    names = [task.name for task in schema.tasks]
+    labels, weights, scores, users, items = [], [], [], [], []
+    done = 0
+    for batch in reader.epoch():
+        answers = engine.predict(batch.inputs)
+        scores.append(np.stack([answers[name] for name in names], axis=1))
+        labels.append(batch.labels)
+        weights.append(batch.weights)
+        users.append(batch.user)
+        items.append(batch.item)
+        done += batch.rows
+        if progress is not None:
+            progress(done, reader.rows)
+    if not scores:
+        message = f"{data} has no rows to evaluate on; at least one is needed"
+        raise DataError(message)
+    return Predictions(
+        tasks={task.name: task.kind for task in schema.tasks},
+        labels=np.concatenate(labels),
+        weights=np.concatenate(weights),
+        scores=np.concatenate(scores),
+        user=np.concatenate(users),
+        item=np.concatenate(items),
+        time=_read_times(data, done),
+        grouped=bool(schema.user_key),
+    )
+
+
+def _read_times(data: Path, rows: int) -> NDArray[np.int64]:
+    """The rows' times in the file's order; zeros where the data have none."""
+    if "__time" not in pq.read_schema(data).names:
+        return np.zeros(rows, dtype=np.int64)
+    times: NDArray[np.int64] = pq.read_table(data, columns=["__time"])["__time"].to_numpy()
+    return times
+
+
+def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
+    """Bring two predictions of the same events, in whatever order, to the same rows and their common tasks.
+
+    Raises:
+        DataError: not the same events, labels, or kinds of tasks, or no task in common.
+    """
+    common = [name for name in first.tasks if name in second.tasks]
+    if not common:
+        message = f"no task in common: one has {', '.join(first.tasks)}, the other {', '.join(second.tasks)}"
+        raise DataError(message)
+    if first.rows != second.rows:
+        message = f"not the same rows: one has {first.rows}, the other {second.rows}; predict both on the same data"
+        raise DataError(message)
+    one, other = _ordered(first, common), _ordered(second, common)
+    for what in ("user", "item", "time", "labels", "weights"):
+        # Hashes compare exactly; labels may have passed through another tool's number format.
+        mine, theirs = getattr(one, what), getattr(other, what)
+        equal = np.isclose(mine, theirs, rtol=1e-6, atol=0.0) if mine.dtype.kind == "f" else mine == theirs
+        if not equal.all():
+            count = int(np.count_nonzero(~equal.reshape(one.rows, -1).all(axis=1)))
+            message = f"not the same rows: {what} differs in {count} of {one.rows}; predict both on the same data"
+            raise DataError(message)
+    return one, other
+
+
+def _ordered(predictions: Predictions, tasks: list[str]) -> Predictions:
+    """Sort rows by time, user, item and labels, and keep the named tasks."""
+    columns = [list(predictions.tasks).index(name) for name in tasks]
+    labels = predictions.labels[:, columns]
+    order = np.lexsort((*labels.T, predictions.item, predictions.user, predictions.time))
+    return Predictions(
+        tasks={name: predictions.tasks[name] for name in tasks},
+        labels=labels[order],
+        weights=predictions.weights[:, columns][order],
+        scores=predictions.scores[:, columns][order],
+        user=predictions.user[order],
+        item=predictions.item[order],
+        time=predictions.time[order],
+        grouped=predictions.grouped,
+    )

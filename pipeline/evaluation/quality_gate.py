@@ -1,0 +1,111 @@
+"""The quality gate: what a model must reach before it is published."""
+
+import operator
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+
+from contract.errors import ConfigError, QualityGateError
+from contract.settings import Settings
+from pipeline.evaluation.result import Evaluation, better, headline_metric
+from pipeline.evaluation.task_metrics import Estimate
+
+Rule = Annotated[str, StringConstraints(pattern=r"^\s*[^\s.]+\.[a-z_@0-9]+\s*(>=|<=|>|<)\s*-?\d+(\.\d+)?\s*$")]
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
+
+
+class QualityConfig(Settings):
+    """Rules such as ``like.auc >= 0.75``, and baselines that each named task's AUC or RMSE must beat.
+
+    With `certain`, the unfavourable end of the 95 % interval must pass, not only the value itself. Empty `tasks`
+    mean all tasks.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    beat: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    certain: bool = False
+    min_rows: int = Field(default=1, ge=1)
+
+
+class Finding(Settings):
+    """One rule and what was found: `passed` and a sentence that says so."""
+
+    rule: str
+    passed: bool
+    text: str
+
+
+def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[Finding, ...]:
+    """Try every rule.
+
+    Raises:
+        ConfigError: a rule names a task, metric or baseline that the evaluation does not have.
+    """
+    tasks = config.tasks or tuple(evaluation.tasks)
+    enough = evaluation.rows >= config.min_rows
+    rows = Finding(rule=f"rows >= {config.min_rows}", passed=enough, text=f"evaluated on {evaluation.rows} rows")
+    rules = [_threshold(evaluation, rule, certain=config.certain) for rule in config.rules]
+    beaten = [_beats(evaluation, task, name, certain=config.certain) for name in config.beat for task in tasks]
+    return (rows, *rules, *beaten)
+
+
+def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[Finding, ...]:
+    """Let a model pass that satisfies every rule, and return the findings.
+
+    Raises:
+        QualityGateError: at least one rule failed; the message lists each that did.
+        ConfigError: a rule names something that the evaluation does not have.
+    """
+    findings = examine(evaluation, config)
+    failed = [finding.text for finding in findings if not finding.passed]
+    if failed:
+        message = f"{evaluation.model} was refused by the quality gate, nothing was published: {'; '.join(failed)}"
+        raise QualityGateError(message)
+    return findings
+
+
+def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Estimate:
+    if task not in evaluation.tasks:
+        message = f"quality rule {where!r}: no task {task!r}; there are {', '.join(evaluation.tasks)}"
+        raise ConfigError(message)
+    if metric not in evaluation.tasks[task]:
+        message = f"quality rule {where!r}: {task} has no {metric!r}; it has {', '.join(evaluation.tasks[task])}"
+        raise ConfigError(message)
+    return evaluation.tasks[task][metric]
+
+
+def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> Finding:
+    sign = next(sign for sign in _COMPARE if sign in rule)
+    left, right = (part.strip() for part in rule.split(sign))
+    task, metric = left.split(".")
+    estimate = _estimate(evaluation, task, metric, rule)
+    worst = estimate.low if sign.startswith(">") else estimate.high
+    value = worst if certain else estimate.value
+    passed = _COMPARE[sign](value, float(right))
+    end = " at the unfavourable end of its interval" if certain else ""
+    text = f"{left} is {value:.4f}{end}, {'as' if passed else 'but'} {sign} {right} is asked for"
+    return Finding(rule=rule, passed=passed, text=text)
+
+
+def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -> Finding:
+    rule = f"{task} beats {baseline}"
+    if baseline not in evaluation.baselines:
+        message = f"quality rule {rule!r}: no such baseline; there are {', '.join(evaluation.baselines)}"
+        raise ConfigError(message)
+    if task not in evaluation.tasks:
+        _estimate(evaluation, task, "", rule)
+    metric = headline_metric(evaluation.tasks[task])
+    mine, theirs = evaluation.tasks[task][metric], evaluation.baselines[baseline][task][metric]
+    worst = mine.high if better(metric, mine.low, mine.high) else mine.low
+    value = worst if certain else mine.value
+    passed = better(metric, value, theirs.value)
+    verb = "beats" if passed else "does not beat"
+    text = f"{task}: {metric} {value:.4f} {verb} {theirs.value:.4f} of {baseline}"
+    return Finding(rule=rule, passed=passed, text=text)

@@ -1,0 +1,76 @@
+"""Slices: parts of the rows on which a model may do worse than on the whole.
+
+Shape legend: N rows.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contract.errors import ConfigError
+from contract.schema import IdSpec, Schema
+from features.encode.vocabulary import VOCABULARY_FILE
+from pipeline.evaluation.baselines import Counts, TrainingRows
+from pipeline.evaluation.predictions import Predictions
+
+Masks = dict[str, NDArray[np.bool_]]
+HISTORY_CUTS = (1, 10, 100, 1000)
+MOST_VALUES = 10
+
+
+def by_history(predictions: Predictions, training: TrainingRows, schema: Schema) -> dict[str, Masks]:
+    """New and known users and items, and how often training saw them; masks [N] by slice and value."""
+    found: dict[str, Masks] = {}
+    sides = (("user", schema.user_key, training.users, predictions.user),
+             ("item", schema.item_key, training.items, predictions.item))  # fmt: skip
+    for name, key, counts, hashes in sides:
+        if key:
+            found[name], found[f"{name}_training_rows"] = _history(counts, hashes)
+    return found
+
+
+def _history(counts: Counts, hashes: NDArray[np.uint64]) -> tuple[Masks, Masks]:
+    rows = counts.rows_of(hashes)
+    bands: Masks = {}
+    for low, high in zip((0, *HISTORY_CUTS), (*HISTORY_CUTS, None), strict=True):
+        label = f"{low}+" if high is None else str(low) if high == low + 1 else f"{low}-{high - 1}"
+        mask = rows >= low if high is None else (rows >= low) & (rows < high)
+        if mask.any():
+            bands[label] = mask
+    novelty = {name: mask for name, mask in (("known", rows > 0), ("new", rows == 0)) if mask.any()}
+    return novelty, bands
+
+
+def by_feature(names: tuple[str, ...], data: Path, schema: Schema, directory: Path) -> dict[str, Masks]:
+    """The most frequent values of id features, by their raw value where the bundle's vocabulary knows it.
+
+    Raises:
+        ConfigError: not an id feature of the schema.
+    """
+    specs = {spec.name: spec for spec in schema.features if isinstance(spec, IdSpec) and spec.kind == "id"}
+    for name in names:
+        if name not in specs:
+            message = f"cannot slice by {name!r}: the schema's id features are {', '.join(specs) or 'none'}"
+            raise ConfigError(message)
+    columns = pq.read_table(data, columns=list(names)) if names else None
+    found: dict[str, Masks] = {}
+    for name in names:
+        values = columns[name].to_numpy() if columns is not None else np.empty(0)
+        texts = _texts(specs[name], directory)
+        ids, counts = np.unique(values, return_counts=True)
+        frequent = ids[np.argsort(-counts, kind="stable")][:MOST_VALUES]
+        found[name] = {texts.get(int(value), f"row {value}"): values == value for value in frequent}
+    return found
+
+
+def _texts(spec: IdSpec, directory: Path) -> dict[int, str]:
+    """Raw value by embedding row; row 0 stands for unknown and null."""
+    path = directory / VOCABULARY_FILE
+    if spec.encoding != "vocabulary" or not path.is_file():
+        return {0: "unknown"}
+    stored = pq.read_table(path, columns=["table", "value"], page_checksum_verification=True)
+    mine = stored.filter(pc.equal(stored["table"], spec.table_name))["value"].to_pylist()
+    return {0: "unknown", **{row: str(value) for row, value in enumerate(mine, start=1)}}

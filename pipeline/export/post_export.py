@@ -1,0 +1,211 @@
+"""What export does beyond writing the graph: calibration, and smaller numbers if the validation rows allow them.
+
+Shape legend: N rows, T tasks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from contract.errors import ExportError
+from contract.inputs import Inputs
+from contract.schema import Schema
+from contract.settings import Settings
+from features.batches import BatchReader
+from models.export.calibration import Method, Platt, calibrate
+from models.export.form import MANY_ROWS, RequestedForm
+from models.export.quantise import quantise_experts
+from models.export.table_precision import TABLE_FILES, TableForm, store_tables
+from models.heads.isotonic import Curve
+from models.ranker import Ranker
+from models.tensor_inputs import TensorInputs
+from pipeline.evaluation.metrics import auc, log_loss, rmse
+
+AUC_LOSS = 0.0005
+RMSE_LOSS = 0.001
+"""Most that quantisation may cost: AUC absolutely, RMSE as a share of the float32 graph's."""
+_ROWS = 4096
+
+Array = NDArray[np.float32]
+Change = Callable[[Path, Path], object]
+"""Writes the graph at the first path in another way to the second, in the same directory."""
+
+
+class ExportConfig(Settings):
+    """How a trained model becomes a graph; docs/export.md has the details."""
+
+    form: RequestedForm = "auto"
+    """``sparse`` computes each expert for the rows that selected it, ``dense`` every one; ``auto``: what is cheaper."""
+    require_sparse: bool = False
+    """Refuse a gate that has not become as sparse as it promises, instead of exporting it dense with a warning."""
+    typical_rows: int = Field(default=MANY_ROWS, ge=1)
+    """Candidates of a usual request: under 64 the sparse form has to leave out more experts to be cheaper."""
+    quantize: Literal["none", "experts"] = "none"
+    """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows."""
+    tables: TableForm = "fp32"
+    """How embedding tables are stored; ``fp16`` and ``int8`` are refused if they cost too much on those rows."""
+    calibration: Literal["none", "platt", "isotonic"] | dict[str, Method] = "none"
+    """How probabilities are fitted to the validation rows: one way for all tasks, or one by task."""
+    packed: bool = False
+    """Write a second graph beside the first that answers several requests in one run."""
+
+    def methods(self, schema: Schema) -> Mapping[str, Method]:
+        """The calibration of each task that has one."""
+        if isinstance(self.calibration, dict):
+            return self.calibration
+        return {} if self.calibration == "none" else {task.name: self.calibration for task in schema.tasks}
+
+    def changes(self) -> dict[str, Change]:
+        """What is done to a finished graph, by what it is called in messages."""
+        found: dict[str, Change] = {}
+        if self.tables != "fp32":
+            found[f"{self.tables} tables"] = partial(store_tables, form=self.tables)
+        if self.quantize == "experts":
+            found["int8 experts"] = quantise_experts
+        return found
+
+
+class _Answers:
+    """Answers [N, T] beside the labels and weights of the rows that have them."""
+
+    def __init__(self, rows: list[tuple[Array, Array, Array]]) -> None:
+        self.scores, self.labels, self.weights = (np.concatenate(part) for part in zip(*rows, strict=True))
+
+
+@torch.no_grad()
+def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method]) -> dict[str, Any]:
+    """Calibrate a ranker in place on encoded rows.
+
+    Returns:
+        By task what was fitted, and the log loss of those rows before and after.
+    """
+    if not methods:
+        return {}
+    ranker.eval()
+    batches = BatchReader(valid, ranker.schema, _ROWS).epoch()
+    rows = [(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT.numpy(), b.labels, b.weights) for b in batches]
+    if not rows:
+        return {}
+    given = _Answers(rows)
+    fitted = calibrate(ranker, given.scores, given.labels, given.weights, methods)
+    names = [task.name for task in ranker.schema.tasks]
+    return {name: _told(found, given, names.index(name)) for name, found in fitted.items()}
+
+
+def _told(found: Platt | Curve, given: _Answers, task: int) -> dict[str, Any]:
+    kept = given.weights[:, task] > 0
+    logits, labels = given.scores[kept, task], given.labels[kept, task]
+    before, after = (log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, found.apply(logits)))
+    method = "platt" if isinstance(found, Platt) else "isotonic"
+    return {"method": method, **asdict(found), "log_loss": {"before": before, "after": after}}
+
+
+def apply_if_equal(
+    graph: Path, schema: Schema, valid: Path, changes: Mapping[str, Change], variants: Sequence[Path] = ()
+) -> dict[str, Any]:
+    """Change a graph step by step, having compared each step with the graph as it came, on encoded rows.
+
+    `variants`: graphs beside it, of the same weights, that are changed alike if they are there.
+
+    Returns:
+        By step and task the metric, its value before all steps and its value after this one.
+
+    Raises:
+        ExportError: a task loses more than is allowed, or there are no rows to tell; steps before that one stay.
+    """
+    if not changes:
+        return {}
+    whole = _answers(graph, schema, valid)
+    figures = {}
+    for name, change in changes.items():
+        fresh = graph.with_name(f".{graph.name}-changed")
+        try:
+            change(graph, fresh)
+            figures[name] = compared(schema, whole, _answers(fresh, schema, valid))
+            refuse_losses(name, figures[name])
+            fresh.replace(graph)
+            for variant in variants:
+                if variant.is_file():
+                    change(variant, fresh)
+                    fresh.replace(variant)
+        finally:
+            fresh.unlink(missing_ok=True)
+    return figures
+
+
+def drop_unread_tables(directory: Path, kept: TableForm) -> None:
+    """Remove the tables' files of other forms, which no graph of the directory reads."""
+    for form, name in TABLE_FILES.items():
+        if form != kept:
+            (directory / name).unlink(missing_ok=True)
+
+
+def compared(schema: Schema, whole: _Answers, changed: _Answers) -> dict[str, Any]:
+    """The metric of every task that has labels to tell by, of both graphs."""
+    figures = {}
+    for t, task in enumerate(schema.tasks):
+        kept = whole.weights[:, t] > 0
+        labels = whole.labels[kept, t]
+        if len(labels) == 0 or (task.kind == "binary" and labels.min() == labels.max()):
+            continue
+        name, metric = ("auc", auc) if task.kind == "binary" else ("rmse", rmse)
+        values = [float(metric(labels, each.scores[kept, t], name=task.name)) for each in (whole, changed)]
+        figures[task.name] = {"metric": name, "before": values[0], "after": values[1]}
+    return figures
+
+
+def refuse_losses(what: str, figures: dict[str, Any]) -> None:
+    """Apply the rule to what `compared` found.
+
+    Raises:
+        ExportError: naming the tasks that lose too much, with both values.
+    """
+    if not figures:
+        message = f"the validation rows have no labels to judge {what} by; export in float32"
+        raise ExportError(message)
+    lost = [
+        f"{task}: {f['metric']} {f['before']:.5f} -> {f['after']:.5f}" for task, f in figures.items() if _loses(**f)
+    ]
+    if lost:
+        message = (
+            f"{what} cost too much on the validation rows ({'; '.join(lost)}; allowed are {AUC_LOSS} of AUC and "
+            f"{RMSE_LOSS:.1%} of RMSE): export without them"
+        )
+        raise ExportError(message)
+
+
+def _loses(metric: str, before: float, after: float) -> bool:
+    if metric == "auc":
+        return not after >= before - AUC_LOSS
+    return not after <= before * (1 + RMSE_LOSS)
+
+
+def answerer(graph: Path, schema: Schema) -> Callable[[Inputs], Array]:
+    """What a graph answers to inputs, [N, T]."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    names, tasks = [node.name for node in session.get_inputs()], [task.name for task in schema.tasks]
+
+    def answer(inputs: Inputs) -> Array:
+        arrays = inputs.arrays()
+        return np.stack(session.run(tasks, {name: arrays[name] for name in names}), axis=1)
+
+    return answer
+
+
+def _answers(graph: Path, schema: Schema, valid: Path) -> _Answers:
+    answer = answerer(graph, schema)
+    rows = [(answer(b.inputs), b.labels, b.weights) for b in BatchReader(valid, schema, _ROWS).epoch()]
+    if not rows:
+        message = f"{valid} has no rows to judge smaller numbers by; export in float32"
+        raise ExportError(message)
+    return _Answers(rows)

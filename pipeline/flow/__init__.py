@@ -1,0 +1,1 @@
+"""The steps of a run, the Prefect flow and its schedule."""

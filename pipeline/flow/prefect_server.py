@@ -1,0 +1,116 @@
+"""A private Prefect API for one command, so that nobody has to start a server.
+
+Prefect would start one by itself, but as a child that ctrl-c ends first: the flow then cannot report its own end, and
+waits a minute for an answer. This one lives in a session of its own, writes its log to a file, and starts while the
+command still imports.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from contract.errors import UnavailableError
+
+# A first start makes the database: 15 to 30 seconds on a small machine.
+START_SECONDS = 90.0
+_PRIVATE = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+# What goes wrong, and what libraries warn of, reaches a person in our own words; Prefect would add its tracebacks.
+_QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_ROOT_LEVEL": "ERROR"}
+_SERVER = {
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+}
+
+
+@contextmanager
+def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
+    """Let flows run inside the block: with the API that ``PREFECT_API_URL`` names, or with a private one.
+
+    To be entered before Prefect is imported, which reads the environment then. The private one keeps its database and
+    its log in `home`, unless ``PREFECT_HOME`` is set.
+
+    Yields:
+        A function that waits until the API answers; it raises `UnavailableError` where it does not.
+    """
+    os.environ.update({key: value for key, value in _PRIVATE.items() if key not in os.environ})
+    if os.environ.get("PREFECT_API_URL"):
+        yield lambda: None
+        return
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(home.absolute())))
+    home.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    os.environ |= _QUIET | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    with (home / "server.log").open("wb") as log:
+        options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+        server = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", *options],
+            env=os.environ | _SERVER,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
+    asked: list[int] = []
+    before = signal.signal(signal.SIGTERM, partial(_leave, asked))
+    try:
+        yield lambda: _wait(server, port, home / "server.log")
+    except BaseException:
+        # An import that is left half way may answer with an error of its own, long after it.
+        if asked:
+            raise SystemExit(128 + asked[0]) from None
+        raise
+    finally:
+        _stop(server)
+        signal.signal(signal.SIGTERM, before)
+        os.environ.pop("PREFECT_API_URL", None)
+
+
+def _leave(asked: list[int], number: int, frame: FrameType | None) -> None:
+    """End the process by an exception, and note by which signal."""
+    del frame
+    asked.append(number)
+    raise SystemExit(128 + number)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def _wait(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else f"no answer within {START_SECONDS:.0f} s"
+    message = f"Prefect's local server did not start: {reason} (all of it: {log}); `moerank doctor` looks for causes"
+    raise UnavailableError(message)
+
+
+def _stop(server: "subprocess.Popen[bytes]") -> None:
+    """End the server; a second ctrl-c must not leave it behind."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        server.terminate()
+        server.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)

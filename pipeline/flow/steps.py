@@ -1,0 +1,313 @@
+"""The steps from raw Parquet to a published model; each is reused while what it was made from is unchanged.
+
+A run's directory is named by the stamp of what it trains from, so that the same settings on the same data are the same
+run: an interrupted one goes on from its last checkpoint, a finished one is not repeated.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from contract.errors import ConfigError, DataError
+from contract.schema import SCHEMA_FILE
+from contract.settings import Settings
+from features.build import build
+from features.feature_config import FeaturesConfig
+from features.source.filesystems import file_facts
+from features.source.tables import find_files
+from pipeline.console import Progress, say
+from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
+from pipeline.export.post_export import ExportConfig
+from pipeline.project.project_config import ProjectConfig, read_config, write_config
+from pipeline.release.release import export_run, publish_run
+from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
+from pipeline.report.report_page import REPORT_FILE, read_history
+from pipeline.step_cache import STAMP_FILE, StepRecord, code_stamp, once, read_record, stamp_of
+from pipeline.training.train import train
+from serving.store.bundle import GOLDEN_FILE, MODEL_FILE
+from serving.store.remote_store import Mirror
+
+CONFIG_FILE = "config.yaml"
+HISTORY_FILE = "history.json"
+FEATURE_FILES = ("train.parquet", "valid.parquet", "test.parquet", SCHEMA_FILE, "online")
+MODEL_CODE = ("features", "models", "pipeline.training.train", "pipeline.training", "pipeline.training.checkpoint")
+EXPORT_CODE = ("models", "pipeline.release.release", "pipeline.export.golden_cases", "pipeline.export.post_export")
+JUDGE_CODE = ("pipeline", "serving.graph.engine")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: its settings and its directory."""
+
+    config: ProjectConfig
+    directory: Path
+
+    @classmethod
+    def open(cls, directory: Path) -> "Run":
+        """A run by its directory.
+
+        Raises:
+            ConfigError: it holds no ``config.yaml``, or one that this version does not understand.
+        """
+        return cls(read_config(directory / CONFIG_FILE), directory)
+
+    def exported_as(self, **changes: str | bool | None) -> "Run":
+        """The run with other settings of `export`, kept in its file for the steps that follow; None: as it is."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if not given:
+            return self
+        export = ExportConfig.model_validate(self.config.export.model_dump() | given)
+        config = self.config.model_copy(update={"export": export})
+        write_config(config, self.directory / CONFIG_FILE)
+        return Run(config, self.directory)
+
+    @property
+    def export_dir(self) -> Path:
+        """What becomes the bundle."""
+        return self.directory / "export"
+
+    @property
+    def evaluation_dir(self) -> Path:
+        """Metrics and report."""
+        return self.directory / "evaluation"
+
+    @property
+    def publication_dir(self) -> Path:
+        """The record of what was published."""
+        return self.directory / "publication"
+
+    @property
+    def held_out(self) -> Path:
+        """The encoded rows to judge on: the test split, or where that is empty, the validation split."""
+        record = required(self.config.features_dir, "moerank features CONFIG")
+        rows = record.result["rows"]
+        split = "test" if isinstance(rows, dict) and rows.get("test") else "valid"
+        return self.config.features_dir / f"{split}.parquet"
+
+
+def required(directory: Path, command: str) -> StepRecord:
+    """The record of a finished step.
+
+    Raises:
+        DataError: the step is not finished there; the message names the command that does it.
+    """
+    record = read_record(directory)
+    if record is None:
+        message = f"there is nothing finished in {directory}; make it with `{command}`"
+        raise DataError(message)
+    return record
+
+
+def build_features(config: ProjectConfig) -> StepRecord:
+    """Raw Parquet to encoded Parquet, schema, vocabularies and online tables."""
+    stamp = stamp_of(
+        "features", config.data.model_dump(mode="json"), _source_facts(config.data), code_stamp("features")
+    )
+
+    def work(progress: Progress) -> dict[str, Any]:
+        made = build(config.data, config.features_dir, progress)
+        progress.say(made.reuse)
+        settings = _data_settings(config.data)
+        return {
+            "rows": dict(made.rows),
+            "features": made.features,
+            "fingerprint": made.fingerprint,
+            "reuse": made.reuse,
+            "days": {"reused": made.days_reused, "built": made.days_built},
+            "settings": settings,
+        }
+
+    return once("features", config.features_dir, stamp, work, FEATURE_FILES, in_place=False)
+
+
+def _data_settings(data: FeaturesConfig) -> str:
+    return stamp_of("data settings", data.model_dump(mode="json"))
+
+
+def _source_facts(data: FeaturesConfig) -> dict[str, object]:
+    tables = {"events": data.events, "users": data.users, "items": data.items, "past": data.past}
+    return {name: file_facts(find_files(table.path, f"data.{name}.path")) for name, table in tables.items() if table}
+
+
+def train_model(config: ProjectConfig) -> Run:
+    """Training Parquet to a checkpoint; an interrupted run goes on from its last one.
+
+    Raises:
+        DataError: the features are not built yet.
+        TrainingError: training cannot go on.
+    """
+    run, stamp = _training_run(config)
+    run.directory.mkdir(parents=True, exist_ok=True)
+    write_config(config, run.directory / CONFIG_FILE)
+
+    def work(progress: Progress) -> dict[str, Any]:
+        return train(config.features_dir, config.model, config.train, run.directory, progress.say, progress.live)
+
+    once("train", run.directory, stamp, work, (CONFIG_FILE, "checkpoint"))
+    return run
+
+
+def join_training(config: ProjectConfig) -> None:
+    """Train as another rank than the first, which alone keeps the records; see `train_model`."""
+    run, stamp = _training_run(config)
+    found = read_record(run.directory)
+    if found is None or found.stamp != stamp:
+        train(config.features_dir, config.model, config.train, run.directory)
+
+
+def _training_run(config: ProjectConfig) -> tuple[Run, str]:
+    upstream = required(config.features_dir, "moerank features CONFIG")
+    if upstream.result.get("settings") != _data_settings(config.data):
+        message = (
+            f"the features in {config.features_dir} were built with other `data:` settings; "
+            "build them again with `moerank features CONFIG`"
+        )
+        raise ConfigError(message)
+    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
+    stamp = stamp_of("train", settings, upstream.stamp, code_stamp(*MODEL_CODE))
+    return Run(config, config.root / "training" / stamp), stamp
+
+
+def export_model(run: Run) -> StepRecord:
+    """Checkpoint to everything of a bundle but its evaluation: graph, golden requests, schema and online tables.
+
+    Raises:
+        DataError: the run is not trained yet.
+        ExportError: the graph does not answer as the model does.
+        SchemaMismatchError: the features were rebuilt with another schema since.
+    """
+    upstream = required(run.directory, "moerank train CONFIG")
+    settings = run.config.export
+    stamp = stamp_of("export", settings.model_dump(mode="json"), upstream.stamp, code_stamp(*EXPORT_CODE))
+
+    def work(progress: Progress) -> dict[str, Any]:
+        return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, settings, progress)
+
+    run.export_dir.mkdir(exist_ok=True)
+    record = once("export", run.export_dir, stamp, work, (MODEL_FILE, SCHEMA_FILE, GOLDEN_FILE))
+    if record.result["warning"]:
+        say(f"export: note that {record.result['warning']}")
+    return record
+
+
+def evaluate_model(run: Run) -> StepRecord:
+    """The exported graph on held-out rows: metrics with intervals, and the report.
+
+    Raises:
+        DataError: nothing is exported yet, or the rows cannot be judged.
+    """
+    upstream = required(run.export_dir, "moerank export RUN")
+    settings = run.config.evaluate.model_dump(mode="json")
+    stamp = stamp_of("evaluate", settings, upstream.stamp, str(run.held_out), code_stamp(*JUDGE_CODE))
+
+    def work(progress: Progress) -> dict[str, Any]:
+        judged = evaluate_and_report(
+            run.export_dir,
+            run.held_out,
+            run.config.features_dir / "train.parquet",
+            run.evaluation_dir,
+            run.config.evaluate,
+            about=About(run.config.name, run.directory / HISTORY_FILE, _experts(run), _facts(run)),
+            progress=progress,
+        )
+        return {"rows": judged.evaluation.rows, "metrics": judged.evaluation.headline()}
+
+    run.evaluation_dir.mkdir(exist_ok=True)
+    return once("evaluate", run.evaluation_dir, stamp, work, (EVALUATION_FILE, REPORT_FILE))
+
+
+def _experts(run: Run) -> dict[str, JsonValue]:
+    """The best epoch's expert health: how often each was selected, with which mean weight, and what is wrong."""
+    trained = required(run.directory, "moerank train CONFIG")
+    best = read_history(run.directory / HISTORY_FILE)[trained.result["best_epoch"] - 1]
+    found: dict[str, JsonValue] = {}
+    for name in ("share", "weight"):
+        by_task = best.get(f"expert_{name}")
+        found[name] = list(by_task.values()) if isinstance(by_task, dict) else []
+    found |= {name: best.get(f"expert_{name}", []) for name in ("zeros", "scale", "warnings")}
+    found["by_task"] = best.get("experts", {})
+    return found
+
+
+def _facts(run: Run) -> dict[str, str | int | float]:
+    """What the report says about the run."""
+    built = required(run.config.features_dir, "moerank features CONFIG")
+    rows = built.result["rows"]
+    known: dict[str, str | int | float] = {"run": run.directory.name, "gate": run.config.model.gate.name}
+    if isinstance(rows, dict):
+        known |= {f"{split} rows": count for split, count in rows.items() if isinstance(count, int)}
+    return known
+
+
+class Published(Settings):
+    """Where everything of a published run lies, and how good it is."""
+
+    run: Path
+    bundle: Path
+    store: Path
+    report: Path
+    tensorboard: Path
+    metrics: dict[str, dict[str, float]]
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values."""
+        return self.model_dump(mode="json")
+
+    def lines(self) -> list[str]:
+        """For a person: the quality, where things lie, and what to do next."""
+        return [
+            *headline(Evaluation.load(self.report.parent)),
+            f"report:      {self.report}",
+            f"bundle:      {self.bundle}",
+            f"TensorBoard: {self.tensorboard}",
+            f"serve it:    moerank serve {self.store}",
+        ]
+
+
+def _copy_to(url: str, run: Run, version: int) -> None:
+    """Copy a published version to a store behind a URL, once: who rolls back there is not overruled."""
+
+    def work(progress: Progress) -> dict[str, Any]:
+        progress(f"copying version {version} to {url}")
+        return {"version": Mirror(url).push(run.config.store, run.config.name, version)}
+
+    folder = run.directory / "mirror"
+    folder.mkdir(exist_ok=True)
+    once("mirror", folder, stamp_of("mirror", url, version), work, (), in_place=False)
+
+
+def publish_model(run: Run) -> Published:
+    """The quality gate, then a new current version in the store.
+
+    Raises:
+        DataError: nothing is evaluated yet.
+        QualityGateError: a rule failed; nothing was published.
+    """
+    exported = required(run.export_dir, "moerank export RUN")
+    judged = required(run.evaluation_dir, "moerank publish RUN")
+    config = run.config
+    settings = [None if part is None else part.model_dump(mode="json") for part in (config.quality, config.score)]
+    stamp = stamp_of("publish", settings, exported.stamp, judged.stamp)
+
+    def work(progress: Progress) -> dict[str, Any]:
+        progress("asking the quality gate, copying and checking the files")
+        return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result))}
+
+    run.publication_dir.mkdir(exist_ok=True)
+    before = read_record(run.publication_dir)
+    if before is not None and not Path(before.result["bundle"]).is_dir():
+        (run.publication_dir / STAMP_FILE).unlink()  # someone removed it from the store
+    record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
+    if config.mirror is not None:
+        _copy_to(config.mirror, run, int(Path(str(record.result["bundle"])).name))
+    evaluation = Evaluation.load(run.evaluation_dir)
+    return Published(
+        run=run.directory,
+        bundle=Path(str(record.result["bundle"])),
+        store=config.store,
+        report=run.evaluation_dir / REPORT_FILE,
+        tensorboard=run.directory / "tensorboard",
+        metrics=evaluation.headline(),
+    )

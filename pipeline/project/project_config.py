@@ -1,0 +1,89 @@
+"""One YAML file a project: where its parts' settings come together."""
+
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import ConfigDict, Field, StringConstraints
+
+from contract.errors import ConfigError
+from contract.score import ScoreConfig
+from features.feature_config import FeaturesConfig
+from models.model_config import ModelConfig
+from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.quality_gate import QualityConfig
+from pipeline.export.post_export import ExportConfig
+from pipeline.training.train_config import TrainConfig
+from pipeline.yaml_file import Workspace, read_settings
+from serving.store.manifest import NAME_PATTERN
+
+ProjectName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
+
+
+class ProjectConfig(Workspace):
+    """A project, from raw Parquet to a served model.
+
+    `name` is also the model's name in the store. All that is made goes below ``workspace/name``; relative paths, here
+    and in `data`, start at the current directory. `score` is the combined score that the server orders by. `mirror` is
+    a URL such as ``s3://bucket/models`` of a store to which each published version is copied, too.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: ProjectName
+    data: FeaturesConfig
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    quality: QualityConfig = QualityConfig()
+    score: ScoreConfig | None = None
+    mirror: str | None = Field(None, pattern="://")
+
+    @property
+    def root(self) -> Path:
+        """Where all that the project makes lies."""
+        return self.workspace / self.name
+
+    @property
+    def features_dir(self) -> Path:
+        """Training Parquet, schema, vocabularies and online tables."""
+        return self.root / "features"
+
+    @property
+    def store(self) -> Path:
+        """The model store that `moerank serve` reads."""
+        return self.root / "store"
+
+
+def read_config(path: Path, overrides: list[str] | None = None) -> ProjectConfig:
+    """Read a project's file; `overrides` such as ``train.epochs=2`` win over it.
+
+    Raises:
+        ConfigError: naming every key and value that cannot be used, with its path and what is allowed.
+    """
+    config = read_settings(path, ProjectConfig, overrides=overrides or [])
+    _check_tasks(config, path)
+    return config
+
+
+def _check_tasks(config: ProjectConfig, path: Path) -> None:
+    """Refuse at once what would be refused only after training: names of tasks that there are not."""
+    known = [task.name for task in config.data.tasks]
+    named = {
+        "train.task_weights": list(config.train.task_weights),
+        "quality.rules": [rule.partition(".")[0].strip() for rule in config.quality.rules],
+        "quality.tasks": list(config.quality.tasks),
+        "score.weights": list(config.score.weights) if config.score else [],
+    }
+    wrong = [f"  {key}: no task {task!r}" for key, tasks in named.items() for task in tasks if task not in known]
+    if wrong:
+        problems = "\n".join(wrong)
+        message = f"{path} cannot be used:\n{problems}\n  data.tasks has {', '.join(known)}"
+        raise ConfigError(message)
+
+
+def write_config(config: ProjectConfig, path: Path) -> None:
+    """Write the settings with all defaults and variables filled in, so that a run can be repeated from its own file."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text.replace("$", "$$"), encoding="utf-8")

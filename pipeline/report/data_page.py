@@ -1,0 +1,68 @@
+"""The data quality of a build as Markdown, for the artifact that a flow run keeps beside its log."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from features.quality.quality_report import FeatureProfile, QualityReport
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
+    """Rows, leaks, the mean label by day and each feature's nulls, range, drift and distribution."""
+    leaks = [
+        f"- **{leak['feature']}** tells {leak['task']}: {leak['measure']} {leak['value']}" for leak in report.leaks
+    ]
+    rates = [_rates(task, days) for task, days in report.label_rates.items() if days]
+    lines = [
+        "# Data quality",
+        "",
+        (
+            f"{report.rows:,} rows; {report.duplicates:,} repeat another's keys and time; {report.late:,} are late. "
+            f"{reuse[:1].upper()}{reuse[1:]}. The whole page: `{directory / 'quality.html'}`"
+        ),
+        "",
+        "## Leaks",
+        "",
+        *(leaks or ["none found"]),
+        "",
+        "## Mean label by day",
+        "",
+        "| task | days | lowest | highest | |",
+        "|---|---|---|---|---|",
+        *rates,
+        "",
+        "## Features",
+        "",
+        "| feature | kind | null | lowest | highest | distinct | PSI | distribution |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(name, profile) for name, profile in report.features.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def artifact_key(project: str) -> str:
+    """A project's name in the letters that Prefect allows: small ones, digits and dashes."""
+    return f"data-quality-{re.sub('[^a-z0-9]+', '-', project.lower()).strip('-')}"
+
+
+def _rates(task: str, days: dict[str, float]) -> str:
+    values = list(days.values())
+    span = f"{next(iter(days))} to {next(reversed(days))}"
+    return f"| {task} | {span} | {min(values):.4g} | {max(values):.4g} | {_plot(values)} |"
+
+
+def _row(name: str, profile: FeatureProfile) -> str:
+    low, high = ("" if value is None else f"{value:.6g}" for value in (profile.low, profile.high))
+    distinct = "" if profile.distinct is None else f"{profile.distinct:,}"
+    drift = "" if profile.psi is None else f"{profile.psi:.3f}"
+    numbers = f"{profile.null_rate:.2%} | {low} | {high} | {distinct} | {drift}"
+    return f"| {name} | {profile.kind} | {numbers} | {_plot(profile.distribution.shares, floor=0.0)} |"
+
+
+def _plot(values: Sequence[float], floor: float | None = None) -> str:
+    """A line of bars; without a `floor` the lowest value has the lowest bar."""
+    low = min(values) if floor is None else floor
+    span = (max(values) - low) or 1.0
+    return "".join(_BARS[int((value - low) / span * (len(_BARS) - 1))] for value in values)

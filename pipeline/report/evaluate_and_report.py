@@ -1,0 +1,98 @@
+"""One judgement, for the flow and for the command: metrics, curves, predictions and the report in one directory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from contract.errors import ConfigError
+from contract.schema import Schema
+from pipeline.console import Progress, stage
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
+from pipeline.report import write_report
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An evaluation and where it lies."""
+
+    evaluation: Evaluation
+    directory: Path
+    report: Path
+
+    def as_json(self) -> dict[str, object]:
+        """Paths and headline metrics."""
+        paths = {"evaluation": str(self.directory / EVALUATION_FILE), "report": str(self.report)}
+        return {**paths, "rows": self.evaluation.rows, "metrics": self.evaluation.headline()}
+
+    def lines(self) -> list[str]:
+        """The headline with its interval, beside each baseline, and the paths."""
+        return [*headline(self.evaluation), f"report: {self.report}"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What the report says beside the metrics: the name, training's ``history.json``, its experts, any facts."""
+
+    name: str | None = None
+    history: Path | None = None
+    experts: Mapping[str, JsonValue] = field(default_factory=dict)
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
+
+
+def headline(evaluation: Evaluation) -> list[str]:
+    """One line a task: AUC or RMSE with its 95 % interval, and the baselines."""
+    lines = []
+    for task, values in evaluation.headline().items():
+        metric = next(iter(values))
+        found = evaluation.tasks[task][metric]
+        rivals = ", ".join(f"{name.partition(' of ')[2]} {value:.4f}" for name, value in list(values.items())[1:])
+        lines.append(f"{task}: {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]  ({rivals})")
+    return lines
+
+
+def evaluation_settings(values: Mapping[str, object]) -> EvaluateConfig:
+    """Settings from the command line.
+
+    Raises:
+        ConfigError: naming the value that is not allowed.
+    """
+    try:
+        return EvaluateConfig.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        message = f"--{first['loc'][0]}: {first['msg']} (found {first['input']!r})".replace("_", "-")
+        raise ConfigError(message) from error
+
+
+def evaluate_and_report(
+    bundle: Path,
+    data: Path,
+    train: Path | None,
+    out: Path,
+    config: EvaluateConfig,
+    *,
+    about: About | None = None,
+    progress: Progress | None = None,
+) -> Judged:
+    """Judge a bundle on encoded rows and write everything into `out`; see `pipeline.evaluation.evaluate.evaluate`."""
+
+    def scored(done: int, rows: int) -> None:
+        if progress is not None:
+            progress.live(f"scored {done} of {rows} rows")
+
+    about = about or About()
+    found = evaluate(bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored)
+    units = {task.name: task.unit for task in Schema.load(bundle).tasks}
+    report = write_report(out, history=about.history, facts=about.facts, units=units)
+    return Judged(found, out, report)
+
+
+def evaluate_for_command(
+    bundle: Path, data: Path, train: Path | None, out: Path, settings: Mapping[str, object]
+) -> Judged:
+    """The same for ``moerank evaluate``, with live status."""
+    with stage("evaluate") as progress:
+        return evaluate_and_report(bundle, data, train, out, evaluation_settings(settings), progress=progress)

@@ -1,0 +1,106 @@
+"""What training writes down: ``history.json``, TensorBoard scalars and lines for a person."""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from contract.directories import write_text
+from pipeline.training.run_progress import EpochRecord, RunProgress
+
+with warnings.catch_warnings():
+    # TensorBoard's import warns of its own dependencies.
+    warnings.simplefilter("ignore")
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+HISTORY_FILE = "history.json"
+TENSORBOARD_FOLDER = "tensorboard"
+Say = Callable[[str], None]
+_LIVE_INTERVAL_S = 0.25
+
+
+class Journal:
+    """The journal of one run; other ranks than the first keep none."""
+
+    def __init__(self, run_dir: Path, say: Say, live: Say | None, progress: RunProgress, *, writes: bool) -> None:
+        """Go on with a run's journal; scalars of steps that will be run again are dropped."""
+        self._run_dir, self._writes = run_dir, writes
+        self._say = say if writes else _silent
+        self._live = live if writes else None
+        self._told = 0.0
+        folder = str(run_dir / TENSORBOARD_FOLDER)
+        self._board = SummaryWriter(folder, purge_step=progress.step + 1) if writes else None
+
+    def __enter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close TensorBoard's file."""
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """Tell a person."""
+        self._say(text)
+
+    def live(self, text: Callable[[], str]) -> None:
+        """Tell what changes all the time, a few times a second."""
+        if self._live is not None and time.monotonic() - self._told > _LIVE_INTERVAL_S:
+            self._told = time.monotonic()
+            self._live(text())
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Write TensorBoard scalars."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def image(self, name: str, image_3HW: NDArray[np.uint8], progress: RunProgress) -> None:
+        """Write a TensorBoard image."""
+        if self._board is not None:
+            self._board.add_image(name, image_3HW, progress.step)
+
+    def epoch(self, progress: RunProgress) -> None:
+        """Write the history so far and the last epoch's scalars, and tell a person."""
+        record = progress.history[-1]
+        self.scalars(flat(record), progress.step)
+        if self._writes:
+            write_text(json.dumps({"epochs": list(progress.history)}, indent=1) + "\n", self._run_dir / HISTORY_FILE)
+        self.say(summary(record, progress))
+
+
+def summary(record: EpochRecord, progress: RunProgress) -> str:
+    """An epoch in one line."""
+    figures = [
+        f"{name.removeprefix('valid/')} {value:.4f}"
+        for name, value in flat(record).items()
+        if name.startswith("valid/")
+    ]
+    best = " (best)" if progress.best is not None and progress.best.epoch == progress.epoch else ""
+    rate = record["rows_per_second"]
+    return f"epoch {progress.epoch}{best}: {', '.join(figures) or 'no validation'}; {rate:,.0f} rows/s"
+
+
+def flat(record: Mapping[str, JsonValue], prefix: str = "") -> dict[str, float]:
+    """A record's numbers by path, such as ``valid/like/auc``."""
+    numbers: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, dict):
+            numbers |= flat(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            numbers[prefix + name] = float(value)
+    return numbers
+
+
+def _silent(text: str) -> None:
+    del text

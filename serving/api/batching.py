@@ -1,0 +1,40 @@
+"""Which requests of a batch share a run of a model's graph."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from features.online.request_encoder import Encoded, RankRequest
+from serving.graph.served_model import RankingModel
+
+ENOUGH_ROWS = 512
+"""Candidates after which a run is closed: more cost as much a row, and deadlines are looked at between runs."""
+
+
+class Asked(NamedTuple):
+    """A request on its way, encoded for the model that answers it."""
+
+    model: RankingModel
+    shadow: RankingModel | None
+    request: RankRequest
+    encoded: Encoded
+    top_k: int
+    experts: bool
+    """Whether the answer is to say which experts it took; such a request has a run of its own."""
+
+
+def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
+    """Positions by run: requests to one model share one, where its bundle has the graph for several requests."""
+    filling: dict[int, list[int]] = {}
+    rows: Counter[int] = Counter()
+    for position, each in enumerate(asked):
+        if each.model.packed is None or each.experts:
+            yield [position]
+            continue
+        model = id(each.model)
+        filling.setdefault(model, []).append(position)
+        rows[model] += each.encoded.inputs.candidate.rows
+        if rows[model] >= ENOUGH_ROWS:
+            del rows[model]
+            yield filling.pop(model)
+    yield from filling.values()

@@ -1,0 +1,151 @@
+"""Between protobuf messages and plain Python values. Shape legend: N candidate rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+
+from contract.errors import RequestError
+from features.online.request_encoder import RankRequest
+from serving.graph.answer import RankAnswer
+from serving.graph.expert_use import ExpertUse
+from serving.stubs.moerank.v1 import ranking_pb2
+from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
+
+M = TypeVar("M", bound=Message)
+MAX_DEPTH = 4
+"""How deep lists of values may nest."""
+
+
+def parse(kind: type[M], body: bytes) -> M:
+    """A message from its bytes.
+
+    Raises:
+        RequestError: the bytes are no such message.
+    """
+    try:
+        return kind.FromString(body)
+    except DecodeError as error:
+        message = f"the request's bytes are no {kind.DESCRIPTOR.full_name}; check that both sides use the same .proto"
+        raise RequestError(message, field="") from error
+
+
+def request_from(message: ranking_pb2.RankRequest) -> RankRequest:
+    """Plain values from a message.
+
+    Raises:
+        RequestError: no candidates, or a value that has no meaning; naming the field.
+    """
+    return RankRequest(
+        user=_id_from(message.user),
+        items=items_from(message.items),
+        context=_values_from("context", message.context),
+        user_features=_values_from("user_features", message.user_features),
+        item_features={
+            name: _column_from(f"item_features.{name}", column) for name, column in message.item_features.items()
+        },
+    )
+
+
+def count_items(items: ranking_pb2.Ids) -> int:
+    """How many candidates a request has, without copying them."""
+    kind = items.WhichOneof("kind")
+    return len(getattr(items, kind).values) if kind else 0
+
+
+def items_from(items: ranking_pb2.Ids) -> list[int] | list[str]:
+    """The candidates' ids."""
+    if items.WhichOneof("kind") == "integers":
+        return list(items.integers.values)
+    return list(items.texts.values)
+
+
+def key_of(identity: ranking_pb2.Id) -> str:
+    """The user's id as text, by which requests are shared out; empty if there is none."""
+    user = _id_from(identity)
+    return "" if user is None else str(user)
+
+
+def _id_from(identity: ranking_pb2.Id) -> int | str | None:
+    kind = identity.WhichOneof("kind")
+    if kind is None:
+        return None
+    return identity.integer if kind == "integer" else identity.text
+
+
+def _values_from(field: str, values: Mapping[str, ranking_pb2.Value]) -> dict[str, Any]:
+    return {name: value_from(f"{field}.{name}", value) for name, value in values.items()}
+
+
+def value_from(field: str, value: ranking_pb2.Value, depth: int = 0) -> Any:
+    """One feature's value: None, bool, int, float, str or a list of such.
+
+    Raises:
+        RequestError: lists nest too deep.
+    """
+    kind = value.WhichOneof("kind")
+    if kind is None or kind == "null":
+        return None
+    if kind == "values":
+        if depth >= MAX_DEPTH:
+            message = f"{field} nests lists deeper than {MAX_DEPTH}; send a flat list"
+            raise RequestError(message, field=field)
+        return [value_from(field, each, depth + 1) for each in value.values.values]
+    content = getattr(value, kind)
+    return list(content.values) if kind in {"texts", "integers", "numbers"} else content
+
+
+def _column_from(field: str, column: ranking_pb2.Column) -> Sequence[Any]:
+    kind = column.WhichOneof("kind")
+    if kind is None:
+        message = f"{field} is empty; give one value for each candidate"
+        raise RequestError(message, field=field)
+    if kind == "values":
+        return [value_from(field, each) for each in column.values.values]
+    return list(getattr(column, kind).values)
+
+
+def answer_bytes(answer: RankAnswer, *, debug: bool = False) -> bytes:
+    """The bytes of a ``RankResponse``; `debug` tells which experts were used, if the answer knows."""
+    return _twin(answer, debug=debug).SerializeToString()
+
+
+def batch_bytes(answers: Sequence[RankAnswer], debug: Sequence[bool]) -> bytes:
+    """The bytes of a ``BatchRankResponse``; `debug` by answer, as in `answer_bytes`."""
+    twins = [_twin(answer, debug=each) for answer, each in zip(answers, debug, strict=True)]
+    return twin_pb2.BatchRankResponse(responses=twins).SerializeToString()
+
+
+def _twin(answer: RankAnswer, *, debug: bool) -> twin_pb2.RankResponse:
+    return twin_pb2.RankResponse(
+        model=answer.model,
+        version=answer.version,
+        predictions={
+            task: twin_pb2.Predictions(values=_little_endian(values)) for task, values in answer.predictions.items()
+        },
+        scores=_little_endian(answer.scores),
+        order=_little_endian(answer.order),
+        score_version=answer.score_version,
+        unknown_user=answer.unknown_user,
+        unknown_items=_little_endian(answer.unknown_items),
+        experts=_experts(answer.experts) if debug and answer.experts is not None else None,
+    )
+
+
+def _experts(use: ExpertUse) -> twin_pb2.ExpertUse:
+    gates = [
+        twin_pb2.GateUse(
+            level=gate.level,
+            tasks=gate.tasks,
+            experts=gate.weights.shape[1],
+            weights=_little_endian(np.ascontiguousarray(gate.weights)),
+        )
+        for gate in use.gates
+    ]
+    return twin_pb2.ExpertUse(gates=gates, union_over_n=use.union_over_n)
+
+
+def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32]) -> bytes:
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()

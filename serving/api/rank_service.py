@@ -1,0 +1,173 @@
+"""The ranking service, free of any transport: bytes of a request in, bytes of a response out."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contract.errors import RequestError
+from contract.schema import Schema
+from serving.api import codec_rank
+from serving.api.batching import Asked, runs_of
+from serving.graph.answer import RankAnswer
+from serving.graph.context import Call, Handler
+from serving.graph.served_model import RankingModel
+from serving.observe.telemetry import Telemetry
+from serving.registry.registry import Registry
+from serving.registry.shadow import Shadows
+from serving.stubs.moerank.v1 import ranking_pb2
+
+SERVICE_NAME = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"].full_name
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one call may ask for."""
+
+    candidates: int = 5000
+    """Over all users of a batch."""
+    users: int = 256
+
+    def require_candidates(self, count: int, field: str) -> None:
+        """Refuse too many candidates.
+
+        Raises:
+            RequestError: naming the field.
+        """
+        if count > self.candidates:
+            text = f"the call has {count} candidates; this server allows {self.candidates}, so split the call"
+            raise RequestError(text, field=field)
+
+
+class RankingService:
+    """Answers the methods of ``moerank.v1.RankingService``."""
+
+    name = SERVICE_NAME
+
+    def __init__(
+        self,
+        registry: Registry,
+        telemetry: Telemetry,
+        limits: Limits | None = None,
+        shadows: Shadows | None = None,
+    ) -> None:
+        """Serve a registry's models; without `shadows` nothing is compared."""
+        self._registry = registry
+        self._telemetry = telemetry
+        self._limits = limits or Limits()
+        self._shadows = shadows
+
+    def handlers(self) -> dict[str, Handler]:
+        """Each method's handler; handlers raise leaves of `MoerankError`."""
+        return {
+            "Rank": self.rank,
+            "BatchRank": self.batch_rank,
+            "GetModel": self.get_model,
+            "ListModels": self.list_models,
+        }
+
+    def rank(self, body: bytes, call: Call) -> bytes:
+        """RankRequest -> RankResponse."""
+        message = codec_rank.parse(ranking_pb2.RankRequest, body)
+        self._limits.require_candidates(codec_rank.count_items(message.items), "items")
+        asked = self._ask(message, call)
+        (answer,) = self._answer([asked], call)
+        written = codec_rank.answer_bytes(answer, debug=message.debug)
+        call.clock.lap("output")
+        self._telemetry.ranked(asked.model, answer, call.clock.take())
+        return written
+
+    def batch_rank(self, body: bytes, call: Call) -> bytes:
+        """BatchRankRequest -> BatchRankResponse."""
+        requests = codec_rank.parse(ranking_pb2.BatchRankRequest, body).requests
+        if not 0 < len(requests) <= self._limits.users:
+            text = f"the batch has {len(requests)} requests; allowed are 1 to {self._limits.users}"
+            raise RequestError(text, field="requests")
+        self._limits.require_candidates(sum(codec_rank.count_items(request.items) for request in requests), "requests")
+        asked = []
+        for position, request in enumerate(requests):
+            try:
+                asked.append(self._ask(request, call, ahead=position))
+            except RequestError as error:
+                where = f"requests[{position}]"
+                text = f"{where}: {error}"
+                raise RequestError(text, field=f"{where}.{error.field}") from error
+        answers: dict[int, RankAnswer] = {}
+        for run in runs_of(asked):
+            found = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
+            for position, answer in found.items():
+                executions = int(position == run[0])
+                self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions)
+            answers |= found
+        return codec_rank.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
+
+    def get_model(self, body: bytes, call: Call) -> bytes:
+        """GetModelRequest -> GetModelResponse."""
+        call.require_time()
+        message = codec_rank.parse(ranking_pb2.GetModelRequest, body)
+        model = _describe(self._registry.get(message.model))
+        return ranking_pb2.GetModelResponse(model=model).SerializeToString()
+
+    def list_models(self, body: bytes, call: Call) -> bytes:
+        """ListModelsRequest -> ListModelsResponse."""
+        call.require_time()
+        codec_rank.parse(ranking_pb2.ListModelsRequest, body)
+        models = [_describe(model) for model in self._registry.models()]
+        return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
+
+    def _ask(self, message: ranking_pb2.RankRequest, call: Call, ahead: int = 0) -> Asked:
+        if codec_rank.count_items(message.items) == 0:
+            text = "the request has no candidates; send at least one id in items"
+            raise RequestError(text, field="items")
+        if message.version < 0:
+            text = f"the version is {message.version}; allowed are positive numbers, and 0 for the current one"
+            raise RequestError(text, field="version")
+        key = codec_rank.key_of(message.user) or call.request_id
+        model, shadow = self._registry.choose(message.model, message.version, key)
+        with self._telemetry.watching(model, call.clock):
+            request = codec_rank.request_from(message)
+            call.require_time()
+            encoded = model.encoder.encode(request)
+            call.clock.lap("input")
+        experts = message.debug or self._telemetry.due(model, ahead)
+        return Asked(model, shadow, request, encoded, message.top_k, experts)
+
+    def _answer(self, run: Sequence[Asked], call: Call) -> list[RankAnswer]:
+        first = run[0]
+        with self._telemetry.watching(first.model, call.clock):
+            call.require_time()
+            if first.experts:
+                answers = [first.model.answer(first.encoded, first.top_k, call.clock, experts=True)]
+            else:
+                answers = first.model.answer_together([(each.encoded, each.top_k) for each in run], call.clock)
+        for each, answer in zip(run, answers, strict=True):
+            if each.shadow is not None and self._shadows is not None:
+                self._shadows.offer(each.shadow, each.request, answer)
+        return answers
+
+
+_KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}
+_SIDES = {
+    "user": ranking_pb2.SIDE_USER,
+    "item": ranking_pb2.SIDE_ITEM,
+    "context": ranking_pb2.SIDE_CONTEXT,
+    "pair": ranking_pb2.SIDE_PAIR,
+}
+
+
+def _describe(model: RankingModel) -> ranking_pb2.Model:
+    manifest, schema = model.bundle.manifest, model.bundle.schema
+    return ranking_pb2.Model(
+        name=model.name,
+        version=model.version,
+        tasks=[ranking_pb2.Task(name=t.name, kind=_KINDS[t.kind], unit=t.unit) for t in schema.tasks],
+        features=_features(schema),
+        schema_fingerprint=manifest.schema_fingerprint,
+        score=str(model.score.config),
+        score_version=model.score.version,
+        git_revision=manifest.git_revision,
+        metrics_json=json.dumps(manifest.metrics, sort_keys=True),
+    )
+
+
+def _features(schema: Schema) -> list[ranking_pb2.Feature]:
+    return [ranking_pb2.Feature(name=f.name, kind=f.kind, side=_SIDES[f.side]) for f in schema.features]

@@ -1,0 +1,84 @@
+"""The synchronous client of the ranking service, with a deadline and retries."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, cast
+
+import grpc
+from google.protobuf.message import Message
+
+from serving.api.status import FailedCall, error_of
+from serving.client.channel import unreachable
+from serving.client.client_request import Columnar
+from serving.client.client_response import Query, RankResult, answer_from
+from serving.client.connection import Connection
+from serving.stubs.moerank.v1 import ranking_pb2
+
+__all__ = ["Query", "RankResult", "RankingClient"]
+
+
+class RankingClient(Connection):
+    """Calls the ranking service; safe to share between threads. Use it in ``with`` or call `close`.
+
+    Every method raises a leaf of `MoerankError`: `RequestError` for a refused request, `UnavailableError` where no
+    server answers, `DeadlineError` where none answers in time, `OverloadedError`, `ModelNotFoundError`.
+    """
+
+    def rank(  # noqa: PLR0913 what one call may say
+        self,
+        user: int | str | None,
+        items: Iterable[int] | Iterable[str],
+        context: Mapping[str, Any] | None = None,
+        *,
+        user_features: Mapping[str, Any] | None = None,
+        item_features: Mapping[str, Columnar] | None = None,
+        top_k: int = 0,
+        model: str = "",
+        version: int = 0,
+        debug: bool = False,
+    ) -> RankResult:
+        """Predict and rank candidates for one user; `debug` asks which experts the answer takes, too."""
+        query = Query(user, list(items), context, user_features, item_features, top_k, debug)  # type: ignore[arg-type]
+        return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version))))
+
+    def batch_rank(self, queries: Sequence[Query], *, model: str = "", version: int = 0) -> list[RankResult]:
+        """Rank for several users in one call; the answers are in the order of the queries."""
+        message = ranking_pb2.BatchRankRequest(requests=[query.message(model, version) for query in queries])
+        responses = self._call("BatchRank", message).responses
+        return [RankResult(q.items, answer_from(r)) for q, r in zip(queries, responses, strict=True)]
+
+    def model(self, name: str = "") -> ranking_pb2.Model:
+        """Describe a served model; an empty name means the only one."""
+        return self._call("GetModel", ranking_pb2.GetModelRequest(model=name)).model
+
+    def models(self) -> list[ranking_pb2.Model]:
+        """Describe all served models."""
+        return list(self._call("ListModels", ranking_pb2.ListModelsRequest()).models)
+
+    def wait_until_ready(self, seconds: float) -> None:
+        """Return as soon as a server accepts connections.
+
+        Raises:
+            UnavailableError: none did in time.
+        """
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=seconds)
+        except grpc.FutureTimeoutError as error:
+            raise unreachable(self._target, seconds) from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def _call(self, method: str, message: Message) -> Any:
+        try:
+            return self._send(method, message)
+        except grpc.RpcError as error:
+            raise error_of(cast("FailedCall", error), self._target) from error

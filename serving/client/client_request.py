@@ -1,0 +1,110 @@
+"""From plain Python values to request messages, for clients."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import RequestError
+from serving.stubs.moerank.v1 import ranking_pb2
+
+Columnar = Sequence[Any] | NDArray[Any]
+INT64 = (-(2**63), 2**63 - 1)
+
+
+def build_request(  # noqa: PLR0913 what one call may say
+    *,
+    user: int | str | None,
+    items: Iterable[int] | Iterable[str],
+    context: Mapping[str, Any] | None = None,
+    user_features: Mapping[str, Any] | None = None,
+    item_features: Mapping[str, Columnar] | None = None,
+    top_k: int = 0,
+    model: str = "",
+    version: int = 0,
+    debug: bool = False,
+) -> ranking_pb2.RankRequest:
+    """A request message.
+
+    Raises:
+        RequestError: a value has a type that the service does not know, naming the field.
+    """
+    return ranking_pb2.RankRequest(
+        model=model,
+        version=version,
+        user=_id(user),
+        items=_ids(items),
+        context={name: value(f"context.{name}", each) for name, each in (context or {}).items()},
+        user_features={name: value(f"user_features.{name}", each) for name, each in (user_features or {}).items()},
+        item_features={name: column(f"item_features.{name}", each) for name, each in (item_features or {}).items()},
+        top_k=top_k,
+        debug=debug,
+    )
+
+
+def _id(identity: int | str | None) -> ranking_pb2.Id | None:
+    if identity is None:
+        return None
+    if isinstance(identity, str):
+        return ranking_pb2.Id(text=identity)
+    return ranking_pb2.Id(integer=_integers("user", [identity])[0])
+
+
+def _ids(items: Iterable[int] | Iterable[str]) -> ranking_pb2.Ids:
+    plain = list(items)
+    texts = [item for item in plain if isinstance(item, str)]
+    if texts and len(texts) == len(plain):
+        return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=texts))
+    return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", plain)))
+
+
+def _integers(field: str, values: Sequence[Any]) -> list[int]:
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, int | np.integer) or not INT64[0] <= each <= INT64[1]:
+            message = f"{field} holds {each!r}; allowed are 64-bit integers, or strings throughout"
+            raise RequestError(message, field=field)
+    return [int(each) for each in values]
+
+
+def value(field: str, content: Any) -> ranking_pb2.Value:
+    """One feature's value: None, bool, int, float, str, or a list of those.
+
+    Raises:
+        RequestError: of another type, or an integer beyond 64 bits.
+    """
+    if isinstance(content, np.generic | np.ndarray):
+        content = content.tolist()
+    if content is None:
+        return ranking_pb2.Value(null=ranking_pb2.NULL_UNSPECIFIED)
+    if isinstance(content, bool):
+        return ranking_pb2.Value(flag=content)
+    if isinstance(content, int):
+        return ranking_pb2.Value(integer=_integers(field, [content])[0])
+    if isinstance(content, float):
+        return ranking_pb2.Value(number=content)
+    if isinstance(content, str):
+        return ranking_pb2.Value(text=content)
+    if isinstance(content, list | tuple | set | frozenset):
+        return ranking_pb2.Value(values=ranking_pb2.ValueList(values=[value(field, each) for each in content]))
+    message = f"{field} is a {type(content).__name__}; allowed are None, bool, int, float, str and lists of those"
+    raise RequestError(message, field=field)
+
+
+def column(field: str, contents: Columnar) -> ranking_pb2.Column:
+    """One feature's values for all candidates, packed where all are of one type.
+
+    Raises:
+        RequestError: as `value`.
+    """
+    plain = contents.tolist() if isinstance(contents, np.ndarray) else list(contents)
+    kinds = {type(each) for each in plain}
+    if kinds == {float}:
+        return ranking_pb2.Column(numbers=ranking_pb2.NumberList(values=plain))
+    if kinds == {int}:
+        return ranking_pb2.Column(integers=ranking_pb2.IntegerList(values=_integers(field, plain)))
+    if kinds == {str}:
+        return ranking_pb2.Column(texts=ranking_pb2.TextList(values=plain))
+    if kinds == {bool}:
+        return ranking_pb2.Column(flags=ranking_pb2.FlagList(values=plain))
+    return ranking_pb2.Column(values=ranking_pb2.ValueList(values=[value(field, each) for each in plain]))

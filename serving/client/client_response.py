@@ -1,0 +1,110 @@
+"""What a client asks and gets, in plain Python. Shape legend: N candidates, K of them ordered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.client import client_request
+from serving.client.client_request import Columnar
+from serving.graph.answer import RankAnswer
+from serving.graph.expert_use import ExpertUse, GateUse
+from serving.stubs.moerank.v1 import ranking_pb2
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """An answer beside the ids that were asked about."""
+
+    items: Sequence[int] | Sequence[str]
+    answer: RankAnswer
+
+    @property
+    def model(self) -> str:
+        """The model that answered."""
+        return self.answer.model
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+        return self.answer.version
+
+    @property
+    def predictions(self) -> Mapping[str, NDArray[np.float32]]:
+        """Predictions by task, float32 [N], in the order of `items`."""
+        return self.answer.predictions
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """The combined scores, float32 [N], in the order of `items`."""
+        return self.answer.scores
+
+    @property
+    def unknown_user(self) -> bool:
+        """The server knows nothing about the user."""
+        return self.answer.unknown_user
+
+    @property
+    def experts(self) -> ExpertUse | None:
+        """Which experts were used; None unless the query asked for it with `debug`."""
+        return self.answer.experts
+
+    @cached_property
+    def ranked(self) -> list[int] | list[str]:
+        """The ids [K], best first."""
+        return [self.items[position] for position in self.answer.order]
+
+    @cached_property
+    def unknown_items(self) -> list[int] | list[str]:
+        """The ids of which the server knows nothing."""
+        return [self.items[position] for position in self.answer.unknown_items]
+
+
+@dataclass(frozen=True)
+class Query:
+    """One user with candidates, as `RankingClient.rank` takes it."""
+
+    user: int | str | None
+    items: Sequence[int] | Sequence[str]
+    context: Mapping[str, Any] | None = None
+    user_features: Mapping[str, Any] | None = None
+    item_features: Mapping[str, Columnar] | None = None
+    top_k: int = 0
+    debug: bool = False
+
+    def message(self, model: str, version: int) -> ranking_pb2.RankRequest:
+        """The request message.
+
+        Raises:
+            RequestError: a value has a type that the service does not know.
+        """
+        return client_request.build_request(**vars(self), model=model, version=version)
+
+
+def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
+    """Arrays from a response message."""
+    return RankAnswer(
+        model=message.model,
+        version=message.version,
+        predictions={
+            task: np.array(predictions.values, np.float32) for task, predictions in sorted(message.predictions.items())
+        },
+        scores=np.array(message.scores, np.float32),
+        order=np.array(message.order, np.uint32),
+        score_version=message.score_version,
+        unknown_user=message.unknown_user,
+        unknown_items=np.array(message.unknown_items, np.uint32),
+        experts=_experts_from(message.experts) if message.HasField("experts") else None,
+    )
+
+
+def _experts_from(message: ranking_pb2.ExpertUse) -> ExpertUse:
+    return ExpertUse(
+        tuple(
+            GateUse(gate.level, tuple(gate.tasks), np.array(gate.weights, np.float32).reshape(-1, gate.experts))
+            for gate in message.gates
+        )
+    )

@@ -1,0 +1,183 @@
+"""The engine: one onnxruntime session that turns encoded inputs into checked predictions.
+
+Shape legend: N candidate rows, T tasks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from contract.errors import ConfigError, IntegrityError, PredictionError
+from contract.inputs import Inputs
+from contract.schema import Schema
+from serving.graph.expert_use import ExpertUse, outputs_of, read_gates, use_from
+from serving.store.bundle import MODEL_FILE, PACKED_FILE
+from serving.store.golden import GoldenCase, require_golden
+
+Array = NDArray[np.int64] | NDArray[np.float32]
+Device = Literal["cpu", "cuda", "auto"]
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "auto": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+class Engine:
+    """A model's graph, ready to predict from any number of threads at once."""
+
+    def __init__(
+        self,
+        directory: Path,
+        schema: Schema | None = None,
+        *,
+        threads: int = 1,
+        device: Device = "cpu",
+        file: str = MODEL_FILE,
+    ) -> None:
+        """Load a graph of a bundle directory.
+
+        Args:
+            directory: The bundle; verify it first with `serving.store.bundle.load`.
+            schema: What the graph must have been made with; None reads the directory's own.
+            threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
+            device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
+            file: Which of the bundle's graphs; `serving.graph.batched_graph` takes the other one.
+
+        Raises:
+            IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
+            SchemaMismatchError: the graph was exported with another schema.
+            ConfigError: CUDA is required and the session does not run on it.
+        """
+        self.schema = Schema.load(directory) if schema is None else schema
+        path = directory / file
+        self._session = _session(path, threads, device)
+        self.providers: list[str] = list(self._session.get_providers())
+        if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
+            message = (
+                f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
+                "on a machine with a CUDA driver, or use --device auto without --require-gpu"
+            )
+            raise ConfigError(message)
+        self.properties = _properties(self._session, path)
+        self.schema.require(self.properties.get("schema_fingerprint", "(none)"), f"the graph {path}")
+        self.tasks = tuple(task.name for task in self.schema.tasks)
+        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self._check_interface(path)
+        self.gates = read_gates(self.properties, [node.name for node in self._session.get_outputs()])
+        self._with_experts = (*self.tasks, *outputs_of(self.gates))
+
+    def _check_interface(self, path: Path) -> None:
+        outputs = {node.name for node in self._session.get_outputs()}
+        if not outputs.issuperset(self.tasks):
+            message = f"{path} answers {sorted(outputs)}, but the schema's tasks are {sorted(self.tasks)}"
+            raise IntegrityError(message)
+        unknown = set(self.inputs) - {*INPUT_NAMES, *((REQUEST_OF,) if path.name == PACKED_FILE else ())}
+        if unknown:
+            message = f"{path} asks for {sorted(unknown)}; a graph's inputs are among {', '.join(INPUT_NAMES)}"
+            raise IntegrityError(message)
+
+    def predict(self, inputs: Inputs) -> dict[str, NDArray[np.float32]]:
+        """Each task's predictions, float32 [N], in the order of the candidates.
+
+        Raises:
+            PredictionError: the graph could not run, or an answer is not finite or not one number a candidate.
+        """
+        return self.run(inputs.arrays(), inputs.candidate.rows)
+
+    def predict_with_experts(self, inputs: Inputs) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
+        """As `predict`, and which experts that took.
+
+        Raises:
+            PredictionError: as `predict`.
+        """
+        rows = inputs.candidate.rows
+        answers = self._run(self._with_experts, inputs.arrays())
+        count = len(self.tasks)
+        return self._checked(answers[:count], rows), use_from(self.gates, answers[count:], rows)
+
+    def run(self, arrays: Mapping[str, Array], rows: int) -> dict[str, NDArray[np.float32]]:
+        """As `predict`, from arrays by the graph's input names; they must be valid for the schema.
+
+        Raises:
+            PredictionError: as `predict`.
+        """
+        return self._checked(self._run(self.tasks, arrays), rows)
+
+    def _run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
+        try:
+            answers: list[NDArray[np.float32]] = self._session.run(
+                outputs, {name: arrays[name] for name in self.inputs}
+            )
+        except Exception as error:  # onnxruntime's own exception classes have no common base
+            message = f"onnxruntime could not run the graph: {error}"
+            raise PredictionError(message) from error
+        return answers
+
+    def _checked(self, answers: Sequence[NDArray[np.float32]], rows: int) -> dict[str, NDArray[np.float32]]:
+        predictions = dict(zip(self.tasks, answers, strict=True))
+        for task, values in predictions.items():
+            if values.shape != (rows,) or not _finite(values):
+                message = f"the graph's answer for {task} has shape {values.shape} or values that are not finite"
+                raise PredictionError(message)
+        return predictions
+
+    def signature(self) -> list[tuple[str, str, list[int]]]:
+        """Name, datatype and shape of each input in the Open Inference Protocol's terms; -1 is any size."""
+        kinds = {"tensor(int64)": "INT64", "tensor(float)": "FP32"}
+        return [
+            (node.name, kinds[node.type], [size if isinstance(size, int) else -1 for size in node.shape])
+            for node in self._session.get_inputs()
+        ]
+
+    def check(self, name: str, case: GoldenCase) -> None:
+        """Compare the answers to a golden request with those that the exporter saw.
+
+        Raises:
+            PredictionError: an answer is further off than `TOLERANCE`, or no answer was recorded for a task.
+        """
+        require_golden(name, case, self.predict(case.inputs))
+
+
+def _finite(values: NDArray[np.float32]) -> bool:
+    """Whether all values [N] are finite: their sum of squares, at a fraction of the cost, nearly always tells."""
+    return math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
+
+
+REQUEST_OF = "candidate_request"
+"""The input int64 [N] of a packed graph that names each candidate's request."""
+INPUT_NAMES = tuple(
+    f"{part}_{array}" for part in ("request", "candidate") for array in ("ids", "list_values", "list_lengths", "dense")
+)
+
+
+def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError as error:
+        message = f"the properties of the graph {path} are no text ({error}); it is damaged"
+        raise IntegrityError(message) from error
+
+
+def _session(path: Path, threads: int, device: Device) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Spinning threads of several sessions in one process take the cores from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    available = set(ort.get_available_providers())
+    providers = [name for name in _PROVIDERS[device] if name in available]
+    if "CUDAExecutionProvider" in providers:
+        # Elsewhere importing torch loads CUDA's libraries out of their packages; a server does not import it.
+        ort.preload_dlls()
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's own exception classes have no common base
+        message = f"onnxruntime cannot load {path}: {error}"
+        raise IntegrityError(message) from error

@@ -1,0 +1,165 @@
+"""A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.score import Score, ScoreConfig, default_score
+from features.online.request_encoder import Encoded, RankRequest, RequestEncoder
+from serving.graph.answer import RankAnswer
+from serving.graph.batched_graph import PackedEngine
+from serving.graph.context import Clock
+from serving.graph.engine import Device, Engine
+from serving.graph.expert_use import ExpertUse
+from serving.graph.input_checks import InputCheck
+from serving.graph.users import UserStore
+from serving.store import bundle as bundles
+from serving.store import golden
+from serving.store.bundle import GOLDEN_FILE, PACKED_FILE, Bundle
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How graphs are run (see `Engine`), and a store in which users are looked up before the bundle."""
+
+    threads: int = 1
+    device: Device = "cpu"
+    require_gpu: bool = False
+    users: UserStore | None = None
+
+
+@dataclass(frozen=True)
+class RankingModel:
+    """Immutable, so that a new version or score replaces the old one by one reference."""
+
+    bundle: Bundle
+    engine: Engine
+    encoder: RequestEncoder
+    score: Score
+    packed: PackedEngine | None = None
+    """For several requests in one run, where the bundle has that graph."""
+
+    @classmethod
+    def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
+        """Verify a bundle, load it, and compare its answers to its golden requests, which warms it up as well.
+
+        `score` overrides the bundle's own formula; without either it is `default_score`.
+
+        Raises:
+            IntegrityError: the bundle is not what its manifest promises, or does not load.
+            SchemaMismatchError: graph and schema do not belong together.
+            PredictionError: a golden request is answered otherwise than at export.
+            ConfigError: the score does not fit the tasks, or a required GPU is not used.
+        """
+        options = options or EngineOptions()
+        bundle = bundles.load(path)
+        device: Device = "cuda" if options.require_gpu else options.device
+        engine = Engine(path, bundle.schema, threads=options.threads, device=device)
+        packed = None
+        if PACKED_FILE in bundle.manifest.files:
+            packed = PackedEngine(path, bundle.schema, threads=options.threads, device=device)
+        if GOLDEN_FILE in bundle.manifest.files:
+            for name, case in golden.read(path / GOLDEN_FILE).items():
+                engine.check(name, case)
+                if packed is not None:
+                    packed.check(name, case)
+        users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
+        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score), packed)
+
+    def with_score(self, config: ScoreConfig | None) -> Self:
+        """The same model with another formula; None for the bundle's own.
+
+        Raises:
+            ConfigError: the score does not fit the tasks.
+        """
+        return replace(self, score=_score(self.bundle, config))
+
+    @cached_property
+    def check(self) -> InputCheck:
+        """The checks of inputs that callers have encoded themselves."""
+        return InputCheck(self.bundle.schema, self.engine.inputs)
+
+    @property
+    def name(self) -> str:
+        """The model's name in the store."""
+        return self.bundle.manifest.model
+
+    @property
+    def version(self) -> int:
+        """The bundle's version."""
+        return self.bundle.manifest.version
+
+    def rank(
+        self, request: RankRequest, top_k: int = 0, clock: Clock | None = None, *, experts: bool = False
+    ) -> RankAnswer:
+        """Predict and order; equal scores keep the order of the request. The clock laps the phases.
+
+        `experts` has the answer say which experts it took.
+
+        Raises:
+            RequestError: the request cannot be encoded, naming the field.
+            PredictionError: the graph failed.
+        """
+        clock = clock or Clock()
+        encoded = self.encoder.encode(request)
+        clock.lap("input")
+        return self.answer(encoded, top_k, clock, experts=experts)
+
+    def answer(self, encoded: Encoded, top_k: int, clock: Clock, *, experts: bool = False) -> RankAnswer:
+        """As `rank`, for a request that has been encoded.
+
+        Raises:
+            PredictionError: the graph failed.
+        """
+        use: ExpertUse | None = None
+        if experts:
+            predictions, use = self.engine.predict_with_experts(encoded.inputs)
+        else:
+            predictions = self.engine.predict(encoded.inputs)
+        clock.lap("infer")
+        return self._ordered(encoded, predictions, top_k, use)
+
+    def answer_together(self, requests: Sequence[tuple[Encoded, int]], clock: Clock) -> list[RankAnswer]:
+        """Answer requests, each with its top_k: several in one run where the bundle has the graph for it.
+
+        Raises:
+            PredictionError: the graph failed.
+        """
+        if self.packed is None or len(requests) == 1:
+            return [self.answer(encoded, top_k, clock) for encoded, top_k in requests]
+        predictions = self.packed.predict([encoded.inputs for encoded, _ in requests])
+        clock.lap("infer")
+        return [
+            self._ordered(encoded, found, top_k) for (encoded, top_k), found in zip(requests, predictions, strict=True)
+        ]
+
+    def _ordered(
+        self,
+        encoded: Encoded,
+        predictions: dict[str, NDArray[np.float32]],
+        top_k: int,
+        use: ExpertUse | None = None,
+    ) -> RankAnswer:
+        scores = self.score(predictions)
+        order = np.argsort(-scores, kind="stable")
+        return RankAnswer(
+            model=self.name,
+            version=self.version,
+            predictions=predictions,
+            scores=scores,
+            order=(order[:top_k] if top_k else order).astype(np.uint32),
+            score_version=self.score.version,
+            unknown_user=encoded.unknown_user,
+            unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
+            experts=use,
+        )
+
+
+def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:
+    tasks = bundle.schema.tasks
+    return Score(config or bundle.manifest.score or default_score(tasks), tasks)

@@ -1,0 +1,1 @@
+"""The server process: fronts, pools, admission, security and health."""

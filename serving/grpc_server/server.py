@@ -1,0 +1,185 @@
+"""The gRPC server: ranking, health and reflection on one port; new versions swapped in; a graceful end."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Self
+
+from contract.errors import ConfigError
+from serving.api.open_inference import InferenceService
+from serving.api.rank_service import Limits, RankingService
+from serving.graph.served_model import EngineOptions
+from serving.graph.users import UserStore
+from serving.grpc_server.health_and_reflection import Aside
+from serving.grpc_server.listener import FLUSH_SECONDS, GrpcListener, Listener
+from serving.grpc_server.rejection import Refusals
+from serving.grpc_server.server_settings import ServerSettings
+from serving.grpc_server.thread_pool import CountingPool
+from serving.grpc_server.thread_scheduling import compute_bound
+from serving.grpc_server.unary_handlers import Method, Service, methods_of
+from serving.observe.logs import configure
+from serving.observe.server_metrics import MetricsServer, ServerCollector
+from serving.observe.telemetry import Telemetry
+from serving.observe.tracing import Tracing
+from serving.registry.registry import Registry
+from serving.registry.shadow import Shadows
+from serving.registry.watcher import Watcher
+from serving.store.model_selection import Choice
+from serving.store.model_source import open_source
+
+LOG = logging.getLogger("moerank.server")
+
+
+class RunningServer:
+    """A started server; also a context manager that stops it."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Load the models and start to answer; see `start`."""
+        self.settings = settings
+        users = settings.user_store
+        self.users = None if users is None else UserStore(users, settings.user_store_seconds)
+        self.registry = Registry(
+            open_source(settings.store, settings.cache),
+            [Choice.parse(text) for text in settings.models],
+            EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
+            settings.score,
+            settings.traffic,
+        )
+        self.telemetry = Telemetry()
+        with ExitStack() as parts:
+            if self.users is not None:
+                parts.callback(self.users.close)
+            self._pool = CountingPool(settings.threads)
+            parts.callback(self._pool.shutdown)
+            refusals = Refusals(self.telemetry)
+            parts.callback(refusals.close)
+            self.shadows = Shadows()
+            parts.callback(self.shadows.close)
+            services = _services(settings, self.registry, self.telemetry, self.shadows)
+            self._aside = Aside([service.name for service in services])
+            parts.callback(self._aside.close)
+            methods = methods_of(services, self.telemetry, Tracing() if settings.traces else None)
+            self._listener = _listen(settings, methods, self._pool, refusals, self._aside, self.telemetry)
+            self.port = self._listener.port
+            self.metrics = _metrics(
+                settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows, self.users)
+            )
+            if self.metrics is not None:
+                parts.callback(self.metrics.stop)
+            self._parts = parts.pop_all()
+        self._watcher = Watcher(self.registry, settings.poll_seconds)
+        self._listener.start()
+        self._watcher.start()
+        self._aside.serving()
+
+    def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
+        """Say NOT_SERVING, go on for the drain time, then let calls under way end within the grace time."""
+        self._aside.draining()
+        time.sleep(drain_seconds)
+        self._watcher.stop()
+        self._listener.refuse_new(grace_seconds)
+        self._pool.wait_idle(grace_seconds)
+        # Those who watch the health would keep the server for all of the grace time.
+        self._listener.close(min(FLUSH_SECONDS, grace_seconds))
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        """The running server itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop()
+
+
+def start(settings: ServerSettings) -> RunningServer:
+    """Start a server and return at once; it answers from then on.
+
+    Raises:
+        MoerankError: a model cannot be loaded (see `Registry`), or the address cannot be bound.
+    """
+    return RunningServer(settings)
+
+
+def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; to be called from the main thread.
+
+    `ready` is told when the server answers.
+
+    Raises:
+        MoerankError: as `start`.
+    """
+    configure(settings.log_format)
+    compute_bound()
+    running = start(settings)
+    with _signals() as wait:
+        LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)
+        if ready is not None:
+            ready(running)
+        LOG.info("got %s, draining", wait().name)
+        running.stop(settings.drain_seconds, settings.grace_seconds)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], signal.Signals]]:
+    """Gives a function that waits for SIGTERM or SIGINT; a second one does not disturb what follows.
+
+    The kernel may hand a signal to any thread, such as one of grpcio's, which does not wake the main thread out of a
+    wait. The wake-up descriptor does, whichever thread it was.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    descriptor = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def wait() -> signal.Signals:
+        while True:
+            number = os.read(reader, 1)[0]
+            if number in before:
+                return signal.Signals(number)
+
+    try:
+        yield wait
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def _services(
+    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows
+) -> tuple[Service, ...]:
+    limits = Limits(settings.max_candidates, settings.max_users)
+    return (
+        RankingService(registry, telemetry, limits, shadows),
+        InferenceService(registry, telemetry, limits, control=settings.model_control),
+    )
+
+
+def _listen(
+    settings: ServerSettings,
+    methods: Mapping[str, Method],
+    pool: CountingPool,
+    refusals: Refusals,
+    aside: Aside,
+    telemetry: Telemetry,
+) -> Listener:
+    if settings.front == "grpcio":
+        return GrpcListener(settings, methods, pool, refusals, aside)
+    try:
+        from serving.grpc_server.native_front import NativeListener  # noqa: PLC0415 an extra
+    except ImportError as error:
+        message = "--front native needs the package pygrpc-native; install it with pip install 'moerank[native]'"
+        raise ConfigError(message) from error
+    return NativeListener(settings, methods, pool, refusals, aside, telemetry)
+
+
+def _metrics(settings: ServerSettings, collector: ServerCollector) -> MetricsServer | None:
+    if settings.metrics_port is None:
+        return None
+    return MetricsServer(collector, settings.host, settings.metrics_port)

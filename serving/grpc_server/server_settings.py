@@ -1,0 +1,144 @@
+"""The server's deployment values: flags, environment variables ``MOERANK_*``, defaults; wrong ones reported at once."""
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from contract.errors import ConfigError
+from contract.settings import Settings
+from serving.observe.logs import LogFormat
+
+PREFIX = "MOERANK_"
+MISSING_STORE = f"no model store is named; write `moerank serve STORE` or set {PREFIX}STORE"
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+
+
+def _place(value: object) -> object:
+    """A path, but not of a URL, whose double slash it would swallow."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class ServerSettings(Settings):
+    """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`."""
+
+    store: Annotated[Path | str, BeforeValidator(_place)] = Field(
+        description="the model store: a directory of MODEL/VERSION/, or a URL such as s3://BUCKET/PREFIX"
+    )
+    cache: Path | None = Field(None, description="folder for bundles of a store URL; default: below ~/.cache/moerank")
+    models: tuple[str, ...] = Field((), description="NAME or NAME@VERSION, several with commas; default: all")
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    front: Literal["grpcio", "native"] = Field(
+        "grpcio", description="what speaks gRPC: grpcio, or native, an extra, with less CPU a call and without TLS"
+    )
+    allow_plaintext: bool = Field(default=False, description="listen beyond loopback although nothing is encrypted")
+    tls_certificate: Path | None = Field(None, description="PEM certificate chain; may be replaced while serving")
+    tls_key: Path | None = Field(None, description="PEM private key of the certificate")
+    tls_client_ca: Path | None = Field(None, description="PEM authority; only clients that it certified may connect")
+    token_file: Path | None = Field(None, description="bearer tokens, one a line; may be replaced while serving")
+    threads: int = Field(default_factory=cores, ge=1, le=1024, description="calls answered at once; default: cores")
+    max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
+    device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
+    require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
+    score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")
+    traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
+    user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")
+    user_store_seconds: float = Field(0.02, gt=0, le=10, description="how long a look-up in it may take")
+    max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
+    max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
+    max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")
+    connection_age_seconds: float = Field(
+        0.0, ge=0, description="close connections of that age, so that clients spread over new replicas; 0: never"
+    )
+    max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
+    model_control: bool = Field(default=False, description="let callers load and unload models")
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here; default: not")
+    traces: bool = Field(default=False, description="OpenTelemetry spans, through the process's tracer provider")
+    log_format: LogFormat = Field("text", description="text, or json with one object a line")
+    reflection: bool = Field(default=True, description="describe the services to tools such as grpcurl")
+    poll_seconds: float = Field(1.0, gt=0, le=3600, description="how often the store is looked at for new versions")
+    drain_seconds: float = Field(0.0, ge=0, le=600, description="on SIGTERM, how long to answer while NOT_SERVING")
+    grace_seconds: float = Field(20.0, ge=0, le=3600, description="then, how long calls under way may take")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            message = "--tls-certificate and --tls-key belong together; one of them is missing"
+            raise ValueError(message)
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            message = "--tls-client-ca needs --tls-certificate and --tls-key"
+            raise ValueError(message)
+        if self.tls_certificate is None and self.host not in LOOPBACK and not self.allow_plaintext:
+            message = f"host {self.host} is beyond loopback and nothing is encrypted; pass --allow-plaintext to accept"
+            raise ValueError(message)
+        if self.front == "native" and (self.tls_certificate is not None or self.connection_age_seconds):
+            message = "--front native has no TLS and no connection age; leave those to a proxy, or take --front grpcio"
+            raise ValueError(message)
+        return self
+
+    @property
+    def admitted(self) -> int:
+        """How many calls may run or wait."""
+        return self.threads + self.max_queue
+
+    @property
+    def target(self) -> str:
+        """What to bind to."""
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+        return f"{host}:{self.port}"
+
+    @classmethod
+    def read(cls, flags: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Self:
+        """Combine flags (None: not given) with the environment; flags win.
+
+        Raises:
+            ConfigError: naming every value that is wrong.
+        """
+        environment = os.environ if environment is None else environment
+        values: dict[str, object] = {}
+        for name in cls.model_fields:
+            given = flags.get(name)
+            found = environment.get(PREFIX + name.upper()) if given is None else given
+            if found is not None:
+                values[name] = _split(found) if name == "models" else found
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = [
+                MISSING_STORE if e["type"] == "missing" else _problem(e["loc"], e["msg"], e["input"])
+                for e in error.errors()
+            ]
+            message = "the server cannot start: " + "; ".join(problems)
+            raise ConfigError(message) from error
+
+
+def _split(value: object) -> object:
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+
+def _problem(location: tuple[int | str, ...], text: str, given: object) -> str:
+    if not location:
+        return text.removeprefix("Value error, ")
+    name = str(location[0])
+    return f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {text}, given {given!r}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add every setting as a flag; the store is positional. Feed ``vars(namespace)`` to `ServerSettings.read`."""
+    for name, field in ServerSettings.model_fields.items():
+        text = f"{field.description} [{PREFIX}{name.upper()}]"
+        if name == "store":
+            parser.add_argument(name, nargs="?", help=text)
+        elif field.annotation is bool:
+            parser.add_argument(f"--{name.replace('_', '-')}", action=argparse.BooleanOptionalAction, help=text)
+        else:
+            parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.split("_")[-1].upper(), help=text)

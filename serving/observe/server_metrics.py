@@ -1,0 +1,211 @@
+"""Prometheus metrics, collected when they are scraped: Triton's names where it has one for the same thing."""
+
+from collections.abc import Callable, Iterable, Iterator
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from contract.errors import UnavailableError
+from serving.graph.context import Phase
+from serving.graph.users import UserStore
+from serving.grpc_server.thread_pool import CountingPool
+from serving.observe.telemetry import Telemetry, Work
+from serving.registry.registry import Registry
+from serving.registry.shadow import Comparison, Shadows
+
+LABELS = ("model", "version")
+_DURATIONS: dict[Phase, str] = {
+    "queue": "nv_inference_queue_duration_us",
+    "input": "nv_inference_compute_input_duration_us",
+    "infer": "nv_inference_compute_infer_duration_us",
+    "output": "nv_inference_compute_output_duration_us",
+}
+
+
+class ServerCollector(Collector):
+    """Turns the server's counts into metrics."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        registry: Registry,
+        pool: CountingPool,
+        shadows: Shadows,
+        users: UserStore | None = None,
+    ) -> None:
+        """Read from these at each scrape."""
+        self._telemetry = telemetry
+        self._registry = registry
+        self._pool = pool
+        self._shadows = shadows
+        self._users = users
+
+    def collect(self) -> Iterable[Metric]:
+        """All metrics."""
+        work = self._telemetry.work()
+        yield from _counters(work)
+        yield from _durations(work)
+        yield _distributions(work)
+        yield from _experts(work)
+        yield GaugeMetricFamily(
+            "nv_inference_pending_request_count", "Calls that wait for a thread or run", value=self._pool.pending
+        )
+        errors = CounterMetricFamily("moerank_errors", "Calls that ended in an error", labels=("reason",))
+        for reason, count in sorted(self._telemetry.refusals().items()):
+            errors.add_metric((reason,), count)
+        yield errors
+        yield from self._versions()
+        yield from self._arms()
+        yield from _comparisons(self._shadows.comparisons())
+        if self._users is not None:
+            yield _lookups(self._users)
+
+    def _versions(self) -> Iterator[Metric]:
+        served = GaugeMetricFamily("moerank_model_version", "The version that answers", labels=("model",))
+        for model in self._registry.models():
+            served.add_metric((model.name,), model.version)
+        yield served
+        refused = GaugeMetricFamily(
+            "moerank_model_refused", "1 while what the store has cannot be served; the log says why", labels=("model",)
+        )
+        for name in self._registry.refused():
+            refused.add_metric((name,), 1)
+        yield refused
+        yield CounterMetricFamily("moerank_swaps", "Versions taken into service", value=self._registry.swaps)
+
+    def _arms(self) -> Iterator[Metric]:
+        versions = GaugeMetricFamily("moerank_arm_version", "Versions beside the current one", labels=("model", "arm"))
+        shares = GaugeMetricFamily("moerank_arm_share", "Their share of the request keys", labels=("model", "arm"))
+        for key, arm in sorted(self._registry.arms.loaded().items()):
+            versions.add_metric(key, arm.model.version)
+            shares.add_metric(key, arm.share)
+        yield from (versions, shares)
+
+
+def _comparisons(comparisons: list[Comparison]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[Comparison], int]], ...] = (
+        ("moerank_shadow_compared", "Answers that a shadow was compared with", lambda c: c.compared),
+        ("moerank_shadow_failed", "Requests that a shadow could not answer", lambda c: c.failed),
+        ("moerank_shadow_dropped", "Answers not compared because too many waited", lambda c: c.dropped),
+        ("moerank_shadow_first_changed", "Compared answers with another best candidate", lambda c: c.first_changed),
+        ("moerank_shadow_rows", "Compared candidates", lambda c: c.rows),
+    )
+    for name, text, read in counters:
+        family = CounterMetricFamily(name, text, labels=LABELS)
+        for each in comparisons:
+            family.add_metric((each.model, str(each.version)), read(each))
+        yield family
+    gaps = CounterMetricFamily(
+        "moerank_shadow_difference", "Sum over candidates of |shadow - answer|", labels=(*LABELS, "task")
+    )
+    for each in comparisons:
+        for task, total in sorted(each.difference.items()):
+            gaps.add_metric((each.model, str(each.version), task), total)
+    yield gaps
+
+
+def _lookups(users: UserStore) -> Metric:
+    family = CounterMetricFamily("moerank_user_store", "Users looked up in the user store", labels=("outcome",))
+    for outcome, count in (("found", users.found), ("missed", users.missed), ("failed", users.failed)):
+        family.add_metric((outcome,), count)
+    return family
+
+
+def _counters(work: list[Work]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[Work], int]], ...] = (
+        ("nv_inference_request_success", "Answered requests", lambda w: w.successes),
+        ("nv_inference_count", "Candidates answered", lambda w: w.rows),
+        ("nv_inference_exec_count", "Runs of the model", lambda w: w.executions),
+        ("moerank_unknown_users", "Rankings for a user of whom nothing is known", lambda w: w.unknown_users),
+        ("moerank_unknown_items", "Ranked candidates of which nothing is known", lambda w: w.unknown_items),
+    )
+    for name, text, read in counters:
+        family = CounterMetricFamily(name, text, labels=LABELS)
+        for each in work:
+            family.add_metric((each.model, str(each.version)), read(each))
+        yield family
+    failures = CounterMetricFamily("nv_inference_request_failure", "Failed requests", labels=(*LABELS, "reason"))
+    for each in work:
+        for reason, count in sorted(each.failures.items()):
+            failures.add_metric((each.model, str(each.version), reason), count)
+    yield failures
+
+
+def _durations(work: list[Work]) -> Iterator[Metric]:
+    whole = CounterMetricFamily("nv_inference_request_duration_us", "Time of answered requests", labels=LABELS)
+    for each in work:
+        whole.add_metric((each.model, str(each.version)), each.success_ns / 1000)
+    yield whole
+    for phase, name in _DURATIONS.items():
+        family = CounterMetricFamily(name, f"Time of answered requests in the phase: {phase}", labels=LABELS)
+        for each in work:
+            family.add_metric((each.model, str(each.version)), each.phase_ns[phase] / 1000)
+        yield family
+
+
+def _distributions(work: list[Work]) -> Metric:
+    family = HistogramMetricFamily(
+        "moerank_prediction", "Predictions by task, of a sample of the rankings", labels=(*LABELS, "task")
+    )
+    for each in work:
+        for task, found in each.distributions.items():
+            bounds = [*(f"{edge:g}" for edge in found.edges), "+Inf"]
+            buckets = list(zip(bounds, found.counts.cumsum().tolist(), strict=True))
+            family.add_metric((each.model, str(each.version), task), buckets, found.total)
+    return family
+
+
+def _experts(work: list[Work]) -> Iterator[Metric]:
+    load = CounterMetricFamily(
+        "moerank_expert_rows",
+        "Candidates that an expert was used for, of a sample of the rankings",
+        labels=(*LABELS, "level", "expert"),
+    )
+    union = SummaryMetricFamily(
+        "moerank_union_over_n", "Share of all experts that a candidate took, of the same sample", labels=LABELS
+    )
+    for each in work:
+        if each.experts is None:
+            continue
+        key = (each.model, str(each.version))
+        for number, (level, rows) in enumerate(zip(each.experts.levels, each.experts.rows_A.tolist(), strict=True)):
+            load.add_metric((*key, str(level), str(number)), rows)
+        union.add_metric(key, each.experts.rows, each.experts.rows_A.sum() / len(each.experts.levels))
+    yield from (load, union)
+
+
+class MetricsServer:
+    """Offers ``/metrics`` on a port of its own."""
+
+    def __init__(self, collector: ServerCollector, host: str, port: int) -> None:
+        """Start to answer scrapes.
+
+        Raises:
+            UnavailableError: the port cannot be bound.
+        """
+        registry = CollectorRegistry()
+        registry.register(collector)
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        try:
+            self._server: WSGIServer
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            message = f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another --metrics-port"
+            raise UnavailableError(message) from error
+        self.port: int = self._server.server_port
+
+    def stop(self) -> None:
+        """Stop to answer."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

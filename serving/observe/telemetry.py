@@ -1,0 +1,179 @@
+"""What the server has done since it started, by model and version.
+
+Shape legend: N candidate rows, A experts of all levels.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import MoerankError
+from contract.schema import TaskSpec
+from serving.graph.answer import RankAnswer
+from serving.graph.context import PHASES, Clock, Phase
+from serving.graph.expert_use import ExpertUse
+from serving.graph.served_model import RankingModel
+
+SAMPLE = 16
+"""Predictions of one answer in so many enter the distributions: their shape is what is watched, and it costs."""
+PROBABILITIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+SPREADS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
+
+
+@dataclass
+class Distribution:
+    """A histogram: `counts` int64 of values up to each of `edges`, and of those beyond; `total` is their sum."""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    total: float = 0.0
+
+    @classmethod
+    def of(cls, task: TaskSpec) -> "Distribution":
+        """An empty one whose edges suit a task: probabilities, or standard deviations around the training mean."""
+        spread = task.spread or 1.0
+        edges = PROBABILITIES if task.kind == "binary" else [task.base_rate + spread * step for step in SPREADS]
+        return cls(np.array(edges), np.zeros(len(edges) + 1, np.int64))
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count values [N]."""
+        self.counts += np.bincount(np.searchsorted(self.edges, values), minlength=len(self.counts))
+        self.total += float(values.sum(dtype=np.float64))
+
+
+@dataclass
+class Load:
+    """Of `rows` candidates, those that each expert was used for, int64 [A]; and the level of each expert [A]."""
+
+    levels: tuple[int, ...]
+    rows_A: NDArray[np.int64]
+    rows: int = 0
+
+    def add(self, use: ExpertUse) -> None:
+        """Count an answer."""
+        used_NA = use.used()
+        self.rows_A += used_NA.sum(axis=0)
+        self.rows += len(used_NA)
+
+
+@dataclass
+class Work:
+    """What one version of a model has done. Times are nanoseconds."""
+
+    model: str
+    version: int
+    distributions: dict[str, Distribution]
+    successes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    success_ns: int = 0
+    failure_ns: int = 0
+    phase_ns: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    rows: int = 0
+    executions: int = 0
+    unknown_users: int = 0
+    unknown_items: int = 0
+    experts: "Load | None" = None
+    last_ms: int = 0
+
+    def copy(self) -> "Work":
+        """A copy that does not change any more."""
+        distributions = {task: replace(d, counts=d.counts.copy()) for task, d in self.distributions.items()}
+        return replace(
+            self,
+            distributions=distributions,
+            failures=Counter(self.failures),
+            phase_ns=dict(self.phase_ns),
+            experts=None if self.experts is None else replace(self.experts, rows_A=self.experts.rows_A.copy()),
+        )
+
+
+class Telemetry:
+    """Counts; safe to share between threads, and cheap enough for every call."""
+
+    def __init__(self) -> None:
+        """Nothing has happened yet."""
+        self._lock = threading.Lock()
+        self._work: dict[tuple[str, int], Work] = {}
+        self._refusals: Counter[str] = Counter()
+
+    @contextmanager
+    def watching(self, model: RankingModel, clock: Clock) -> Iterator[None]:
+        """Count a failure of the model if the body raises."""
+        try:
+            yield
+        except Exception as error:
+            reason = error.reason if isinstance(error, MoerankError) else "DEFECT"
+            laps = clock.take()
+            with self._lock:
+                work = self._of(model)
+                work.failures[reason] += 1
+                work.failure_ns += sum(laps.values())
+            raise
+
+    def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1) -> None:
+        """Count an answer for so many rows; of answers that shared a run, one counts it."""
+        now = time.time_ns() // 1_000_000
+        with self._lock:
+            work = self._of(model)
+            work.successes += 1
+            work.executions += executions
+            work.rows += rows
+            work.success_ns += sum(laps.values())
+            work.last_ms = now
+            for phase, nanoseconds in laps.items():
+                work.phase_ns[phase] += nanoseconds
+
+    def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int], executions: int = 1) -> None:
+        """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
+        self.succeeded(model, len(answer.scores), laps, executions)
+        with self._lock:
+            work = self._of(model)
+            work.unknown_users += answer.unknown_user
+            work.unknown_items += len(answer.unknown_items)
+            if answer.experts is not None and work.experts is not None:
+                work.experts.add(answer.experts)
+            if work.successes % SAMPLE == 1:
+                for task, values in answer.predictions.items():
+                    work.distributions[task].add(values)
+
+    def due(self, model: RankingModel, ahead: int = 0) -> bool:
+        """Whether the next ranking, or the one so many after it, belongs to the sample whose experts are counted."""
+        if not model.engine.gates:
+            return False
+        found = self._work.get((model.name, model.version))
+        return ((found.successes if found else 0) + ahead) % SAMPLE == 0
+
+    def refused(self, reason: str) -> None:
+        """Count a call that never came to a model."""
+        with self._lock:
+            self._refusals[reason] += 1
+
+    def work(self) -> list[Work]:
+        """Copies, by model and version."""
+        with self._lock:
+            return [work.copy() for _, work in sorted(self._work.items())]
+
+    def refusals(self) -> dict[str, int]:
+        """Calls that never came to a model, by reason."""
+        with self._lock:
+            return dict(self._refusals)
+
+    def _of(self, model: RankingModel) -> Work:
+        key = (model.name, model.version)
+        found = self._work.get(key)
+        if found is None:
+            distributions = {task.name: Distribution.of(task) for task in model.bundle.schema.tasks}
+            found = self._work[key] = Work(model.name, model.version, distributions, experts=_load(model))
+        return found
+
+
+def _load(model: RankingModel) -> Load | None:
+    sizes = {gate.level: gate.experts for gate in model.engine.gates}
+    levels = tuple(level for level, experts in sorted(sizes.items()) for _ in range(experts))
+    return Load(levels, np.zeros(len(levels), np.int64)) if levels else None

@@ -1,0 +1,1 @@
+"""Which versions are loaded, who gets which, and what shadows them."""

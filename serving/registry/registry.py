@@ -1,0 +1,235 @@
+"""Which models are served, and their replacement while requests are being answered."""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from contract.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
+from serving.graph.served_model import EngineOptions, RankingModel
+from serving.registry.traffic import Arms
+from serving.store.model_selection import Choice, read_scores
+from serving.store.model_source import Source, open_source
+
+LOG = logging.getLogger("moerank.registry")
+
+
+class Registry:
+    """The served models. Readers take one reference and never wait; `refresh` replaces references."""
+
+    def __init__(
+        self,
+        store: str | Path | Source,
+        choices: Sequence[Choice] = (),
+        options: EngineOptions | None = None,
+        score_file: Path | None = None,
+        traffic_file: Path | None = None,
+    ) -> None:
+        """Load every chosen model, or every model of the store; any failure is fatal here, but not one of an arm.
+
+        Raises:
+            ModelNotFoundError: the store has none, or not the chosen one.
+            MoerankError: as `RankingModel.open`.
+        """
+        self._store = open_source(store) if isinstance(store, str | Path) else store
+        self._choices = tuple(choices)
+        self._options = options or EngineOptions()
+        self._score_file = score_file
+        self._scores = read_scores(score_file)
+        self.arms = Arms(traffic_file)
+        self._refused: dict[str, object] = {}
+        self._unloaded: set[str] = set()
+        self.swaps = 0
+        """How many versions were taken into service after the start."""
+        self._refreshing = threading.Lock()
+        opened: dict[str, RankingModel] = {}
+        chosen = self._choices or [Choice(name) for name in self._store.models()]
+        if not chosen:
+            message = f"the store {store} has no model to serve; publish one first with `moerank publish`"
+            raise ModelNotFoundError(message)
+        for choice in chosen:
+            version = choice.version or self._store.current(choice.model)
+            opened[choice.model] = self._open(choice.model, version)
+        self._models: Mapping[str, RankingModel] = opened
+        self._refresh_arms()
+
+    def get(self, model: str = "", version: int = 0) -> RankingModel:
+        """The model that answers; an empty name means the only one, version 0 the current one.
+
+        Raises:
+            ModelNotFoundError: it is not served; the message lists what is.
+        """
+        served = self._models
+        if not model and len(served) == 1:
+            found = next(iter(served.values()))
+        elif model in served:
+            found = served[model]
+        else:
+            asked = f"no model {model!r}" if model or not served else "several models, so name one"
+            message = f"this server has {asked}; it serves {', '.join(sorted(served)) or 'none'}"
+            raise ModelNotFoundError(message)
+        if version not in {0, found.version}:
+            canary = self.arms.canary(found.name, version)
+            if canary is not None:
+                return canary
+            message = f"this server has no version {version} of {found.name}; it serves version {found.version}"
+            raise ModelNotFoundError(message)
+        return found
+
+    def choose(self, model: str, version: int, key: str) -> tuple[RankingModel, RankingModel | None]:
+        """The model that answers a request with this key, and the one to compare its answer with, if any.
+
+        Raises:
+            ModelNotFoundError: as `get`.
+        """
+        found = self.get(model, version)
+        answering = found if version else self.arms.answering(found, key)
+        return answering, self.arms.shadow(answering, key)
+
+    def models(self) -> list[RankingModel]:
+        """All served models, by name."""
+        return [model for _, model in sorted(self._models.items())]
+
+    def refresh(self) -> bool:
+        """Load what the store now points at; keep the last good model wherever that fails, and log why.
+
+        Returns:
+            Whether anything changed.
+        """
+        with self._refreshing:
+            changed = self._refresh_scores()
+            for choice in self._listed():
+                if choice.model not in self._unloaded:
+                    changed = self._follow(choice) or changed
+            return self._refresh_arms() or changed
+
+    def load(self, name: str) -> None:
+        """Look at the store now for one model, also if it was unloaded.
+
+        Raises:
+            ModelNotFoundError: it is not among those to serve.
+            UnavailableError: it cannot be loaded.
+        """
+        with self._refreshing:
+            choices = [choice for choice in self._listed() if choice.model == name]
+            if not choices:
+                message = f"the store has no model {name[:80]!r} that this server may serve"
+                raise ModelNotFoundError(message)
+            self._unloaded.discard(name)
+            self._refused.pop(name, None)
+            self._follow(choices[0])
+            if name in self._refused:
+                message = f"{name} could not be loaded; the server's log says why"
+                raise UnavailableError(message)
+
+    def unload(self, name: str) -> None:
+        """Stop to serve a model until it is loaded again.
+
+        Raises:
+            ModelNotFoundError: it is not served.
+        """
+        with self._refreshing:
+            self.get(name or "(none)")
+            self._unloaded.add(name)
+            self._models = {other: model for other, model in self._models.items() if other != name}
+
+    def refused(self) -> list[str]:
+        """Names of models of which the store has something that cannot be served."""
+        return sorted(name for name in dict(self._refused) if name)
+
+    def index(self) -> list[tuple[str, int, bool]]:
+        """Name, version, and whether it is served, of all versions of the models to serve."""
+        served = {(model.name, model.version) for model in self._models.values()}
+        names = [choice.model for choice in self._listed()]
+        stored = {(name, version) for name in names for version in self._store.versions(name)}
+        return [(*key, key in served) for key in sorted(stored | served)]
+
+    def _follow(self, choice: Choice) -> bool:
+        """Serve what the choice now means, if it is something else than before and it can be loaded."""
+        name = choice.model
+        serving = self._models.get(name)
+        evidence: object = None
+        try:
+            version = choice.version or self._store.current(name)
+            if serving is not None and serving.version == version:
+                self._refused.pop(name, None)
+                return False
+            evidence = (version, self._store.version_path(name, version).stat().st_mtime_ns)
+            if self._refused.get(name) == evidence:
+                # Nothing has changed since it was refused; do not hash gigabytes every second.
+                return False
+            model = self._open(name, version)
+        except Exception as error:  # noqa: BLE001 after any failure whatever the last good model serves on
+            self._refuse(name, evidence, error)
+            return False
+        self._refused.pop(name, None)
+        self._models = {**self._models, name: model}
+        self.swaps += 1
+        LOG.info("serving %s version %d", name, version)
+        return True
+
+    def _refuse(self, name: str, evidence: object, error: Exception) -> None:
+        """Log a failure once, not at every look at the store."""
+        evidence = evidence or str(error)
+        if self._refused.get(name) == evidence:
+            return
+        self._refused[name] = evidence
+        kept = self._models.get(name)
+        last = f"version {kept.version} goes on" if kept else "the model stays absent"
+        trace = None if isinstance(error, MoerankError) else error
+        LOG.error("cannot serve what the store has of %s: %s; %s", name, error, last, exc_info=trace)
+
+    def _refresh_scores(self) -> bool:
+        try:
+            scores = read_scores(self._score_file)
+            if scores == self._scores:
+                return False
+            models = {name: model.with_score(scores.get(name)) for name, model in self._models.items()}
+            commit_arms = self.arms.rescore(scores)
+        except ConfigError as error:
+            if self._refused.get("") != str(error):
+                LOG.error("kept the scores as they were: %s", error)  # noqa: TRY400 the message says it all
+            self._refused[""] = str(error)
+            return False
+        self._scores, self._models = scores, models
+        commit_arms()
+        LOG.info("serving with the scores of %s", self._score_file)
+        return True
+
+    def _refresh_arms(self) -> bool:
+        """Load the canaries and shadows that are wanted; the current version answers alone wherever that fails."""
+        try:
+            missing = self.arms.read()
+        except ConfigError as error:
+            self._refuse("the traffic file", str(error), error)
+            return False
+        self._refused.pop("the traffic file", None)
+        changed = False
+        for (name, arm), config in missing.items():
+            label = f"{name} {arm}"
+            evidence: object = None
+            try:
+                evidence = (config.version, self._store.version_path(name, config.version).stat().st_mtime_ns)
+                if self._refused.get(label) == evidence:
+                    continue
+                serving = self._models.get(name)
+                same = serving is not None and serving.version == config.version
+                self.arms.put((name, arm), serving if same and serving else self._open(name, config.version))
+            except Exception as error:  # noqa: BLE001 after any failure whatever the current version answers alone
+                self._refuse(label, evidence, error)
+                continue
+            self._refused.pop(label, None)
+            changed = True
+            LOG.info("%s version %d is the %s for %.4g of the requests", name, config.version, arm, config.share)
+        return changed
+
+    def _listed(self) -> Sequence[Choice]:
+        try:
+            return self._choices or [Choice(name) for name in self._store.models()]
+        except (MoerankError, OSError) as error:
+            self._refuse("the store", None, error)
+            return ()
+
+    def _open(self, name: str, version: int) -> RankingModel:
+        path = self._store.version_path(name, version)
+        return RankingModel.open(path, self._options, self._scores.get(name))

@@ -1,0 +1,1 @@
+"""Bundles and model stores: manifests, golden requests, local and remote directories."""

@@ -1,0 +1,85 @@
+"""Golden requests: encoded inputs with the answers that the exporter saw, kept in the bundle as ``golden.npz``.
+
+Array names inside the file: ``CASE/inputs/ARRAY`` and ``CASE/answers/TASK``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import IntegrityError, PredictionError
+from contract.inputs import PARTS, Inputs, PartInputs
+
+TOLERANCE = 1e-4
+"""Largest accepted |difference|, relative to 1 + |answer|: other CPUs order float32 sums otherwise."""
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One request's encoded inputs and its answers, float32 [N] by task."""
+
+    inputs: Inputs
+    answers: Mapping[str, NDArray[np.float32]]
+
+
+def write(path: Path, cases: Mapping[str, GoldenCase]) -> None:
+    """Write cases by name; names hold no ``/``."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name, case in cases.items():
+        arrays |= {f"{name}/inputs/{key}": value for key, value in case.inputs.arrays().items()}
+        arrays |= {f"{name}/answers/{task}": value for task, value in case.answers.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def read(path: Path) -> dict[str, GoldenCase]:
+    """Read all cases.
+
+    Raises:
+        IntegrityError: not such a file, or an array is missing.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        names = sorted({name.split("/", 1)[0] for name in arrays})
+        return {name: _case(arrays, name) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        message = f"{path} does not hold golden requests: {error}"
+        raise IntegrityError(message) from error
+
+
+def require_golden(name: str, case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]]) -> None:
+    """Compare predictions [N] by task with those that the exporter saw.
+
+    Raises:
+        PredictionError: one is further off than `TOLERANCE`, or no answer was recorded for a task.
+    """
+    for task, values in predictions.items():
+        expected = case.answers.get(task)
+        if expected is None or expected.shape != values.shape:
+            message = f"golden request {name} has no answers for {task} to compare with"
+            raise PredictionError(message)
+        off = np.abs(values - expected) / (1 + np.abs(expected))
+        if off.max(initial=0.0) > TOLERANCE:
+            message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {TOLERANCE:.2g}"
+            raise PredictionError(message)
+
+
+def _case(arrays: Mapping[str, NDArray[np.generic]], name: str) -> GoldenCase:
+    request, candidate = (_part(arrays, f"{name}/inputs/{part}_") for part in PARTS)
+    prefix = f"{name}/answers/"
+    answers = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    return GoldenCase(Inputs(request, candidate), {task: value.astype(np.float32) for task, value in answers.items()})
+
+
+def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> PartInputs:
+    return PartInputs(
+        ids=arrays[f"{prefix}ids"].astype(np.int64),
+        list_values=arrays[f"{prefix}list_values"].astype(np.int64),
+        list_lengths=arrays[f"{prefix}list_lengths"].astype(np.int64),
+        dense=arrays[f"{prefix}dense"].astype(np.float32),
+    )

@@ -1,0 +1,54 @@
+"""What an operator chooses to serve: models, and formulas of their combined scores."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from contract.errors import ConfigError
+from contract.score import ScoreConfig
+from serving.store.local_store import require_name
+
+_SCORES = TypeAdapter(dict[str, ScoreConfig])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model to serve; `version` None follows the store's pointer."""
+
+    model: str
+    version: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``NAME`` or ``NAME@VERSION``.
+
+        Raises:
+            ConfigError: neither of the two.
+        """
+        name, at, version = text.partition("@")
+        require_name(name)
+        if at and not (version.isascii() and version.isdigit() and int(version) > 0):
+            message = f"{text!r} pins no version: write NAME or NAME@VERSION, such as movies@3"
+            raise ConfigError(message)
+        return cls(name, int(version) if at else None)
+
+
+def read_scores(path: Path | None) -> dict[str, ScoreConfig]:
+    """Formulas by model name from a JSON file; nothing without a path.
+
+    Raises:
+        ConfigError: unreadable, or not ``{"MODEL": {"form": ..., "weights": {"TASK": number}}}``.
+    """
+    if path is None:
+        return {}
+    try:
+        return _SCORES.validate_json(path.read_bytes())
+    except OSError as error:
+        message = f"the score file {path} cannot be read: {error.strerror}"
+        raise ConfigError(message) from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        message = f"the score file {path} is wrong: {problems}"
+        raise ConfigError(message) from error
