@@ -20,7 +20,7 @@ from benchmarks.gate_plot import drawing
 from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
 from benchmarks.paired import Paired, paired
 from benchmarks.report import Case, arguments, finish
-from contract.directories import write_text
+from contract.files import write_text
 from pipeline.flow.steps import build_features
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.training.train import train

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
-from models.export.exported_network import Form, NetworkGraph, rows_of
-from models.export.graph import ServingGraph
-from models.export.lookup import Tensors
 from models.export.onnx_file import write_onnx
-from models.export.split import SplitInput
+from models.export_graph.exported_network import Form, NetworkGraph, rows_of
+from models.export_graph.lookup import Tensors
+from models.export_graph.serving_graph import ServingGraph
+from models.export_graph.split import SplitInput
 from models.model_config import ModelConfig
 from models.ranker import Ranker
 from serving.graph.batched_graph import joined

@@ -11,8 +11,8 @@ from contract.errors import MoerankError
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
 from features.batches import BatchReader
-from models.export.exported_network import Form
 from models.export.form import choose_form, measure_usage
+from models.export_graph.exported_network import Form
 from models.ranker import Ranker
 from pipeline.training.checkpoint import load_ranker
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
-from models.ranker import RankerOutput
+from models.ranker_tensors import RankerOutput
 
 
 class Losses(NamedTuple):

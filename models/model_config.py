@@ -1,6 +1,6 @@
 """The model's configuration: what a user writes under ``model:`` in the YAML file."""
 
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,20 +8,10 @@ from contract.settings import Settings
 from models.architectures import ArchitectureConfig, MMoEConfig, SharedBottomConfig
 from models.gates import DSelectKConfig, GateConfig
 from models.interactions import InteractionConfig, NoInteractionConfig
+from models.layers.mlp import Activation, BlockConfig, Norm
 
-Activation = Literal["relu", "gelu", "silu"]
-Norm = Literal["none", "batch", "layer"]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=1)]
-
-
-class BlockConfig(NamedTuple):
-    """What the layers of a network have in common."""
-
-    activation: Activation
-    norm: Norm
-    dropout: float
-    residual: bool
 
 
 class ModelConfig(Settings):

@@ -6,8 +6,6 @@ collection's answer, whose column order changes with a sharding plan.
 Shape legend: B rows, T tasks, D columns of the input matrix.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -20,22 +18,7 @@ from models.layers.dropout import Dropout
 from models.layers.embeddings import KeyedJaggedTensor, embedding_collection
 from models.model_config import ModelConfig
 from models.network import Network, NetworkOutput
-from models.tensor_inputs import PackedIds, TensorInputs, TensorPart, pack_ids
-
-
-class RankerOutput(NamedTuple):
-    """Raw outputs and routing of B rows.
-
-    `logits_BT`: logits of binary tasks; regression tasks as (label - base rate) / spread.
-    `penalties`: the gates' regularisation terms, summed over gates, already weighted.
-    `columns_BD`: the input matrix, which all tasks share.
-    `routings`: each gate's, over the experts of its level, in the order of `network.typed_gates`.
-    """
-
-    logits_BT: Tensor
-    penalties: dict[str, Tensor]
-    routings: tuple[Routing, ...]
-    columns_BD: Tensor
+from models.ranker_tensors import PackedIds, RankerOutput, TensorInputs, TensorPart, pack_ids
 
 
 class Ranker(nn.Module):
@@ -62,7 +45,9 @@ class Ranker(nn.Module):
         if self.width == 0:
             message = "the schema has no features; a ranker needs at least one"
             raise ConfigError(message)
-        self.embeddings = embedding_collection(schema, config, device or torch.device("cpu"))
+        self.embeddings = embedding_collection(
+            schema, config.embedding_dim, config.embedding_init, device or torch.device("cpu")
+        )
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.embedding_dropout = Dropout(config.embedding_dropout)
         self.network = Network(feature_columns(schema, config.embedding_dim), schema.tasks, config)

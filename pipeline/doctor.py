@@ -29,7 +29,7 @@ GPU_SETUP = "make clean && make setup DEVICE=gpu"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One line of the report: the subject, whether it works, what was found and what to do."""
 
     subject: str
@@ -38,9 +38,9 @@ class Finding:
     advice: str = ""
 
 
-def examine(workspace: Path = Path("runs")) -> list[Finding]:
+def examine(workspace: Path = Path("runs")) -> list[Check]:
     """All findings about this machine, in a fixed order; a check that cannot run is a finding, too."""
-    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+    checks: tuple[Callable[[], Iterator[Check]], ...] = (
         _python,
         _libraries,
         _torch_pair,
@@ -54,12 +54,12 @@ def examine(workspace: Path = Path("runs")) -> list[Finding]:
     return [finding for check in checks for finding in check()]
 
 
-def healthy(findings: list[Finding]) -> bool:
+def healthy(findings: list[Check]) -> bool:
     """Whether there is no problem; warnings do not count."""
     return not any(finding.status == "problem" for finding in findings)
 
 
-def as_json(findings: list[Finding]) -> dict[str, object]:
+def as_json(findings: list[Check]) -> dict[str, object]:
     """The report with plain values: ``healthy`` and the list of ``findings``."""
     return {"healthy": healthy(findings), "findings": [asdict(finding) for finding in findings]}
 
@@ -72,22 +72,22 @@ def version(distribution: str) -> str | None:
         return None
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[Check]:
     found = sys.version.split()[0]
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield Finding("python", "ok" if good else "warning", found, "" if good else "3.11 is tested; 3.12 and 3.13 may do")
+    yield Check("python", "ok" if good else "warning", found, "" if good else "3.11 is tested; 3.12 and 3.13 may do")
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[Check]:
     missing = [name for name in LIBRARIES if version(name) is None]
     found = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if name not in missing)
     if missing:
-        yield Finding("libraries", "problem", f"not installed: {', '.join(missing)}", f"install all with: {CPU_SETUP}")
+        yield Check("libraries", "problem", f"not installed: {', '.join(missing)}", f"install all with: {CPU_SETUP}")
     else:
-        yield Finding("libraries", "ok", found)
+        yield Check("libraries", "ok", found)
 
 
-def _torch_pair() -> Iterator[Finding]:
+def _torch_pair() -> Iterator[Check]:
     torch = version("torch")
     builds = {name: version(name) for name in ("fbgemm-gpu-cpu", "fbgemm-gpu") if version(name)}
     tested = ", ".join(f"torch {torch} with fbgemm {fbgemm}" for torch, fbgemm in TESTED_PAIRS.items())
@@ -96,14 +96,14 @@ def _torch_pair() -> Iterator[Finding]:
         " and ".join(f"{name} {number}" for name, number in builds.items()) or "no fbgemm"
     )
     if len(builds) != 1:
-        yield Finding("torch and fbgemm", "problem", found, advice)
+        yield Check("torch and fbgemm", "problem", found, advice)
         return
     tested_pair = TESTED_PAIRS.get((torch or "").partition("+")[0]) in builds.values()
     trouble = _import_failure("import torch, fbgemm_gpu, torchrec")
     if trouble:
-        yield Finding("torch and fbgemm", "problem", f"{found}: {trouble}", advice)
+        yield Check("torch and fbgemm", "problem", f"{found}: {trouble}", advice)
     else:
-        yield Finding("torch and fbgemm", "ok" if tested_pair else "warning", found, "" if tested_pair else advice)
+        yield Check("torch and fbgemm", "ok" if tested_pair else "warning", found, "" if tested_pair else advice)
 
 
 def _import_failure(statement: str) -> str:
@@ -118,42 +118,42 @@ def _import_failure(statement: str) -> str:
     return lines[-1] if lines else f"the import ended with code {done.returncode}"
 
 
-def _devices() -> Iterator[Finding]:
+def _devices() -> Iterator[Check]:
     try:
         import torch  # noqa: PLC0415 - seconds, and only this check needs it
     except (ImportError, OSError):
         return  # told by the check of the pair
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        yield Finding("devices", "ok", f"cuda {torch.version.cuda}: {', '.join(names)}")
+        yield Check("devices", "ok", f"cuda {torch.version.cuda}: {', '.join(names)}")
     elif shutil.which("nvidia-smi"):
-        yield Finding(
+        yield Check(
             "devices",
             "warning",
             f"an NVIDIA driver, but torch {torch.__version__} cannot use it",
             f"install the CUDA builds with: {GPU_SETUP} (CUDA 13 needs driver 580 or newer)",
         )
     else:
-        yield Finding("devices", "ok", f"cpu, {len(os.sched_getaffinity(0))} cores (no NVIDIA driver found)")
+        yield Check("devices", "ok", f"cpu, {len(os.sched_getaffinity(0))} cores (no NVIDIA driver found)")
 
 
-def _onnxruntime() -> Iterator[Finding]:
+def _onnxruntime() -> Iterator[Check]:
     builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if version(name)]
     if len(builds) != 1:
         found = " and ".join(f"{name} {version(name)}" for name in builds) or "not installed"
         advice = f"they share one directory and break each other; start anew: {CPU_SETUP} (or {GPU_SETUP})"
-        yield Finding("onnxruntime", "problem", found, advice if builds else f"install it with: {CPU_SETUP}")
+        yield Check("onnxruntime", "problem", found, advice if builds else f"install it with: {CPU_SETUP}")
         return
     found = f"{builds[0]} {version(builds[0])}"
     try:
         offered, got = session_providers()
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
         first = str(error).partition("\n")[0]
-        yield Finding("onnxruntime", "problem", f"{found}: {first}", f"start anew: {CPU_SETUP}")
+        yield Check("onnxruntime", "problem", f"{found}: {first}", f"start anew: {CPU_SETUP}")
         return
     lost = builds == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in got
     advice = "graphs run on the CPU: check the driver, CUDA 13 and cuDNN 9 (`moerank serve --require-gpu` refuses this)"
-    yield Finding(
+    yield Check(
         "onnxruntime",
         "warning" if lost else "ok",
         f"{found}; a session that asked for {', '.join(offered)} got {', '.join(got)}",
@@ -181,15 +181,15 @@ def session_providers() -> tuple[list[str], list[str]]:
     return offered, list(session.get_providers())
 
 
-def _bf16() -> Iterator[Finding]:
+def _bf16() -> Iterator[Check]:
     info = Path("/proc/cpuinfo")
     flags = info.read_text(encoding="utf-8").split() if info.is_file() else []
     native = sorted({"avx512_bf16", "amx_bf16"}.intersection(flags))
     found = f"the CPU has {', '.join(native)}" if native else "the CPU has no bf16 instructions; training stays in fp32"
-    yield Finding("bf16", "ok", found)
+    yield Check("bf16", "ok", found)
 
 
-def _memory() -> Iterator[Finding]:
+def _memory() -> Iterator[Check]:
     available = psutil.virtual_memory().available
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
@@ -201,21 +201,21 @@ def _memory() -> Iterator[Finding]:
     )
 
 
-def _disk(workspace: Path) -> Iterator[Finding]:
+def _disk(workspace: Path) -> Iterator[Check]:
     place = next(path for path in (workspace.absolute(), *workspace.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(place).free / 2**30
     yield _enough("disk", free, LEAST_DISK_GB, f"free at {place}", "make room, or set `workspace` to another disk")
 
 
-def _enough(subject: str, found: float, least: float, where: str, advice: str) -> Finding:
+def _enough(subject: str, found: float, least: float, where: str, advice: str) -> Check:
     good = found >= least
-    return Finding(subject, "ok" if good else "warning", f"{found:.1f} GB {where}", "" if good else advice)
+    return Check(subject, "ok" if good else "warning", f"{found:.1f} GB {where}", "" if good else advice)
 
 
-def _ports() -> Iterator[Finding]:
+def _ports() -> Iterator[Check]:
     for port, owner in PORTS.items():
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
         found = f"{port} ({owner}) is {'taken' if taken else 'free'}"
         advice = "something answers there already; choose another port with --port" if taken else ""
-        yield Finding("port", "warning" if taken else "ok", found, advice)
+        yield Check("port", "warning" if taken else "ok", found, advice)

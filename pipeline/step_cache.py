@@ -4,9 +4,6 @@ The stamp is a digest of the step's settings, its input files, the stamp of the 
 it runs. A step whose stamp is unchanged is reused; one that was interrupted has no stamp and runs again.
 """
 
-import hashlib
-import importlib.util
-import json
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from contract.directories import write_text
+from contract.files import write_text
 from contract.settings import Settings
 from pipeline.console import Progress, say, stage
 
@@ -32,27 +29,6 @@ class StepRecord(Settings):
     outputs: tuple[str, ...]
     """Files below the step's directory without which it is not done."""
     result: dict[str, Any]
-
-
-def stamp_of(*parts: object) -> str:
-    """A digest of JSON values: 16 hexadecimal digits."""
-    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def code_stamp(*modules: str) -> str:
-    """A digest of the source of modules and of everything below packages, so that new code makes new results."""
-    digest = hashlib.sha256()
-    for module in modules:
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            message = f"there is no module {module}"
-            raise ModuleNotFoundError(message)
-        origin = Path(spec.origin)
-        files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-        for file in files:
-            digest.update(file.relative_to(origin.parent).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def read_record(directory: Path) -> StepRecord | None:

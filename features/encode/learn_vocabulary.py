@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.digests import digest_of
 from contract.errors import DataError
 from contract.hashing import hash_array
 from features.encode.vocabulary import ALWAYS, Days
-from features.incremental.partitions import digest_of
 from features.incremental.raw_dataset import Staged
 from features.point_in_time.feature_plan import Planned
 from features.source.parquet_files import write_table

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from contract.digests import digest_of
 from contract.errors import DataError
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, Ids, refuse_by_policy
@@ -22,7 +23,6 @@ from features.encode.fit_encoders import Fitted, raw_values
 from features.encode.parquet_join import join
 from features.feature_config import EventsConfig
 from features.incremental.compute_rows import key_hashes
-from features.incremental.partitions import digest_of
 from features.incremental.raw_dataset import Staged, where
 from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
@@ -41,7 +41,7 @@ ENCODED_ROWS = 32_768
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedSplits:
     """Where the encoded rows of a partition lie by split, and what was counted of them."""
 
     pieces: dict[int, Path]
@@ -68,7 +68,7 @@ def assemble(
     keys: EventsConfig,
     kept: Path,
     made: Path,
-) -> list[Encoded]:
+) -> list[EncodedSplits]:
     """Write ``train``, ``valid`` and ``test`` Parquet into `made`, their row groups in a fixed random order.
 
     The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
@@ -78,7 +78,7 @@ def assemble(
         DataError: a value that a policy refuses, or a label that is not finite.
     """
     wanted = [
-        Encoded.named(kept / f"{rows.path.stem}.{state}", splits)
+        EncodedSplits.named(kept / f"{rows.path.stem}.{state}", splits)
         for rows, splits, state in zip(staged.parts, staged.splits, _states(staged, encoder, fitted), strict=True)
     ]
     for place, part in enumerate(wanted):

@@ -1,25 +1,24 @@
 """Days of the log, and the partitions they are kept in: whole days in a row, with a stamp of all that made them."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 
+from contract.digests import code_digest, digest_of
 from contract.durations import milliseconds
 from features.feature_config import FeaturesConfig
-from features.source.expressions import epoch_ms
 from features.source.query_engine import Backend, to_arrow
+from features.source.times import event_ms
 from features.source.used_columns import raw_columns
 from features.source.zones import day_begin_ms, day_of
 
 _DIGEST_BITS = 40
 """Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
+_BUILD = "features.build"
+"""The module that builds features: kept days were made by all that it imports."""
 _TABLES = {table: {"verify": True, "late": True} for table in ("events", "users", "items", "past")}
 _HOW_IT_RUNS = dict.fromkeys(("memory_limit", "threads", "spark_master", "checks", "grow", "incremental"), True)
 
@@ -64,12 +63,6 @@ def day_facts(connection: Backend, events: ir.Table, config: FeaturesConfig) -> 
     return {row["day"]: DayFacts(row["rows"], row["digest"], row["last_ms"]) for row in found}
 
 
-def event_ms(events: ir.Table, config: FeaturesConfig) -> ir.Value:
-    """The time of each event in milliseconds since 1970; 0 in a log without time."""
-    time = config.events.time
-    return epoch_ms(events[time]).cast("int64") if time else ibis.literal(0, "int64")
-
-
 def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str) -> tuple[Partition, ...]:
     """Cut the log into runs of whole days with at least `partition_rows` events each, from the first day on.
 
@@ -98,12 +91,4 @@ def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str
     settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
     used = raw_columns(config)
     columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
-    source = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        source.update(file.read_bytes())
-    return digest_of(settings, columns, past, source.hexdigest(), duckdb.__version__)
-
-
-def digest_of(*parts: object) -> str:
-    """A digest of JSON values: 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return digest_of(settings, columns, past, code_digest(_BUILD))

@@ -15,7 +15,7 @@ from features.feature_config import FeaturesConfig, SplitByHash
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_rows import PLACE, PartitionRows, history_names
 from features.incremental.raw_sample import sample_rows
-from features.incremental.reuse import Work
+from features.incremental.reuse import PartitionWork
 from features.incremental.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, draw_split, train_before, with_split
 from features.source.query_engine import Backend, read_parquet, to_arrow
 from features.source.row_types import ROW, TIME
@@ -35,7 +35,7 @@ class Staged:
     splits: tuple[NDArray[np.int8], ...]
 
     @classmethod
-    def open(cls, connection: Backend, work: Work, config: FeaturesConfig, last_ms: int) -> "Staged":
+    def open(cls, connection: Backend, work: PartitionWork, config: FeaturesConfig, last_ms: int) -> "Staged":
         """Assign the rows of partitions to splits.
 
         Raises:

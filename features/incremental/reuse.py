@@ -16,15 +16,7 @@ import pyarrow.parquet as pq
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.incremental.partition_store import LastLog, PartitionStore
-from features.incremental.partitions import (
-    DayFacts,
-    Partition,
-    add_facts,
-    day_facts,
-    event_ms,
-    partitions,
-    recipe_digest,
-)
+from features.incremental.partitions import DayFacts, Partition, add_facts, day_facts, partitions, recipe_digest
 from features.point_in_time.carry_over import Earlier
 from features.point_in_time.timeline import Span
 from features.source.entities import Entities, Sources
@@ -32,12 +24,13 @@ from features.source.filesystems import file_facts
 from features.source.query_engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
 from features.source.row_types import DAY_MS, TIME
 from features.source.tables import find_files, key_of, with_derived
+from features.source.times import event_ms
 from features.source.used_columns import used_columns
 from features.source.zones import day_begin_ms
 
 
 @dataclass(frozen=True)
-class Work:
+class PartitionWork:
     """The partitions of a log, of which the first `reused` are there; `why` the others are not, in words."""
 
     store: PartitionStore
@@ -74,7 +67,7 @@ class Work:
         return f"{reused} days reused, {built} built" + (f": {self.why}" if self.why and built else "")
 
 
-def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, store: PartitionStore) -> Work:
+def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, store: PartitionStore) -> PartitionWork:
     """Find what can be reused, and remove from the store what cannot.
 
     Raises:
@@ -102,7 +95,7 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
         built = tuple(store.path(partition) for partition in plan[:reused])
         rows = sum(pq.read_metadata(file).num_rows for file in built)
         earlier = Earlier(built, store.carried, rows, day_begin_ms(plan[reused - 1].last + 1, zone))
-    return Work(store, plan, reused, earlier, Span(first, last), why, log)
+    return PartitionWork(store, plan, reused, earlier, Span(first, last), why, log)
 
 
 def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: str, before: LastLog | None) -> LastLog:

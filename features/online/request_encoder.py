@@ -1,6 +1,5 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,24 +10,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import DataError, RequestError
-from contract.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers, hash_text
-from contract.inputs import PARTS, Inputs, PartInputs, PartName
-from contract.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
-from features.encode.encoder import Encoder, Lists, refuse_by_policy, refuse_nulls
+from contract.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers
+from contract.inputs import PARTS, Inputs, PartName
+from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
+from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
-from features.online.hash_index import JointIndex
-from features.online.online_table import ONLINE_FOLDER, Found, Lookup, OnlineTable, OnlineTables
+from features.online.online_table import ONLINE_FOLDER, Lookup, OnlineTable, OnlineTables
+from features.online.request_columns import Columns, Layout, PairGroup, Route
+from features.online.request_values import Value, id_hashes, numbers, typed_lists
 
 Id = int | str
-Value = Any
-"""A number, a string, a boolean, None, or a list of these, as it came over the wire."""
-Places = slice | NDArray[np.int64]
 Given = Any
 """A checked column [rows] of a request: hashes of ids, numbers in which NaN is null, or lists of ids."""
-FEW = 8
-"""Texts up to so many are hashed one by one, which spares the fixed cost of Arrow."""
-LARGEST_EXACT = 2**53
-"""Whole numbers beyond it have no exact float64."""
 
 
 @dataclass(frozen=True)
@@ -43,85 +36,12 @@ class RankRequest:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRequest:
     """Inputs with one request row and N candidate rows, and who was unknown: `unknown_items` bool [N]."""
 
     inputs: Inputs
     unknown_user: bool
     unknown_items: NDArray[np.bool_]
-
-
-class _Layout:
-    """Where a part's columns stand, and what they hold before anything is known; worked out once."""
-
-    def __init__(self, part: Part) -> None:
-        self.lists = tuple(spec.name for spec in part.lists)
-        self.place = {spec.name: i for i, spec in enumerate(part.ids)}
-        self.place |= {spec.name: i for i, spec in enumerate(part.dense)}
-        self.ids = np.zeros((1, len(part.ids)), dtype=np.int64)
-        self.dense = np.zeros((1, len(part.dense)), dtype=np.float32)
-
-    def places(self, names: Sequence[str]) -> Places:
-        """The columns of features: neighbours are one block, which costs a fraction of an index a column."""
-        places = [self.place[name] for name in names]
-        block = bool(places) and places == list(range(places[0], places[0] + len(places)))
-        return slice(places[0], places[-1] + 1) if block else np.array(places, dtype=np.int64)
-
-
-class _Columns:
-    """A part under assembly: matrices to fill by column, and lists by name."""
-
-    def __init__(self, layout: _Layout, rows: int) -> None:
-        self.layout, self.rows = layout, rows
-        self.ids = layout.ids.repeat(rows, axis=0)
-        self.dense = layout.dense.repeat(rows, axis=0)
-        self.lists: dict[str, Lists] = {}
-
-    def inputs(self) -> PartInputs:
-        """The finished part."""
-        empty = Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
-        lists = [self.lists.get(name, empty) for name in self.layout.lists]
-        return PartInputs(
-            self.ids,
-            np.concatenate([x.values for x in lists]).astype(np.int64) if lists else np.zeros(0, dtype=np.int64),
-            np.stack([x.lengths for x in lists]) if lists else np.zeros((0, self.rows), dtype=np.int64),
-            self.dense,
-        )
-
-
-class _Route:
-    """A table and the columns of a part that its columns go to."""
-
-    def __init__(self, table: Lookup, layout: _Layout) -> None:
-        self.table = table
-        self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
-
-    def copy(self, found: Found, columns: _Columns) -> None:
-        """Copy the features of keys [n] into the columns of the part, one row serving all if n is 1."""
-        if self.table.id_names:
-            columns.ids[:, self._ids] = found.ids
-        if self.table.dense_names:
-            columns.dense[:, self._dense] = found.dense
-        for name, (values, lengths) in found.lists.items():
-            columns.lists[name] = Lists(values, lengths)
-
-
-class _PairGroup:
-    """Tables of one part with equally many keys: their keys are combined, and looked for, in one go."""
-
-    def __init__(self, part: PartName, layout: _Layout, tables: Mapping[tuple[str, ...], OnlineTable]) -> None:
-        self.part = part
-        self.keys = tuple(tables)
-        self._tables = tuple(tables.values())
-        self._routes = tuple(_Route(table, layout) for table in self._tables)
-        self._index = JointIndex([table.index for table in self._tables])
-        self._unknown = np.array([len(table.keys) for table in self._tables])
-
-    def copy(self, words: Hashes, columns: _Columns) -> None:
-        """Copy the features of keys, whose parts [keys, tables, n] these are, into the columns of the part."""
-        rows, known = self._index.find(combine(list(words)), self._unknown)
-        for place, (table, route) in enumerate(zip(self._tables, self._routes, strict=True)):
-            route.copy(table.at(rows[place], known[place]), columns)
 
 
 class RequestEncoder:
@@ -143,7 +63,7 @@ class RequestEncoder:
         self._keys = {key.name: key for key in schema.keys}
         self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
         self._part_of: dict[str, PartName] = {spec.name: schema.part_of(spec) for spec in schema.features}
-        self._layouts: dict[PartName, _Layout] = {name: _Layout(schema.part(name)) for name in PARTS}
+        self._layouts: dict[PartName, Layout] = {name: Layout(schema.part(name)) for name in PARTS}
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._own_ids = self._keys_with_rows_for_anything()
         self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
@@ -153,7 +73,7 @@ class RequestEncoder:
         user = tables.user if tables.user is None or users is None else users(tables.user)
         entities: dict[PartName, Lookup | None] = {"request": user, "candidate": tables.item}
         self._entities = {
-            part: None if table is None else _Route(table, self._layouts[part]) for part, table in entities.items()
+            part: None if table is None else Route(table, self._layouts[part]) for part, table in entities.items()
         }
         self._groups = self._pair_groups(tables)
 
@@ -174,7 +94,7 @@ class RequestEncoder:
         """The schema that the inputs follow."""
         return self._schema
 
-    def encode(self, request: RankRequest) -> Encoded:
+    def encode(self, request: RankRequest) -> EncodedRequest:
         """Encode a request.
 
         Raises:
@@ -185,7 +105,7 @@ class RequestEncoder:
         if count == 0:
             message = "items is empty; send at least one candidate to rank"
             raise RequestError(message, field="items")
-        columns = {name: _Columns(self._layouts[name], count if name == "candidate" else 1) for name in PARTS}
+        columns = {name: Columns(self._layouts[name], count if name == "candidate" else 1) for name in PARTS}
         hashes = {
             self._schema.user_key: self._key_hashes(self._schema.user_key, (request.user,), "user"),
             self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
@@ -206,7 +126,7 @@ class RequestEncoder:
             if name in self._specs:
                 self._fill_feature(self._specs[name], value, columns)
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
-        return Encoded(inputs, not bool(known_user.all()), ~known_items)
+        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items)
 
     def _fill_nulls(self) -> None:
         """A feature of the context that a request does not give is null."""
@@ -222,13 +142,13 @@ class RequestEncoder:
         keys = (self._specs.get(key) for key in (self._schema.user_key, self._schema.item_key))
         return [s for s in keys if isinstance(s, IdSpec) and (s.encoding == "hash" or s.unknown_rows)]
 
-    def _pair_groups(self, tables: OnlineTables) -> tuple[_PairGroup, ...]:
+    def _pair_groups(self, tables: OnlineTables) -> tuple[PairGroup, ...]:
         members: dict[tuple[PartName, int], list[tuple[str, ...]]] = {}
         for keys in tables.pairs:
             on_items = any(self._keys[key].side == "item" for key in keys)
             members.setdefault(("candidate" if on_items else "request", len(keys)), []).append(keys)
         return tuple(
-            _PairGroup(part, self._layouts[part], {keys: tables.pairs[keys] for keys in group})
+            PairGroup(part, self._layouts[part], {keys: tables.pairs[keys] for keys in group})
             for (part, _), group in members.items()
         )
 
@@ -246,10 +166,10 @@ class RequestEncoder:
     def _key_hashes(self, key: str, values: Sequence[Id | None], where: str) -> Hashes:
         if not key:
             return np.zeros(len(values), dtype=np.uint64)
-        return _id_hashes(values, self._keys[key].dtype, where)
+        return id_hashes(values, self._keys[key].dtype, where)
 
     def _fill_entity(
-        self, part: PartName, key: str, hashes: dict[str, Hashes], columns: Mapping[PartName, _Columns]
+        self, part: PartName, key: str, hashes: dict[str, Hashes], columns: Mapping[PartName, Columns]
     ) -> NDArray[np.bool_]:
         """Look an entity up by its own hashes [n]; its attributes that key pair tables join `hashes`."""
         route = self._entities[part]
@@ -284,17 +204,17 @@ class RequestEncoder:
             raise RequestError(message, field=where)
         spec = self._specs.get(name)
         if isinstance(spec, DenseSpec):
-            return _numbers(values, where)
+            return numbers(values, where)
         if isinstance(spec, IdSpec) and spec.kind == "id_list":
-            return _typed_lists(values, spec.dtype, where)
+            return typed_lists(values, spec.dtype, where)
         kind = spec.dtype if isinstance(spec, IdSpec) else self._keys[name].dtype
-        return _id_hashes(values, kind, where)
+        return id_hashes(values, kind, where)
 
     def _as_key(self, name: str, given: Given) -> Hashes:
         numeric = isinstance(self._specs.get(name), DenseSpec)
         return hash_array(pa.array(given, from_pandas=True)) if numeric else given
 
-    def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
+    def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for group in self._groups:
             target = columns[group.part]
             words = np.empty((len(group.keys[0]), len(group.keys), target.rows), dtype=np.uint64)
@@ -303,14 +223,14 @@ class RequestEncoder:
                     words[place, table] = hashes[key]
             group.copy(words, target)
 
-    def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, _Columns]) -> None:
+    def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for spec in self._crosses:
             together = combine([hashes[key] for key in spec.keys])
             values = np.where(together == NULL_HASH, NULL_HASH, hash_integers(together.view(np.int64)))
             target = columns[self._part_of[spec.name]]
             target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, values)
 
-    def _fill_feature(self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, _Columns]) -> None:
+    def _fill_feature(self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, Columns]) -> None:
         target = columns[self._part_of[spec.name]]
         try:
             if isinstance(spec, DenseSpec):
@@ -324,62 +244,3 @@ class RequestEncoder:
                 target.lists[spec.name] = self._encoder.lists(spec, given)
         except DataError as error:
             raise RequestError(str(error), field=spec.name) from error
-
-
-def _id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
-    """Hashes [rows] of ids; the usual requests take a way without Arrow, to the same hashes."""
-    kinds = set(map(type, values))
-    if kind == "integer" and kinds <= {int, bool}:
-        try:
-            return hash_integers(np.array(values, dtype=np.int64))
-        except OverflowError as error:
-            message = f"{where}: an id is outside the range of 64-bit integers"
-            raise RequestError(message, field=where) from error
-    if kind == "string" and kinds <= {str} and len(values) <= FEW:
-        return np.array([hash_text(value) for value in values], dtype=np.uint64)
-    return hash_array(_typed_ids(values, kind, where))
-
-
-def _typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
-    """Ids as one Arrow array of the schema's type.
-
-    Whole numbers given as text, or texts given as whole numbers, are refused by name rather than treated as unknown.
-    """
-    wanted: tuple[type, ...] = (str,) if kind == "string" else (int,)
-    for value in values:
-        if value is not None and not isinstance(value, wanted):
-            seen = f"{type(value).__name__} {value!r}"[:80]
-            message = f"{where} must be {'a string' if kind == 'string' else 'an integer'}, but got {seen}"
-            raise RequestError(message, field=where)
-    try:
-        return pa.array(values, type=pa.string() if kind == "string" else pa.int64())
-    except (pa.ArrowInvalid, OverflowError) as error:
-        message = f"{where}: an id is outside the range of 64-bit integers"
-        raise RequestError(message, field=where) from error
-
-
-def _typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
-    for value in values:
-        if value is not None and not isinstance(value, list | tuple):
-            message = f"{where} must be a list of ids, but got {type(value).__name__} {value!r}"[:160]
-            raise RequestError(message, field=where)
-    flat = _typed_ids([element for value in values for element in (value or ())], kind, where)
-    offsets = np.concatenate([[0], np.cumsum([len(value or ()) for value in values])]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat)
-
-
-def _numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
-    """Numbers [rows], NaN where there is none."""
-    for value in values:
-        if value is None:
-            continue
-        if not isinstance(value, int | float):
-            message = f"{where} must be a number, but got {type(value).__name__} {value!r}"[:160]
-            raise RequestError(message, field=where)
-        if isinstance(value, int) and abs(value) > LARGEST_EXACT:
-            message = f"{where}: a number is too large"
-            raise RequestError(message, field=where)
-        if not math.isfinite(value):
-            message = f"{where} must be finite, but got NaN or infinity; leave it out if it is not known"
-            raise RequestError(message, field=where)
-    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -15,7 +15,6 @@ import ibis.expr.types as ir
 
 from contract.errors import ConfigError
 from features.feature_config import FeaturesConfig
-from features.incremental.partitions import event_ms
 from features.point_in_time.carry_over import Earlier, Rows
 from features.point_in_time.labels import with_tasks
 from features.point_in_time.negatives import with_negatives
@@ -37,6 +36,7 @@ from features.source.row_types import (
     tile_column,
 )  # fmt: skip
 from features.source.tables import check_types, read_table
+from features.source.times import event_ms
 from features.source.used_columns import raw_columns, used_columns
 from features.source.zones import day_begin_ms, day_number, day_of, hour_of
 

@@ -16,12 +16,12 @@ from contract.errors import DataError
 from contract.schema import DenseSpec, FeatureSpec, Schema
 from features.encode.encoder import as_float64
 from features.encode.fit_encoders import Fitted, quantile_edges, raw_values
-from features.encode.write_splits import Encoded
+from features.encode.write_splits import EncodedSplits
 from features.feature_config import FeaturesConfig
 from features.incremental.raw_dataset import Staged
 from features.incremental.splits import SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
-from features.quality.leakage import Finding, find_leaks
+from features.quality.leakage import LeakFinding, find_leaks
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
 from features.quality.row_counts import label_rates, older_than, tally_of
 
@@ -31,7 +31,7 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    staged: Staged, encoded: list[Encoded], made: Path, planned: list[Planned], schema: Schema, fitted: Fitted,
+    staged: Staged, encoded: list[EncodedSplits], made: Path, planned: list[Planned], schema: Schema, fitted: Fitted,
     config: FeaturesConfig, previous: Path,
 ) -> QualityReport:  # fmt: skip
     """Profile staged rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
@@ -69,7 +69,7 @@ def load_report(directory: Path) -> QualityReport | None:
         return None
 
 
-def _as_dict(finding: Finding) -> dict[str, str | float]:
+def _as_dict(finding: LeakFinding) -> dict[str, str | float]:
     return {"feature": finding.feature, "task": finding.task, "measure": finding.measure, "value": finding.value}
 
 

@@ -23,7 +23,7 @@ Column = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Finding:
+class LeakFinding:
     """A feature, a task, and how well the one tells the other: AUC, or the size of the rank correlation."""
 
     feature: str
@@ -32,7 +32,7 @@ class Finding:
     value: float
 
 
-def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Finding]:
+def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[LeakFinding]:
     """What single features tell beyond the threshold, the worst first; over at most `SAMPLE_ROWS` rows.
 
     Raises:
@@ -48,7 +48,7 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Fi
         for spec in specs:
             measure, value = _judge(spec, task, train, valid)
             if value >= checks.leakage_at:
-                found.append(Finding(spec.name, task.name, measure, round(value, 4)))
+                found.append(LeakFinding(spec.name, task.name, measure, round(value, 4)))
     found.sort(key=lambda finding: -finding.value)
     if found and checks.leakage == "refuse":
         worst = found[0]

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from models.layers.mlp import Block, GroupedLinear
-from models.model_config import BlockConfig
+from models.layers.mlp import Block, BlockConfig, GroupedLinear
 
 
 class Experts(nn.Module):

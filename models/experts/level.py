@@ -19,7 +19,8 @@ from models.experts.sparse_training import Execution, mix_sparsely
 from models.gates import Gate, Routing, build_gate
 from models.gates.self_gate import SelfGateConfig
 from models.layers.feature_gate import FeatureGate
-from models.model_config import BlockConfig, ModelConfig
+from models.layers.mlp import BlockConfig
+from models.model_config import ModelConfig
 
 
 class RoutingInput(NamedTuple):

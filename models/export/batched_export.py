@@ -12,9 +12,9 @@ from onnxscript import ir
 from contract.errors import ExportError
 from contract.inputs import Inputs
 from models.export.exporter import ExportReport
-from models.export.graph import ServingGraph
 from models.export.onnx_file import TABLES_FILE, write_onnx
 from models.export.parity import Parity, check_parity
+from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker
 
 

@@ -12,11 +12,11 @@ import torch
 from contract.errors import ExportError
 from contract.inputs import Inputs
 from contract.schema import Schema
-from models.export.exported_network import Form
 from models.export.form import RequestedForm, choose_form, measure_usage
-from models.export.graph import ServingGraph, describe_gates
 from models.export.onnx_file import TABLES_FILE, operators, write_onnx
 from models.export.parity import check_parity
+from models.export_graph.exported_network import Form
+from models.export_graph.serving_graph import ServingGraph, describe_gates
 from models.ranker import Ranker
 
 logger = logging.getLogger(__name__)

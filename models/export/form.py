@@ -15,10 +15,10 @@ import torch
 from contract.errors import ExportError
 from contract.inputs import Inputs
 from models.diagnostics.expert_health import union
-from models.export.exported_network import Form
+from models.export_graph.exported_network import Form
 from models.gates import Gate
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 
 RequestedForm = Literal["sparse", "dense", "auto"]
 CROSSOVER = 0.8
@@ -49,7 +49,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Choice:
+class FormChoice:
     """The form, the reason in words, and a warning (empty: none)."""
 
     form: Form
@@ -74,14 +74,14 @@ def measure_usage(ranker: Ranker, sample: Inputs) -> Usage:
 
 def choose_form(
     gates: Sequence[Gate], usage: Usage, requested: RequestedForm, *, typical_rows: int, require_sparse: bool
-) -> Choice:
+) -> FormChoice:
     """Decide the form; static gates always become constants.
 
     Raises:
         ExportError: `require_sparse`, and the gates have not converged or the dense form would be cheaper.
     """
     if not gates:
-        return Choice("dense", "this architecture has no gates")
+        return FormChoice("dense", "this architecture has no gates")
     crossover = CROSSOVER if typical_rows >= MANY_ROWS else CROSSOVER_FEW_ROWS
     figures = f"union/n {usage.union_over_n:.3f} over {usage.rows} rows, crossover {crossover} at {typical_rows} rows"
     warning = ""
@@ -94,11 +94,11 @@ def choose_form(
         if require_sparse:
             raise ExportError(warning)
     if all(gate.static for gate in gates):
-        return Choice("static", f"static gates: constant weights, unused experts deleted ({figures})", warning)
+        return FormChoice("static", f"static gates: constant weights, unused experts deleted ({figures})", warning)
     if requested != "auto":
-        return Choice(requested, f"asked for ({figures})", warning)
+        return FormChoice(requested, f"asked for ({figures})", warning)
     if warning:
-        return Choice("dense", f"the gate has not converged ({figures})", warning)
+        return FormChoice("dense", f"the gate has not converged ({figures})", warning)
     if usage.union_over_n >= crossover:
-        return Choice("dense", f"cheaper: {figures}")
-    return Choice("sparse", f"cheaper: {figures}")
+        return FormChoice("dense", f"cheaper: {figures}")
+    return FormChoice("sparse", f"cheaper: {figures}")

@@ -20,9 +20,9 @@ from torch.export import Dim
 from contract.errors import ExportError
 from contract.inputs import PARTS
 from contract.schema import Schema
-from models.export.graph import REQUEST_OF, ServingGraph
-from models.export.pairing import pair_add_onnx
-from models.export.sparse_experts import expert_answers_onnx
+from models.export_graph.pairing import pair_add_onnx
+from models.export_graph.serving_graph import REQUEST_OF, ServingGraph
+from models.export_graph.sparse_experts import expert_answers_onnx
 
 OPSET = 20
 TABLES_FILE = "tables.bin"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from contract.errors import ExportError
 from contract.inputs import Inputs, PartInputs
 from models.diagnostics.expert_health import union
-from models.export.graph import REQUEST_OF
 from models.export.parity_sample import generate, sanitised, taken
 from models.export.unselected_experts import shifted, shifted_biases, shifts
+from models.export_graph.serving_graph import REQUEST_OF
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 
 TOLERANCE = 1e-5
 """Largest difference of a probability; of a regression value v, times max(1, |v|)."""

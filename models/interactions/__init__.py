@@ -5,11 +5,11 @@ from typing import Annotated
 from pydantic import Field
 
 from models.interactions.autoint import AutoIntConfig
-from models.interactions.cross import CrossConfig
+from models.interactions.cross import CrossNetworkConfig
 from models.interactions.none import NoInteractionConfig
 
 InteractionConfig = Annotated[
-    NoInteractionConfig | CrossConfig | AutoIntConfig,
+    NoInteractionConfig | CrossNetworkConfig | AutoIntConfig,
     Field(discriminator="name"),
 ]
 """Any interaction's configuration; in YAML, ``name`` says which."""

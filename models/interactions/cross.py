@@ -15,7 +15,7 @@ from contract.settings import Settings
 from models.input_layout import FeatureColumns
 
 
-class CrossConfig(Settings):
+class CrossNetworkConfig(Settings):
     """`layers` cross layers, stacked before the experts; `rank` 0 keeps their matrices whole."""
 
     name: Literal["dcn_v2"] = "dcn_v2"

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from contract.schema import Schema
 from models.input_layout import layouts
-from models.model_config import ModelConfig
 
 with warnings.catch_warnings():
     # fbgemm_gpu's CPU build warns, on import, of CUDA kernels that it does not have.
@@ -21,8 +20,11 @@ with warnings.catch_warnings():
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
-def embedding_collection(schema: Schema, config: ModelConfig, device: torch.device) -> EmbeddingBagCollection | None:
-    """One table a `table_name`, all pooled by sum; None for a schema without id features."""
+def embedding_collection(schema: Schema, dim: int, init: float, device: torch.device) -> EmbeddingBagCollection | None:
+    """Make a table of width `dim` for each `table_name`, normal with standard deviation `init`, pooled by sum.
+
+    None for a schema without id features.
+    """
     features: dict[str, list[str]] = {}
     for layout in layouts(schema):
         for spec in (*layout.ids, *layout.lists):
@@ -30,11 +32,11 @@ def embedding_collection(schema: Schema, config: ModelConfig, device: torch.devi
     tables = [
         EmbeddingBagConfig(
             name=table,
-            embedding_dim=config.embedding_dim,
+            embedding_dim=dim,
             num_embeddings=rows,
             feature_names=features[table],
             pooling=PoolingType.SUM,
-            init_fn=_initialiser(config.embedding_init),
+            init_fn=_initialiser(init),
         )
         for table, rows in schema.tables().items()
     ]

@@ -3,14 +3,26 @@
 Shape legend: B rows, D inputs, E experts, H outputs of one expert.
 """
 
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.layers.dropout import Dropout
-from models.model_config import Activation, BlockConfig, Norm
 
+Activation = Literal["relu", "gelu", "silu"]
+Norm = Literal["none", "batch", "layer"]
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+class BlockConfig(NamedTuple):
+    """What the layers of a network have in common."""
+
+    activation: Activation
+    norm: Norm
+    dropout: float
+    residual: bool
 
 
 class GroupedLinear(nn.Module):

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from contract.errors import ConfigError
-from pipeline.cli.connection import add_connection, credentials_from, metadata_from
+from pipeline.cli.server_address import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 from serving.grpc_server.server_settings import ServerSettings, add_arguments
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contract.errors import ConfigError
 from pipeline.cli.answering import context_from
-from pipeline.cli.connection import add_connection, credentials_from, metadata_from
+from pipeline.cli.server_address import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 
 if TYPE_CHECKING:

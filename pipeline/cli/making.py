@@ -1,5 +1,6 @@
 """Verbs that make models: features, train, export, publish, run, schedule."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -45,6 +46,10 @@ def _train(args: Namespace) -> None:
     from pipeline.project.project_config import read_config  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
+    if int(os.environ.get("RANK", "0")) > 0:
+        # One of torchrun's other processes: the first alone keeps the records and speaks.
+        steps.join_training(config)
+        return
     with alone(config.root):
         run = steps.train_model(config)
     record = steps.required(run.directory, "moerank train CONFIG")

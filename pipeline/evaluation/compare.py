@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 
-from contract.directories import write_text
 from contract.errors import ConfigError
+from contract.files import write_text
 from contract.settings import Settings
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
 from pipeline.evaluation.metrics import Floats
 from pipeline.evaluation.predictions import Predictions, align, predict
-from pipeline.evaluation.result import Method, better
+from pipeline.evaluation.result import EvaluationMethod, better
 from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
@@ -37,14 +37,14 @@ class Difference(Settings):
     n: int
 
 
-class Comparison(Settings):
+class PairedComparison(Settings):
     """Task -> metric -> difference, over the same rows and the same draws of users."""
 
     a: str
     b: str
     rows: int
     tasks: dict[str, dict[str, Difference]]
-    method: Method
+    method: EvaluationMethod
 
     def save(self, directory: Path) -> Path:
         """Write ``comparison.json`` in one step and return its path."""
@@ -55,7 +55,7 @@ class Comparison(Settings):
 
 def compare(
     a: Path, b: Path, data: Path | None = None, out_dir: Path | None = None, *, config: EvaluateConfig | None = None
-) -> Comparison:
+) -> PairedComparison:
     """Compare two bundles or prediction files on the same rows.
 
     Args:
@@ -80,8 +80,8 @@ def compare(
         pairs = list(zip(rows.statistics(), second.by_task(users)[name].statistics(), strict=True))
         tasks[name] = _differences(pairs, bootstrap, rows.labels.size)
     interval_text = "paired percentile bootstrap over users; p is twice the smaller share of draws on one side of 0"
-    method = Method(interval=interval_text, level=LEVEL, replicates=config.replicates, seed=config.seed)
-    result = Comparison(a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method)
+    method = EvaluationMethod(interval=interval_text, level=LEVEL, replicates=config.replicates, seed=config.seed)
+    result = PairedComparison(a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
         result.save(out_dir)

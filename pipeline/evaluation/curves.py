@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.directories import write_text
 from contract.errors import DataError
+from contract.files import write_text
 from contract.settings import Settings
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Floats, Ranking

@@ -13,7 +13,7 @@ from pipeline.evaluation.baselines import TrainingRows, read_training
 from pipeline.evaluation.curves import draw
 from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions, Progress, predict
-from pipeline.evaluation.result import Evaluation, Method, Slice, TaskScores
+from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, TaskScores
 from pipeline.evaluation.slices import Masks, by_feature, by_history
 from pipeline.evaluation.task_metrics import EXACT_ROWS, TaskRows, judge
 from serving.graph.engine import Engine
@@ -150,9 +150,9 @@ def _graph_facts(engine: Engine) -> dict[str, JsonValue]:
     return facts
 
 
-def _method(config: EvaluateConfig, *, grouped: bool) -> Method:
+def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
     unit = "users with all their rows" if grouped else "rows (the data have no users)"
-    return Method(
+    return EvaluationMethod(
         interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC, and "
         f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights",
         level=LEVEL,

@@ -34,7 +34,7 @@ class QualityConfig(Settings):
     min_rows: int = Field(default=1, ge=1)
 
 
-class Finding(Settings):
+class GateFinding(Settings):
     """One rule and what was found: `passed` and a sentence that says so."""
 
     rule: str
@@ -42,7 +42,7 @@ class Finding(Settings):
     text: str
 
 
-def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[Finding, ...]:
+def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding, ...]:
     """Try every rule.
 
     Raises:
@@ -50,13 +50,13 @@ def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[Finding, ...
     """
     tasks = config.tasks or tuple(evaluation.tasks)
     enough = evaluation.rows >= config.min_rows
-    rows = Finding(rule=f"rows >= {config.min_rows}", passed=enough, text=f"evaluated on {evaluation.rows} rows")
+    rows = GateFinding(rule=f"rows >= {config.min_rows}", passed=enough, text=f"evaluated on {evaluation.rows} rows")
     rules = [_threshold(evaluation, rule, certain=config.certain) for rule in config.rules]
     beaten = [_beats(evaluation, task, name, certain=config.certain) for name in config.beat for task in tasks]
     return (rows, *rules, *beaten)
 
 
-def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[Finding, ...]:
+def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding, ...]:
     """Let a model pass that satisfies every rule, and return the findings.
 
     Raises:
@@ -81,7 +81,7 @@ def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Est
     return evaluation.tasks[task][metric]
 
 
-def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> Finding:
+def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> GateFinding:
     sign = next(sign for sign in _COMPARE if sign in rule)
     left, right = (part.strip() for part in rule.split(sign))
     task, metric = left.split(".")
@@ -91,10 +91,10 @@ def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> Finding:
     passed = _COMPARE[sign](value, float(right))
     end = " at the unfavourable end of its interval" if certain else ""
     text = f"{left} is {value:.4f}{end}, {'as' if passed else 'but'} {sign} {right} is asked for"
-    return Finding(rule=rule, passed=passed, text=text)
+    return GateFinding(rule=rule, passed=passed, text=text)
 
 
-def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -> Finding:
+def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -> GateFinding:
     rule = f"{task} beats {baseline}"
     if baseline not in evaluation.baselines:
         message = f"quality rule {rule!r}: no such baseline; there are {', '.join(evaluation.baselines)}"
@@ -108,4 +108,4 @@ def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -
     passed = better(metric, value, theirs.value)
     verb = "beats" if passed else "does not beat"
     text = f"{task}: {metric} {value:.4f} {verb} {theirs.value:.4f} of {baseline}"
-    return Finding(rule=rule, passed=passed, text=text)
+    return GateFinding(rule=rule, passed=passed, text=text)

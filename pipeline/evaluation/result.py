@@ -5,8 +5,8 @@ from typing import Self
 
 from pydantic import JsonValue
 
-from contract.directories import write_text
 from contract.errors import DataError
+from contract.files import write_text
 from contract.settings import Settings
 from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, Estimate
 
@@ -22,7 +22,7 @@ class Slice(Settings):
     tasks: TaskScores
 
 
-class Method(Settings):
+class EvaluationMethod(Settings):
     """How the intervals were made."""
 
     interval: str
@@ -44,7 +44,7 @@ class Evaluation(Settings):
     baselines: dict[str, TaskScores]
     slices: dict[str, dict[str, Slice]]
     experts: dict[str, JsonValue]
-    method: Method
+    method: EvaluationMethod
 
     def save(self, directory: Path) -> Path:
         """Write ``evaluation.json`` in one step and return its path."""

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from contract.settings import Settings
 from pipeline.evaluation import linearised_auc, metrics
+from pipeline.evaluation.concordance import concordance
 from pipeline.evaluation.intervals import (
     Bootstrap,
     RankStatistic,
@@ -114,7 +115,7 @@ def _regression(rows: TaskRows) -> list[Statistic]:
     error = scores - labels
     pointwise = rows.users.sums(np.square(error), np.abs(error), labels, scores, np.ones(labels.size))
     found: list[Statistic] = [SumStatistic(("rmse", "mae", "calibration"), pointwise, _finish_regression)]
-    counts = metrics.concordance(labels, rows.scores)
+    counts = concordance(labels, rows.scores)
     if counts.pairs.any():
         found.append(_pair_statistic("xauc", rows.users.sums(counts.right, counts.pairs)))
     return found

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from contract.inputs import Batch, Inputs
 from features.batches import BatchReader
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from serving.store.golden import GoldenCase, write
 
 SIZES = (1, 64)

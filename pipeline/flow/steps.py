@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from contract.digests import code_digest, digest_of
 from contract.errors import ConfigError, DataError
 from contract.schema import SCHEMA_FILE
 from contract.settings import Settings
@@ -19,12 +20,13 @@ from features.source.filesystems import file_facts
 from features.source.tables import find_files
 from pipeline.console import Progress, say
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
+from pipeline.export.export_run import export_run
 from pipeline.export.post_export import ExportConfig
 from pipeline.project.project_config import ProjectConfig, read_config, write_config
-from pipeline.release.release import export_run, publish_run
+from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
-from pipeline.step_cache import STAMP_FILE, StepRecord, code_stamp, once, read_record, stamp_of
+from pipeline.step_cache import STAMP_FILE, StepRecord, once, read_record
 from pipeline.training.train import train
 from serving.store.bundle import GOLDEN_FILE, MODEL_FILE
 from serving.store.remote_store import Mirror
@@ -32,7 +34,6 @@ from serving.store.remote_store import Mirror
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
 FEATURE_FILES = ("train.parquet", "valid.parquet", "test.parquet", SCHEMA_FILE, "online")
-MODEL_CODE = ("features", "models", "pipeline.training.train", "pipeline.training", "pipeline.training.checkpoint")
 EXPORT_CODE = ("models", "pipeline.release.release", "pipeline.export.golden_cases", "pipeline.export.post_export")
 JUDGE_CODE = ("pipeline", "serving.graph.engine")
 
@@ -102,9 +103,7 @@ def required(directory: Path, command: str) -> StepRecord:
 
 def build_features(config: ProjectConfig) -> StepRecord:
     """Raw Parquet to encoded Parquet, schema, vocabularies and online tables."""
-    stamp = stamp_of(
-        "features", config.data.model_dump(mode="json"), _source_facts(config.data), code_stamp("features")
-    )
+    stamp = digest_of("features", config.data.model_dump(mode="json"), _source_facts(config.data), code_digest(build))
 
     def work(progress: Progress) -> dict[str, Any]:
         made = build(config.data, config.features_dir, progress)
@@ -123,7 +122,7 @@ def build_features(config: ProjectConfig) -> StepRecord:
 
 
 def _data_settings(data: FeaturesConfig) -> str:
-    return stamp_of("data settings", data.model_dump(mode="json"))
+    return digest_of("data settings", data.model_dump(mode="json"))
 
 
 def _source_facts(data: FeaturesConfig) -> dict[str, object]:
@@ -166,7 +165,7 @@ def _training_run(config: ProjectConfig) -> tuple[Run, str]:
         )
         raise ConfigError(message)
     settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
-    stamp = stamp_of("train", settings, upstream.stamp, code_stamp(*MODEL_CODE))
+    stamp = digest_of("train", settings, upstream.stamp, code_digest(train))
     return Run(config, config.root / "training" / stamp), stamp
 
 
@@ -180,7 +179,7 @@ def export_model(run: Run) -> StepRecord:
     """
     upstream = required(run.directory, "moerank train CONFIG")
     settings = run.config.export
-    stamp = stamp_of("export", settings.model_dump(mode="json"), upstream.stamp, code_stamp(*EXPORT_CODE))
+    stamp = digest_of("export", settings.model_dump(mode="json"), upstream.stamp, code_digest(export_run))
 
     def work(progress: Progress) -> dict[str, Any]:
         return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, settings, progress)
@@ -200,7 +199,7 @@ def evaluate_model(run: Run) -> StepRecord:
     """
     upstream = required(run.export_dir, "moerank export RUN")
     settings = run.config.evaluate.model_dump(mode="json")
-    stamp = stamp_of("evaluate", settings, upstream.stamp, str(run.held_out), code_stamp(*JUDGE_CODE))
+    stamp = digest_of("evaluate", settings, upstream.stamp, str(run.held_out), code_digest(evaluate_and_report))
 
     def work(progress: Progress) -> dict[str, Any]:
         judged = evaluate_and_report(
@@ -275,7 +274,7 @@ def _copy_to(url: str, run: Run, version: int) -> None:
 
     folder = run.directory / "mirror"
     folder.mkdir(exist_ok=True)
-    once("mirror", folder, stamp_of("mirror", url, version), work, (), in_place=False)
+    once("mirror", folder, digest_of("mirror", url, version), work, (), in_place=False)
 
 
 def publish_model(run: Run) -> Published:
@@ -289,7 +288,7 @@ def publish_model(run: Run) -> Published:
     judged = required(run.evaluation_dir, "moerank publish RUN")
     config = run.config
     settings = [None if part is None else part.model_dump(mode="json") for part in (config.quality, config.score)]
-    stamp = stamp_of("publish", settings, exported.stamp, judged.stamp)
+    stamp = digest_of("publish", settings, exported.stamp, judged.stamp, code_digest(publish_run))
 
     def work(progress: Progress) -> dict[str, Any]:
         progress("asking the quality gate, copying and checking the files")

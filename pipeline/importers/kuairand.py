@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from contract.directories import replacing
 from contract.errors import DataError
+from contract.files import replacing
 from features.source.parquet_files import write_table
 
 LOG_FILES = "log_standard_*.csv"
@@ -84,7 +84,7 @@ HISTORY_LENGTH = 50
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedKuaiRand:
     """What an import wrote: `directory`, the rows of each table in it, and how many events are exact copies."""
 
     directory: Path
@@ -92,7 +92,7 @@ class Imported:
     duplicates: int
 
 
-def import_kuairand(source: Path, out: Path) -> Imported:
+def import_kuairand(source: Path, out: Path) -> ImportedKuaiRand:
     """Read the official CSV layout and write `interactions/date=*/`, `users.parquet`, `items.parquet` into `out`.
 
     Days before 25 April 2022 become `history_events.parquet`: each user's last 50 impressions, oldest first, which the
@@ -129,7 +129,7 @@ def import_kuairand(source: Path, out: Path) -> Imported:
             write_table(rows, folder / "part-0.parquet")
     counts = {"interactions": log.num_rows, "users": users.num_rows, "items": items.num_rows}
     counts |= {"before": before.num_rows} if before.num_rows else {}
-    return Imported(directory=out, rows=counts, duplicates=int(pc.sum(log["is_dup"]).as_py() or 0))
+    return ImportedKuaiRand(directory=out, rows=counts, duplicates=int(pc.sum(log["is_dup"]).as_py() or 0))
 
 
 def _history(before: pa.Table) -> pa.Table:

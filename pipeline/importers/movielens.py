@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from contract.directories import place, replacing
 from contract.errors import DataError, IntegrityError, UnavailableError
+from contract.files import place, replacing
 from features.source.parquet_files import write_table
 
 REQUIREMENT = "recbole==1.2.1"
@@ -37,7 +37,7 @@ MISSING = ("unkonwn", "unknown", "")  # codespell:ignore unkonwn
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedMovieLens:
     """What an import wrote: `directory` and the rows of each table in it."""
 
     directory: Path
@@ -91,7 +91,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def import_movielens(wheel: Path, out: Path) -> Imported:
+def import_movielens(wheel: Path, out: Path) -> ImportedMovieLens:
     """Write `events`, `users` and `items` as Parquet into `out`, replacing what is there in one step.
 
     events: user_id, item_id int32, rating float32, event_time timestamp[ms, UTC], ordered by time.
@@ -104,7 +104,7 @@ def import_movielens(wheel: Path, out: Path) -> Imported:
     with replacing(out) as directory:
         for name, table in tables.items():
             write_table(table, directory / f"{name}.parquet")
-    return Imported(directory=out, rows={name: table.num_rows for name, table in tables.items()})
+    return ImportedMovieLens(directory=out, rows={name: table.num_rows for name, table in tables.items()})
 
 
 def _read(wheel: Path, member: str, types: dict[str, pa.DataType]) -> pa.Table:

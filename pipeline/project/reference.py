@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contract.directories import write_text
+from contract.files import write_text
 from features.source.expressions import FUNCTIONS
 from pipeline.project.project_config import ProjectConfig
 

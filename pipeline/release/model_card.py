@@ -1,24 +1,16 @@
 """The model card: what a person should know before relying on a published model."""
 
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.project.project_config import ProjectConfig
 
-LIBRARIES = ("moerank", "torch", "torchrec", "onnx", "onnxruntime", "numpy")
-
-
-def library_versions() -> dict[str, str]:
-    """The versions that made the model."""
-    return {name: version(name) for name in LIBRARIES}
-
 
 def render_card(config: ProjectConfig, evaluation: Evaluation, export: Mapping[str, Any]) -> str:
     """Markdown: use, data, model, graph, quality with intervals and baselines, and how far the figures carry.
 
-    `export` is what `pipeline.release.release.export_run` returned.
+    `export` is what `pipeline.export.export_run.export_run` returned.
     """
     model = config.model
     quality = ["| task | metric | value | 95 % interval | " + " | ".join(evaluation.baselines) + " |"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import JsonValue
 
-from contract.directories import write_text
 from contract.errors import DataError
+from contract.files import write_text
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.result import Evaluation, TaskScores, better, headline_metric
 from pipeline.evaluation.task_metrics import Estimate

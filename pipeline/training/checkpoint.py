@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystem
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
-from contract.directories import write_text
 from contract.errors import DataError, IntegrityError
+from contract.files import write_text
 from contract.schema import Schema
 from contract.settings import Settings
 from models.model_config import ModelConfig

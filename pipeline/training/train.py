@@ -1,10 +1,8 @@
 """Training, from encoded Parquet to a checkpoint: one process, or several under torchrun.
 
-``torchrun --nproc-per-node N -m pipeline.training.train CONFIG`` trains on N ranks; `batch_size` is that of each.
+``torchrun --nproc-per-node N -m pipeline train CONFIG`` trains on N ranks; `batch_size` is that of each.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +19,8 @@ from models.diagnostics.expert_health import ExpertHealth
 from models.losses import RankingLoss
 from models.model_config import ModelConfig
 from models.ranker import Ranker
+from models.ranker_tensors import TensorInputs
 from models.sharding import LearningRates, Sharded, best_device, process_group, shard
-from models.tensor_inputs import TensorInputs
 from models.weighting import Shared
 from pipeline.training import expert_record
 from pipeline.training.balanced_hash import deal_ids
@@ -32,7 +30,7 @@ from pipeline.training.learning_rate import rate_factor
 from pipeline.training.loss_meter import LossTally
 from pipeline.training.precision import use_bf16
 from pipeline.training.run_progress import EpochRecord, RunProgress, check_metric, goodness
-from pipeline.training.train_config import EarlyStopping, TrainConfig
+from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import Journal
 from pipeline.training.validation import Validation, validate
 
@@ -194,24 +192,3 @@ def _result(run_dir: Path, progress: RunProgress) -> dict[str, Any]:
         "best_epoch": best,
         "metrics": record.get("valid", {}),
     }
-
-
-def main(arguments: list[str]) -> int:
-    """Train the project that a configuration file describes, as one of the ranks that torchrun starts."""
-    # Here and not above: the command's modules import this one.
-    from pipeline.cli import main as cli  # noqa: PLC0415
-    from pipeline.flow.steps import join_training  # noqa: PLC0415
-    from pipeline.project.project_config import read_config  # noqa: PLC0415
-
-    command = ["train", *arguments]
-    if int(os.environ.get("RANK", "0")) == 0:
-        return cli.main(command)
-    options = cli.build_parser().parse_args(command)
-    join_training(read_config(options.config, options.overrides))
-    return 0
-
-
-__all__ = ["EarlyStopping", "TrainConfig", "main", "train"]
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

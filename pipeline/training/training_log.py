@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from contract.directories import write_text
+from contract.files import write_text
 from pipeline.training.run_progress import EpochRecord, RunProgress
 
 with warnings.catch_warnings():

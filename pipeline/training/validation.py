@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from contract.schema import TaskSpec
 from features.batches import BatchReader
 from models.diagnostics.expert_health import ExpertHealth, HealthMeter
+from models.ranker_tensors import TensorInputs
 from models.sharding import Sharded
-from models.tensor_inputs import TensorInputs
 from pipeline.evaluation.metrics import auc, rmse
 
 Matrix = NDArray[np.float32]

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from features.online.request_encoder import Encoded, RankRequest
+from features.online.request_encoder import EncodedRequest, RankRequest
 from serving.graph.served_model import RankingModel
 
 ENOUGH_ROWS = 512
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
     model: RankingModel
     shadow: RankingModel | None
     request: RankRequest
-    encoded: Encoded
+    encoded: EncodedRequest
     top_k: int
     experts: bool
     """Whether the answer is to say which experts it took; such a request has a run of its own."""

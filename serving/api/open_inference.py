@@ -10,7 +10,7 @@ from serving.api.codec_oip import arrays_from, response_of
 from serving.api.rank_service import Limits
 from serving.graph.context import Call, Handler
 from serving.graph.served_model import RankingModel
-from serving.observe.telemetry import Telemetry, Work
+from serving.observe.telemetry import ModelWork, Telemetry
 from serving.registry.registry import Registry
 from serving.stubs.inference import grpc_service_pb2 as pb
 
@@ -183,7 +183,7 @@ def _wanted(model: RankingModel, request: pb.ModelInferRequest) -> tuple[str, ..
     return wanted
 
 
-def _statistics(work: Work) -> pb.ModelStatistics:
+def _statistics(work: ModelWork) -> pb.ModelStatistics:
     def duration(count: int, nanoseconds: int) -> pb.StatisticDuration:
         return pb.StatisticDuration(count=count, ns=nanoseconds)
 

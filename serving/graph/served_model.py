@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.score import Score, ScoreConfig, default_score
-from features.online.request_encoder import Encoded, RankRequest, RequestEncoder
+from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
 from serving.graph.answer import RankAnswer
 from serving.graph.batched_graph import PackedEngine
 from serving.graph.context import Clock
@@ -110,7 +110,7 @@ class RankingModel:
         clock.lap("input")
         return self.answer(encoded, top_k, clock, experts=experts)
 
-    def answer(self, encoded: Encoded, top_k: int, clock: Clock, *, experts: bool = False) -> RankAnswer:
+    def answer(self, encoded: EncodedRequest, top_k: int, clock: Clock, *, experts: bool = False) -> RankAnswer:
         """As `rank`, for a request that has been encoded.
 
         Raises:
@@ -124,7 +124,7 @@ class RankingModel:
         clock.lap("infer")
         return self._ordered(encoded, predictions, top_k, use)
 
-    def answer_together(self, requests: Sequence[tuple[Encoded, int]], clock: Clock) -> list[RankAnswer]:
+    def answer_together(self, requests: Sequence[tuple[EncodedRequest, int]], clock: Clock) -> list[RankAnswer]:
         """Answer requests, each with its top_k: several in one run where the bundle has the graph for it.
 
         Raises:
@@ -140,7 +140,7 @@ class RankingModel:
 
     def _ordered(
         self,
-        encoded: Encoded,
+        encoded: EncodedRequest,
         predictions: dict[str, NDArray[np.float32]],
         top_k: int,
         use: ExpertUse | None = None,

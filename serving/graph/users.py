@@ -18,7 +18,8 @@ import redis
 from contract.errors import ConfigError, DataError, RequestError, UnavailableError
 from contract.hashing import Hashes, hash_array
 from features.online.online_table import Found, Lookup, OnlineTable
-from features.online.request_encoder import RankRequest, RequestEncoder, Value
+from features.online.request_encoder import RankRequest, RequestEncoder
+from features.online.request_values import Value
 from serving.graph.user_blob import Packing, join
 
 LOG = logging.getLogger("moerank.users")

@@ -19,8 +19,8 @@ class Aside:
         self._services = tuple(services)
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="moerank-aside")
         servicer: Any = health.HealthServicer()
-        servicer.Check = _Behaviour(servicer.Check, self._pool)
-        servicer.Watch = _Behaviour(servicer.Watch, self._pool, non_blocking=True)
+        servicer.Check = _AsideBehaviour(servicer.Check, self._pool)
+        servicer.Watch = _AsideBehaviour(servicer.Watch, self._pool, non_blocking=True)
         self._health = servicer
 
     def add_to(self, server: grpc.Server, *, describe: bool) -> None:
@@ -29,7 +29,7 @@ class Aside:
         if describe:
             names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
             servicer: Any = reflection.ReflectionServicer(names)
-            servicer.ServerReflectionInfo = _Behaviour(servicer.ServerReflectionInfo, self._pool)
+            servicer.ServerReflectionInfo = _AsideBehaviour(servicer.ServerReflectionInfo, self._pool)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
 
     def serving(self) -> None:
@@ -46,7 +46,7 @@ class Aside:
         self._pool.shutdown(wait=False)
 
 
-class _Behaviour:
+class _AsideBehaviour:
     """A behaviour with the attributes by which grpcio picks its pool."""
 
     def __init__(self, function: Callable[..., Any], pool: ThreadPoolExecutor, *, non_blocking: bool = False) -> None:

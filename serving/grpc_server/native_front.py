@@ -25,7 +25,7 @@ from serving.grpc_server.security import Tokens
 from serving.grpc_server.server_builder import build, taken
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
-from serving.grpc_server.unary_handlers import Method, request_id_of
+from serving.grpc_server.unary_handlers import UnaryMethod, request_id_of
 from serving.observe.telemetry import Telemetry
 
 LOG = logging.getLogger("moerank.server")
@@ -40,7 +40,7 @@ class NativeListener:
     def __init__(
         self,
         settings: ServerSettings,
-        methods: Mapping[str, Method],
+        methods: Mapping[str, UnaryMethod],
         pool: CountingPool,
         refusals: Refusals,
         aside: Aside,
@@ -142,7 +142,7 @@ class NativeListener:
         self._telemetry.refused(error.reason)
         return status_of(error, request_id_of(metadata))
 
-    def _answer(self, number: int, method: Method, body: bytes, metadata: Metadata, expires: float | None) -> None:
+    def _answer(self, number: int, method: UnaryMethod, body: bytes, metadata: Metadata, expires: float | None) -> None:
         self._pool.received()
         given_up = number not in self._open
         self._open.discard(number)

@@ -19,7 +19,7 @@ from serving.grpc_server.rejection import Refusals
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.thread_scheduling import compute_bound
-from serving.grpc_server.unary_handlers import Method, Service, methods_of
+from serving.grpc_server.unary_handlers import Service, UnaryMethod, methods_of
 from serving.observe.logs import configure
 from serving.observe.server_metrics import MetricsServer, ServerCollector
 from serving.observe.telemetry import Telemetry
@@ -27,7 +27,7 @@ from serving.observe.tracing import Tracing
 from serving.registry.registry import Registry
 from serving.registry.shadow import Shadows
 from serving.registry.watcher import Watcher
-from serving.store.model_selection import Choice
+from serving.store.model_selection import ModelChoice
 from serving.store.model_source import open_source
 
 LOG = logging.getLogger("moerank.server")
@@ -43,7 +43,7 @@ class RunningServer:
         self.users = None if users is None else UserStore(users, settings.user_store_seconds)
         self.registry = Registry(
             open_source(settings.store, settings.cache),
-            [Choice.parse(text) for text in settings.models],
+            [ModelChoice.parse(text) for text in settings.models],
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
             settings.score,
             settings.traffic,
@@ -65,7 +65,8 @@ class RunningServer:
             self._listener = _listen(settings, methods, self._pool, refusals, self._aside, self.telemetry)
             self.port = self._listener.port
             self.metrics = _metrics(
-                settings, ServerCollector(self.telemetry, self.registry, self._pool, self.shadows, self.users)
+                settings,
+                ServerCollector(self.telemetry, self.registry, lambda: self._pool.pending, self.shadows, self.users),
             )
             if self.metrics is not None:
                 parts.callback(self.metrics.stop)
@@ -163,7 +164,7 @@ def _services(
 
 def _listen(
     settings: ServerSettings,
-    methods: Mapping[str, Method],
+    methods: Mapping[str, UnaryMethod],
     pool: CountingPool,
     refusals: Refusals,
     aside: Aside,

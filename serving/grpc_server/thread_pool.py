@@ -22,7 +22,7 @@ IDLE_SECONDS = 0.005
 """How often a waiter looks whether the pool is idle."""
 
 
-class Work:
+class PoolWork:
     """Something submitted; what grpcio asks of a future is that it tells when it has run."""
 
     __slots__ = ("_callbacks", "_done", "_run", "submitted")
@@ -66,7 +66,7 @@ class CountingPool:
         """Have so many threads; as many as cores is best, for each call keeps a core busy."""
         self._wanted = threads
         self._lock = threading.Lock()
-        self._work: SimpleQueue[Work | None] = SimpleQueue()
+        self._work: SimpleQueue[PoolWork | None] = SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._pending = 0
         self._stuck = 0
@@ -78,7 +78,7 @@ class CountingPool:
         self._relief = threading.Thread(target=self._relieve, name="moerank-relief", daemon=True)
         self._relief.start()
 
-    def submit(self, run: Callable[P, object], /, *args: P.args, **named: P.kwargs) -> Work:
+    def submit(self, run: Callable[P, object], /, *args: P.args, **named: P.kwargs) -> PoolWork:
         """Run it on one of the threads, counted until it has run.
 
         Raises:
@@ -89,7 +89,7 @@ class CountingPool:
             raise RuntimeError(message)
         with self._lock:
             self._pending += 1
-        work = Work(lambda: run(*args, **named))
+        work = PoolWork(lambda: run(*args, **named))
         self._work.put(work)
         return work
 

@@ -32,7 +32,7 @@ class Service(Protocol):
         """Handlers by method name."""
 
 
-class Method:
+class UnaryMethod:
     """Answers calls from bytes to bytes, or to the status with which the call is to end."""
 
     def __init__(self, name: str, handler: Handler, telemetry: Telemetry) -> None:
@@ -54,10 +54,10 @@ class Method:
             return status_of(error, call.request_id)
 
 
-def methods_of(services: Sequence[Service], telemetry: Telemetry, tracing: Tracing | None) -> dict[str, Method]:
+def methods_of(services: Sequence[Service], telemetry: Telemetry, tracing: Tracing | None) -> dict[str, UnaryMethod]:
     """All methods by their path; with `tracing`, each call has a span."""
     return {
-        f"/{service.name}/{name}": Method(
+        f"/{service.name}/{name}": UnaryMethod(
             name, handler if tracing is None else _traced(tracing, service.name, name, handler), telemetry
         )
         for service in services

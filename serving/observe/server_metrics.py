@@ -16,10 +16,9 @@ from prometheus_client.registry import Collector
 from contract.errors import UnavailableError
 from serving.graph.context import Phase
 from serving.graph.users import UserStore
-from serving.grpc_server.thread_pool import CountingPool
-from serving.observe.telemetry import Telemetry, Work
+from serving.observe.telemetry import ModelWork, Telemetry
 from serving.registry.registry import Registry
-from serving.registry.shadow import Comparison, Shadows
+from serving.registry.shadow import ShadowComparison, Shadows
 
 LABELS = ("model", "version")
 _DURATIONS: dict[Phase, str] = {
@@ -37,14 +36,14 @@ class ServerCollector(Collector):
         self,
         telemetry: Telemetry,
         registry: Registry,
-        pool: CountingPool,
+        pending: Callable[[], int],
         shadows: Shadows,
         users: UserStore | None = None,
     ) -> None:
         """Read from these at each scrape."""
         self._telemetry = telemetry
         self._registry = registry
-        self._pool = pool
+        self._pending = pending
         self._shadows = shadows
         self._users = users
 
@@ -56,7 +55,7 @@ class ServerCollector(Collector):
         yield _distributions(work)
         yield from _experts(work)
         yield GaugeMetricFamily(
-            "nv_inference_pending_request_count", "Calls that wait for a thread or run", value=self._pool.pending
+            "nv_inference_pending_request_count", "Calls that wait for a thread or run", value=self._pending()
         )
         errors = CounterMetricFamily("moerank_errors", "Calls that ended in an error", labels=("reason",))
         for reason, count in sorted(self._telemetry.refusals().items()):
@@ -90,8 +89,8 @@ class ServerCollector(Collector):
         yield from (versions, shares)
 
 
-def _comparisons(comparisons: list[Comparison]) -> Iterator[Metric]:
-    counters: tuple[tuple[str, str, Callable[[Comparison], int]], ...] = (
+def _comparisons(comparisons: list[ShadowComparison]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[ShadowComparison], int]], ...] = (
         ("moerank_shadow_compared", "Answers that a shadow was compared with", lambda c: c.compared),
         ("moerank_shadow_failed", "Requests that a shadow could not answer", lambda c: c.failed),
         ("moerank_shadow_dropped", "Answers not compared because too many waited", lambda c: c.dropped),
@@ -119,8 +118,8 @@ def _lookups(users: UserStore) -> Metric:
     return family
 
 
-def _counters(work: list[Work]) -> Iterator[Metric]:
-    counters: tuple[tuple[str, str, Callable[[Work], int]], ...] = (
+def _counters(work: list[ModelWork]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[ModelWork], int]], ...] = (
         ("nv_inference_request_success", "Answered requests", lambda w: w.successes),
         ("nv_inference_count", "Candidates answered", lambda w: w.rows),
         ("nv_inference_exec_count", "Runs of the model", lambda w: w.executions),
@@ -139,7 +138,7 @@ def _counters(work: list[Work]) -> Iterator[Metric]:
     yield failures
 
 
-def _durations(work: list[Work]) -> Iterator[Metric]:
+def _durations(work: list[ModelWork]) -> Iterator[Metric]:
     whole = CounterMetricFamily("nv_inference_request_duration_us", "Time of answered requests", labels=LABELS)
     for each in work:
         whole.add_metric((each.model, str(each.version)), each.success_ns / 1000)
@@ -151,7 +150,7 @@ def _durations(work: list[Work]) -> Iterator[Metric]:
         yield family
 
 
-def _distributions(work: list[Work]) -> Metric:
+def _distributions(work: list[ModelWork]) -> Metric:
     family = HistogramMetricFamily(
         "moerank_prediction", "Predictions by task, of a sample of the rankings", labels=(*LABELS, "task")
     )
@@ -163,7 +162,7 @@ def _distributions(work: list[Work]) -> Metric:
     return family
 
 
-def _experts(work: list[Work]) -> Iterator[Metric]:
+def _experts(work: list[ModelWork]) -> Iterator[Metric]:
     load = CounterMetricFamily(
         "moerank_expert_rows",
         "Candidates that an expert was used for, of a sample of the rankings",

@@ -27,7 +27,7 @@ SPREADS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
 
 
 @dataclass
-class Distribution:
+class ValueDistribution:
     """A histogram: `counts` int64 of values up to each of `edges`, and of those beyond; `total` is their sum."""
 
     edges: NDArray[np.float64]
@@ -35,7 +35,7 @@ class Distribution:
     total: float = 0.0
 
     @classmethod
-    def of(cls, task: TaskSpec) -> "Distribution":
+    def of(cls, task: TaskSpec) -> "ValueDistribution":
         """An empty one whose edges suit a task: probabilities, or standard deviations around the training mean."""
         spread = task.spread or 1.0
         edges = PROBABILITIES if task.kind == "binary" else [task.base_rate + spread * step for step in SPREADS]
@@ -63,12 +63,12 @@ class Load:
 
 
 @dataclass
-class Work:
+class ModelWork:
     """What one version of a model has done. Times are nanoseconds."""
 
     model: str
     version: int
-    distributions: dict[str, Distribution]
+    distributions: dict[str, ValueDistribution]
     successes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     success_ns: int = 0
@@ -81,7 +81,7 @@ class Work:
     experts: "Load | None" = None
     last_ms: int = 0
 
-    def copy(self) -> "Work":
+    def copy(self) -> "ModelWork":
         """A copy that does not change any more."""
         distributions = {task: replace(d, counts=d.counts.copy()) for task, d in self.distributions.items()}
         return replace(
@@ -99,7 +99,7 @@ class Telemetry:
     def __init__(self) -> None:
         """Nothing has happened yet."""
         self._lock = threading.Lock()
-        self._work: dict[tuple[str, int], Work] = {}
+        self._work: dict[tuple[str, int], ModelWork] = {}
         self._refusals: Counter[str] = Counter()
 
     @contextmanager
@@ -154,7 +154,7 @@ class Telemetry:
         with self._lock:
             self._refusals[reason] += 1
 
-    def work(self) -> list[Work]:
+    def work(self) -> list[ModelWork]:
         """Copies, by model and version."""
         with self._lock:
             return [work.copy() for _, work in sorted(self._work.items())]
@@ -164,12 +164,12 @@ class Telemetry:
         with self._lock:
             return dict(self._refusals)
 
-    def _of(self, model: RankingModel) -> Work:
+    def _of(self, model: RankingModel) -> ModelWork:
         key = (model.name, model.version)
         found = self._work.get(key)
         if found is None:
-            distributions = {task.name: Distribution.of(task) for task in model.bundle.schema.tasks}
-            found = self._work[key] = Work(model.name, model.version, distributions, experts=_load(model))
+            distributions = {task.name: ValueDistribution.of(task) for task in model.bundle.schema.tasks}
+            found = self._work[key] = ModelWork(model.name, model.version, distributions, experts=_load(model))
         return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from contract.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
 from serving.graph.served_model import EngineOptions, RankingModel
 from serving.registry.traffic import Arms
-from serving.store.model_selection import Choice, read_scores
+from serving.store.model_selection import ModelChoice, read_scores
 from serving.store.model_source import Source, open_source
 
 LOG = logging.getLogger("moerank.registry")
@@ -20,7 +20,7 @@ class Registry:
     def __init__(
         self,
         store: str | Path | Source,
-        choices: Sequence[Choice] = (),
+        choices: Sequence[ModelChoice] = (),
         options: EngineOptions | None = None,
         score_file: Path | None = None,
         traffic_file: Path | None = None,
@@ -43,7 +43,7 @@ class Registry:
         """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
         opened: dict[str, RankingModel] = {}
-        chosen = self._choices or [Choice(name) for name in self._store.models()]
+        chosen = self._choices or [ModelChoice(name) for name in self._store.models()]
         if not chosen:
             message = f"the store {store} has no model to serve; publish one first with `moerank publish`"
             raise ModelNotFoundError(message)
@@ -144,7 +144,7 @@ class Registry:
         stored = {(name, version) for name in names for version in self._store.versions(name)}
         return [(*key, key in served) for key in sorted(stored | served)]
 
-    def _follow(self, choice: Choice) -> bool:
+    def _follow(self, choice: ModelChoice) -> bool:
         """Serve what the choice now means, if it is something else than before and it can be loaded."""
         name = choice.model
         serving = self._models.get(name)
@@ -223,9 +223,9 @@ class Registry:
             LOG.info("%s version %d is the %s for %.4g of the requests", name, config.version, arm, config.share)
         return changed
 
-    def _listed(self) -> Sequence[Choice]:
+    def _listed(self) -> Sequence[ModelChoice]:
         try:
-            return self._choices or [Choice(name) for name in self._store.models()]
+            return self._choices or [ModelChoice(name) for name in self._store.models()]
         except (MoerankError, OSError) as error:
             self._refuse("the store", None, error)
             return ()

@@ -21,7 +21,7 @@ WAITING = 64
 
 
 @dataclass
-class Comparison:
+class ShadowComparison:
     """How a shadow's answers differ from those given; `difference` sums |shadow - answer| over `rows` by task."""
 
     model: str
@@ -53,7 +53,7 @@ class Shadows:
         """Start the thread."""
         self._queue: queue.Queue[Pair | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
-        self._comparisons: dict[tuple[str, int], Comparison] = {}
+        self._comparisons: dict[tuple[str, int], ShadowComparison] = {}
         self._thread = threading.Thread(target=self._run, name="moerank-shadow", daemon=True)
         self._thread.start()
 
@@ -65,7 +65,7 @@ class Shadows:
             with self._lock:
                 self._of(model).dropped += 1
 
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> list[ShadowComparison]:
         """Copies, by model and version."""
         with self._lock:
             return [replace(found, difference=dict(found.difference)) for found in self._comparisons.values()]
@@ -106,5 +106,5 @@ class Shadows:
             trace = None if isinstance(error, MoerankError) else error
             LOG.warning("the shadow %s version %d fails: %s", model.name, model.version, error, exc_info=trace)
 
-    def _of(self, model: RankingModel) -> Comparison:
-        return self._comparisons.setdefault((model.name, model.version), Comparison(model.name, model.version))
+    def _of(self, model: RankingModel) -> ShadowComparison:
+        return self._comparisons.setdefault((model.name, model.version), ShadowComparison(model.name, model.version))

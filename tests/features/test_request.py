@@ -13,11 +13,11 @@ from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
-from features.online.request_encoder import Encoded, RankRequest, RequestEncoder
+from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
 from tests.features.raw_world import LAST_DAY, quiet, raw_tables, recipe, write_raw
 
 
-def row_of(encoded: Encoded) -> dict[str, Any]:
+def row_of(encoded: EncodedRequest) -> dict[str, Any]:
     return {name: np.asarray(array) for name, array in encoded.inputs.arrays().items()}
 
 

@@ -11,7 +11,7 @@ from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from models.export.parity_sample import generate, sanitised
 from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 
 FEATURES: tuple[IdSpec | DenseSpec, ...] = (
     IdSpec(name="user", kind="id", side="user", rows=100),

@@ -17,7 +17,7 @@ from models.interactions.autoint import AutoIntConfig
 from models.interactions.cross import Cross
 from models.layers.feature_gate import FeatureGate
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from models.export.calibration import Platt, calibrate, fit_platt
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
 

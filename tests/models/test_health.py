@@ -11,7 +11,7 @@ from models.architectures import MMoEConfig, Plan, Wanted
 from models.diagnostics.diagnosis import dead_experts, diagnose
 from models.diagnostics.expert_health import ExpertHealth, HealthMeter
 from models.gates import Routing
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 HEALTHY = ExpertHealth(

@@ -7,7 +7,7 @@ import torch
 from models.export import export
 from models.export.calibration import calibrate
 from models.heads.isotonic import Curve, Isotonic, fit_isotonic
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 KNEE = Curve((-2.0, 0.0, 1.0), (-3.0, -1.0, 2.0))

@@ -7,7 +7,7 @@ import torch
 
 from contract.errors import ConfigError
 from models.losses import RankingLoss
-from models.ranker import RankerOutput
+from models.ranker_tensors import RankerOutput
 from tests.models.small import TASKS
 
 NOTHING = torch.zeros(0)

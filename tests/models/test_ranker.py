@@ -11,7 +11,7 @@ from contract.errors import ConfigError
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

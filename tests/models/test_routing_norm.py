@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.export.affine import Affine
+from models.export_graph.affine import Affine
 from models.gates import DSelectKConfig, NoisyTopKConfig, build_gate
 from models.network import Network
 from models.ranker import Ranker

@@ -8,8 +8,8 @@ import torch
 from contract.schema import DenseSpec
 from models.losses import RankingLoss
 from models.ranker import Ranker
+from models.ranker_tensors import TensorInputs
 from models.sharding import LearningRates, Sharded, process_group, shard
-from models.tensor_inputs import TensorInputs
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()

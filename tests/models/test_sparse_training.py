@@ -9,7 +9,7 @@ from torch import Tensor
 from contract.errors import ConfigError
 from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -10,11 +10,12 @@ import torch.distributed as dist
 from contract.schema import Schema
 from features.batches import BatchReader
 from models.ranker import Ranker
+from models.ranker_tensors import TensorInputs
 from models.sharding import LearningRates, best_device, process_group, shard
-from models.tensor_inputs import TensorInputs
 from models.weighting import FixedConfig
 from pipeline.training.checkpoint import resume
-from pipeline.training.train import TrainConfig, train
+from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config
 
 MODEL = small_config(gate={"name": "top_k", "k": 2})

@@ -11,7 +11,8 @@ from models.gates.hash import HashGate
 from models.ranker import Ranker
 from pipeline.training.balanced_hash import count_ids, deal_ids
 from pipeline.training.checkpoint import load_ranker
-from pipeline.training.train import TrainConfig, train
+from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 

@@ -8,7 +8,7 @@ import pytest
 from pipeline import doctor
 
 
-def by_subject(findings: list[doctor.Finding], subject: str) -> doctor.Finding:
+def by_subject(findings: list[doctor.Check], subject: str) -> doctor.Check:
     return next(finding for finding in findings if finding.subject == subject)
 
 

@@ -11,6 +11,7 @@ import pytest
 from contract.errors import ConfigError, DataError, IntegrityError
 from features.source.parquet_files import write_table
 from pipeline.evaluation import metrics
+from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from pipeline.evaluation.predictions import Predictions
@@ -61,7 +62,7 @@ def test_values_are_those_of_the_plain_metrics(judged: Judged) -> None:
         "rmse": metrics.rmse(rating.labels, rating.scores),
         "mae": metrics.mae(rating.labels, rating.scores),
         "calibration": metrics.calibration(rating.labels, rating.scores),
-        "xauc": metrics.xauc(rating.labels, rating.scores),
+        "xauc": xauc_of(rating.labels, rating.scores),
     }
     assert {name: estimate.value for name, estimate in scores["rating"].items()} == pytest.approx(expected, rel=1e-6)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.directories import place, replacing, write_text
+from contract.files import place, replacing, write_text
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:

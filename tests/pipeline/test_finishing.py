@@ -10,8 +10,8 @@ from onnx import numpy_helper
 
 from contract.errors import ExportError
 from models.export import export
-from models.export.graph import ServingGraph
 from models.export.onnx_file import write_onnx
+from models.export_graph.serving_graph import ServingGraph
 from pipeline.export.post_export import ExportConfig, apply_if_equal, calibrate_on, drop_unread_tables, refuse_losses
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features

@@ -5,6 +5,7 @@ import pytest
 
 from contract.errors import DataError
 from pipeline.evaluation import metrics
+from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
 from pipeline.evaluation.metrics import Floats, Ranking
 from pipeline.evaluation.task_metrics import TaskRows, judge
@@ -58,7 +59,7 @@ def test_xauc_replicates_are_right_to_first_order() -> None:
     assert np.std(first_order) == pytest.approx(np.std(resampled), rel=0.05)
     assert np.corrcoef(first_order, resampled)[0, 1] > 0.99
     whole = np.ones(users.count)
-    assert float(xauc(whole)[0]) == pytest.approx(metrics.xauc(rows.labels, rows.scores), rel=1e-9)
+    assert float(xauc(whole)[0]) == pytest.approx(xauc_of(rows.labels, rows.scores), rel=1e-9)
 
 
 def test_many_rows_are_resampled_to_first_order_with_nearly_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from models.export import export
 from models.ranker import Ranker
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from pipeline.training.checkpoint import load_ranker
-from pipeline.training.train import TrainConfig, train
+from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from features.batches import BatchReader
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from pipeline.training.checkpoint import load_ranker
 from tests.models.small import small_schema
 from tests.pipeline.rank_program import score

@@ -13,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from contract.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError, TrainingError
 from features.batches import BatchReader
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from pipeline.training.checkpoint import best, latest, load_ranker, read_meta
-from pipeline.training.train import TrainConfig, train
+from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
 from pipeline.training.validation import task_metrics
 from tests.models.small import TASKS, small_config, small_schema
 from tests.pipeline.tiny_features import write_features

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from models.export import export
-from models.export.graph import GATE_OUTPUT
-from models.tensor_inputs import TensorInputs
+from models.export_graph.serving_graph import GATE_OUTPUT
+from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -19,7 +19,7 @@ from models.export.onnx_file import operators
 from models.export.parity import check_parity
 from models.export.parity_sample import generate
 from models.ranker import Ranker
-from models.tensor_inputs import TensorInputs
+from models.ranker_tensors import TensorInputs
 from tests.models.cuda_operators import CUDA
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
 

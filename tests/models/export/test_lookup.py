@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contract.schema import DenseSpec, IdSpec, Part
-from models.export.lookup import PartLookup
 from models.export.parity_sample import sanitised
+from models.export_graph.lookup import PartLookup
 from models.input_layout import part_layout
 from tests.models.small import inputs, small_schema
 

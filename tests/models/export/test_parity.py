@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from contract.errors import ExportError
-from models.export.graph import ServingGraph
 from models.export.onnx_file import write_onnx
 from models.export.parity import TOLERANCE, check_parity
+from models.export_graph.serving_graph import ServingGraph
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -12,9 +12,9 @@ from contract.errors import ExportError
 from contract.inputs import Inputs
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
-from models.export.graph import ServingGraph
 from models.export.onnx_file import TABLES, TABLES_FILE, write_onnx
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
+from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 

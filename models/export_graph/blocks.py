@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.experts.expert_mlp import Experts
-from models.export.affine import Affine
+from models.export_graph.affine import Affine
 from models.layers.mlp import Block, GroupedLinear
 
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.experts.expert_mlp import Experts
-from models.export.affine import Affine
-from models.export.blocks import expert_affines, expert_block, expert_tail
-from models.export.split import SplitInput, SplitLinear
-from models.model_config import Activation
+from models.export_graph.affine import Affine
+from models.export_graph.blocks import expert_affines, expert_block, expert_tail
+from models.export_graph.split import SplitInput, SplitLinear
+from models.layers.mlp import Activation
 
 # Its annotations name the types of ONNX, which a constant's value does not carry.
 op: Any = opset20

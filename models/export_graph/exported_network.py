@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from models.experts.level import Level, streams_of
-from models.export.blocks import ScaledInput, Tail, affine_of, folded_mlp
-from models.export.mixture import DenseMixture, SparseMixture, StaticMixture
-from models.export.pairing import pair_add
-from models.export.routing import RequestColumns, Router, static_weights
-from models.export.split import SplitInput, SplitLinear
+from models.export_graph.blocks import ScaledInput, Tail, affine_of, folded_mlp
+from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
+from models.export_graph.pairing import pair_add
+from models.export_graph.routing import RequestColumns, Router, static_weights
+from models.export_graph.split import SplitInput, SplitLinear
 from models.layers.mlp import Block
 from models.model_config import ModelConfig
 from models.network import Network
@@ -55,7 +55,7 @@ class NetworkGraph(nn.Module):
             norm, request_width = nn.Identity(), 0
         self.levels = nn.ModuleList()
         for level in network.typed_levels:
-            self.levels.append(LevelGraph(level, config, form, _Input(norm, request_width, columns)))
+            self.levels.append(LevelGraph(level, config, form, _NetworkInput(norm, request_width, columns)))
             norm, request_width = nn.Identity(), 0
         self.task_streams = network.plan.task_streams
 
@@ -71,7 +71,7 @@ class NetworkGraph(nn.Module):
         return Routed([rows_of(streams[s]) for s in self.task_streams], weights)
 
 
-class _Input:
+class _NetworkInput:
     """What stands before a level's first layers."""
 
     def __init__(self, norm: nn.Module, request_width: int, columns: RequestColumns | None) -> None:
@@ -81,7 +81,7 @@ class _Input:
 class LevelGraph(nn.Module):
     """One level: routing, experts and mixtures, in one of the forms."""
 
-    def __init__(self, level: Level, config: ModelConfig, form: Form, before: _Input) -> None:
+    def __init__(self, level: Level, config: ModelConfig, form: Form, before: _NetworkInput) -> None:
         """Take over gates and experts; `before` says what their first layers read."""
         super().__init__()
         self.plan, self.reads = level.plan, [bank.reads for bank in level.typed_banks]

@@ -1,13 +1,10 @@
-"""From a trained run to a published bundle: export, and publication behind the quality gate."""
+"""From a trained run to the files of a bundle: graph, golden requests, schema, vocabularies and online tables."""
 
 import json
 import shutil
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contract.directories import write_text
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -17,32 +14,13 @@ from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate
 from models.ranker import Ranker
 from pipeline.console import Progress
-from pipeline.evaluation.quality_gate import enforce
-from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
-from pipeline.project.project_config import ProjectConfig
-from pipeline.release.model_card import library_versions, render_card
-from pipeline.report.report_page import REPORT_FILE
-from pipeline.step_cache import STAMP_FILE
+from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
-from serving.store.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE, publish
+from serving.store.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE
 
 SAMPLE_ROWS = 2048
-CARD_FILE = "MODEL_CARD.md"
-EXPORT_FACTS = (
-    "form",
-    "reason",
-    "warning",
-    "gate",
-    "union_over_n",
-    "rows_checked",
-    "worst_difference",
-    "idle",
-    "calibration",
-    "changes",
-)
-"""What the manifest tells of how the graph was made."""
 
 
 def export_run(
@@ -85,53 +63,3 @@ def _pack(ranker: Ranker, report: ExportReport, sample: Inputs, target: Path, co
     target.unlink(missing_ok=True)
     if config.packed:
         export_packed(ranker, report, sample, target)
-
-
-def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:
-    """Let the quality gate judge, then publish a new current version.
-
-    Returns:
-        ``STORE/MODEL/VERSION``.
-
-    Raises:
-        QualityGateError: a rule failed; nothing was published.
-    """
-    evaluation = Evaluation.load(evaluation_dir)
-    enforce(evaluation, config.quality)
-    card = evaluation_dir / CARD_FILE
-    write_text(render_card(config, evaluation, exported), card)
-    files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
-    files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
-    schema = Schema.load(export_dir)
-    manifest = {
-        "schema_fingerprint": schema.fingerprint(),
-        "tasks": [task.name for task in schema.tasks],
-        "metrics": evaluation.headline(),
-        "git_revision": git_revision(),
-        "libraries": library_versions(),
-        "score": config.score,
-        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}},
-    }
-    return publish(config.store, config.name, files, manifest)
-
-
-def _bundle_files(export_dir: Path) -> list[Path]:
-    """All that was exported, without the record of the step."""
-    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STAMP_FILE]
-
-
-def git_revision() -> str:
-    """The commit of the code, with ``+`` where files differ from it; empty outside a repository."""
-    root = Path(__file__).parent.parent
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's git
-            cwd=root,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return run.stdout.strip() if run.returncode == 0 else ""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from models.experts.level import Level, Widen
-from models.export.affine import Affine
-from models.export.pairing import pair_add
-from models.export.split import SplitInput, SplitLinear
+from models.export_graph.affine import Affine
+from models.export_graph.pairing import pair_add
+from models.export_graph.split import SplitInput, SplitLinear
 from models.gates import Gate
 
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from contract.schema import TaskSpec
-from models.export.affine import Affine
-from models.export.blocks import folded, folded_mlp
-from models.export.exported_network import Form, NetworkGraph
-from models.export.lookup import PartLookup, Tensors
-from models.export.pairing import pair_add
-from models.export.routing import static_weights
-from models.export.split import SplitInput
+from models.export_graph.affine import Affine
+from models.export_graph.blocks import folded, folded_mlp
+from models.export_graph.exported_network import Form, NetworkGraph
+from models.export_graph.lookup import PartLookup, Tensors
+from models.export_graph.pairing import pair_add
+from models.export_graph.routing import static_weights
+from models.export_graph.split import SplitInput
 from models.heads.towers import Tower
 from models.layers.mlp import Block
 from models.ranker import Ranker

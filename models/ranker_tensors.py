@@ -1,6 +1,7 @@
-"""Model inputs as tensors, and their one-way path into TorchRec's packed form.
+"""What goes into a ranker and comes out, as tensors; and the inputs' one-way path into TorchRec's packed form.
 
-Shape legend: R requests, N candidate rows, F id features, L id-list features, D dense features, V packed ids.
+Shape legend: R requests, N candidate rows, F id features, L id-list features, D dense features, V packed ids;
+B rows and T tasks of an output.
 """
 
 from typing import NamedTuple, Self
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Part
+from models.gates import Routing
 
 
 class TensorPart(NamedTuple):
@@ -78,6 +80,21 @@ class TensorInputs(NamedTuple):
     def paired(self) -> Self:
         """The same rows with the request part repeated to one row a candidate."""
         return type(self)(self.request.repeat(self.rows), self.candidate)
+
+
+class RankerOutput(NamedTuple):
+    """Raw outputs and routing of B rows.
+
+    `logits_BT`: logits of binary tasks; regression tasks as (label - base rate) / spread.
+    `penalties`: the gates' regularisation terms, summed over gates, already weighted.
+    `columns_BD`: the input matrix, which all tasks share.
+    `routings`: each gate's, over the experts of its level, in the order of `network.typed_gates`.
+    """
+
+    logits_BT: Tensor
+    penalties: dict[str, Tensor]
+    routings: tuple[Routing, ...]
+    columns_BD: Tensor
 
 
 class PackedIds(NamedTuple):

@@ -1,7 +1,8 @@
 """The mixture of a level's experts in the graph, in three forms with equal answers.
 
 Static: constant weights, unused experts deleted. Dense: every expert for every row. Sparse: each expert for the rows
-that selected it (`models.export.sparse_experts`), the answers brought back to row order by an inverse permutation.
+that selected it (`models.export_graph.sparse_experts`), the answers brought back to row order by an inverse
+permutation.
 
 Shape legend: N candidate rows, E experts, O outputs of one expert, G gates, M rows of all experts, S slots (experts of
 a row).
@@ -13,13 +14,13 @@ from torch.nn import functional
 
 from models.experts.expert_mlp import Experts
 from models.experts.level import Bank
-from models.export.affine import join
-from models.export.blocks import Folded, expert_affines, expert_block, expert_tail
-from models.export.routing import Routes, StaticWeights
-from models.export.sparse_experts import SparseExperts
-from models.export.split import SplitInput, SplitLinear
+from models.export_graph.affine import join
+from models.export_graph.blocks import Folded, expert_affines, expert_block, expert_tail
+from models.export_graph.routing import Routes, StaticWeights
+from models.export_graph.sparse_experts import SparseExperts
+from models.export_graph.split import SplitInput, SplitLinear
 from models.gates import Gate
-from models.model_config import Activation
+from models.layers.mlp import Activation
 
 
 class ExpertNetworks(nn.Module):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.export.affine import Affine
-from models.export.pairing import pair_add
+from models.export_graph.affine import Affine
+from models.export_graph.pairing import pair_add
 
 
 class SplitInput(NamedTuple):

@@ -1,0 +1,83 @@
+"""Values as they came over the wire to typed columns; what cannot be one is refused by its field."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from contract.errors import RequestError
+from contract.hashing import Hashes, hash_array, hash_integers, hash_text
+
+Value = Any
+"""A number, a string, a boolean, None, or a list of these, as it came over the wire."""
+FEW = 8
+"""Texts up to so many are hashed one by one, which spares the fixed cost of Arrow."""
+LARGEST_EXACT = 2**53
+"""Whole numbers beyond it have no exact float64."""
+
+
+def id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
+    """Hashes [rows] of ids; the usual requests take a way without Arrow, to the same hashes."""
+    kinds = set(map(type, values))
+    if kind == "integer" and kinds <= {int, bool}:
+        try:
+            return hash_integers(np.array(values, dtype=np.int64))
+        except OverflowError as error:
+            message = f"{where}: an id is outside the range of 64-bit integers"
+            raise RequestError(message, field=where) from error
+    if kind == "string" and kinds <= {str} and len(values) <= FEW:
+        return np.array([hash_text(value) for value in values], dtype=np.uint64)
+    return hash_array(typed_ids(values, kind, where))
+
+
+def typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
+    """Ids as one Arrow array of the schema's type.
+
+    Whole numbers given as text, or texts given as whole numbers, are refused by name rather than treated as unknown.
+    """
+    wanted: tuple[type, ...] = (str,) if kind == "string" else (int,)
+    for value in values:
+        if value is not None and not isinstance(value, wanted):
+            seen = f"{type(value).__name__} {value!r}"[:80]
+            message = f"{where} must be {'a string' if kind == 'string' else 'an integer'}, but got {seen}"
+            raise RequestError(message, field=where)
+    try:
+        return pa.array(values, type=pa.string() if kind == "string" else pa.int64())
+    except (pa.ArrowInvalid, OverflowError) as error:
+        message = f"{where}: an id is outside the range of 64-bit integers"
+        raise RequestError(message, field=where) from error
+
+
+def typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
+    """Lists of ids as an Arrow array; a null is an empty list.
+
+    Raises:
+        RequestError: one is not a list, or an id is not of the column's type.
+    """
+    for value in values:
+        if value is not None and not isinstance(value, list | tuple):
+            message = f"{where} must be a list of ids, but got {type(value).__name__} {value!r}"[:160]
+            raise RequestError(message, field=where)
+    flat = typed_ids([element for value in values for element in (value or ())], kind, where)
+    offsets = np.concatenate([[0], np.cumsum([len(value or ()) for value in values])]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+
+
+def numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
+    """Numbers [rows], NaN where there is none."""
+    for value in values:
+        if value is None:
+            continue
+        if not isinstance(value, int | float):
+            message = f"{where} must be a number, but got {type(value).__name__} {value!r}"[:160]
+            raise RequestError(message, field=where)
+        if isinstance(value, int) and abs(value) > LARGEST_EXACT:
+            message = f"{where}: a number is too large"
+            raise RequestError(message, field=where)
+        if not math.isfinite(value):
+            message = f"{where} must be finite, but got NaN or infinity; leave it out if it is not known"
+            raise RequestError(message, field=where)
+    return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

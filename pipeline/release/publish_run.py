@@ -1,0 +1,64 @@
+"""Publication of a run behind the quality gate."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contract.files import write_text
+from contract.schema import Schema
+from pipeline.evaluation.quality_gate import enforce
+from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
+from pipeline.project.project_config import ProjectConfig
+from pipeline.provenance import git_revision, library_versions
+from pipeline.release.model_card import render_card
+from pipeline.report.report_page import REPORT_FILE
+from pipeline.step_cache import STAMP_FILE
+from serving.store.bundle import publish
+
+CARD_FILE = "MODEL_CARD.md"
+EXPORT_FACTS = (
+    "form",
+    "reason",
+    "warning",
+    "gate",
+    "union_over_n",
+    "rows_checked",
+    "worst_difference",
+    "idle",
+    "calibration",
+    "changes",
+)
+"""What the manifest tells of how the graph was made."""
+
+
+def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:
+    """Let the quality gate judge, then publish a new current version.
+
+    Returns:
+        ``STORE/MODEL/VERSION``.
+
+    Raises:
+        QualityGateError: a rule failed; nothing was published.
+    """
+    evaluation = Evaluation.load(evaluation_dir)
+    enforce(evaluation, config.quality)
+    card = evaluation_dir / CARD_FILE
+    write_text(render_card(config, evaluation, exported), card)
+    files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
+    files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
+    schema = Schema.load(export_dir)
+    manifest = {
+        "schema_fingerprint": schema.fingerprint(),
+        "tasks": [task.name for task in schema.tasks],
+        "metrics": evaluation.headline(),
+        "git_revision": git_revision(),
+        "libraries": library_versions(),
+        "score": config.score,
+        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}},
+    }
+    return publish(config.store, config.name, files, manifest)
+
+
+def _bundle_files(export_dir: Path) -> list[Path]:
+    """All that was exported, without the record of the step."""
+    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STAMP_FILE]

@@ -1,0 +1,105 @@
+"""Which steps run again when a file changes: found from imports, so a copy of the code is edited and asked."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contract.digests import PACKAGES, code_digest, digest_of
+
+ROOT = Path(__file__).resolve().parents[2]
+# The module that does each step, as pipeline/flow/steps.py names it by its function.
+STEPS = {
+    "features": "features.build",
+    "train": "pipeline.training.train",
+    "export": "pipeline.export.export_run",
+    "evaluate": "pipeline.report.evaluate_and_report",
+    "publish": "pipeline.release.publish_run",
+}
+ASK = """
+import json, sys
+from contract.digests import code_digest
+print(json.dumps([code_digest(module) for module in sys.argv[1:]]))
+"""
+ALL = set(STEPS)
+
+
+def digests(root: Path) -> dict[str, str]:
+    """The steps' digests in a copy of the code, asked of a process of its own."""
+    command = [sys.executable, "-P", "-c", ASK, *STEPS.values()]
+    done = subprocess.run(command, cwd=root, env={"PYTHONPATH": str(root)}, check=True, capture_output=True, text=True)
+    return dict(zip(STEPS, json.loads(done.stdout), strict=True))
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("copy")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def before(copy: Path) -> dict[str, str]:
+    return digests(copy)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "again"),
+    [
+        # `auc` picks the best epoch and accepts int8 experts, so it is in all that train, export and judge.
+        ("pipeline/evaluation/metrics.py", "return float(", "return 1 - float(", ALL - {"features"}),
+        ("models/gates/top_k.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"train", "export", "publish"}),
+        ("pipeline/cli/making.py", "a training run:", "one training run:", set()),
+        ("features/encode/fit_encoders.py", "import numpy", "# A comment.\nimport numpy", set()),
+        ("features/encode/encoder.py", "LARGEST = ", "LARGEST = 0.5 * ", {"features"}),
+        ("models/export/exporter.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"export", "publish"}),
+        ("pipeline/report/report.html", "<main", "<main id=body", {"evaluate", "publish"}),
+        ("pipeline/training/learning_rate.py", "return", "return 0.5 *", {"train"}),
+        ("pipeline/release/model_card.py", "Predicts, for", "It predicts, for", {"publish"}),
+        ("features/feature_config.py", '"""', '"""In other words: ', set()),
+        ("contract/schema.py", "import json\n", "import json\n\nEXTRA = 1\n", ALL),
+        ("serving/grpc_server/server.py", "\nclass ", "\nEXTRA = 1\n\n\nclass ", set()),
+    ],
+)
+def test_an_edit_runs_again_exactly_what_depends_on_it(
+    copy: Path, before: dict[str, str], file: str, old: str, new: str, again: set[str]
+) -> None:
+    path = copy / file
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    try:
+        after = digests(copy)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert {step for step in STEPS if before[step] != after[step]} == again
+
+
+def test_another_version_of_a_library_changes_the_steps_that_import_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from contract import digests as module  # noqa: PLC0415 - its cache is cleared below
+
+    def digest_with(versions: dict[str, str]) -> dict[str, str]:
+        monkeypatch.setattr(module, "version", lambda name: versions.get(name, "1.0"))
+        module._digest.cache_clear()
+        return {step: code_digest(entry) for step, entry in STEPS.items()}
+
+    usual, other_torch, other_duckdb = (digest_with(v) for v in ({}, {"torch": "2.0"}, {"duckdb": "2.0"}))
+    module._digest.cache_clear()
+    assert {step for step in STEPS if usual[step] != other_torch[step]} == {"train", "export", "publish"}
+    assert {step for step in STEPS if usual[step] != other_duckdb[step]} >= {"features"}
+
+
+def test_a_module_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModuleNotFoundError, match=r"features\.nothing"):
+        code_digest("features.nothing")
+
+
+def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})

@@ -1,0 +1,120 @@
+"""The house: no file too long, no name twice, no tower of files, no package that imports upward.
+
+The directions between packages, and between the rooms of each, are import-linter's contracts in pyproject.toml.
+"""
+
+import ast
+import shutil
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GIT = shutil.which("git") or "git"
+PACKAGES = ("contract", "features", "models", "serving", "pipeline")
+MOST_LINES, MOST_FLOORS, MOST_FUNCTION_LINES = 350, 8, 80
+# Each package has one; the name says what they are.
+EVERYWHERE = {"__init__.py", "__main__.py"}
+
+
+def sources(*folders: str) -> list[Path]:
+    listed = subprocess.run([GIT, "ls-files", "*.py"], cwd=ROOT, check=True, capture_output=True, text=True)
+    files = [ROOT / name for name in listed.stdout.split() if "/stubs/" not in name]
+    return [file for file in files if not folders or file.relative_to(ROOT).parts[0] in folders]
+
+
+def twice(places: Iterable[tuple[str, Path]]) -> dict[str, list[str]]:
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, file in places:
+        found[name].append(file.relative_to(ROOT).as_posix())
+    return {name: files for name, files in found.items() if len(files) > 1}
+
+
+def test_no_file_is_too_long() -> None:
+    lengths = {file.relative_to(ROOT).as_posix(): len(file.read_bytes().splitlines()) for file in sources()}
+    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_no_function_is_too_long() -> None:
+    found = {}
+    for file in sources():
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                found[f"{file.relative_to(ROOT)}:{node.name}"] = node.end_lineno - node.lineno + 1
+    assert {name: lines for name, lines in found.items() if lines > MOST_FUNCTION_LINES} == {}
+
+
+def test_no_file_name_stands_twice() -> None:
+    assert twice((file.name, file) for file in sources(*PACKAGES) if file.name not in EVERYWHERE) == {}
+
+
+def test_no_class_name_stands_twice() -> None:
+    places = [
+        (node.name, file)
+        for file in sources(*PACKAGES)
+        for node in ast.parse(file.read_bytes()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert twice(places) == {}
+
+
+@cache
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
+
+
+def room_of(module: str, depth: int) -> str:
+    """The part of a package that a module lies in: its sub-package, or the module itself."""
+    return ".".join(module.split(".")[:depth])
+
+
+def imports_between(package: str, depth: int) -> dict[str, set[str]]:
+    """Who imports whom among the rooms below a package; imports of the package itself are left out."""
+    modules = {module for module in graph().modules if module.startswith(f"{package}.") and ".stubs" not in module}
+    rooms: dict[str, set[str]] = {room_of(module, depth): set() for module in modules}
+    for module in modules:
+        here = room_of(module, depth)
+        imported = graph().find_modules_directly_imported_by(module) & modules
+        rooms[here] |= {room_of(other, depth) for other in imported} - {here}
+    return rooms
+
+
+def floors(rooms: Mapping[str, set[str]]) -> int:
+    """The longest chain of imports.
+
+    Raises:
+        ValueError: a circle.
+    """
+    heights: dict[str, int] = {}
+
+    def height(room: str, above: tuple[str, ...]) -> int:
+        if room in above:
+            message = " -> ".join((*above, room))
+            raise ValueError(message)
+        if room not in heights:
+            heights[room] = 1 + max((height(other, (*above, room)) for other in rooms[room]), default=0)
+        return heights[room]
+
+    return max((height(room, ()) for room in rooms), default=0)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_rooms_of_a_package_stand_on_few_floors_and_in_no_circle(package: str) -> None:
+    assert floors(imports_between(package, 2)) <= MOST_FLOORS
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_files_of_a_room_stand_on_few_floors_and_in_no_circle(package: str) -> None:
+    rooms = {room for room in imports_between(package, 2) if (ROOT / room.replace(".", "/")).is_dir()}
+    assert {room: n for room in rooms if (n := floors(imports_between(room, 3))) > MOST_FLOORS} == {}
+
+
+def test_a_circle_and_a_tower_are_seen() -> None:
+    assert floors({"a": {"b"}, "b": {"c"}, "c": set()}) == 3
+    with pytest.raises(ValueError, match="a -> b -> a"):
+        floors({"a": {"b"}, "b": {"a"}})
