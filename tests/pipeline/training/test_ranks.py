@@ -17,7 +17,7 @@ from tests.models.small import small_schema
 from tests.pipeline.rank_program import score
 from tests.pipeline.tiny_features import write_features
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = small_schema()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.features.incremental.test_increment import days, world
 from tests.features.raw_world import DAYS, raw_tables
-from tests.features.test_increment import days, world
 
 
 def profiles(directory: Path) -> dict[str, Any]:

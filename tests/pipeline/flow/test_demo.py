@@ -8,7 +8,7 @@ from contract.errors import UnavailableError
 from pipeline.flow import demo, steps
 from pipeline.importers import movielens
 
-CACHE = Path(__file__).parent.parent.parent / "data" / "cache"
+CACHE = Path(__file__).resolve().parents[3] / "data" / "cache"
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

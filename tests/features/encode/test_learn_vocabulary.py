@@ -7,8 +7,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from features.encode.vocabulary import ALWAYS, Vocabularies
+from tests.features.incremental.test_increment import FEW, days, made, world
 from tests.features.raw_world import raw_tables
-from tests.features.test_increment import FEW, days, made, world
 
 FEATURES = {
     **FEW,

@@ -25,7 +25,7 @@ from pipeline.cli.main import main
 from tests.pipeline.tiny_project import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 STEPS = ("features", "train", "export", "evaluate", "publish")
 

@@ -11,8 +11,8 @@ import pytest
 
 from contract.errors import ConfigError, DataError
 from contract.files import alone
+from tests.features.incremental.test_increment import days, made, world
 from tests.features.raw_world import raw_tables
-from tests.features.test_increment import days, made, world
 
 KILLS = 3
 FEW = {"histories": [], "crosses": [], "aggregates": [{"by": ["user"], "of": ["like"], "as_of": "hour"}]}

@@ -24,7 +24,7 @@ from models.gates.hash import HashGate
 from models.gates.permutation import assignment, matrix_entropy, sinkhorn
 from models.gates.top_k import TopKGate
 
-PARITY = Path(__file__).resolve().parents[2] / os.environ.get("PARITY_DIR", "../shared/parity")
+PARITY = Path(__file__).resolve().parents[3] / os.environ.get("PARITY_DIR", "../shared/parity")
 TOLERANCES = {torch.float64: (1e-10, 1e-12), torch.float32: (1e-5, 1e-5)}
 
 Case = dict[str, Tensor]
