@@ -46,11 +46,11 @@ def _versions(args: Namespace) -> None:
 def _point(args: Namespace) -> None:
     from serving.store import local_store  # noqa: PLC0415 - keeps `moerank --help` fast
     from serving.store.model_source import open_source  # noqa: PLC0415
-    from serving.store.remote_store import Mirror  # noqa: PLC0415
+    from serving.store.remote_store import RemoteStore  # noqa: PLC0415
 
     before = open_source(args.store).current(args.model)
     if _is_url(args.store):
-        Mirror(args.store).point(args.model, args.version)
+        RemoteStore(args.store).point(args.model, args.version)
     else:
         local_store.point(Path(args.store), args.model, args.version)
     result = {"model": args.model, "before": before, "current": args.version}
@@ -58,19 +58,19 @@ def _point(args: Namespace) -> None:
 
 
 def _push(args: Namespace) -> None:
-    from serving.store.remote_store import Mirror  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.store.remote_store import RemoteStore  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    version = Mirror(args.url).push(args.store, args.model, args.version)
+    version = RemoteStore(args.url).push(args.store, args.model, args.version)
     result = {"model": args.model, "current": version, "store": args.url}
     respond(args, result, [f"{args.model}: version {version} is the current one of {args.url}"])
 
 
 def _unpublish(args: Namespace) -> None:
     from serving.store import local_store  # noqa: PLC0415 - keeps `moerank --help` fast
-    from serving.store.remote_store import Mirror  # noqa: PLC0415
+    from serving.store.remote_store import RemoteStore  # noqa: PLC0415
 
     if _is_url(args.store):
-        Mirror(args.store).remove(args.model, args.version)
+        RemoteStore(args.store).remove(args.model, args.version)
     else:
         local_store.remove(Path(args.store), args.model, args.version)
     respond(args, {"model": args.model, "removed": args.version}, [f"{args.model}: version {args.version} is gone"])

@@ -29,7 +29,7 @@ from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STAMP_FILE, StepRecord, once, read_record
 from pipeline.training.train import train
 from serving.store.bundle import GOLDEN_FILE, MODEL_FILE
-from serving.store.remote_store import Mirror
+from serving.store.remote_store import RemoteStore
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
@@ -270,7 +270,7 @@ def _copy_to(url: str, run: Run, version: int) -> None:
 
     def work(progress: Progress) -> dict[str, Any]:
         progress(f"copying version {version} to {url}")
-        return {"version": Mirror(url).push(run.config.store, run.config.name, version)}
+        return {"version": RemoteStore(url).push(run.config.store, run.config.name, version)}
 
     folder = run.directory / "mirror"
     folder.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from contract.errors import NotAllowedError, RequestError
 from serving.api import codec_rank
 from serving.api.codec_oip import arrays_from, response_of
 from serving.api.rank_service import Limits
-from serving.graph.context import Call, Handler
+from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
 from serving.observe.telemetry import ModelWork, Telemetry
 from serving.registry.registry import Registry
@@ -47,7 +47,7 @@ class InferenceService:
             "RepositoryModelUnload": self.unload,
         }
 
-    def model_infer(self, body: bytes, call: Call) -> bytes:
+    def model_infer(self, body: bytes, call: CallContext) -> bytes:
         """ModelInferRequest -> ModelInferResponse."""
         request = codec_rank.parse(pb.ModelInferRequest, body)
         model = self._model(request.model_name, request.model_version)
@@ -65,18 +65,18 @@ class InferenceService:
         self._telemetry.succeeded(model, rows, call.clock.take())
         return written
 
-    def model_ready(self, body: bytes, _: Call) -> bytes:
+    def model_ready(self, body: bytes, _: CallContext) -> bytes:
         """ModelReadyRequest -> ModelReadyResponse."""
         request = codec_rank.parse(pb.ModelReadyRequest, body)
         self._model(request.name, request.version)
         return pb.ModelReadyResponse(ready=True).SerializeToString()
 
-    def server_metadata(self, _body: bytes, _call: Call) -> bytes:
+    def server_metadata(self, _body: bytes, _call: CallContext) -> bytes:
         """ServerMetadataRequest -> ServerMetadataResponse."""
         version = metadata.version("moerank")
         return pb.ServerMetadataResponse(name="moerank", version=version, extensions=EXTENSIONS).SerializeToString()
 
-    def model_metadata(self, body: bytes, _: Call) -> bytes:
+    def model_metadata(self, body: bytes, _: CallContext) -> bytes:
         """ModelMetadataRequest -> ModelMetadataResponse."""
         request = codec_rank.parse(pb.ModelMetadataRequest, body)
         model = self._model(request.name, request.version)
@@ -89,7 +89,7 @@ class InferenceService:
             outputs=[tensor(name=task, datatype="FP32", shape=[-1]) for task in model.engine.tasks],
         ).SerializeToString()
 
-    def model_config(self, body: bytes, _: Call) -> bytes:
+    def model_config(self, body: bytes, _: CallContext) -> bytes:
         """ModelConfigRequest -> ModelConfigResponse."""
         request = codec_rank.parse(pb.ModelConfigRequest, body)
         model = self._model(request.name, request.version)
@@ -105,7 +105,7 @@ class InferenceService:
         )
         return pb.ModelConfigResponse(config=config).SerializeToString()
 
-    def model_statistics(self, body: bytes, _: Call) -> bytes:
+    def model_statistics(self, body: bytes, _: CallContext) -> bytes:
         """ModelStatisticsRequest -> ModelStatisticsResponse."""
         request = codec_rank.parse(pb.ModelStatisticsRequest, body)
         if request.name:
@@ -118,7 +118,7 @@ class InferenceService:
         ]
         return pb.ModelStatisticsResponse(model_stats=stats).SerializeToString()
 
-    def repository_index(self, body: bytes, _: Call) -> bytes:
+    def repository_index(self, body: bytes, _: CallContext) -> bytes:
         """RepositoryIndexRequest -> RepositoryIndexResponse."""
         request = codec_rank.parse(pb.RepositoryIndexRequest, body)
         index = pb.RepositoryIndexResponse.ModelIndex
@@ -134,7 +134,7 @@ class InferenceService:
         ]
         return pb.RepositoryIndexResponse(models=models).SerializeToString()
 
-    def load(self, body: bytes, call: Call) -> bytes:
+    def load(self, body: bytes, call: CallContext) -> bytes:
         """RepositoryModelLoadRequest -> RepositoryModelLoadResponse."""
         request = codec_rank.parse(pb.RepositoryModelLoadRequest, body)
         self._require_control()
@@ -145,7 +145,7 @@ class InferenceService:
         self._registry.load(request.model_name)
         return pb.RepositoryModelLoadResponse().SerializeToString()
 
-    def unload(self, body: bytes, call: Call) -> bytes:
+    def unload(self, body: bytes, call: CallContext) -> bytes:
         """RepositoryModelUnloadRequest -> RepositoryModelUnloadResponse."""
         request = codec_rank.parse(pb.RepositoryModelUnloadRequest, body)
         self._require_control()

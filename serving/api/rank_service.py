@@ -9,7 +9,7 @@ from contract.schema import Schema
 from serving.api import codec_rank
 from serving.api.batching import Asked, runs_of
 from serving.graph.answer import RankAnswer
-from serving.graph.context import Call, Handler
+from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
 from serving.observe.telemetry import Telemetry
 from serving.registry.registry import Registry
@@ -65,7 +65,7 @@ class RankingService:
             "ListModels": self.list_models,
         }
 
-    def rank(self, body: bytes, call: Call) -> bytes:
+    def rank(self, body: bytes, call: CallContext) -> bytes:
         """RankRequest -> RankResponse."""
         message = codec_rank.parse(ranking_pb2.RankRequest, body)
         self._limits.require_candidates(codec_rank.count_items(message.items), "items")
@@ -76,7 +76,7 @@ class RankingService:
         self._telemetry.ranked(asked.model, answer, call.clock.take())
         return written
 
-    def batch_rank(self, body: bytes, call: Call) -> bytes:
+    def batch_rank(self, body: bytes, call: CallContext) -> bytes:
         """BatchRankRequest -> BatchRankResponse."""
         requests = codec_rank.parse(ranking_pb2.BatchRankRequest, body).requests
         if not 0 < len(requests) <= self._limits.users:
@@ -100,21 +100,21 @@ class RankingService:
             answers |= found
         return codec_rank.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
 
-    def get_model(self, body: bytes, call: Call) -> bytes:
+    def get_model(self, body: bytes, call: CallContext) -> bytes:
         """GetModelRequest -> GetModelResponse."""
         call.require_time()
         message = codec_rank.parse(ranking_pb2.GetModelRequest, body)
         model = _describe(self._registry.get(message.model))
         return ranking_pb2.GetModelResponse(model=model).SerializeToString()
 
-    def list_models(self, body: bytes, call: Call) -> bytes:
+    def list_models(self, body: bytes, call: CallContext) -> bytes:
         """ListModelsRequest -> ListModelsResponse."""
         call.require_time()
         codec_rank.parse(ranking_pb2.ListModelsRequest, body)
         models = [_describe(model) for model in self._registry.models()]
         return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _ask(self, message: ranking_pb2.RankRequest, call: Call, ahead: int = 0) -> Asked:
+    def _ask(self, message: ranking_pb2.RankRequest, call: CallContext, ahead: int = 0) -> Asked:
         if codec_rank.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -131,7 +131,7 @@ class RankingService:
         experts = message.debug or self._telemetry.due(model, ahead)
         return Asked(model, shadow, request, encoded, message.top_k, experts)
 
-    def _answer(self, run: Sequence[Asked], call: Call) -> list[RankAnswer]:
+    def _answer(self, run: Sequence[Asked], call: CallContext) -> list[RankAnswer]:
         first = run[0]
         with self._telemetry.watching(first.model, call.clock):
             call.require_time()

@@ -16,7 +16,7 @@ from serving.store.bundle import PACKED_FILE
 from serving.store.golden import GoldenCase, require_golden
 
 
-class PackedEngine:
+class BatchedEngine:
     """The packed graph of a bundle directory, beside that of `Engine`; both read the same tables."""
 
     def __init__(

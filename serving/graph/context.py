@@ -35,7 +35,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Call:
+class CallContext:
     """What a transport knows about a call; `expires` is on the clock of `time.monotonic`."""
 
     request_id: str
@@ -55,4 +55,4 @@ class Call:
             raise DeadlineError(message)
 
 
-Handler = Callable[[bytes, Call], bytes]
+Handler = Callable[[bytes, CallContext], bytes]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contract.score import Score, ScoreConfig, default_score
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
 from serving.graph.answer import RankAnswer
-from serving.graph.batched_graph import PackedEngine
+from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.engine import Device, Engine
 from serving.graph.expert_use import ExpertUse
@@ -41,7 +41,7 @@ class RankingModel:
     engine: Engine
     encoder: RequestEncoder
     score: Score
-    packed: PackedEngine | None = None
+    packed: BatchedEngine | None = None
     """For several requests in one run, where the bundle has that graph."""
 
     @classmethod
@@ -62,7 +62,7 @@ class RankingModel:
         engine = Engine(path, bundle.schema, threads=options.threads, device=device)
         packed = None
         if PACKED_FILE in bundle.manifest.files:
-            packed = PackedEngine(path, bundle.schema, threads=options.threads, device=device)
+            packed = BatchedEngine(path, bundle.schema, threads=options.threads, device=device)
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)

@@ -7,10 +7,10 @@ from typing import Any
 import grpc
 
 from contract.errors import OverloadedError
-from serving.graph.context import Call, Clock
+from serving.graph.context import CallContext, Clock
 from serving.grpc_server.rejection import Refusals, end
 from serving.grpc_server.thread_pool import CountingPool
-from serving.grpc_server.unary_handlers import UnaryMethod, request_id_of
+from serving.grpc_server.unary_handlers import UnaryHandler, request_id_of
 
 FOREVER_SECONDS = 3e8
 """grpcio states the absence of a deadline as an enormous time."""
@@ -19,7 +19,7 @@ FOREVER_SECONDS = 3e8
 class Front(grpc.GenericRpcHandler):  # type: ignore[type-arg] # subscripting it fails at run time
     """Routes calls to methods; refuses at once what would wait too long."""
 
-    def __init__(self, methods: Mapping[str, UnaryMethod], pool: CountingPool, limit: int, refusals: Refusals) -> None:
+    def __init__(self, methods: Mapping[str, UnaryHandler], pool: CountingPool, limit: int, refusals: Refusals) -> None:
         """Admit calls while fewer than `limit` wait or run in the server's pool."""
         self._pool = pool
         self._limit = limit
@@ -40,7 +40,7 @@ OVERLOADED = "the server has as much work as it can finish in time; try again la
 class _Behaviour:
     """One method as grpcio calls it."""
 
-    def __init__(self, method: UnaryMethod, pool: CountingPool) -> None:
+    def __init__(self, method: UnaryHandler, pool: CountingPool) -> None:
         self._method = method
         self._pool = pool
 
@@ -52,7 +52,7 @@ class _Behaviour:
         self._pool.received()
         metadata = dict(context.invocation_metadata() or ())
         clock = Clock(int(self._pool.waited() * 1e9))
-        answer = self._method(body, Call(request_id_of(metadata.items()), _expires(context), clock, metadata))
+        answer = self._method(body, CallContext(request_id_of(metadata.items()), _expires(context), clock, metadata))
         if not isinstance(answer, bytes):
             end(context, answer)
         return answer

@@ -10,7 +10,7 @@ from serving.grpc_server.security import Tokens
 from serving.grpc_server.server_builder import bind, build
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
-from serving.grpc_server.unary_handlers import UnaryMethod
+from serving.grpc_server.unary_handlers import UnaryHandler
 
 FLUSH_SECONDS = 0.2
 """How long answers may still be on the wire when the last call has been answered."""
@@ -39,7 +39,7 @@ class GrpcListener:
     def __init__(
         self,
         settings: ServerSettings,
-        methods: Mapping[str, UnaryMethod],
+        methods: Mapping[str, UnaryHandler],
         pool: CountingPool,
         refusals: Refusals,
         aside: Aside,

@@ -17,7 +17,7 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from contract.errors import AuthenticationError, MoerankError, OverloadedError, UnavailableError
 from serving.api.status import DETAILS_KEY, status_of
-from serving.graph.context import Call, Clock
+from serving.graph.context import CallContext, Clock
 from serving.grpc_server.handlers import OVERLOADED
 from serving.grpc_server.health_and_reflection import Aside
 from serving.grpc_server.rejection import Refusals
@@ -25,7 +25,7 @@ from serving.grpc_server.security import Tokens
 from serving.grpc_server.server_builder import build, taken
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
-from serving.grpc_server.unary_handlers import UnaryMethod, request_id_of
+from serving.grpc_server.unary_handlers import UnaryHandler, request_id_of
 from serving.observe.telemetry import Telemetry
 
 LOG = logging.getLogger("moerank.server")
@@ -40,7 +40,7 @@ class NativeListener:
     def __init__(
         self,
         settings: ServerSettings,
-        methods: Mapping[str, UnaryMethod],
+        methods: Mapping[str, UnaryHandler],
         pool: CountingPool,
         refusals: Refusals,
         aside: Aside,
@@ -142,14 +142,16 @@ class NativeListener:
         self._telemetry.refused(error.reason)
         return status_of(error, request_id_of(metadata))
 
-    def _answer(self, number: int, method: UnaryMethod, body: bytes, metadata: Metadata, expires: float | None) -> None:
+    def _answer(
+        self, number: int, method: UnaryHandler, body: bytes, metadata: Metadata, expires: float | None
+    ) -> None:
         self._pool.received()
         given_up = number not in self._open
         self._open.discard(number)
         if given_up and (expires is None or time.monotonic() < expires):
             return
         clock = Clock(int(self._pool.waited() * 1e9))
-        answer = method(body, Call(request_id_of(metadata), expires, clock, dict(metadata)))
+        answer = method(body, CallContext(request_id_of(metadata), expires, clock, dict(metadata)))
         if isinstance(answer, bytes):
             self._front.respond(number, answer)
         else:

@@ -19,7 +19,7 @@ from serving.grpc_server.rejection import Refusals
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.thread_scheduling import compute_bound
-from serving.grpc_server.unary_handlers import Service, UnaryMethod, methods_of
+from serving.grpc_server.unary_handlers import Service, UnaryHandler, unary_handlers_of
 from serving.observe.logs import configure
 from serving.observe.server_metrics import MetricsServer, ServerCollector
 from serving.observe.telemetry import Telemetry
@@ -27,7 +27,7 @@ from serving.observe.tracing import Tracing
 from serving.registry.registry import Registry
 from serving.registry.shadow import Shadows
 from serving.registry.watcher import Watcher
-from serving.store.model_selection import ModelChoice
+from serving.store.model_selection import ModelSelection
 from serving.store.model_source import open_source
 
 LOG = logging.getLogger("moerank.server")
@@ -43,7 +43,7 @@ class RunningServer:
         self.users = None if users is None else UserStore(users, settings.user_store_seconds)
         self.registry = Registry(
             open_source(settings.store, settings.cache),
-            [ModelChoice.parse(text) for text in settings.models],
+            [ModelSelection.parse(text) for text in settings.models],
             EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
             settings.score,
             settings.traffic,
@@ -61,7 +61,7 @@ class RunningServer:
             services = _services(settings, self.registry, self.telemetry, self.shadows)
             self._aside = Aside([service.name for service in services])
             parts.callback(self._aside.close)
-            methods = methods_of(services, self.telemetry, Tracing() if settings.traces else None)
+            methods = unary_handlers_of(services, self.telemetry, Tracing() if settings.traces else None)
             self._listener = _listen(settings, methods, self._pool, refusals, self._aside, self.telemetry)
             self.port = self._listener.port
             self.metrics = _metrics(
@@ -164,7 +164,7 @@ def _services(
 
 def _listen(
     settings: ServerSettings,
-    methods: Mapping[str, UnaryMethod],
+    methods: Mapping[str, UnaryHandler],
     pool: CountingPool,
     refusals: Refusals,
     aside: Aside,

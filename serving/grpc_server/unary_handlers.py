@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 from contract.errors import MoerankError
 from serving.api.status import PUBLIC, status_of
-from serving.graph.context import Call, Handler
+from serving.graph.context import CallContext, Handler
 from serving.observe.telemetry import Telemetry
 from serving.observe.tracing import Tracing
 
@@ -32,7 +32,7 @@ class Service(Protocol):
         """Handlers by method name."""
 
 
-class UnaryMethod:
+class UnaryHandler:
     """Answers calls from bytes to bytes, or to the status with which the call is to end."""
 
     def __init__(self, name: str, handler: Handler, telemetry: Telemetry) -> None:
@@ -41,7 +41,7 @@ class UnaryMethod:
         self._handler = handler
         self._telemetry = telemetry
 
-    def __call__(self, body: bytes, call: Call) -> bytes | status_pb2.Status:
+    def __call__(self, body: bytes, call: CallContext) -> bytes | status_pb2.Status:
         """The answer, or what the caller is told of an error."""
         try:
             call.require_time()
@@ -54,10 +54,12 @@ class UnaryMethod:
             return status_of(error, call.request_id)
 
 
-def methods_of(services: Sequence[Service], telemetry: Telemetry, tracing: Tracing | None) -> dict[str, UnaryMethod]:
+def unary_handlers_of(
+    services: Sequence[Service], telemetry: Telemetry, tracing: Tracing | None
+) -> dict[str, UnaryHandler]:
     """All methods by their path; with `tracing`, each call has a span."""
     return {
-        f"/{service.name}/{name}": UnaryMethod(
+        f"/{service.name}/{name}": UnaryHandler(
             name, handler if tracing is None else _traced(tracing, service.name, name, handler), telemetry
         )
         for service in services
@@ -75,7 +77,7 @@ def request_id_of(metadata: Iterable[tuple[str, Any]]) -> str:
 
 
 def _traced(tracing: Tracing, service: str, method: str, handler: Handler) -> Handler:
-    def traced(body: bytes, call: Call) -> bytes:
+    def traced(body: bytes, call: CallContext) -> bytes:
         with tracing.call(service, method, call):
             return handler(body, call)
 

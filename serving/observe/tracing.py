@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from opentelemetry import propagate, trace
 
 from contract.errors import MoerankError
-from serving.graph.context import Call
+from serving.graph.context import CallContext
 
 
 class Tracing:
@@ -21,7 +21,7 @@ class Tracing:
         self._tracer = trace.get_tracer("moerank")
 
     @contextmanager
-    def call(self, service: str, method: str, call: Call) -> Iterator[None]:
+    def call(self, service: str, method: str, call: CallContext) -> Iterator[None]:
         """A span around the body, which fails if the body does; the caller's ``traceparent`` names its parent."""
         carrier = {name: value for name, value in call.metadata.items() if isinstance(value, str)}
         with self._tracer.start_as_current_span(

@@ -8,7 +8,7 @@ from pathlib import Path
 from contract.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
 from serving.graph.served_model import EngineOptions, RankingModel
 from serving.registry.traffic import Arms
-from serving.store.model_selection import ModelChoice, read_scores
+from serving.store.model_selection import ModelSelection, read_scores
 from serving.store.model_source import Source, open_source
 
 LOG = logging.getLogger("moerank.registry")
@@ -20,7 +20,7 @@ class Registry:
     def __init__(
         self,
         store: str | Path | Source,
-        choices: Sequence[ModelChoice] = (),
+        selections: Sequence[ModelSelection] = (),
         options: EngineOptions | None = None,
         score_file: Path | None = None,
         traffic_file: Path | None = None,
@@ -32,7 +32,7 @@ class Registry:
             MoerankError: as `RankingModel.open`.
         """
         self._store = open_source(store) if isinstance(store, str | Path) else store
-        self._choices = tuple(choices)
+        self._choices = tuple(selections)
         self._options = options or EngineOptions()
         self._score_file = score_file
         self._scores = read_scores(score_file)
@@ -43,13 +43,13 @@ class Registry:
         """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
         opened: dict[str, RankingModel] = {}
-        chosen = self._choices or [ModelChoice(name) for name in self._store.models()]
+        chosen = self._choices or [ModelSelection(name) for name in self._store.models()]
         if not chosen:
             message = f"the store {store} has no model to serve; publish one first with `moerank publish`"
             raise ModelNotFoundError(message)
-        for choice in chosen:
-            version = choice.version or self._store.current(choice.model)
-            opened[choice.model] = self._open(choice.model, version)
+        for selection in chosen:
+            version = selection.version or self._store.current(selection.model)
+            opened[selection.model] = self._open(selection.model, version)
         self._models: Mapping[str, RankingModel] = opened
         self._refresh_arms()
 
@@ -98,9 +98,9 @@ class Registry:
         """
         with self._refreshing:
             changed = self._refresh_scores()
-            for choice in self._listed():
-                if choice.model not in self._unloaded:
-                    changed = self._follow(choice) or changed
+            for selection in self._listed():
+                if selection.model not in self._unloaded:
+                    changed = self._follow(selection) or changed
             return self._refresh_arms() or changed
 
     def load(self, name: str) -> None:
@@ -111,13 +111,13 @@ class Registry:
             UnavailableError: it cannot be loaded.
         """
         with self._refreshing:
-            choices = [choice for choice in self._listed() if choice.model == name]
-            if not choices:
+            selections = [selection for selection in self._listed() if selection.model == name]
+            if not selections:
                 message = f"the store has no model {name[:80]!r} that this server may serve"
                 raise ModelNotFoundError(message)
             self._unloaded.discard(name)
             self._refused.pop(name, None)
-            self._follow(choices[0])
+            self._follow(selections[0])
             if name in self._refused:
                 message = f"{name} could not be loaded; the server's log says why"
                 raise UnavailableError(message)
@@ -140,17 +140,17 @@ class Registry:
     def index(self) -> list[tuple[str, int, bool]]:
         """Name, version, and whether it is served, of all versions of the models to serve."""
         served = {(model.name, model.version) for model in self._models.values()}
-        names = [choice.model for choice in self._listed()]
+        names = [selection.model for selection in self._listed()]
         stored = {(name, version) for name in names for version in self._store.versions(name)}
         return [(*key, key in served) for key in sorted(stored | served)]
 
-    def _follow(self, choice: ModelChoice) -> bool:
-        """Serve what the choice now means, if it is something else than before and it can be loaded."""
-        name = choice.model
+    def _follow(self, selection: ModelSelection) -> bool:
+        """Serve what the selection now means, if it is something else than before and it can be loaded."""
+        name = selection.model
         serving = self._models.get(name)
         evidence: object = None
         try:
-            version = choice.version or self._store.current(name)
+            version = selection.version or self._store.current(name)
             if serving is not None and serving.version == version:
                 self._refused.pop(name, None)
                 return False
@@ -223,9 +223,9 @@ class Registry:
             LOG.info("%s version %d is the %s for %.4g of the requests", name, config.version, arm, config.share)
         return changed
 
-    def _listed(self) -> Sequence[ModelChoice]:
+    def _listed(self) -> Sequence[ModelSelection]:
         try:
-            return self._choices or [ModelChoice(name) for name in self._store.models()]
+            return self._choices or [ModelSelection(name) for name in self._store.models()]
         except (MoerankError, OSError) as error:
             self._refuse("the store", None, error)
             return ()

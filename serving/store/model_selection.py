@@ -14,7 +14,7 @@ _SCORES = TypeAdapter(dict[str, ScoreConfig])
 
 
 @dataclass(frozen=True)
-class ModelChoice:
+class ModelSelection:
     """A model to serve; `version` None follows the store's pointer."""
 
     model: str

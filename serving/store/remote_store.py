@@ -14,7 +14,7 @@ from serving.store.model_source import Remote, default_cache
 from serving.store.remote_files import RemoteFiles
 
 
-class Mirror:
+class RemoteStore:
     """A store behind a URL."""
 
     def __init__(self, url: str) -> None:

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from serving.graph.context import Call
+from serving.graph.context import CallContext
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -111,5 +111,5 @@ def test_expired_work_never_reaches_the_model(heavy: Path, monkeypatch: pytest.M
         run(one_after_the_other(server.port, 3))
         assert executions(server, 0.05) < 60
         # The control: without the check the model works on for a caller who has left.
-        monkeypatch.setattr(Call, "require_time", lambda _: None)
+        monkeypatch.setattr(CallContext, "require_time", lambda _: None)
         assert executions(server, 0.05) == 100

@@ -11,7 +11,7 @@ from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.batched_export import export_packed
 from models.export.table_precision import store_tables
-from serving.graph.batched_graph import PackedEngine
+from serving.graph.batched_graph import BatchedEngine
 from serving.graph.engine import Engine
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
@@ -45,7 +45,7 @@ def test_cuda_answers_as_the_cpu(form: str, tmp_path: Path) -> None:
     assert device.providers[0] == CUDA
     requests = [inputs(SCHEMA, 1, size, seed=size) for size in (1, 64, 1000)]
     expected = [engine.predict(each) for each in requests]
-    packed = PackedEngine(tmp_path, device="cuda").predict(requests)
+    packed = BatchedEngine(tmp_path, device="cuda").predict(requests)
     for request, alone, together in zip(requests, expected, packed, strict=True):
         found = device.predict(request)
         for task, values in alone.items():

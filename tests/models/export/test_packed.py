@@ -14,7 +14,7 @@ from models.export import ExportReport, export
 from models.export.batched_export import export_packed
 from models.export.parity_sample import taken
 from models.ranker import Ranker
-from serving.graph.batched_graph import PackedEngine, joined
+from serving.graph.batched_graph import BatchedEngine, joined
 from serving.graph.engine import REQUEST_OF, Engine
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
@@ -56,7 +56,7 @@ def test_both_graphs_read_one_file_of_tables(folder: Path) -> None:
 
 
 def test_requests_of_any_number_and_size_are_answered_as_alone(folder: Path) -> None:
-    engine, packed = Engine(folder), PackedEngine(folder)
+    engine, packed = Engine(folder), BatchedEngine(folder)
     for sizes in ([1], [3, 1, 40], list(range(1, 20))):
         requests = [inputs(SCHEMA, 1, size, seed=place) for place, size in enumerate(sizes)]
         for alone, among in zip([engine.predict(r) for r in requests], packed.predict(requests), strict=True):
@@ -76,14 +76,14 @@ def test_candidates_need_not_lie_request_by_request(folder: Path) -> None:
 def test_a_candidate_of_no_request_is_an_error(folder: Path) -> None:
     given = inputs(SCHEMA, 2, 3)
     with pytest.raises(PredictionError, match="could not run"):
-        PackedEngine(folder)._engine.run({**given.arrays(), REQUEST_OF: np.array([0, 1, 2])}, 3)
+        BatchedEngine(folder)._engine.run({**given.arrays(), REQUEST_OF: np.array([0, 1, 2])}, 3)
 
 
 def test_a_directory_without_a_packed_graph_is_refused(folder: Path, tmp_path: Path) -> None:
     SCHEMA.save(tmp_path)
     (tmp_path / "model.onnx").write_bytes((folder / "model.onnx").read_bytes())
     with pytest.raises(IntegrityError, match=r"packed\.onnx"):
-        PackedEngine(tmp_path)
+        BatchedEngine(tmp_path)
 
 
 def test_a_packed_graph_in_place_of_the_plain_one_is_refused(folder: Path, tmp_path: Path) -> None:

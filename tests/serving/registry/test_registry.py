@@ -12,7 +12,7 @@ from features.online.request_encoder import RankRequest
 from serving.graph.served_model import RankingModel
 from serving.registry.registry import Registry
 from serving.store.local_store import point
-from serving.store.model_selection import ModelChoice
+from serving.store.model_selection import ModelSelection
 from tests.tiny_bundle import publish_tiny
 
 
@@ -29,7 +29,7 @@ def test_a_new_version_is_served_after_a_refresh(store: Path, tmp_path: Path) ->
 
 
 def test_a_pinned_version_does_not_follow_the_pointer(store: Path, tmp_path: Path) -> None:
-    registry = Registry(store, [ModelChoice.parse("tiny@1")])
+    registry = Registry(store, [ModelSelection.parse("tiny@1")])
     publish_tiny(store, tmp_path / "two", seed=1)
     assert not registry.refresh()
     assert registry.get().version == 1
@@ -81,7 +81,7 @@ def test_an_empty_store_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "a@", "a@b", "a@0", "../a", "a@-1"])
 def test_choices_that_name_nothing_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
-        ModelChoice.parse(text)
+        ModelSelection.parse(text)
 
 
 def test_a_model_that_is_swapped_out_lets_go_of_its_files_at_once(store: Path) -> None:

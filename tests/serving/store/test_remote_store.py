@@ -12,7 +12,7 @@ from serving.registry.registry import Registry
 from serving.store.bundle import load
 from serving.store.local_store import point
 from serving.store.model_source import open_source
-from serving.store.remote_store import Mirror
+from serving.store.remote_store import RemoteStore
 from tests.tiny_bundle import publish_tiny
 
 URL = "memory://mirror/store"
@@ -31,7 +31,7 @@ def files() -> Iterator[Any]:
 
 @pytest.mark.usefixtures("files")
 def test_what_was_pushed_is_served_and_rolled_back_and_taken_away(store: Path, tmp_path: Path) -> None:
-    mirror, far = Mirror(URL), open_source(URL, tmp_path / "cache")
+    mirror, far = RemoteStore(URL), open_source(URL, tmp_path / "cache")
     assert mirror.push(store, "tiny") == 1
     registry = Registry(far)
     publish_tiny(store, tmp_path / "two", seed=1)
@@ -66,7 +66,7 @@ def counted_copies(files: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_version_is_copied_once_and_pointed_to_again(
     files: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = Mirror(URL)
+    mirror = RemoteStore(URL)
     publish_tiny(store, tmp_path / "two", seed=1)
     mirror.push(store, "tiny", 1)
     mirror.push(store, "tiny", 2)
@@ -78,19 +78,19 @@ def test_a_version_is_copied_once_and_pointed_to_again(
 
 @pytest.mark.usefixtures("files")
 def test_another_bundle_of_the_same_number_is_not_overwritten(store: Path, tmp_path: Path) -> None:
-    Mirror(URL).push(store, "tiny")
+    RemoteStore(URL).push(store, "tiny")
     publish_tiny(tmp_path / "elsewhere", tmp_path / "other", seed=1)
     with pytest.raises(ConfigError, match="another version 1 of tiny"):
-        Mirror(URL).push(tmp_path / "elsewhere", "tiny")
+        RemoteStore(URL).push(tmp_path / "elsewhere", "tiny")
 
 
 @pytest.mark.usefixtures("files")
 def test_what_is_damaged_here_does_not_go_there(store: Path) -> None:
     (store / "tiny" / "1" / "MODEL_CARD.md").write_text("altered")
     with pytest.raises(IntegrityError):
-        Mirror(URL).push(store, "tiny")
+        RemoteStore(URL).push(store, "tiny")
     with pytest.raises(ModelNotFoundError, match="no version 7"):
-        Mirror(URL).push(store, "tiny", 7)
+        RemoteStore(URL).push(store, "tiny", 7)
 
 
 class Cut(Exception):  # noqa: N818 the end of a process is no error
@@ -134,10 +134,10 @@ def current_loads(tmp_path: Path, place: int) -> bool:
 def test_a_push_that_is_cut_short_anywhere_leaves_a_current_version_that_loads(
     files: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Mirror(URL).push(store, "tiny")
+    RemoteStore(URL).push(store, "tiny")
     publish_tiny(store, tmp_path / "two", seed=1)
     place = 0
-    while cut_short(files, lambda: Mirror(URL).push(store, "tiny", 2), monkeypatch, place):
+    while cut_short(files, lambda: RemoteStore(URL).push(store, "tiny", 2), monkeypatch, place):
         assert current_loads(tmp_path, place)
         assert open_source(URL, tmp_path / "any").current("tiny") == 1
         files.rm("/mirror/store/tiny/2", recursive=True) if files.exists("/mirror/store/tiny/2") else None
@@ -150,7 +150,7 @@ def test_a_push_that_is_cut_short_anywhere_leaves_a_current_version_that_loads(
 def test_control_a_push_that_points_first_breaks_the_current_version(
     files: Any, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Mirror(URL).push(store, "tiny")
+    RemoteStore(URL).push(store, "tiny")
     publish_tiny(store, tmp_path / "two", seed=1)
     point(store, "tiny", 2)
 
