@@ -23,6 +23,7 @@ from features.incremental.raw_dataset import Staged
 from features.incremental.reuse import plan_work
 from features.online.build_tables import build_online
 from features.online.online_table import ONLINE_FOLDER
+from features.point_in_time.aggregates import refuse_tiny_addends
 from features.point_in_time.feature_plan import plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.quality.check_data import check_quality, save_report
@@ -94,6 +95,7 @@ def _build(
         raise DataError(message) from error
     finally:
         connection.disconnect()
+    refuse_tiny_addends(staged.sample, config)
     progress("fitting vocabularies and quantiles")
     fitted = fit(staged, planned, config, Previous.load(last) if config.grow else None)
     schema = _schema(config, fitted, timeline, staged.schema)

@@ -23,7 +23,7 @@ from features.encode.learn_vocabulary import Words, is_string, learn
 from features.encode.vocabulary import Vocabularies
 from features.feature_config import FeatureConfig, FeaturesConfig, TaskConfig
 from features.incremental.raw_dataset import Staged
-from features.point_in_time.aggregates import FIXED_POINT, AggregateColumns
+from features.point_in_time.aggregates import AggregateColumns
 from features.point_in_time.feature_plan import Planned
 
 LEAST_VALUES = 10_000
@@ -104,7 +104,7 @@ def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[st
     aggregate = planned.aggregate
     if aggregate is None or not aggregate.total:
         return first
-    total = first.to_numpy(zero_copy_only=False) / FIXED_POINT
+    total = first.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if aggregate.stat == "sum":
         return pa.array(total)
     seen = _column(raw, planned.raw[1]).to_numpy(zero_copy_only=False)

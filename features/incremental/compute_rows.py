@@ -11,7 +11,7 @@ import pyarrow as pa
 from contract.hashing import Hashes, hash_array
 from features.feature_config import FeaturesConfig
 from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
-from features.point_in_time.aggregates import State, aggregate_states
+from features.point_in_time.aggregates import State, aggregate_states, zero_for_null
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.histories import History, find_histories
 from features.point_in_time.timeline import Timeline
@@ -104,7 +104,7 @@ def _with_states(
     for state in states:
         if not names.isdisjoint(state.names):
             rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
-            filled = {c: rows[c].fill_null(0) for c in state.columns if rows[c].type().is_integer()}
+            filled = {c: zero_for_null(rows[c]) for c in state.columns if not rows[c].type().is_floating()}
             rows = rows.mutate(**filled) if filled else rows
     return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
 

@@ -8,13 +8,16 @@ A label that is final only some time after its event counts from then on: its wi
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from contract.durations import milliseconds
-from contract.errors import ConfigError
+from contract.errors import ConfigError, DataError
 from features.feature_config import AggregateConfig, FeaturesConfig
 from features.point_in_time.carry_over import LAST, Earlier, fold_addends
 from features.point_in_time.timeline import Timeline
@@ -22,9 +25,13 @@ from features.source.query_engine import Backend, materialise
 from features.source.row_types import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, without_nan
 from features.source.zones import day_begin, day_number, longest_shift_ms, offset_steps
 
-FIXED_POINT = 2.0**20
-WHOLE = "!int64"
-"""The type of sums of whole numbers: DuckDB's have 16 bytes, and ibis leaves out a cast to what it takes them for."""
+WHOLE, LONG, EXACT = "!int64", "!decimal(38, 0)", "!decimal(38, 16)"
+"""Types of addends and of their sums, which are exact in whatever order rows come: of whole numbers up to 32 bits, of
+longer ones, and of fractions. The last reaches to 1e22 in steps of 1e-16. Sums are cast to them, because DuckDB's sums
+are wider than ibis takes them for."""
+LONG_BYTES = 8
+SMALLEST = 1e-10
+"""Values up to this size lose the sixth digit."""
 Stat = Literal["smoothed", "mean", "sum", "count", "since"]
 _NAMES = {"smoothed": "mean", "mean": "plain_mean", "sum": "sum"}
 
@@ -83,7 +90,11 @@ class State:
 
 
 def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[State]:
-    """One materialised state an aggregate: its sum and count columns, as whole numbers, and seconds since the last."""
+    """One materialised state an aggregate: its sum and count columns, and seconds since the last event.
+
+    Raises:
+        DataError: a value or a sum that is too large for exact sums.
+    """
     states = []
     for place, aggregate in enumerate(config.aggregates):
         on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
@@ -91,10 +102,41 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
         flat = flat_addends(timeline.table, timeline, config, place)
         if timeline.earlier is not None:
             flat = windows.extend(flat, _folded(connection, timeline.earlier, windows, timeline, config, place))
-        table = materialise(connection, f"aggregate_{place}", windows.over(flat))
+        table = _materialised(connection, place, windows.over(flat), config)
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
     return states
+
+
+def _materialised(connection: Backend, place: int, table: ir.Table, config: FeaturesConfig) -> ir.Table:
+    try:
+        return materialise(connection, f"aggregate_{place}", table)
+    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+        aggregate = config.aggregates[place]
+        message = (
+            f"data.aggregates[{place}] cannot add up {', '.join(aggregate.of)} by {', '.join(aggregate.by)}: "
+            f"{str(error).splitlines()[0]}; sums reach to 1e22, so write null for infinity and for markers of "
+            "what is missing, or divide the column by a constant under `columns`"
+        )
+        raise DataError(message) from error
+
+
+def refuse_tiny_addends(rows: pa.Table, config: FeaturesConfig) -> None:
+    """Refuse to add up a column all of whose values in some `rows` are lost, or nearly so, in the steps of sums.
+
+    Raises:
+        DataError: naming the column and its largest value.
+    """
+    tasks = {task.name for task in config.tasks}
+    for of in dict.fromkeys(of for aggregate in config.aggregates for of in aggregate.of):
+        column = rows[f"label__{of}" if of in tasks else of]
+        largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() if pa.types.is_floating(column.type) else None
+        if largest and largest < SMALLEST:
+            message = (
+                f"column {of!r}, which aggregates add up, is nowhere larger than {largest:g}, and sums have steps of "
+                f"1e-16; give it another unit, such as `columns: {{{of}_nano: {of} * 1e9}}`"
+            )
+            raise DataError(message)
 
 
 def _folded(
@@ -117,36 +159,44 @@ def lags_ms(config: FeaturesConfig) -> dict[str, int]:
 def flat_addends(table: ir.Table, timeline: Timeline, config: FeaturesConfig, place: int) -> ir.Table:
     """What an aggregate adds up, by row or tile of a table that has all its keys: sum, number and time by column."""
     aggregate, where = config.aggregates[place], f"data.aggregates[{place}]"
-    labels = {task.name for task in config.tasks}
-    values = {of: _value(table, of, labels, timeline, where) for of in aggregate.of}
+    values = {of: _addend(table, of, config, timeline, where) for of in aggregate.of}
     extra = (ROW,) if aggregate.as_of == "event" else ()
     order = TIME if aggregate.as_of == "event" else tile_column(aggregate.as_of)
     return _flat(table, aggregate, order, _sums(table, values), *extra)
 
 
-def _value(table: ir.Table, of: str, labels: set[str], timeline: Timeline, where: str) -> ir.Value:
-    """A task's label or a numeric column as float64; null on probes."""
-    if of not in labels:
+def _addend(table: ir.Table, of: str, config: FeaturesConfig, timeline: Timeline, where: str) -> ir.Value:
+    """A task's label or a numeric column in the type it is summed in; null on probes."""
+    task = next((task for task in config.tasks if task.name == of), None)
+    if task is None:
         timeline.ownership.side(of, f"{where}.of")
-    value = table[f"label__{of}" if of in labels else of]
-    kind = value.type()
-    if not (kind.is_numeric() or kind.is_boolean()):
-        message = f"{where}.of: column {of!r} is {kind}; allowed are numbers, booleans and task names"
+    value = table[of if task is None else f"label__{of}"]
+    dtype = value.type()
+    if not (dtype.is_numeric() or dtype.is_boolean()):
+        message = f"{where}.of: column {of!r} is {dtype}; allowed are numbers, booleans and task names"
         raise ConfigError(message)
-    number = value if of in labels else without_nan(value)
-    return ibis.ifelse(table[KIND] <= PAST, number, ibis.null("float64"))
+    exact = WHOLE if task is not None and task.kind == "binary" else addend_type(dtype)
+    number = without_nan(value) if dtype.is_floating() else value
+    return ibis.ifelse(table[KIND] <= PAST, number.cast(exact.removeprefix("!")), ibis.null(exact.removeprefix("!")))
 
 
-def fixed_point(value: ir.Value) -> ir.Value:
-    """A float as a whole number of 2^-20: sums of whole numbers are exact, in whatever order they are added."""
-    return (value * FIXED_POINT).round().cast("int64")
+def addend_type(dtype: Any) -> str:
+    """The type in which a column's values are summed."""
+    if dtype.is_boolean() or (dtype.is_integer() and dtype.nbytes < LONG_BYTES):
+        return WHOLE
+    return LONG if dtype.is_integer() else EXACT
 
 
 def _sums(table: ir.Table, values: dict[str, ir.Value]) -> dict[str, tuple[ir.Value, ir.Value]]:
     """By name the addend and the number of events it stands for; the empty name counts events."""
     real = (table[KIND] <= PAST).cast("int64")
-    sums = {of: (fixed_point(value).fill_null(0), value.notnull().cast("int64")) for of, value in values.items()}
+    sums = {of: (zero_for_null(value), value.notnull().cast("int64")) for of, value in values.items()}
     return {**sums, "": (real, real)}
+
+
+def zero_for_null(value: ir.Value) -> ir.Value:
+    """A sum over nothing is 0, in the sum's own type."""
+    return value.fill_null(ibis.literal(0).cast(value.type()))
 
 
 def _flat(
@@ -166,10 +216,14 @@ def _flat(
     return flat if extra else sum_tiles(flat, config)
 
 
+def _never_null(value: ir.Value) -> Any:
+    return value.type().copy(nullable=False)
+
+
 def sum_tiles(flat: ir.Table, config: AggregateConfig) -> ir.Table:
     """Addends by keys and tile."""
     tile = tile_column(config.as_of)
-    sums = {c: flat[c].sum().cast(WHOLE) for c in flat.columns if c.endswith(("/sum", "/n"))}
+    sums = {c: flat[c].sum().cast(_never_null(flat[c])) for c in flat.columns if c.endswith(("/sum", "/n"))}
     last = {LAST: flat[LAST].max()} if config.since else {}
     return flat.group_by([*config.by, tile]).aggregate(**sums, **last)
 
@@ -238,7 +292,8 @@ class Windows:
                 frame = self._frame(window, self.lags.get(feature.of, 0))
                 for column, addend in ((feature.total, f"{feature.of}/sum"), (feature.seen, f"{feature.of}/n")):
                     if column:
-                        added[column] = flat[addend].sum().over(frame).fill_null(0).cast(WHOLE)
+                        total = flat[addend].sum().over(frame)
+                        added[column] = zero_for_null(total.cast(flat[addend].type())).cast(_never_null(flat[addend]))
         if self.config.since:
             seconds = (self._begin(flat[self.order]) - flat[LAST].max().over(self._frame("all", 0))) / 1000
             added[f"{'_x_'.join(self.config.by)}__since"] = seconds.cast("float64")

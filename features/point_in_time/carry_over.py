@@ -70,7 +70,7 @@ def fold_addends(flat: ir.Table, keys: tuple[str, ...], order: str, reach_from: 
         flat = flat.filter(flat[order] >= reach_from)
     folded = flat.mutate(**{order: ibis.greatest(flat[order], ibis.literal(reach_from - 1, "int64"))})
     names = [c for c in flat.columns if c not in (*keys, order, ROW)]
-    sums = {c: folded[c].max() if c == LAST else folded[c].sum().cast("int64") for c in names}
+    sums = {c: folded[c].max() if c == LAST else folded[c].sum().cast(flat[c].type()) for c in names}
     summed = folded.group_by([*keys, order]).aggregate(**sums)
     if ROW in flat.columns:
         summed = summed.mutate(**{ROW: ibis.literal(-1, "int64")})

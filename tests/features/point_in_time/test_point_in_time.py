@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from features.build import build
-from features.point_in_time.aggregates import FIXED_POINT
 from features.source.query_engine import connect
 from features.source.row_types import EVENT, KIND, ROW, TIME
 from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
@@ -37,11 +36,11 @@ def test_exact_sums_count_only_strictly_earlier_events_of_the_same_key(tmp_path:
         recent = [e for e in before if e[TIME] >= event[TIME] - DAY_MS]
         row = found[event[ROW]]
         assert row["user__count/n"] == len(before)
-        assert row["user__liked_mean/sum"] == sum(e["liked"] for e in before) * FIXED_POINT
+        assert row["user__liked_mean/sum"] == sum(e["liked"] for e in before)
         assert row["user__count_1d/n"] == len(recent)
         timed = [e["seconds"] for e in recent if e["seconds"] is not None]
         assert row["user__seconds_mean_1d/n"] == len(timed)
-        assert row["user__seconds_mean_1d/sum"] / FIXED_POINT == pytest.approx(sum(timed), abs=1e-3)
+        assert float(row["user__seconds_mean_1d/sum"]) == pytest.approx(sum(timed), rel=1e-12)
 
 
 def test_ties_at_one_moment_do_not_see_each_other(tmp_path: Path) -> None:
