@@ -5,6 +5,7 @@ Training data, checkpoint, bundle and server all carry it and refuse each other 
 
 import hashlib
 import json
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -71,6 +72,11 @@ class DenseSpec(Settings):
     """What a null counts as, before encoding; None: what the encoding makes of nulls."""
     refuse_null: bool = False
     refuse_nan: bool = False
+    null_bin: bool = Field(default=False, exclude_if=operator.not_)
+    """The model gives nulls a component of their own; without, a null looks like the lowest value.
+
+    Left out where it is False, so that the fingerprints of earlier schemas stay as they were.
+    """
 
     @property
     def bins(self) -> int:

@@ -20,10 +20,11 @@ class FeatureColumns(NamedTuple):
 
 @dataclass(frozen=True)
 class PartLayout:
-    """One part's columns: embeddings of ids, embeddings of lists, raw dense scalars, expanded dense scalars.
+    """One part's columns: embeddings of ids, then of lists, raw dense scalars, expanded ones, marks of nulls.
 
     `raw` are dense columns taken as they are; `source` and `lower` say, for each expanded component b of a position
-    p, the column of p and b itself, so that the component is clip(p - b, 0, 1).
+    p, the column of p and b itself, so that the component is clip(p - b, 0, 1). `nulls` are the columns whose nulls
+    (at position -1) have a component of their own, clip(-p, 0, 1).
     """
 
     name: PartName
@@ -33,10 +34,12 @@ class PartLayout:
     raw: tuple[int, ...]
     source: tuple[int, ...]
     lower: tuple[int, ...]
+    nulls: tuple[int, ...]
 
     def width(self, embedding_dim: int) -> int:
         """How many columns of the input matrix the part fills."""
-        return (len(self.ids) + len(self.lists)) * embedding_dim + len(self.raw) + len(self.source)
+        dense = len(self.raw) + len(self.source) + len(self.nulls)
+        return (len(self.ids) + len(self.lists)) * embedding_dim + dense
 
     def features(self, embedding_dim: int, first: int) -> Iterator[FeatureColumns]:
         """Each feature with its columns, the part's first column being `first`."""
@@ -44,11 +47,13 @@ class PartLayout:
             yield FeatureColumns(spec, tuple(range(first, first + embedding_dim)))
             first += embedding_dim
         expanded = first + len(self.raw)
+        marks = {column: expanded + len(self.source) + place for place, column in enumerate(self.nulls)}
         for place, column in enumerate(self.raw):
             yield FeatureColumns(self.dense[column], (first + place,))
         for column in dict.fromkeys(self.source):
             bins = self.dense[column].bins
-            yield FeatureColumns(self.dense[column], tuple(range(expanded, expanded + bins)))
+            mark = (marks[column],) if column in marks else ()
+            yield FeatureColumns(self.dense[column], (*range(expanded, expanded + bins), *mark))
             expanded += bins
 
 
@@ -63,6 +68,7 @@ def part_layout(name: PartName, part: Part) -> PartLayout:
         raw=tuple(column for column, spec in enumerate(part.dense) if spec.bins == 0),
         source=tuple(column for column, _ in expanded),
         lower=tuple(lower for _, lower in expanded),
+        nulls=tuple(column for column, spec in enumerate(part.dense) if spec.bins and spec.null_bin),
     )
 
 

@@ -28,13 +28,14 @@ class ModelConfig(Settings):
     `max_union` refuses gates that could select more experts than this for one row, over all tasks and levels.
     `chains` names, for a task, the task that must happen first: its answer is the product of both probabilities.
     `sparse_training` computes only the selected experts in training too; ``auto`` does where it pays.
-    `id_dropout` replaces ids by 0 (unknown) in training, in tables of at least `id_dropout_rows` rows.
+    `id_dropout` takes this share of ids for unknown in training, in tables of at least `id_dropout_rows` rows, so that
+    the answer to an id that is unknown is trained; without a rate, one in 20 of the user's and of the item's own ids.
     """
 
     architecture: ArchitectureConfig = MMoEConfig()
     embedding_dim: Annotated[int, Field(ge=1)] = 16
     embedding_init: Annotated[float, Field(gt=0.0)] = 0.05
-    id_dropout: Rate = 0.0
+    id_dropout: Rate | None = None
     id_dropout_rows: Annotated[int, Field(ge=1)] = 1
     embedding_dropout: Rate = 0.0
     input_norm: Literal["none", "batch"] = "batch"

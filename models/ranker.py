@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ConfigError
-from contract.schema import IdSpec, Schema
+from contract.schema import Schema
 from models.gates import HashConfig, Routing
+from models.id_dropout import IdDropout
 from models.input_layout import PartLayout, feature_columns, layouts
 from models.layers.dense import DenseColumns
 from models.layers.dropout import Dropout
 from models.layers.embeddings import KeyedJaggedTensor, embedding_collection
 from models.model_config import ModelConfig
 from models.network import Network, NetworkOutput
-from models.ranker_tensors import PackedIds, RankerOutput, TensorInputs, TensorPart, pack_ids
+from models.ranker_tensors import RankerOutput, TensorInputs, TensorPart, pack_ids
 
 
 class Ranker(nn.Module):
@@ -49,6 +50,7 @@ class Ranker(nn.Module):
             schema, config.embedding_dim, config.embedding_init, device or torch.device("cpu")
         )
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
+        self.id_dropout = IdDropout(schema, self.layouts, config)
         self.embedding_dropout = Dropout(config.embedding_dropout)
         self.network = Network(feature_columns(schema, config.embedding_dim), schema.tasks, config)
         regression = [task.kind == "regression" for task in schema.tasks]
@@ -93,7 +95,9 @@ class Ranker(nn.Module):
 
     def _embed(self, inputs: TensorInputs) -> dict[str, Tensor]:
         specs = [spec for layout in self.layouts for spec in (*layout.ids, *layout.lists)]
-        packed = self._drop_ids(pack_ids(tuple(inputs)), specs)
+        packed = pack_ids(tuple(inputs))
+        if self.training:
+            packed = self.id_dropout(packed)
         jagged = KeyedJaggedTensor(
             keys=[spec.name for spec in specs], values=packed.values_V, lengths=packed.lengths_FN.reshape(-1)
         )
@@ -102,15 +106,6 @@ class Ranker(nn.Module):
         for layout, part in zip(self.layouts, inputs, strict=True):
             _average(vectors, layout, part)
         return vectors
-
-    def _drop_ids(self, packed: PackedIds, specs: list[IdSpec]) -> PackedIds:
-        rate = self.config.id_dropout
-        if not self.training or rate == 0.0:
-            return packed
-        large = torch.tensor([spec.rows >= self.config.id_dropout_rows for spec in specs])
-        per_id = large.to(packed.values_V.device).repeat_interleave(packed.lengths_FN.sum(dim=1))
-        dropped = per_id & (torch.rand(packed.values_V.shape, device=packed.values_V.device) < rate)
-        return PackedIds(packed.values_V.masked_fill(dropped, 0), packed.lengths_FN)
 
 
 def _average(vectors: dict[str, Tensor], layout: PartLayout, part: TensorPart) -> None:

@@ -28,6 +28,8 @@ from features.point_in_time.feature_plan import Planned
 
 LEAST_VALUES = 10_000
 """A dense feature is fitted on a sample of training rows, and on all of them where fewer of it have a value."""
+FEWEST_NULLS = 20
+"""A null's own component learns from as many rows at least; with fewer, a null counts as the lowest value."""
 WORKERS = 2
 """Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
 PRIORS_FILE = "priors.json"
@@ -222,14 +224,15 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
     fitted = kept or _fit_dense(train, planned, priors)
     if column is None:
         return fitted
-    policies = {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
+    policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
+    policies |= {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
     return fitted.model_copy(update=policies)
 
 
 def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
-    values = _dense_values(train.sample, planned, priors)
+    values, nulls = _dense_values(train.sample, planned, priors)
     if len(values) < LEAST_VALUES:
-        values = _dense_values(train.read(list(planned.raw)), planned, priors)
+        values, nulls = _dense_values(train.read(list(planned.raw)), planned, priors)
     if not len(values):
         message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
         raise DataError(message)
@@ -238,8 +241,9 @@ def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> Den
         made = planned.column or planned.aggregate
         edges = quantile_edges(values, made.bins if made else 24)
         return DenseSpec(
-            name=planned.name, side=planned.side, keys=planned.keys, encoding="piecewise_linear", edges=edges
-        )
+            name=planned.name, side=planned.side, keys=planned.keys, encoding="piecewise_linear", edges=edges,
+            null_bin=nulls >= FEWEST_NULLS and len(edges) > 1,
+        )  # fmt: skip
     shifted = np.log1p(np.maximum(values, 0.0)) if encoding == "log1p" else values
     return DenseSpec(
         name=planned.name, side=planned.side, keys=planned.keys,
@@ -248,13 +252,33 @@ def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> Den
     )  # fmt: skip
 
 
-def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> NDArray[np.float64]:
-    return _known(as_float64(raw_values(raw, planned, priors), planned.name))
+def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> tuple[NDArray[np.float64], int]:
+    """The values that there are, in ascending order, and how many rows have none."""
+    values = as_float64(raw_values(raw, planned, priors), planned.name)
+    known = _known(values)
+    return known, len(values) - len(known)
 
 
 def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
-    """Distinct edges of at most `bins` equally full bins."""
-    return tuple(float(edge) for edge in np.unique(np.quantile(values, np.linspace(0, 1, bins + 1))))
+    """Distinct ascending edges of at most `bins` bins over `values`, which hold no NaN.
+
+    A value that fills a whole bin gets an edge of its own, and the bins that are left are spread over the other
+    values: plain quantiles of a column with 92 % zeros would fall on zero again and again, and leave two bins.
+
+    >>> quantile_edges(np.array([0.0] * 90 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]), 4)
+    (0.0, 1.0, 4.0, 7.0, 10.0)
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    if len(distinct) <= bins + 1:
+        return tuple(distinct.tolist())
+    heavy = np.zeros(len(distinct), dtype=bool)
+    left = bins
+    while (found := ~heavy & (counts * left >= counts[~heavy].sum())).any():
+        heavy |= found
+        left = bins - int(heavy.sum())
+    rest = np.repeat(distinct[~heavy], counts[~heavy])
+    spread = np.quantile(rest, np.linspace(0, 1, left + 1)) if len(rest) else rest
+    return tuple(np.unique(np.concatenate([distinct[heavy], spread])).tolist())
 
 
 def _mean(train: Staged, column: str) -> float:

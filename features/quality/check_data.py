@@ -84,6 +84,7 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
             null_rate=round(1 - len(known) / max(len(floats), 1), 6),
             low=float(known.min()) if len(known) else None,
             high=float(known.max()) if len(known) else None,
+            bins=spec.bins if spec.encoding == "piecewise_linear" else None,
             distribution=Distribution(edges=edges, shares=_bin_shares(floats, edges)),
             psi=_psi(last.distribution.shares, _bin_shares(floats, last.distribution.edges)) if last else None,
         )

@@ -12,6 +12,8 @@ _STYLE = (
 _WIDTH, _HEIGHT, _MARGIN = 640, 120, 8
 _DRIFT = 0.2
 """The usual bound above which a distribution is said to have shifted."""
+_FEW_BINS = 4
+"""With fewer components than this, a number tells a model hardly more than a flag would."""
 
 
 def quality_page(report: QualityReport) -> str:
@@ -28,7 +30,7 @@ def quality_page(report: QualityReport) -> str:
         f"<h1>Data quality</h1><p>{report.rows:,} rows, {report.duplicates:,} repeat another's keys and time, "
         f"{report.late:,} are late.</p><h2>Leaks</h2><ul>{leaks or '<li>none found</li>'}</ul>"
         f"<h2>Mean label by day</h2>{rates}<h2>Features</h2><table><tr><th>feature<th>kind<th>null<th>lowest"
-        f"<th>highest<th>distinct<th>PSI<th>distribution</tr>{rows}</table></html>\n"
+        f"<th>highest<th>distinct<th>bins<th>PSI<th>distribution</tr>{rows}</table></html>\n"
     )
 
 
@@ -62,6 +64,14 @@ def _row(name: str, profile: FeatureProfile) -> str:
     numbers = "".join(f"<td>{'' if value is None else format(value, '.6g')}" for value in (profile.low, profile.high))
     return (
         f"<tr><td>{html.escape(name)}<td>{profile.kind}<td>{profile.null_rate:.2%}{numbers}"
-        f"<td>{'' if profile.distinct is None else profile.distinct}<td{bad}>{drift}"
+        f"<td>{'' if profile.distinct is None else profile.distinct}{_bins(profile)}<td{bad}>{drift}"
         f"<td><svg width=160 height=24 role=img>{bars}</svg></tr>"
     )
+
+
+def _bins(profile: FeatureProfile) -> str:
+    if profile.bins is None:
+        return "<td>"
+    if profile.bins >= _FEW_BINS:
+        return f"<td>{profile.bins}"
+    return f'<td class=bad title="few distinct values: an id may serve better than a number">{profile.bins}'

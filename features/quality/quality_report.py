@@ -14,13 +14,17 @@ class Distribution(Settings):
 
 
 class FeatureProfile(Settings):
-    """One feature over a sample of training rows; `psi` compares it with the last build in the same place."""
+    """One feature over a sample of training rows; `psi` compares it with the last build in the same place.
+
+    `bins`: how many components a piecewise-linear number was given; few mean that most rows share a few values.
+    """
 
     kind: Literal["dense", "id", "id_list"]
     null_rate: float
     low: float | None = None
     high: float | None = None
     distinct: int | None = None
+    bins: int | None = None
     distribution: Distribution
     psi: float | None = None
 

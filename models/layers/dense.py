@@ -12,11 +12,12 @@ from models.input_layout import PartLayout
 
 
 class DenseColumns(nn.Module):
-    """A part's dense scalars [B, D] to columns [B, W]: first the raw ones, then the expanded ones."""
+    """A part's dense scalars [B, D] to columns [B, W]: the raw ones, the expanded ones, then the marks of nulls."""
 
     raw: Tensor
     source: Tensor
     lower: Tensor
+    nulls: Tensor
 
     def __init__(self, layout: PartLayout) -> None:
         """Keep the layout's indices as buffers that no checkpoint holds: the schema fixes them."""
@@ -24,13 +25,16 @@ class DenseColumns(nn.Module):
         self.register_buffer("raw", torch.tensor(layout.raw, dtype=torch.int64), persistent=False)
         self.register_buffer("source", torch.tensor(layout.source, dtype=torch.int64), persistent=False)
         self.register_buffer("lower", torch.tensor(layout.lower, dtype=torch.float32), persistent=False)
-        self.has_raw, self.has_expanded = bool(layout.raw), bool(layout.source)
+        self.register_buffer("nulls", torch.tensor(layout.nulls, dtype=torch.int64), persistent=False)
+        self.has_raw, self.has_expanded, self.has_nulls = bool(layout.raw), bool(layout.source), bool(layout.nulls)
 
     def forward(self, dense_BD: Tensor) -> list[Tensor]:
-        """The columns as zero, one or two matrices, to be joined by the caller."""
+        """The columns as up to three matrices, to be joined by the caller."""
         columns = []
         if self.has_raw:
             columns.append(dense_BD.index_select(1, self.raw))
         if self.has_expanded:
             columns.append((dense_BD.index_select(1, self.source) - self.lower).clamp(0.0, 1.0))
+        if self.has_nulls:
+            columns.append((-dense_BD.index_select(1, self.nulls)).clamp(0.0, 1.0))
         return columns

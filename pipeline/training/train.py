@@ -86,7 +86,7 @@ class _Run:
         self.rows = BatchReader(path, schema, size, seed=config.seed, rank=rank, world=world)
         self.held_out = BatchReader(features_dir / "valid.parquet", schema, 4 * size, rank=rank, world=world)
         self.bf16 = use_bf16(config, device)
-        self.loss = RankingLoss(schema.tasks, config.task_weights).to(device)
+        self.loss = RankingLoss(schema.tasks, config.task_weights, config.loss_scale).to(device)
         self.weighting = config.weighting.build(schema.tasks, self.loss.task_weights_T).to(device)
         torch.manual_seed(config.seed)
         rates = LearningRates(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contract.settings import Settings
+from models.losses import LossScale
 from models.weighting import FixedConfig, WeightingConfig
 
 LearningRate = Annotated[float, Field(gt=0.0)]
@@ -27,9 +28,10 @@ class TrainConfig(Settings):
     `batch_size` is that of one rank. `gate_learning_rate` defaults to `learning_rate`; `embedding_learning_rate` is
     that of row-wise Adagrad. `schedule` ``one_cycle`` warms up over `warmup` of all steps and then falls to nothing by
     the last epoch. `bf16` ``auto`` uses bfloat16 for the network (never for gates) where the processor has it.
-    `task_weights` weigh the tasks' losses by name, 1 where not named, and `weighting` says what comes on top of them
-    while training goes on; `gradient_clip` bounds the network's gradient
-    norm, 0 for none.
+    `loss_scale` ``entropy`` measures each task's loss in what its base rate alone would lose, so that rare tasks count
+    as much as others; ``none`` leaves cross-entropies in nats. `task_weights` weigh these losses by name, 1 where not
+    named, and `weighting` says what comes on top of them while training goes on; `gradient_clip` bounds the network's
+    gradient norm, 0 for none.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
@@ -44,6 +46,7 @@ class TrainConfig(Settings):
     gradient_clip: Annotated[float, Field(ge=0.0)] = 0.0
     early_stopping: EarlyStopping | None = EarlyStopping()
     bf16: Literal["auto", "off", "on"] = "auto"
+    loss_scale: LossScale = "entropy"
     task_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     weighting: WeightingConfig = FixedConfig()
     seed: int = 0

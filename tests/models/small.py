@@ -21,7 +21,7 @@ FEATURES: tuple[IdSpec | DenseSpec, ...] = (
     IdSpec(name="genres", kind="id_list", side="item", rows=9, pooling="sum", max_length=5),
     IdSpec(name="tags", kind="id_list", side="item", rows=7, max_length=5),
     DenseSpec(name="age", side="user", encoding="standardise"),
-    DenseSpec(name="price", side="item", encoding="piecewise_linear", edges=(0.0, 1.0, 2.0, 3.0, 4.0)),
+    DenseSpec(name="price", side="item", encoding="piecewise_linear", edges=(0.0, 1.0, 2.0, 3.0, 4.0), null_bin=True),
     DenseSpec(name="plays", side="item", encoding="log1p"),
 )
 TASKS = (

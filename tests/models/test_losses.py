@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from contract.errors import ConfigError
-from models.losses import RankingLoss
+from contract.schema import TaskSpec
+from models.losses import RankingLoss, base_entropy
 from models.ranker_tensors import RankerOutput
 from tests.models.small import TASKS
 
@@ -20,7 +21,7 @@ def output(logits: list[list[float]], **penalties: float) -> RankerOutput:
 def test_each_task_is_the_weighted_mean_over_its_rows() -> None:
     logits, labels = [[0.0, 1.0], [2.0, 0.0]], torch.tensor([[1.0, 3.5], [0.0, 4.6]])
     weights = torch.tensor([[1.0, 1.0], [3.0, 1.0]])
-    losses = RankingLoss(TASKS)(output(logits), labels, weights)
+    losses = RankingLoss(TASKS, scale="none")(output(logits), labels, weights)
     entropy = (math.log(2) + 3 * math.log1p(math.exp(2))) / 4
     torch.testing.assert_close(losses.tasks_T, torch.tensor([entropy, (1.0 + 1.0) / 2]))
 
@@ -44,8 +45,27 @@ def test_a_task_without_rows_has_loss_zero() -> None:
 
 def test_task_weights_and_penalties_enter_the_total() -> None:
     labels, weights = torch.tensor([[1.0, 3.5]]), torch.ones(1, 2)
-    losses = RankingLoss(TASKS, {"rating": 2.0})(output([[0.0, 1.0]], entropy=0.5), labels, weights)
+    losses = RankingLoss(TASKS, {"rating": 2.0}, scale="none")(output([[0.0, 1.0]], entropy=0.5), labels, weights)
     torch.testing.assert_close(losses.total, torch.tensor(math.log(2) + 2.0 * 1.0 + 0.5))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.02, 0.001])
+def test_a_model_that_answers_the_base_rate_loses_one_in_every_task(rate: float) -> None:
+    tasks = (
+        TaskSpec(name="rare", kind="binary", base_rate=rate),
+        TaskSpec(name="stars", kind="regression", spread=2.0),
+    )
+    labels = torch.zeros(2000, 2)
+    labels[: round(2000 * rate), 0] = 1.0
+    labels[:, 1] = torch.tensor([-2.0, 2.0]).repeat(1000)
+    logits = torch.tensor([[math.log(rate / (1 - rate)), 0.0]]).expand(2000, 2)
+    losses = RankingLoss(tasks)(RankerOutput(logits, {}, (), NOTHING), labels, torch.ones(2000, 2))
+    torch.testing.assert_close(losses.tasks_T, torch.ones(2), rtol=1e-4, atol=1e-4)
+
+
+def test_a_task_of_unknown_rate_keeps_its_loss_and_one_without_positives_does_not_explode() -> None:
+    assert base_entropy(TaskSpec(name="like", kind="binary", base_rate=0.0)) == 1.0
+    assert base_entropy(TaskSpec(name="like", kind="binary", base_rate=1e-9)) == pytest.approx(1e-3)
 
 
 def test_a_weight_for_an_unknown_task_is_refused() -> None:

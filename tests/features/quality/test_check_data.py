@@ -16,6 +16,7 @@ from features.build import build
 from features.feature_config import FeaturesConfig
 from features.quality.check_data import load_report
 from features.quality.leakage import auc
+from features.quality.quality_page import quality_page
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 KUAIRAND = Path(os.environ.get("KUAIRAND_DIR", "../shared/data/kuairand_pure"))
@@ -39,7 +40,16 @@ def test_a_report_counts_nulls_ranges_rates_and_repeats(built: Path) -> None:
     assert len(report.label_rates["like"]) == 6
     page = (built / "quality.html").read_text(encoding="utf-8")
     assert "none found" in page
+    assert (report.features["age"].bins or 0) > 4
+    assert "<th>bins<th>" in page
     assert "<script" not in page
+
+
+def test_the_page_marks_a_number_of_few_bins(built: Path) -> None:
+    report = report_of(built)
+    flag = report.features["age"].model_copy(update={"bins": 1})
+    page = quality_page(report.model_copy(update={"features": {"flag": flag}}))
+    assert "class=bad title=" in page
 
 
 def test_auc_agrees_with_scikit_learn() -> None:

@@ -5,7 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.schema import IdSpec, Schema
+from models.id_dropout import OWN_ID_RATE, IdDropout
+from models.input_layout import layouts
 from models.layers.dropout import Dropout
+from models.ranker_tensors import PackedIds
+from tests.models.small import TASKS, small_config
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -41,3 +46,40 @@ def test_the_same_seed_drops_the_same() -> None:
     first = Dropout(0.3)(x)
     torch.manual_seed(3)
     assert torch.equal(Dropout(0.3)(x), first)
+
+
+def id_dropout(**config: float) -> IdDropout:
+    features = (
+        IdSpec(name="user", kind="id", side="user", rows=100),
+        IdSpec(name="tab", kind="id", side="context", rows=9),
+        IdSpec(name="item", kind="id", side="item", rows=50, null_row=True, unknown_rows=3),
+    )
+    schema = Schema(features=features, tasks=TASKS, user_key="user", item_key="item")
+    return IdDropout(schema, layouts(schema), small_config(**config))
+
+
+def dropped_ids(layer: IdDropout) -> torch.Tensor:
+    torch.manual_seed(0)
+    ids = torch.full((3 * 20_000,), 8)
+    return layer(PackedIds(ids, torch.ones(3, 20_000, dtype=torch.int64))).values_V.view(3, -1)
+
+
+def test_by_default_only_the_users_and_the_items_own_ids_are_taken_for_unknown() -> None:
+    user, tab, item = dropped_ids(id_dropout())
+    assert float((user == 0).float().mean()) == pytest.approx(OWN_ID_RATE, abs=5e-3)
+    assert set(user.tolist()) == {0, 8}
+    assert set(tab.tolist()) == {8}
+    assert float((item != 8).float().mean()) == pytest.approx(OWN_ID_RATE, abs=5e-3)
+
+
+def test_an_id_whose_unknown_values_share_rows_trains_each_of_these() -> None:
+    item = dropped_ids(id_dropout(id_dropout=0.3))[2]
+    counts = item.bincount(minlength=9)
+    assert counts[0] == counts[1] == 0
+    torch.testing.assert_close(counts[2:5] / 20_000, torch.full((3,), 0.1), atol=0.01, rtol=0.0)
+
+
+def test_a_rate_of_its_own_holds_for_tables_of_enough_rows() -> None:
+    user, tab, _ = dropped_ids(id_dropout(id_dropout=0.5, id_dropout_rows=10))
+    assert float((user == 0).float().mean()) == pytest.approx(0.5, abs=0.02)
+    assert set(tab.tolist()) == {8}
