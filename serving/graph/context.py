@@ -44,14 +44,19 @@ class CallContext:
     metadata: Mapping[str, str | bytes] = field(default_factory=dict)
     """What the caller sent beside the message."""
 
+    @property
+    def expired(self) -> bool:
+        """Whether the caller's deadline has passed."""
+        return self.expires is not None and time.monotonic() >= self.expires
+
     def require_time(self) -> None:
         """Refuse to begin work that nobody waits for any more.
 
         Raises:
             DeadlineError: the caller's deadline has passed.
         """
-        if self.expires is not None and time.monotonic() >= self.expires:
-            message = "the deadline passed before the server came to the request; send fewer at a time or wait longer"
+        if self.expired:
+            message = "the deadline passed before the server could answer; send fewer at a time or wait longer"
             raise DeadlineError(message)
 
 

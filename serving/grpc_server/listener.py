@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from serving.grpc_server.handlers import Front
-from serving.grpc_server.health_and_reflection import Aside
-from serving.grpc_server.rejection import Refusals
-from serving.grpc_server.security import Tokens
+from serving.grpc_server.admission import Admission
+from serving.grpc_server.handlers import GrpcRouter, UnaryBehaviour, message_timer
+from serving.grpc_server.health_and_reflection import Health, Reflection
 from serving.grpc_server.server_builder import bind, build
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
@@ -23,6 +22,10 @@ class Listener(Protocol):
     def port(self) -> int:
         """The port's number; taken, but not answered on before the start."""
 
+    @property
+    def without_message(self) -> int:
+        """Calls whose message has not come yet."""
+
     def start(self) -> None:
         """Begin to answer."""
 
@@ -34,36 +37,51 @@ class Listener(Protocol):
 
 
 class GrpcListener:
-    """Listens through grpcio."""
+    """Listens through grpcio. Without methods it answers for health and reflection alone, behind another front."""
 
     def __init__(
         self,
         settings: ServerSettings,
         methods: Mapping[str, UnaryHandler],
         pool: CountingPool,
-        refusals: Refusals,
-        aside: Aside,
+        admission: Admission,
+        health: Health,
+        reflection: Reflection | None,
     ) -> None:
-        """Take the port.
+        """Prepare; `take_port` or `take_socket` comes next."""
+        self.server = build(settings)
+        self._settings = settings
+        self._admission = admission
+        self._timer = message_timer(settings.message_seconds)
+        behaviours = {path: UnaryBehaviour(method, pool, admission, self._timer) for path, method in methods.items()}
+        others = health.handlers(self._timer) | ({} if reflection is None else reflection.handlers())
+        self.server.add_generic_rpc_handlers((GrpcRouter(behaviours, others, admission),))
+        self.port = 0
+
+    def take_port(self) -> None:
+        """Take the port of the settings.
 
         Raises:
-            ConfigError: a file of certificates or tokens cannot be used.
+            ConfigError: a file of certificates cannot be used.
             UnavailableError: the port cannot be had.
         """
-        tokens = None if settings.token_file is None else Tokens(settings.token_file)
-        self._server = build(settings, pool, refusals, tokens)
-        self._server.add_generic_rpc_handlers((Front(methods, pool, settings.admitted, refusals),))
-        aside.add_to(self._server, describe=settings.reflection)
-        self.port = bind(self._server, settings)
+        self.port = bind(self.server, self._settings)
+
+    @property
+    def without_message(self) -> int:
+        """Calls whose message has not come yet."""
+        return len(self._timer)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._server.start()
+        self.server.start()
 
     def refuse_new(self, grace_seconds: float) -> None:
         """Refuse new calls from now on; those under way have so long. Returns at once."""
-        self._server.stop(grace_seconds)
+        self._admission.stopping = True
+        self.server.stop(grace_seconds)
 
     def close(self, seconds: float) -> None:
         """Let answers of the last `seconds` reach the wire, then end all connections."""
-        self._server.stop(seconds).wait()
+        self.server.stop(seconds).wait()
+        self._timer.close()

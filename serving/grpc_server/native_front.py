@@ -15,18 +15,15 @@ import grpc
 from google.rpc import status_pb2
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
-from contract.errors import AuthenticationError, MoerankError, OverloadedError, UnavailableError
 from serving.api.status import DETAILS_KEY, status_of
 from serving.graph.context import CallContext, Clock
-from serving.grpc_server.handlers import OVERLOADED
-from serving.grpc_server.health_and_reflection import Aside
-from serving.grpc_server.rejection import Refusals
-from serving.grpc_server.security import Tokens
-from serving.grpc_server.server_builder import build, taken
+from serving.grpc_server.admission import Admission
+from serving.grpc_server.health_and_reflection import Health, Reflection
+from serving.grpc_server.listener import GrpcListener
+from serving.grpc_server.server_builder import taken
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.unary_handlers import UnaryHandler, request_id_of
-from serving.observe.telemetry import Telemetry
 
 LOG = logging.getLogger("moerank.server")
 BATCH = 64
@@ -42,20 +39,18 @@ class NativeListener:
         settings: ServerSettings,
         methods: Mapping[str, UnaryHandler],
         pool: CountingPool,
-        refusals: Refusals,
-        aside: Aside,
-        telemetry: Telemetry,
+        admission: Admission,
+        health: Health,
+        reflection: Reflection | None,
     ) -> None:
         """Take the port.
 
         Raises:
-            ConfigError: the file of tokens cannot be used.
             UnavailableError: the port cannot be had.
         """
         self._settings = settings
-        self._telemetry = telemetry
         self._pool = pool
-        self._tokens = None if settings.token_file is None else Tokens(settings.token_file)
+        self._admission = admission
         self._methods = tuple(methods.values())
         try:
             self._front = NativeGrpcFront(
@@ -67,12 +62,10 @@ class NativeListener:
         except OSError as error:
             raise taken(settings) from error
         self._folder = TemporaryDirectory(prefix="moerank-")
-        self._inner = build(settings, pool, refusals, self._tokens)
-        aside.add_to(self._inner, describe=settings.reflection)
-        socket = Path(self._folder.name) / "aside.sock"
-        self._inner.add_insecure_port(f"unix:{socket}")
+        self._inner = GrpcListener(settings, {}, pool, admission, health, reflection)
+        socket = Path(self._folder.name) / "inner.sock"
+        self._inner.server.add_insecure_port(f"unix:{socket}")
         self._front.set_fallback(str(socket))
-        self._stopping = False
         self._open: set[int] = set()
         """Calls that were admitted and that their callers have not given up."""
         self._receiver = threading.Thread(target=self._receive, name="moerank-receiver", daemon=True)
@@ -82,6 +75,11 @@ class NativeListener:
         """The port's number."""
         return self._front.bound_port
 
+    @property
+    def without_message(self) -> int:
+        """Calls whose message has not come yet, as far as they are seen here."""
+        return self._inner.without_message
+
     def start(self) -> None:
         """Begin to answer."""
         self._inner.start()
@@ -90,12 +88,11 @@ class NativeListener:
 
     def refuse_new(self, grace_seconds: float) -> None:
         """Refuse new calls from now on; those under way have so long. Returns at once."""
-        self._stopping = True
-        self._inner.stop(grace_seconds)
+        self._inner.refuse_new(grace_seconds)
 
     def close(self, seconds: float) -> None:
         """Let answers of the last `seconds` reach the wire, then end all connections."""
-        self._inner.stop(seconds).wait()
+        self._inner.close(seconds)
         time.sleep(seconds)
         self._front.close()
         self._receiver.join()
@@ -122,30 +119,15 @@ class NativeListener:
 
     def _refusal(self, body: bytes, metadata: Metadata) -> status_pb2.Status | None:
         """The status of a call that is not admitted."""
-        error: MoerankError
-        try:
-            if self._tokens is not None:
-                self._tokens.require(dict(metadata))
-        except AuthenticationError as found:
-            error = found
-        else:
-            limit = self._settings.max_message_bytes
-            if len(body) > limit:
-                text = f"Received message larger than max ({len(body)} vs. {limit})"
-                return status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=text)
-            if self._stopping:
-                error = UnavailableError("the server is shutting down")
-            elif self._pool.pending >= self._settings.admitted:
-                error = OverloadedError(OVERLOADED)
-            else:
-                return None
-        self._telemetry.refused(error.reason)
-        return status_of(error, request_id_of(metadata))
+        limit = self._settings.max_message_bytes
+        if len(body) > limit:
+            text = f"Received message larger than max ({len(body)} vs. {limit})"
+            return status_pb2.Status(code=grpc.StatusCode.RESOURCE_EXHAUSTED.value[0], message=text)
+        return self._admission.refusal(dict(metadata))
 
     def _answer(
         self, number: int, method: UnaryHandler, body: bytes, metadata: Metadata, expires: float | None
     ) -> None:
-        self._pool.received()
         given_up = number not in self._open
         self._open.discard(number)
         if given_up and (expires is None or time.monotonic() < expires):

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from contract.errors import AuthenticationError, ConfigError
-from serving.grpc_server.rejection import Refusals
 
 LOG = logging.getLogger("moerank.security")
 T = TypeVar("T")
@@ -108,26 +107,6 @@ class Tokens:
         if not any(matches):
             message = "the call carries no valid token; send the metadata authorization: Bearer TOKEN"
             raise AuthenticationError(message)
-
-
-class TokenCheck(grpc.ServerInterceptor):  # type: ignore[type-arg] # subscripting it fails at run time
-    """Lets calls pass that carry a token; health checks always."""
-
-    def __init__(self, tokens: Tokens, refusals: Refusals) -> None:
-        """Ask `tokens`."""
-        self._tokens = tokens
-        self._refusals = refusals
-
-    def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Any], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        """Called by grpcio's own thread for each call."""
-        if not handler_call_details.method.startswith(OPEN_TO_ALL):
-            try:
-                self._tokens.require(dict(handler_call_details.invocation_metadata or ()))
-            except AuthenticationError as error:
-                return self._refusals.handler(error)
-        return continuation(handler_call_details)
 
 
 def _bearer(token: bytes) -> bytes:

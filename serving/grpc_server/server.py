@@ -4,22 +4,23 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Self
+from typing import Any, Self
 
 from contract.errors import ConfigError
 from serving.api.open_inference import InferenceService
 from serving.api.rank_service import Limits, RankingService
 from serving.graph.served_model import EngineOptions
 from serving.graph.users import UserStore
-from serving.grpc_server.health_and_reflection import Aside
+from serving.grpc_server.admission import Admission
+from serving.grpc_server.health_and_reflection import Health, Reflection
 from serving.grpc_server.listener import FLUSH_SECONDS, GrpcListener, Listener
-from serving.grpc_server.rejection import Refusals
+from serving.grpc_server.security import Tokens
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.thread_scheduling import compute_bound
-from serving.grpc_server.unary_handlers import Service, UnaryHandler, unary_handlers_of
+from serving.grpc_server.unary_handlers import Service, unary_handlers_of
 from serving.observe.logs import configure
 from serving.observe.server_metrics import MetricsServer, ServerCollector
 from serving.observe.telemetry import Telemetry
@@ -54,15 +55,18 @@ class RunningServer:
                 parts.callback(self.users.close)
             self._pool = CountingPool(settings.threads)
             parts.callback(self._pool.shutdown)
-            refusals = Refusals(self.telemetry)
-            parts.callback(refusals.close)
             self.shadows = Shadows()
             parts.callback(self.shadows.close)
             services = _services(settings, self.registry, self.telemetry, self.shadows)
-            self._aside = Aside([service.name for service in services])
-            parts.callback(self._aside.close)
+            self._services = [service.name for service in services]
+            self.health = Health()
+            reflection = Reflection(self._services) if settings.reflection else None
+            if reflection is not None:
+                parts.callback(reflection.close)
+            tokens = None if settings.token_file is None else Tokens(settings.token_file)
+            admission = Admission(self._pool, settings.admitted, tokens, self.telemetry)
             methods = unary_handlers_of(services, self.telemetry, Tracing() if settings.traces else None)
-            self._listener = _listen(settings, methods, self._pool, refusals, self._aside, self.telemetry)
+            self._listener = _listener(settings)(settings, methods, self._pool, admission, self.health, reflection)
             self.port = self._listener.port
             self.metrics = _metrics(
                 settings,
@@ -74,11 +78,11 @@ class RunningServer:
         self._watcher = Watcher(self.registry, settings.poll_seconds)
         self._listener.start()
         self._watcher.start()
-        self._aside.serving()
+        self._tell_health()
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
         """Say NOT_SERVING, go on for the drain time, then let calls under way end within the grace time."""
-        self._aside.draining()
+        self.health.drain()
         time.sleep(drain_seconds)
         self._watcher.stop()
         self._listener.refuse_new(grace_seconds)
@@ -86,6 +90,11 @@ class RunningServer:
         # Those who watch the health would keep the server for all of the grace time.
         self._listener.close(min(FLUSH_SECONDS, grace_seconds))
         self._parts.close()
+
+    def _tell_health(self) -> None:
+        """The server and its services serve while any model does; each model has a name of its own."""
+        models = {model.name: True for model in self.registry.models()}
+        self.health.set({**dict.fromkeys(("", *self._services), bool(models)), **models})
 
     def __enter__(self) -> Self:
         """The running server itself."""
@@ -162,22 +171,22 @@ def _services(
     )
 
 
-def _listen(
-    settings: ServerSettings,
-    methods: Mapping[str, UnaryHandler],
-    pool: CountingPool,
-    refusals: Refusals,
-    aside: Aside,
-    telemetry: Telemetry,
-) -> Listener:
+def _grpc_listener(*parts: Any) -> GrpcListener:
+    listener = GrpcListener(*parts)
+    listener.take_port()
+    return listener
+
+
+def _listener(settings: ServerSettings) -> Callable[..., Listener]:
+    """What makes the listener of a front."""
     if settings.front == "grpcio":
-        return GrpcListener(settings, methods, pool, refusals, aside)
+        return _grpc_listener
     try:
         from serving.grpc_server.native_front import NativeListener  # noqa: PLC0415 an extra
     except ImportError as error:
         message = "--front native needs the package pygrpc-native; install it with pip install 'moerank[native]'"
         raise ConfigError(message) from error
-    return NativeListener(settings, methods, pool, refusals, aside, telemetry)
+    return NativeListener
 
 
 def _metrics(settings: ServerSettings, collector: ServerCollector) -> MetricsServer | None:

@@ -1,35 +1,50 @@
-"""The gRPC server object and its port: limits, encryption, authentication."""
+"""The gRPC server object and its port: limits and encryption."""
 
+import resource
 from typing import Any
 
 import grpc
 
 from contract.errors import UnavailableError
-from serving.grpc_server.rejection import Refusals
-from serving.grpc_server.security import TokenCheck, Tokens, server_credentials
+from serving.grpc_server.handlers import CallStarter
+from serving.grpc_server.security import server_credentials
 from serving.grpc_server.server_settings import ServerSettings
-from serving.grpc_server.thread_pool import CountingPool
 
 AGE_GRACE_MS = 30_000
 """How long calls may go on on a connection that has come of age."""
+RESERVED_DESCRIPTORS = 256
+"""Files that the server itself may have open."""
+MOST_CONNECTIONS = 100_000
 
 
-def build(settings: ServerSettings, pool: CountingPool, refusals: Refusals, tokens: Tokens | None) -> grpc.Server:
-    """A server without services."""
+def build(settings: ServerSettings) -> grpc.Server:
+    """A server without services, whose handlers are all of `serving.grpc_server.handlers`."""
     options = [
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", settings.max_streams),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections or connections_that_fit()),
         # Two servers on one port would share connections, and so hide that the first is still there.
         ("grpc.so_reuseport", 0),
     ]
+    if settings.connection_idle_seconds:
+        options.append(("grpc.max_connection_idle_ms", int(settings.connection_idle_seconds * 1000)))
     if settings.connection_age_seconds:
         options.append(("grpc.max_connection_age_ms", int(settings.connection_age_seconds * 1000)))
         options.append(("grpc.max_connection_age_grace_ms", AGE_GRACE_MS))
-    interceptors: list[Any] = [] if tokens is None else [TokenCheck(tokens, refusals)]
-    # Of an executor, grpcio uses no more than the pool has.
-    executor: Any = pool
-    return grpc.server(executor, options=options, interceptors=interceptors)
+    executor: Any = CallStarter()
+    return grpc.server(executor, options=options)
+
+
+def connections_that_fit() -> int:
+    """Connections that leave descriptors for bundles, the stores and the log, after the limit was raised to the most.
+
+    At the limit nothing can be accepted or opened, and a server that tries again and again answers nobody.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(max(hard - RESERVED_DESCRIPTORS, hard // 2), MOST_CONNECTIONS)
 
 
 def bind(server: grpc.Server, settings: ServerSettings) -> int:

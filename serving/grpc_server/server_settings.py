@@ -56,6 +56,15 @@ class ServerSettings(Settings):
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")
+    message_seconds: float = Field(
+        10.0, gt=0, le=600, description="how long a call's message may take to come before the call ends"
+    )
+    max_connections: int = Field(
+        0, ge=0, le=1_000_000, description="connections at once; 0: as many as the limit of open files allows"
+    )
+    connection_idle_seconds: float = Field(
+        300.0, ge=0, description="close connections without a call for so long; 0: never"
+    )
     connection_age_seconds: float = Field(
         0.0, ge=0, description="close connections of that age, so that clients spread over new replicas; 0: never"
     )

@@ -15,7 +15,7 @@ def test_a_server_is_healthy_until_it_drains(store: Path, capsys: pytest.Capture
         assert main([target]) == 0
         assert main([target, "--service", "moerank.v1.RankingService"]) == 0
         assert main([target, "--service", "moerank.v1.Absent"]) == 1
-        server._aside.draining()
+        server.health.drain()
         assert main([target]) == 1
     assert main([target]) == 1
     assert f"{target} does not say that it is serving" in capsys.readouterr().err

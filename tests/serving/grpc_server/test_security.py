@@ -1,11 +1,8 @@
-"""TLS, mutual TLS, rotation, tokens, and callers who hold calls open."""
+"""TLS, mutual TLS, rotation and tokens."""
 
 import datetime as dt
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -15,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from contract.errors import AuthenticationError, ConfigError, DeadlineError, UnavailableError
+from contract.errors import AuthenticationError, ConfigError, UnavailableError
 from pipeline.cli.main import main
 from serving.client.blocking_client import RankingClient
 from serving.client.probe import healthy
@@ -236,40 +233,3 @@ def test_calls_need_a_token_of_the_file_and_health_does_not(store: Path, tmp_pat
             assert rotated.rank(1, [100]).version == 1
         with client(server.port, "first") as outdated, pytest.raises(AuthenticationError):
             outdated.rank(1, [100])
-
-
-@pytest.fixture
-def held_server(store: Path) -> Iterator[int]:
-    """The port of a server with two threads on which five calls were opened that never send a message."""
-    over = threading.Event()
-
-    def nothing() -> Iterator[bytes]:
-        over.wait(30)
-        yield from ()
-
-    settings = ServerSettings(store=store, port=0, threads=2, max_queue=4)
-    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        silent: Any = channel.stream_unary("/moerank.v1.RankingService/Rank", bytes, bytes)
-        held = [silent.future(nothing()) for _ in range(5)]
-        yield server.port
-        assert not any(call.done() for call in held)
-        over.set()
-        for call in held:
-            call.cancel()
-
-
-def test_callers_who_send_nothing_do_not_hold_the_server(held_server: int) -> None:
-    with RankingClient(f"127.0.0.1:{held_server}", seconds=10) as client:
-        for _ in range(5):
-            assert client.rank(1, [100]).version == 1
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.grpc_server.thread_pool.PATIENCE_SECONDS", 1000)
-
-
-@pytest.mark.usefixtures("patient", "held_server")
-def test_control_without_relief_they_do_hold_it(held_server: int) -> None:
-    with RankingClient(f"127.0.0.1:{held_server}", seconds=2) as client, pytest.raises(DeadlineError):
-        client.rank(1, [100])

@@ -6,23 +6,32 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from contract.errors import MoerankError
 from serving.client.blocking_client import RankingClient
 from serving.generate import ROOT
 
 
-@pytest.fixture
-def process(store: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
-    command = [sys.executable, "-m", "serving", str(store), "--port", "0", "--poll-seconds", "0.1"]
+@contextmanager
+def served(store: Path, *flags: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    command = [sys.executable, "-m", "serving", str(store), "--port", "0", "--poll-seconds", "0.1", *flags]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         port = next(int(m[1]) for line in child.stderr if (m := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
         yield child, port
         child.kill()
+
+
+@pytest.fixture
+def process(store: Path) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    with served(store) as started:
+        yield started
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -56,26 +65,47 @@ def test_a_policy_that_was_chosen_for_the_process_stays() -> None:
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-def test_no_call_fails_while_the_server_drains(process: tuple["subprocess.Popen[str]", int]) -> None:
-    child, port = process
-    answered: list[int] = []
+def ended_under_load(store: Path, *flags: str) -> tuple[int, list[MoerankError]]:
+    """Calls that were answered after SIGTERM by a server under load, and the errors of those that were not."""
+    answered: list[float] = []
+    failed: list[MoerankError] = []
+    over = threading.Event()
 
-    def ask() -> None:
-        with RankingClient(f"127.0.0.1:{port}", attempts=1) as client:
-            answered.extend(client.rank(1, range(100, 120)).version for _ in range(30))
+    def ask(port: int) -> None:
+        with RankingClient(f"127.0.0.1:{port}", attempts=1, seconds=5) as client:
+            while not over.is_set():
+                try:
+                    client.rank(1, range(100, 120))
+                except MoerankError as error:
+                    failed.append(error)
+                else:
+                    answered.append(time.monotonic())
 
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    while len(answered) < 120:
-        threads[0].join(0.01)
-        if not any(thread.is_alive() for thread in threads):
-            break
-    child.send_signal(signal.SIGTERM)
-    for thread in threads:
-        thread.join()
-    assert child.wait(10) == 0
-    assert answered == [1] * 120
+    with served(store, *flags) as (child, port):
+        threads = [threading.Thread(target=ask, args=(port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 50:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGTERM)
+        signalled = time.monotonic()
+        time.sleep(0.7)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert child.wait(20) == 0
+    return sum(moment > signalled + 0.05 for moment in answered), failed
+
+
+def test_no_call_fails_while_the_server_drains(store: Path) -> None:
+    answered, failed = ended_under_load(store, "--drain-seconds", "2")
+    assert failed == []
+    assert answered > 10
+
+
+def test_control_without_draining_calls_fail(store: Path) -> None:
+    _, failed = ended_under_load(store, "--drain-seconds", "0", "--grace-seconds", "0")
+    assert failed
 
 
 def test_wrong_flags_are_one_message_and_exit_code_two() -> None:

@@ -1,0 +1,111 @@
+"""A thousand calls are held open without a message; good calls hardly notice, and a careless server stops."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc import aio
+
+from contract.errors import DeadlineError
+from serving.client.blocking_client import RankingClient
+from serving.grpc_server.grpcio_call import GrpcioCall
+from serving.grpc_server.handlers import UnaryBehaviour
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from tests.faults.conftest import FRONTS, Front, Rounds
+from tests.faults.load import RANK, one_after_the_other, p99, serving
+
+HELD = 1000
+STRETCH = 2.0
+"""How many times longer the slowest hundredth of good calls may take."""
+ATTEMPTS = 4
+"""Timings on a busy machine need more than one try."""
+
+
+async def measured(port: int, calls: int, rounds: int = 3) -> float:
+    """The p99 of good calls beside half-open ones, in multiples of the p99 without; in turns, so that both see the
+    same machine."""
+    alone: list[float] = []
+    beside: list[float] = []
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    for _ in range(rounds):
+        alone += (await one_after_the_other(port, calls)).answered
+        async with aio.insecure_channel(f"127.0.0.1:{port}", own) as channel:
+            silent: Any = channel.stream_unary(RANK, bytes, bytes)
+            held = [silent() for _ in range(HELD)]
+            # Their headers are on the wire once the loop has run for a while.
+            await asyncio.sleep(1)
+            outcome = await one_after_the_other(port, calls)
+            assert not any(call.done() for call in held)
+            for call in held:
+                call.cancel()
+            await asyncio.sleep(0.5)
+        assert not outcome.other
+        assert not outcome.refused
+        beside += outcome.answered
+    return p99(beside) / p99(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_thousand_half_open_calls_do_not_double_the_latency_of_good_ones(
+    store: Path, rounds: type[Rounds], front: Front
+) -> None:
+    stretches = []
+    for _ in range(ATTEMPTS):
+        with serving(store, "--front", front, "--message-seconds", "600") as served:
+            stretches.append(asyncio.run(measured(served.port, rounds.of(300, 2000))))
+        if stretches[-1] <= STRETCH:
+            break
+    assert min(stretches) <= STRETCH, stretches
+
+
+def careless(self: UnaryBehaviour, call: GrpcioCall, _: Any) -> None:
+    """Take a thread first and wait on it for the message, as grpcio does."""
+
+    def wait() -> None:
+        arrived: list[bytes | None] = []
+        call.receive(arrived.append)
+        while not arrived and call.active:
+            pass
+        if arrived and arrived[0] is not None:
+            self._answer(call, arrived[0])
+
+    self._pool.submit(wait)
+
+
+@contextmanager
+def few_held(port: int) -> Iterator[None]:
+    async def hold(ready: asyncio.Event, over: asyncio.Event) -> None:
+        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            silent: Any = channel.stream_unary(RANK, bytes, bytes)
+            held = [silent() for _ in range(4)]
+            await asyncio.sleep(0.5)
+            ready.set()
+            await over.wait()
+            for call in held:
+                call.cancel()
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        ready, over = asyncio.Event(), asyncio.Event()
+        holding = loop.create_task(hold(ready, over))
+        until: Coroutine[Any, Any, Any] = ready.wait()
+        loop.run_until_complete(until)
+        yield
+        over.set()
+        loop.run_until_complete(holding)
+
+
+def test_control_a_server_that_takes_a_thread_first_stops(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(UnaryBehaviour, "begin", careless)
+    with (
+        start(ServerSettings(store=store, port=0, threads=2)) as server,
+        few_held(server.port),
+        RankingClient(f"127.0.0.1:{server.port}", seconds=2, attempts=1) as client,
+        pytest.raises(DeadlineError),
+    ):
+        client.rank(1, [100])
