@@ -21,14 +21,13 @@ from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.sparse_models import flops, joined_requests, layer, ranker, tiled, write_form, write_packed, write_tiled
 from benchmarks.sparse_rechub import rechub_graph
 from benchmarks.sparse_trained import trained
+from contract.graph_names import GATE_OUTPUT, REQUEST_OF
 from contract.inputs import Inputs
 from models.export.parity_sample import generate, sanitised
 from models.export.quantise import quantise_experts
 from models.export.table_precision import store_tables
 from models.export_graph.exported_network import Form
-from models.export_graph.serving_graph import GATE_OUTPUT
 from models.ranker import Ranker
-from serving.graph.engine import REQUEST_OF
 
 CANDIDATES = 500
 _MATMUL = 1024

@@ -1,6 +1,11 @@
-"""Files and directories that appear whole or not at all, and directories that one process at a time works in."""
+"""Files and directories that appear whole or not at all, and locks that end with the process that holds them.
 
-import fcntl
+Everything is written beside its place under a name that begins with `TEMPORARY_PREFIX`, forced to the disk, then
+renamed.
+"""
+
+import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -8,7 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from contract.errors import ConfigError
+
+LOCK_FILE = ".lock"
+TEMPORARY_PREFIX = ".tmp-"
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -17,36 +28,29 @@ def appearing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     What no later process reads need not be `durable`: it may stay in memory.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}.{next(_NUMBERS)}")
     try:
         yield partial
         if durable:
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            flush(partial)
         partial.replace(path)
+        if durable:
+            flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """Hold a directory for this process; the lock ends with the process, however that ends.
+def write_text(text: str, path: Path) -> None:
+    """Write a text file in UTF-8 in one step."""
+    with appearing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
-    Raises:
-        ConfigError: another process holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            message = f"process {lock.read().strip() or '(unknown)'} is at work in {directory}; wait until it has ended"
-            raise ConfigError(message) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+
+def place(source: Path, target: Path) -> None:
+    """Copy a finished file of any file system to `target` in one step, so that no reader ever sees a part of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with appearing(target) as partial:
+        shutil.copy(source, partial)
 
 
 @contextmanager
@@ -57,42 +61,66 @@ def replacing(directory: Path) -> Iterator[Path]:
         OSError: the parent cannot be written.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}-") as scratch:
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f"{TEMPORARY_PREFIX}{directory.name}-") as scratch:
         fresh = Path(scratch) / "new"
         fresh.mkdir()
         yield fresh
-        for path in fresh.rglob("*"):
-            _flush(path)
+        flush_tree(fresh)
         if directory.exists():
             # A directory that is not empty cannot be renamed over, so the old one steps aside first.
             directory.rename(Path(scratch) / "old")
         fresh.rename(directory)
-        _flush(directory.parent)
+        flush(directory.parent)
 
 
-def place(source: Path, target: Path) -> None:
-    """Move a finished file of any file system to `target` in one step, so that no reader ever sees a part of it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
-        copy = Path(shutil.copy(source, scratch))
-        _flush(copy)
-        copy.replace(target)
-    _flush(target.parent)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8 in one step."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as scratch:
-        fresh = Path(scratch) / path.name
-        fresh.write_text(text, encoding="utf-8")
-        _flush(fresh)
-        fresh.replace(path)
-
-
-def _flush(path: Path) -> None:
-    """Force a file's or a directory's content to the disk."""
+def flush(path: Path) -> None:
+    """Force a file's content, or a directory's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_tree(directory: Path) -> None:
+    """Force a directory and all below it to the disk: contents before the entries that name them."""
+    for path in sorted(directory.rglob("*"), reverse=True):
+        flush(path)
+    flush(directory)
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a directory for this process, or refuse at once; the kernel ends the lock with the process.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / LOCK_FILE
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        holder = file.read_text(encoding="utf-8").strip() or "(unknown)"
+        message = f"process {holder} is at work in {directory}; wait until it has ended"
+        raise ConfigError(message) from error
+    try:
+        file.write_text(str(os.getpid()), encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """As `exclusive`, but wait for the other process to end its work."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / LOCK_FILE):
+        yield
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

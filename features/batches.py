@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.columns import ITEM_HASH, USER_HASH, label_column, task_columns, weight_column
 from contract.errors import DataError
 from contract.inputs import Batch, Inputs, PartInputs
 from contract.schema import Part, Schema
@@ -175,10 +176,10 @@ class BatchReader:
         return _Rows(
             request=_part_rows(table, self.schema.request, order),
             candidate=_part_rows(table, self.schema.candidate, order),
-            labels=[_column(table, f"label__{task}", order) for task in tasks],
-            weights=[_column(table, f"weight__{task}", order) for task in tasks],
-            user=_column(table, "__user", order),
-            item=_column(table, "__item", order),
+            labels=[_column(table, label_column(task), order) for task in tasks],
+            weights=[_column(table, weight_column(task), order) for task in tasks],
+            user=_column(table, USER_HASH, order),
+            item=_column(table, ITEM_HASH, order),
         )
 
 
@@ -205,8 +206,8 @@ def _pieces(first: int, last: int, size: int, room: int) -> Iterator[tuple[int, 
 
 
 def _column_names(schema: Schema) -> list[str]:
-    tasks = [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
-    return [*(spec.name for spec in schema.features), *tasks, "__user", "__item"]
+    tasks = task_columns(task.name for task in schema.tasks)
+    return [*(spec.name for spec in schema.features), *tasks, USER_HASH, ITEM_HASH]
 
 
 def _matrix(columns: Sequence[NDArray[S]], begin: int, end: int, kind: np.dtype[T]) -> NDArray[T]:

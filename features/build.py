@@ -11,7 +11,8 @@ import duckdb
 import pyarrow as pa
 
 from contract.errors import DataError
-from contract.files import alone
+from contract.files import exclusive
+from contract.graph_names import ONLINE_FOLDER
 from contract.schema import KeySpec, Schema
 from features.encode.encoder import Encoder
 from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit
@@ -22,7 +23,6 @@ from features.incremental.partition_store import PartitionStore
 from features.incremental.raw_dataset import Staged
 from features.incremental.reuse import plan_work
 from features.online.build_tables import build_online
-from features.online.online_table import ONLINE_FOLDER
 from features.point_in_time.aggregates import refuse_tiny_addends
 from features.point_in_time.feature_plan import plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
@@ -59,7 +59,7 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
         ConfigError: a recipe that does not fit them.
     """
     days = directory.with_name(f"{directory.name}-days")
-    with alone(days):
+    with exclusive(days):
         _tidy(directory)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.build-", dir=directory.parent) as scratch:
             raw, made = Path(scratch) / "raw", Path(scratch) / "made"

@@ -13,13 +13,14 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
+from contract.graph_names import PACKED_FILE, REQUEST_OF
 from contract.hashing import hash_array
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
 from features.encode.vocabulary import Vocabularies
 from features.online.online_table import OnlineTable, OnlineTables
-from serving.graph.engine import REQUEST_OF, Engine
-from serving.store.bundle import PACKED_FILE, publish
+from serving.graph.engine import Engine
+from serving.store.bundle import publish
 from serving.store.golden import GoldenCase, write
 
 USERS = list(range(1, 9))

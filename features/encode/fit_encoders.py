@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from contract.columns import label_column
 from contract.errors import DataError
 from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
@@ -287,7 +288,7 @@ def _mean(train: Staged, column: str) -> float:
 
 
 def _fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
-    labels = as_float64(_read(train, f"label__{task.name}"), task.name)
+    labels = as_float64(_read(train, label_column(task.name)), task.name)
     labels = labels[~np.isnan(labels)]
     if task.kind == "binary":
         ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)

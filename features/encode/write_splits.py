@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
 from contract.digests import digest_of
 from contract.errors import DataError
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
@@ -29,7 +30,6 @@ from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.ragged import Stretches
 from features.source.parquet_files import AtomicWriter, write_table
-from features.source.row_types import TIME
 
 GROUP_ROWS = 16_384
 """Rows of a row group, about: several of them, of several days, are mixed when they are read."""
@@ -138,8 +138,8 @@ def _columns(schema: Schema) -> pa.Schema:
     tasks = [task.name for task in schema.tasks]
     return pa.schema(
         [pa.field(spec.name, _arrow_type(spec)) for spec in schema.features]
-        + [pa.field(f"{kind}__{task}", pa.float32()) for task in tasks for kind in ("label", "weight")]
-        + [pa.field("__user", pa.uint64()), pa.field("__item", pa.uint64()), pa.field(TIME, pa.int64())]
+        + [pa.field(name, pa.float32()) for name in task_columns(tasks)]
+        + [pa.field(USER_HASH, pa.uint64()), pa.field(ITEM_HASH, pa.uint64()), pa.field(TIME, pa.int64())]
     )
 
 
@@ -188,7 +188,7 @@ def _encode(
 def _used(planned: list[Planned], schema: Schema, keys: EventsConfig) -> list[str]:
     """The raw columns that encoding needs."""
     names = [column for plan in planned for column in plan.raw]
-    names += [f"{kind}__{task.name}" for task in schema.tasks for kind in ("label", "weight")]
+    names += task_columns(task.name for task in schema.tasks)
     return list(dict.fromkeys([*names, keys.user or PLACE, keys.item or PLACE, TIME]))
 
 
@@ -207,11 +207,11 @@ def _encode_rows(
             refuse_by_policy(spec, values)
             columns[spec.name] = encode_feature(encoder, spec, values)
     for task in encoder.schema.tasks:
-        label, weight = f"label__{task.name}", f"weight__{task.name}"
+        label, weight = label_column(task.name), weight_column(task.name)
         columns[label] = raw[label].fill_null(0.0).cast(pa.float32())
         columns[weight] = raw[weight].cast(pa.float32())
         _check_finite(columns, label, weight)
-    columns |= {"__user": pa.array(key_hashes(raw, keys.user)), "__item": pa.array(key_hashes(raw, keys.item))}
+    columns |= {USER_HASH: pa.array(key_hashes(raw, keys.user)), ITEM_HASH: pa.array(key_hashes(raw, keys.item))}
     return pa.table({**columns, TIME: raw[TIME]})
 
 

@@ -8,6 +8,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 
+from contract.columns import TIME
 from contract.hashing import Hashes, hash_array
 from features.feature_config import FeaturesConfig
 from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
@@ -17,19 +18,7 @@ from features.point_in_time.histories import History, find_histories
 from features.point_in_time.timeline import Timeline
 from features.source.parquet_files import ROW_GROUP_ROWS, ahead
 from features.source.query_engine import Backend, record_batches, to_arrow
-from features.source.row_types import (
-    EVENT,
-    FIRST_PAIR,
-    ITEM,
-    KIND,
-    NOBODY,
-    ORDER,
-    ROW,
-    SAMPLED,
-    TIME,
-    USER,
-    tile_column,
-)
+from features.source.row_types import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, USER, tile_column
 
 Progress = Callable[[str], None]
 Targets = Sequence[tuple[int, Path]]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from contract.files import appearing
+from contract.files import TEMPORARY_PREFIX, appearing
 from contract.settings import Settings
 from features.incremental.partitions import DayFacts, Partition
 
@@ -56,7 +56,7 @@ class PartitionStore:
         for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir(), *self.carried.iterdir()]:
             if file.name.partition(".")[0] not in kept:
                 file.unlink()
-        for file in self._directory.glob(".*.partial"):
+        for file in self._directory.glob(f"{TEMPORARY_PREFIX}*"):
             file.unlink()
 
     def attributes(self, side: str) -> Path:

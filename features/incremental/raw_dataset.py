@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from contract.columns import TIME
 from contract.errors import DataError
 from contract.hashing import hash_array
 from features.feature_config import FeaturesConfig, SplitByHash
@@ -18,7 +19,7 @@ from features.incremental.raw_sample import sample_rows
 from features.incremental.reuse import PartitionWork
 from features.incremental.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, draw_split, train_before, with_split
 from features.source.query_engine import Backend, read_parquet, to_arrow
-from features.source.row_types import ROW, TIME
+from features.source.row_types import ROW
 from features.source.zones import day_begin_ms
 
 

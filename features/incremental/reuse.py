@@ -13,6 +13,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pyarrow.parquet as pq
 
+from contract.columns import TIME
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.incremental.partition_store import LastLog, PartitionStore
@@ -22,7 +23,7 @@ from features.point_in_time.timeline import Span
 from features.source.entities import Entities, Sources
 from features.source.filesystems import file_facts
 from features.source.query_engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
-from features.source.row_types import DAY_MS, TIME
+from features.source.row_types import DAY_MS
 from features.source.tables import find_files, key_of, with_derived
 from features.source.times import event_ms
 from features.source.used_columns import used_columns

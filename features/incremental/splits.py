@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from contract.columns import TIME
 from contract.durations import milliseconds
 from contract.hashing import Hashes, combine, hash_array
 from features.feature_config import FeaturesConfig, SplitByExpression, SplitByHash, SplitByTime, SplitByUser
 from features.source.expressions import compile_expression
 from features.source.query_engine import Backend, scalar
-from features.source.row_types import EVENT, KIND, ROW, TIME
+from features.source.row_types import EVENT, KIND, ROW
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "valid", "test")

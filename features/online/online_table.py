@@ -17,7 +17,6 @@ from contract.hashing import Hashes
 from features.online.hash_index import SlotIndex
 
 META_FILE = "table.json"
-ONLINE_FOLDER = "online"
 
 
 @dataclass(frozen=True)

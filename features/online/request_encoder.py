@@ -10,12 +10,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import DataError, RequestError
+from contract.graph_names import ONLINE_FOLDER
 from contract.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers
 from contract.inputs import PARTS, Inputs, PartName
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
-from features.online.online_table import ONLINE_FOLDER, Lookup, OnlineTable, OnlineTables
+from features.online.online_table import Lookup, OnlineTable, OnlineTables
 from features.online.request_columns import Columns, Layout, PairGroup, Route
 from features.online.request_values import Value, id_hashes, numbers, typed_lists
 

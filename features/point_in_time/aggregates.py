@@ -16,13 +16,14 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contract.columns import TIME, label_column
 from contract.durations import milliseconds
 from contract.errors import ConfigError, DataError
 from features.feature_config import AggregateConfig, FeaturesConfig
 from features.point_in_time.carry_over import LAST, Earlier, fold_addends
 from features.point_in_time.timeline import Timeline
 from features.source.query_engine import Backend, materialise
-from features.source.row_types import DAY_MS, HOUR_MS, KIND, PAST, ROW, TIME, tile_column, without_nan
+from features.source.row_types import DAY_MS, HOUR_MS, KIND, PAST, ROW, tile_column, without_nan
 from features.source.zones import day_begin, day_number, longest_shift_ms, offset_steps
 
 WHOLE, LONG, EXACT = "!int64", "!decimal(38, 0)", "!decimal(38, 16)"
@@ -129,7 +130,7 @@ def refuse_tiny_addends(rows: pa.Table, config: FeaturesConfig) -> None:
     """
     tasks = {task.name for task in config.tasks}
     for of in dict.fromkeys(of for aggregate in config.aggregates for of in aggregate.of):
-        column = rows[f"label__{of}" if of in tasks else of]
+        column = rows[label_column(of) if of in tasks else of]
         largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() if pa.types.is_floating(column.type) else None
         if largest and largest < SMALLEST:
             message = (
@@ -170,7 +171,7 @@ def _addend(table: ir.Table, of: str, config: FeaturesConfig, timeline: Timeline
     task = next((task for task in config.tasks if task.name == of), None)
     if task is None:
         timeline.ownership.side(of, f"{where}.of")
-    value = table[of if task is None else f"label__{of}"]
+    value = table[of if task is None else label_column(of)]
     dtype = value.type()
     if not (dtype.is_numeric() or dtype.is_boolean()):
         message = f"{where}.of: column {of!r} is {dtype}; allowed are numbers, booleans and task names"

@@ -13,8 +13,9 @@ import ibis
 import ibis.expr.types as ir
 import pyarrow.parquet as pq
 
+from contract.columns import TIME
 from features.source.query_engine import Backend, read_parquet, save_parquet
-from features.source.row_types import ORDER, ROW, TIME
+from features.source.row_types import ORDER, ROW
 
 Rows = Callable[[ir.Table], ir.Table]
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from contract.columns import TIME
 from contract.durations import milliseconds
 from features.feature_config import FeaturesConfig, HistoryConfig
 from features.point_in_time.carry_over import Earlier, last_events
@@ -22,7 +23,7 @@ from features.point_in_time.ragged import Stretches, plain
 from features.point_in_time.timeline import Timeline
 from features.source.expressions import compile_expression
 from features.source.query_engine import Backend, record_batches, scalar
-from features.source.row_types import KIND, ORDER, PAST, ROW, TIME
+from features.source.row_types import KIND, ORDER, PAST, ROW
 
 WALKED_ROWS = 262_144
 """Rows that are walked at a time."""

@@ -3,11 +3,12 @@
 import ibis
 import ibis.expr.types as ir
 
+from contract.columns import TIME, label_column, weight_column
 from contract.durations import milliseconds
 from contract.errors import ConfigError
 from features.feature_config import FeaturesConfig, TaskConfig
 from features.source.expressions import compile_expression
-from features.source.row_types import EVENT, KIND, PAST, SAMPLED, TIME, without_nan
+from features.source.row_types import EVENT, KIND, PAST, SAMPLED, without_nan
 
 
 def with_tasks(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Table:
@@ -29,8 +30,8 @@ def with_tasks(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Tabl
             applies = applies & compile_expression(task.where, table, f"{where}.where").fill_null(False)  # noqa: FBT003
         if task.within:
             applies = applies & ((table[KIND] == PAST) | (table[TIME] + milliseconds(task.within) <= last_ms))
-        added[f"label__{task.name}"] = ibis.ifelse(applies, label, ibis.null("float64"))
-        added[f"weight__{task.name}"] = ibis.ifelse(applies, weight.cast("float64"), 0.0)
+        added[label_column(task.name)] = ibis.ifelse(applies, label, ibis.null("float64"))
+        added[weight_column(task.name)] = ibis.ifelse(applies, weight.cast("float64"), 0.0)
     return table.mutate(**added)
 
 

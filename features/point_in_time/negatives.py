@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from contract.columns import TIME
 from contract.errors import ConfigError
 from contract.hashing import Hashes, combine, hash_array
 from features.feature_config import FeaturesConfig, NegativesConfig
 from features.source.parquet_files import write_table
 from features.source.query_engine import Backend, materialise, read_parquet, to_arrow
-from features.source.row_types import EVENT, KIND, OBSERVED, ORDER, SAMPLED, TIME
+from features.source.row_types import EVENT, KIND, OBSERVED, ORDER, SAMPLED
 
 _SOURCE, _DRAWN = "__source", "__drawn"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
+from contract.columns import TIME
 from contract.errors import ConfigError
 from features.feature_config import FeaturesConfig
 from features.point_in_time.carry_over import Earlier, Rows
@@ -31,10 +32,9 @@ from features.source.row_types import (
     ORDER,
     PAST,
     ROW,
-    TIME,
     USER,
     tile_column,
-)  # fmt: skip
+)
 from features.source.tables import check_types, read_table
 from features.source.times import event_ms
 from features.source.used_columns import raw_columns, used_columns

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from contract.columns import label_column, weight_column
 from contract.errors import DataError
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from features.feature_config import ChecksConfig
@@ -87,8 +88,8 @@ def _judge(
 
 
 def _applicable(name: str, task: TaskSpec, part: dict[str, Column]) -> tuple[Column, Column]:
-    mine = part[f"weight__{task.name}"] > 0
-    return part[name][mine], part[f"label__{task.name}"][mine]
+    mine = part[weight_column(task.name)] > 0
+    return part[name][mine], part[label_column(task.name)][mine]
 
 
 def _mean_label(values: Column, labels: Column, wanted: Column) -> Column:

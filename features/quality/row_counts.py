@@ -10,11 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
 from contract.files import appearing
 from contract.hashing import Hashes, combine, hash_array
 from contract.settings import Settings
 from features.source.parquet_files import read_columns
-from features.source.row_types import DAY_MS, TIME
+from features.source.row_types import DAY_MS
 
 
 class Tally(Settings):
@@ -64,15 +65,15 @@ def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
     hashes: list[Hashes] = []
     ends: list[int] = []
     labels: dict[str, dict[int, tuple[int, float]]] = {task: {} for task in tasks}
-    names = ["__user", "__item", TIME, *(f"{kind}__{task}" for task in tasks for kind in ("label", "weight"))]
+    names = [USER_HASH, ITEM_HASH, TIME, *task_columns(tasks)]
     for rows in _row_groups(pieces, names):
         times = rows[TIME].to_numpy()
-        user, item = (rows[key].to_numpy() | np.uint64(1) for key in ("__user", "__item"))
+        user, item = (rows[key].to_numpy() | np.uint64(1) for key in (USER_HASH, ITEM_HASH))
         hashes.append(combine([user, item, hash_array(rows[TIME])]))
         ends += [int(times.min()), int(times.max())]
         for task, by_day in labels.items():
-            mine = rows[f"weight__{task}"].to_numpy() > 0
-            _add(by_day, times[mine] // DAY_MS, rows[f"label__{task}"].to_numpy()[mine])
+            mine = rows[weight_column(task)].to_numpy() > 0
+            _add(by_day, times[mine] // DAY_MS, rows[label_column(task)].to_numpy()[mine])
     known = np.sort(np.concatenate(hashes))
     repeats = int(np.count_nonzero(known[1:] == known[:-1]))
     return Tally(rows=len(known), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 
+from contract.columns import TIME
 from contract.errors import DataError
 from features.feature_config import EntityConfig, FeaturesConfig
 from features.source.expressions import epoch_ms
 from features.source.query_engine import Backend
-from features.source.row_types import TIME
 from features.source.tables import key_of, read_entity, read_events, require_columns, require_zone
 from features.source.used_columns import raw_columns
 

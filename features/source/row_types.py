@@ -8,7 +8,7 @@ EVENT, PAST, NOBODY, USER, ITEM, FIRST_PAIR = 0, 1, 2, 3, 4, 5
 SAMPLED = 100
 """A sampled negative: it trains, and no feature counts it."""
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
-KIND, ROW, TIME, ORDER = "__kind", "__row", "__time", "__order"
+KIND, ROW, ORDER = "__kind", "__row", "__order"
 OBSERVED = "observed"
 """With sampled negatives, the column that is 0 on them and 1 on the log's events."""
 

@@ -1,8 +1,9 @@
 """Which columns a recipe refers to; the rest is never read."""
 
+from contract.columns import TIME
 from features.feature_config import FeaturesConfig
 from features.source.expressions import column_names
-from features.source.row_types import KIND, OBSERVED, ORDER, TIME
+from features.source.row_types import KIND, OBSERVED, ORDER
 
 
 def used_columns(config: FeaturesConfig) -> set[str]:

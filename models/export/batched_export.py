@@ -10,9 +10,10 @@ from pathlib import Path
 from onnxscript import ir
 
 from contract.errors import ExportError
+from contract.graph_names import BATCHED, TABLES_FILE
 from contract.inputs import Inputs
 from models.export.exporter import ExportReport
-from models.export.onnx_file import TABLES_FILE, write_onnx
+from models.export.onnx_file import write_onnx
 from models.export.parity import Parity, check_parity
 from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker
@@ -29,7 +30,7 @@ def export_packed(ranker: Ranker, report: ExportReport, sample: Inputs, target: 
         if not any(getattr(ranker.layouts[part == "candidate"], kind) for kind in ("ids", "lists", "dense")):
             message = f"the schema has no {part} features, so there is nothing to pack; export without --packed"
             raise ExportError(message)
-    metadata = dict(ir.load(report.path).metadata_props) | {"packed": "true"}
+    metadata = dict(ir.load(report.path).metadata_props) | {BATCHED: "true"}
     external = report.path.with_name(TABLES_FILE).is_file()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
         fresh = Path(beside) / target.name

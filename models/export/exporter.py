@@ -10,10 +10,11 @@ from pathlib import Path
 import torch
 
 from contract.errors import ExportError
+from contract.graph_names import FORM, GATES, SCHEMA_FINGERPRINT, TABLES_FILE
 from contract.inputs import Inputs
 from contract.schema import Schema
 from models.export.form import RequestedForm, choose_form, measure_usage
-from models.export.onnx_file import TABLES_FILE, operators, write_onnx
+from models.export.onnx_file import operators, write_onnx
 from models.export.parity import check_parity
 from models.export_graph.exported_network import Form
 from models.export_graph.serving_graph import ServingGraph, describe_gates
@@ -84,13 +85,13 @@ def export(
         logger.warning("%s", choice.warning)
     versions = {name: version(name) for name in _LIBRARIES}
     metadata = {
-        "schema_fingerprint": schema.fingerprint(),
+        SCHEMA_FINGERPRINT: schema.fingerprint(),
         "tasks": json.dumps([{"name": task.name, "kind": task.kind} for task in schema.tasks]),
         "architecture": ranker.config.architecture.name,
         "gate": gate,
-        "form": choice.form,
+        FORM: choice.form,
         "form_reason": choice.reason,
-        "gates": json.dumps(describe_gates(ranker, choice.form)),
+        GATES: json.dumps(describe_gates(ranker, choice.form)),
         "union_over_n": f"{usage.union_over_n:.6f}",
         "versions": json.dumps(versions),
     }

@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.export import Dim
 
 from contract.errors import ExportError
+from contract.files import appearing
+from contract.graph_names import REQUEST_OF, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
 from models.export_graph.pairing import pair_add_onnx
-from models.export_graph.serving_graph import REQUEST_OF, ServingGraph
+from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.sparse_experts import expert_answers_onnx
 
 OPSET = 20
-TABLES_FILE = "tables.bin"
 TABLES = "table_VK"
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.moerank.pair_add.default: pair_add_onnx,
@@ -108,9 +109,8 @@ def annotate(path: Path, facts: Mapping[str, str]) -> None:
     """Add to what a graph file says of itself; it is replaced by one rename."""
     model = ir.load(path)
     model.metadata_props.update(facts)
-    fresh = path.with_name(f".{path.name}-annotated")
-    ir.save(model, fresh)
-    fresh.replace(path)
+    with appearing(path) as fresh:
+        ir.save(model, fresh)
 
 
 def _move_tables(model: ir.Model, directory: Path) -> None:

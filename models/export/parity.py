@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import ExportError
+from contract.graph_names import REQUEST_OF
 from contract.inputs import Inputs, PartInputs
 from models.diagnostics.expert_health import union
 from models.export.parity_sample import generate, sanitised, taken
 from models.export.unselected_experts import shifted, shifted_biases, shifts
-from models.export_graph.serving_graph import REQUEST_OF
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 

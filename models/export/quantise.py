@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxscript import ir
 
 from contract.errors import ExportError
+from contract.graph_names import QUANTISED
 
 _LAYERS = re.compile(r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!.*\.request\.)(?!.*weight_request)")
 # Seven bits of the eight: processors without VNNI add pairs of products in 16 bits, which would overflow with more, and
@@ -46,7 +47,7 @@ def quantise_experts(source: Path, target: Path) -> int:
     if count == 0:
         message = "the graph has no expert or tower layer to quantise; export it without --quantize"
         raise ExportError(message)
-    model.metadata_props["quantised"] = "experts"
+    model.metadata_props[QUANTISED] = "experts"
     ir.save(model, target)
     try:
         onnx.checker.check_model(target, full_check=True)

@@ -15,8 +15,10 @@ import onnx
 from numpy.typing import NDArray
 from onnxscript import ir
 
+from contract import graph_names
 from contract.errors import ExportError
-from models.export.onnx_file import TABLES, TABLES_FILE
+from contract.graph_names import TABLES_FILE
+from models.export.onnx_file import TABLES
 
 TableForm = Literal["fp32", "fp16", "int8"]
 TABLE_FILES: dict[TableForm, str] = {"fp32": TABLES_FILE, "fp16": "tables.fp16.bin", "int8": "tables.int8.bin"}
@@ -51,7 +53,7 @@ def store_tables(source: Path, target: Path, form: Literal["fp16", "int8"]) -> T
         _replace(model.graph, node, values)
     del model.graph.initializers[TABLES]
     _move(values.values(), target.parent, TABLE_FILES[form])
-    model.metadata_props["tables"] = form
+    model.metadata_props[graph_names.TABLES] = form
     ir.save(model, target)
     try:
         onnx.checker.check_model(target, full_check=True)

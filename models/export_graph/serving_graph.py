@@ -9,6 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from contract.graph_names import GATE_OUTPUT, REQUEST_OF
 from contract.schema import TaskSpec
 from models.export_graph.affine import Affine
 from models.export_graph.blocks import folded, folded_mlp
@@ -20,11 +21,6 @@ from models.export_graph.split import SplitInput
 from models.heads.towers import Tower
 from models.layers.mlp import Block
 from models.ranker import Ranker
-
-REQUEST_OF = "candidate_request"
-"""The input of a packed graph that names each candidate's request."""
-GATE_OUTPUT = "expert_weights_"
-"""Before a gate's number: outputs that the graph computes anyway, so that naming them costs a run nothing."""
 
 
 class ServingGraph(nn.Module):

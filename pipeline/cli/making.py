@@ -4,7 +4,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from contract.files import alone
+from contract.files import exclusive
 from pipeline.cli.paths import a_run
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
@@ -36,7 +36,7 @@ def _features(args: Namespace) -> None:
     from pipeline.project.project_config import read_config  # noqa: PLC0415
 
     config = read_config(args.config, args.overrides)
-    with alone(config.root):
+    with exclusive(config.root):
         record = steps.build_features(config)
     respond(args, {"directory": str(config.features_dir), **record.result}, [f"features: {config.features_dir}"])
 
@@ -47,10 +47,10 @@ def _train(args: Namespace) -> None:
 
     config = read_config(args.config, args.overrides)
     if int(os.environ.get("RANK", "0")) > 0:
-        # One of torchrun's other processes: the first alone keeps the records and speaks.
+        # One of torchrun's other processes: the first exclusive keeps the records and speaks.
         steps.join_training(config)
         return
-    with alone(config.root):
+    with exclusive(config.root):
         run = steps.train_model(config)
     record = steps.required(run.directory, "moerank train CONFIG")
     lines = [f"run: {run.directory}", f"next: moerank export {run.directory}"]
@@ -62,7 +62,7 @@ def _export(args: Namespace) -> None:
 
     names = ("form", "require_sparse", "quantize", "tables", "calibration", "packed")
     run = steps.Run.open(a_run(args.run_dir)).exported_as(**{name: getattr(args, name) for name in names})
-    with alone(run.config.root):
+    with exclusive(run.config.root):
         record = steps.export_model(run)
     lines = [f"exported: {run.export_dir}", f"next: moerank publish {run.directory}"]
     respond(args, {"directory": str(run.export_dir), **record.result}, lines)
@@ -72,7 +72,7 @@ def _publish(args: Namespace) -> None:
     from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
 
     run = steps.Run.open(a_run(args.run_dir))
-    with alone(run.config.root):
+    with exclusive(run.config.root):
         steps.export_model(run)
         steps.evaluate_model(run)
         made = steps.publish_model(run)

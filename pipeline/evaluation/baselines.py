@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.columns import ITEM_HASH, USER_HASH, label_column, weight_column
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.metrics import Floats
@@ -76,8 +77,8 @@ def read_training(path: Path, schema: Schema) -> TrainingRows:
         DataError: no such file, a column is missing, or there are no rows.
     """
     tasks = [task.name for task in schema.tasks]
-    labels, weights = [f"label__{name}" for name in tasks], [f"weight__{name}" for name in tasks]
-    columns = ["__user", "__item", *labels, *weights]
+    labels, weights = [label_column(name) for name in tasks], [weight_column(name) for name in tasks]
+    columns = [USER_HASH, ITEM_HASH, *labels, *weights]
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -89,14 +90,14 @@ def read_training(path: Path, schema: Schema) -> TrainingRows:
         what = f"lacks column {missing[0]!r}" if missing else "has no rows"
         message = f"{path} {what}, but baselines are learned from it; build features with `moerank features CONFIG`"
         raise DataError(message)
-    items, group = np.unique(table["__item"].to_numpy(), return_inverse=True)
+    items, group = np.unique(table[ITEM_HASH].to_numpy(), return_inverse=True)
     sums, rows = [], []
     for label, weight in zip(labels, weights, strict=True):
         applies = table[weight].to_numpy() > 0
         sums.append(np.bincount(group, weights=np.where(applies, table[label].to_numpy(), 0.0)))
         rows.append(np.bincount(group, weights=applies))
     return TrainingRows(
-        users=_count(table["__user"].to_numpy()),
+        users=_count(table[USER_HASH].to_numpy()),
         items=Counts(items, np.bincount(group)),
         label_sums=np.stack(sums, axis=1),
         label_rows=np.stack(rows, axis=1),

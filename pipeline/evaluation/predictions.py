@@ -13,6 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.columns import (
+    ITEM_HASH,
+    LABEL,
+    PREDICTION,
+    TIME,
+    USER_HASH,
+    WEIGHT,
+    label_column,
+    prediction_column,
+    weight_column,
+)
 from contract.errors import DataError
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -68,11 +79,11 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write Parquet: `__user`, `__item`, `__time`, and label, weight and prediction columns for each task."""
-        columns: dict[str, NDArray[Any]] = {"__user": self.user, "__item": self.item, "__time": self.time}
+        columns: dict[str, NDArray[Any]] = {USER_HASH: self.user, ITEM_HASH: self.item, TIME: self.time}
         for column, name in enumerate(self.tasks):
-            columns[f"label__{name}"] = self.labels[:, column]
-            columns[f"weight__{name}"] = self.weights[:, column]
-            columns[f"prediction__{name}"] = self.scores[:, column]
+            columns[label_column(name)] = self.labels[:, column]
+            columns[weight_column(name)] = self.weights[:, column]
+            columns[prediction_column(name)] = self.scores[:, column]
         write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
 
     @classmethod
@@ -85,23 +96,23 @@ class Predictions:
             DataError: not Parquet, or a column is missing.
         """
         table = _read(path)
-        tasks = [name.removeprefix("prediction__") for name in table.column_names if name.startswith("prediction__")]
-        needed = ["__user", "__item", *(f"label__{name}" for name in tasks)]
+        tasks = [name.removeprefix(PREDICTION) for name in table.column_names if name.startswith(PREDICTION)]
+        needed = [USER_HASH, ITEM_HASH, *(label_column(name) for name in tasks)]
         missing = [name for name in needed if name not in table.column_names]
         if missing or not tasks:
-            what = missing[0] if missing else "prediction__TASK"
+            what = missing[0] if missing else prediction_column("TASK")
             message = f"{path} has no column {what!r}; a prediction file needs __user, __item, label__T, prediction__T"
             raise DataError(message)
-        labels = _matrix(table, "label", tasks)
+        labels = _matrix(table, LABEL, tasks)
         zeros, ones = np.zeros(table.num_rows, dtype=np.int64), np.ones(labels.shape, dtype=np.float32)
         return cls(
             tasks={name: _kind(labels[:, column]) for column, name in enumerate(tasks)},
             labels=labels,
-            weights=_matrix(table, "weight", tasks) if f"weight__{tasks[0]}" in table.column_names else ones,
-            scores=_matrix(table, "prediction", tasks),
-            user=table["__user"].to_numpy().astype(np.uint64),
-            item=table["__item"].to_numpy().astype(np.uint64),
-            time=table["__time"].to_numpy() if "__time" in table.column_names else zeros,
+            weights=_matrix(table, WEIGHT, tasks) if weight_column(tasks[0]) in table.column_names else ones,
+            scores=_matrix(table, PREDICTION, tasks),
+            user=table[USER_HASH].to_numpy().astype(np.uint64),
+            item=table[ITEM_HASH].to_numpy().astype(np.uint64),
+            time=table[TIME].to_numpy() if TIME in table.column_names else zeros,
         )
 
 
@@ -114,7 +125,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _matrix(table: pa.Table, prefix: str, tasks: list[str]) -> NDArray[np.float32]:
-    return np.stack([table[f"{prefix}__{name}"].to_numpy().astype(np.float32) for name in tasks], axis=1)
+    return np.stack([table[prefix + name].to_numpy().astype(np.float32) for name in tasks], axis=1)
 
 
 def _kind(labels: NDArray[np.float32]) -> Kind:
@@ -159,9 +170,9 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
 
 def _read_times(data: Path, rows: int) -> NDArray[np.int64]:
     """The rows' times in the file's order; zeros where the data have none."""
-    if "__time" not in pq.read_schema(data).names:
+    if TIME not in pq.read_schema(data).names:
         return np.zeros(rows, dtype=np.int64)
-    times: NDArray[np.int64] = pq.read_table(data, columns=["__time"])["__time"].to_numpy()
+    times: NDArray[np.int64] = pq.read_table(data, columns=[TIME])[TIME].to_numpy()
     return times
 
 

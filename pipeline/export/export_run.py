@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -18,7 +19,6 @@ from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
-from serving.store.bundle import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE
 
 SAMPLE_ROWS = 2048
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 
-from contract.files import alone
+from contract.files import exclusive
 from features.quality.check_data import load_report
 from pipeline.flow import demo, steps
 from pipeline.flow.steps import Published, Run
@@ -76,7 +76,7 @@ def build_model(config: str, overrides: list[str] | None = None) -> dict[str, ob
         MoerankError: a step failed; what earlier steps made stays and is reused by the next run.
     """
     project = read_config(Path(config), overrides)
-    with alone(project.root):
+    with exclusive(project.root):
         return _make(project).as_json()
 
 
@@ -88,7 +88,7 @@ def demonstrate(workspace: Path, data: Path) -> tuple[Published, demo.Answers]:
         MoerankError: a step failed; what earlier steps made stays and is reused by the next run.
     """
     project = demo.film_project(workspace, data)
-    with alone(project.root):
+    with exclusive(project.root):
         films = data / demo.FILMS
         fetch(data)
         published = _make(project)

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from contract.digests import code_digest, digest_of
 from contract.errors import ConfigError, DataError
+from contract.graph_names import GOLDEN_FILE, MODEL_FILE
 from contract.schema import SCHEMA_FILE
 from contract.settings import Settings
 from features.build import build
@@ -28,7 +29,6 @@ from pipeline.report.evaluate_and_report import About, evaluate_and_report, head
 from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STAMP_FILE, StepRecord, once, read_record
 from pipeline.training.train import train
-from serving.store.bundle import GOLDEN_FILE, MODEL_FILE
 from serving.store.remote_store import RemoteStore
 
 CONFIG_FILE = "config.yaml"

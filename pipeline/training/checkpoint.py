@@ -5,7 +5,6 @@ fingerprint, the model's configuration and the run's progress; ``RUN/checkpoint/
 checkpoint of any number of ranks loads on any other. Its index is a pickle: load none that you did not write.
 """
 
-import hashlib
 import logging
 import shutil
 import warnings
@@ -22,7 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from contract.errors import DataError, IntegrityError
-from contract.files import write_text
+from contract.files import sha256_of, write_text
 from contract.schema import Schema
 from contract.settings import Settings
 from models.model_config import ModelConfig
@@ -199,8 +198,7 @@ def _hashes(directory: Path) -> dict[str, str]:
     hashes = {}
     for path in directory.iterdir():
         if path.name != _META_FILE:
-            with path.open("rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+            hashes[path.name] = sha256_of(path)
     return hashes
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.graph_names import PACKED_FILE, REQUEST_OF
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
-from serving.graph.engine import REQUEST_OF, Device, Engine
-from serving.store.bundle import PACKED_FILE
+from serving.graph.engine import Device, Engine
 from serving.store.golden import GoldenCase, require_golden
 
 

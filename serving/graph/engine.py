@@ -13,10 +13,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.errors import ConfigError, IntegrityError, PredictionError
+from contract.graph_names import INPUT_NAMES, MODEL_FILE, PACKED_FILE, REQUEST_OF, SCHEMA_FINGERPRINT
 from contract.inputs import Inputs
 from contract.schema import Schema
 from serving.graph.expert_use import ExpertUse, outputs_of, read_gates, use_from
-from serving.store.bundle import MODEL_FILE, PACKED_FILE
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
@@ -65,7 +65,7 @@ class Engine:
             )
             raise ConfigError(message)
         self.properties = _properties(self._session, path)
-        self.schema.require(self.properties.get("schema_fingerprint", "(none)"), f"the graph {path}")
+        self.schema.require(self.properties.get(SCHEMA_FINGERPRINT, "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
         self._check_interface(path)
@@ -147,13 +147,6 @@ class Engine:
 def _finite(values: NDArray[np.float32]) -> bool:
     """Whether all values [N] are finite: their sum of squares, at a fraction of the cost, nearly always tells."""
     return math.isfinite(values.dot(values)) or bool(np.isfinite(values).all())
-
-
-REQUEST_OF = "candidate_request"
-"""The input int64 [N] of a packed graph that names each candidate's request."""
-INPUT_NAMES = tuple(
-    f"{part}_{array}" for part in ("request", "candidate") for array in ("ids", "list_values", "list_lengths", "dense")
-)
 
 
 def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:

@@ -14,10 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import IntegrityError
+from contract.graph_names import GATE_OUTPUT, GATES
 from contract.settings import Settings
-
-PROPERTY = "gates"
-OUTPUT = "expert_weights_"
 
 
 class GateFacts(Settings):
@@ -68,21 +66,21 @@ def read_gates(properties: Mapping[str, str], outputs: Sequence[str]) -> tuple[G
         IntegrityError: it tells of gates whose weights it does not answer.
     """
     try:
-        gates = _FACTS.validate_json(properties.get(PROPERTY, "[]"))
+        gates = _FACTS.validate_json(properties.get(GATES, "[]"))
     except ValidationError as error:
-        message = f"the graph's property {PROPERTY} is wrong: {error.errors()[0]['msg']}; export the model again"
+        message = f"the graph's property {GATES} is wrong: {error.errors()[0]['msg']}; export the model again"
         raise IntegrityError(message) from error
     for number, gate in enumerate(gates):
         static = gate.weights is not None and len(gate.weights) == gate.experts
-        if not static and f"{OUTPUT}{number}" not in outputs:
-            message = f"the graph tells of gate {number} but answers no {OUTPUT}{number}; export the model again"
+        if not static and f"{GATE_OUTPUT}{number}" not in outputs:
+            message = f"the graph tells of gate {number} but answers no {GATE_OUTPUT}{number}; export the model again"
             raise IntegrityError(message)
     return gates
 
 
 def outputs_of(gates: Sequence[GateFacts]) -> list[str]:
     """The graph's outputs to ask for."""
-    return [f"{OUTPUT}{number}" for number, gate in enumerate(gates) if gate.weights is None]
+    return [f"{GATE_OUTPUT}{number}" for number, gate in enumerate(gates) if gate.weights is None]
 
 
 def use_from(gates: Sequence[GateFacts], answers: Sequence[NDArray[np.float32]], rows: int) -> ExpertUse:

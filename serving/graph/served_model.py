@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.graph_names import GOLDEN_FILE, PACKED_FILE
 from contract.score import Score, ScoreConfig, default_score
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
 from serving.graph.answer import RankAnswer
@@ -20,7 +21,7 @@ from serving.graph.input_checks import InputCheck
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
 from serving.store import golden
-from serving.store.bundle import GOLDEN_FILE, PACKED_FILE, Bundle
+from serving.store.bundle import Bundle
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from contract.errors import DataError
+from contract.graph_names import ONLINE_FOLDER
 from contract.schema import Schema
-from features.online.online_table import ONLINE_FOLDER, Found, OnlineTable, OnlineTables
+from features.online.online_table import Found, OnlineTable, OnlineTables
 from serving.graph.users import StoredUsers, UserStore
 
 AT_ONCE = 1000

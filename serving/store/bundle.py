@@ -12,15 +12,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from contract.errors import ConfigError, DataError, IntegrityError
-from contract.schema import Schema
-from serving.store.local_store import TEMPORARY_PREFIX, locked, next_version, replace_pointer, sync_directory
-from serving.store.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, digest, require_safe
+from contract.files import TEMPORARY_PREFIX, flush, flush_tree, sha256_of
+from contract.graph_names import MODEL_FILE
+from contract.schema import SCHEMA_FILE, Schema
+from serving.store.local_store import locked, next_version, replace_pointer
+from serving.store.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, require_safe
 
-MODEL_FILE = "model.onnx"
-PACKED_FILE = "packed.onnx"
-ONLINE_FOLDER = "online"
-GOLDEN_FILE = "golden.npz"
-REQUIRED_FILES = (MODEL_FILE, "schema.json")
+REQUIRED_FILES = (MODEL_FILE, SCHEMA_FILE)
 
 
 @dataclass(frozen=True)
@@ -70,13 +68,13 @@ def publish(store: Path, model: str, files: Mapping[str, Path], manifest: Mappin
             created = datetime.now(UTC).isoformat(timespec="seconds")
             stated = Manifest(**dict(facts), model=model, version=version, created=created, files=entries)
             stated.save(temporary)
-            _make_durable(temporary)
+            flush_tree(temporary)
             temporary.rename(target)
         except BaseException:
             # A full disk above all: what is half there only takes room. `locked` sweeps what killed publishers leave.
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_directory(folder)
+        flush(folder)
         replace_pointer(store, model, version)
     return target
 
@@ -132,17 +130,7 @@ def _copy(source: Path, target: Path) -> FileEntry:
     """Copy the content into a new file; never a link, so that nobody shares the inode."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, target)
-    return FileEntry(sha256=digest(target), size=target.stat().st_size)
-
-
-def _make_durable(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            sync_directory(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    sync_directory(folder)
+    return FileEntry(sha256=sha256_of(target), size=target.stat().st_size)
 
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
@@ -172,6 +160,6 @@ def _check_file(path: Path, name: str, entry: FileEntry) -> None:
     if status.st_size != entry.size:
         message = f"{file} has {status.st_size} bytes, but its manifest promises {entry.size}"
         raise IntegrityError(message)
-    if digest(file) != entry.sha256:
+    if sha256_of(file) != entry.sha256:
         message = f"{file} does not have the sha256 that its manifest promises; it was altered or damaged"
         raise IntegrityError(message)

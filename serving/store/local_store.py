@@ -4,21 +4,19 @@ Versions are immutable and appear by one rename; the pointer is replaced by one 
 old state or the new one, also when a publisher is killed at any moment.
 """
 
-import fcntl
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from contract import files
 from contract.errors import ConfigError, IntegrityError, ModelNotFoundError
+from contract.files import TEMPORARY_PREFIX, flush, write_text
 from serving.store.manifest import NAME_PATTERN
 
 POINTER_FILE = "current"
-LOCK_FILE = ".lock"
 REMOVED_FILE = ".removed"
-TEMPORARY_PREFIX = ".tmp-"
 
 
 def require_name(model: str) -> None:
@@ -126,9 +124,9 @@ def remove(store: Path, model: str, version: int) -> None:
             raise in_use(model, version)
         doomed = folder / f"{TEMPORARY_PREFIX}removed-{version}"
         # First, so that the number is never given again: caches elsewhere would take the new bundle for the old one.
-        _replace(folder, REMOVED_FILE, max(version, _highest_removed(folder)))
+        write_text(f"{max(version, _highest_removed(folder))}\n", folder / REMOVED_FILE)
         path.rename(doomed)
-        sync_directory(folder)
+        flush(folder)
         shutil.rmtree(doomed)
 
 
@@ -141,7 +139,7 @@ def in_use(model: str, version: int) -> ConfigError:
 def replace_pointer(store: Path, model: str, version: int) -> None:
     """As `point`, for a caller that holds the lock."""
     version_path(store, model, version)
-    _replace(store / model, POINTER_FILE, version)
+    write_text(f"{version}\n", store / model / POINTER_FILE)
 
 
 def next_version(store: Path, model: str) -> int:
@@ -155,14 +153,7 @@ def _highest_removed(folder: Path) -> int:
 
 
 def _replace(folder: Path, name: str, version: int) -> None:
-    """Replace a small file durably, by one rename."""
-    temporary = folder / f"{TEMPORARY_PREFIX}{name}"
-    with temporary.open("w", encoding="ascii") as file:
-        file.write(f"{version}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / name)
-    sync_directory(folder)
+    write_text(f"{version}\n", folder / name)
 
 
 @contextmanager
@@ -170,14 +161,9 @@ def locked(store: Path, model: str) -> Iterator[Path]:
     """Hold the model's lock (released by the kernel if the holder dies) and sweep what dead publishers left behind."""
     require_name(model)
     folder = store / model
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with files.locked(folder):
         _sweep(folder)
         yield folder
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:
@@ -187,12 +173,3 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

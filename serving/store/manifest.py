@@ -122,9 +122,3 @@ def require_safe(name: str) -> None:
             f"the file name {name!r} is not allowed in a bundle: use plain relative paths such as online/items.bin"
         )
         raise IntegrityError(message)
-
-
-def digest(path: Path) -> str:
-    """The sha256 of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

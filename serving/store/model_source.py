@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contract.errors import IntegrityError, ModelNotFoundError, MoerankError
+from contract.files import TEMPORARY_PREFIX
 from serving.store import bundle as bundles
 from serving.store import local_store as stores
 from serving.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, NAME_PATTERN, Manifest
@@ -151,7 +152,7 @@ class Remote:
         try:
             with stores.locked(self._cache, model) as folder:
                 if not target.is_dir():
-                    self._download(model, version, folder / f"{stores.TEMPORARY_PREFIX}{version}", target)
+                    self._download(model, version, folder / f"{TEMPORARY_PREFIX}{version}", target)
                 _prune(folder, target)
         except MoerankError as refusal:
             self._failed[model, version] = (time.monotonic(), refusal)

@@ -1,10 +1,12 @@
 """Writing that leaves either the whole result or nothing."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from contract.files import place, replacing, write_text
+from contract.files import TEMPORARY_PREFIX, locked, place, replacing, write_text
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -43,3 +45,19 @@ def test_text_is_utf_8_and_replaces_what_was_there(tmp_path: Path) -> None:
         write_text(text, tmp_path / "text")
     assert (tmp_path / "text").read_bytes() == "é".encode()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_lock_waits_for_its_holder_to_end(tmp_path: Path) -> None:
+    code = "import sys, pathlib\nfrom contract.files import locked\nwith locked(pathlib.Path(sys.argv[1])): print('in')"
+    with locked(tmp_path):
+        waiting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+    assert waiting.communicate(timeout=30)[0] == "in\n"
+
+
+def test_what_a_killed_writer_leaves_bears_the_name_of_temporary_files(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib\nfrom contract.files import appearing\n"
+    code += "with appearing(pathlib.Path(sys.argv[1])) as half: half.touch(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=False)
+    assert [path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir()] == [True]

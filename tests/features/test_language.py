@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
+from contract.columns import TIME
 from contract.errors import ConfigError, DataError, RequestError
 from contract.schema import Schema
 from features.build import build
 from features.encode.fit_encoders import Previous
 from features.online.request_encoder import RankRequest, RequestEncoder
 from features.source.query_engine import connect
-from features.source.row_types import EVENT, KIND, ROW, SAMPLED, TIME
+from features.source.row_types import EVENT, KIND, ROW, SAMPLED
 from features.source.tables import find_files
 from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 

@@ -10,7 +10,7 @@ import pytest
 
 from contract.digests import digest_of
 from contract.errors import ConfigError
-from contract.files import alone
+from contract.files import exclusive
 from pipeline.console import Progress
 from pipeline.step_cache import STAMP_FILE, once, read_record
 
@@ -76,11 +76,11 @@ def test_a_stamp_depends_on_values_and_not_on_the_order_of_keys() -> None:
 
 
 def test_two_processes_cannot_work_in_one_directory(tmp_path: Path) -> None:
-    code = "import sys, pathlib\nfrom contract.files import alone\nwith alone(pathlib.Path(sys.argv[1])):\n  pass"
+    code = "import sys, pathlib\nfrom contract.files import exclusive\nwith exclusive(pathlib.Path(sys.argv[1])): pass"
     command = [sys.executable, "-c", code, str(tmp_path)]
-    with alone(tmp_path):
+    with exclusive(tmp_path):
         refused = subprocess.run(command, check=False, capture_output=True, text=True)
-        with pytest.raises(ConfigError, match=f"process {os.getpid()} is at work"), alone(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} is at work"), exclusive(tmp_path):
             pass
     assert f"process {os.getpid()} is at work in {tmp_path}" in refused.stderr
     assert subprocess.run(command, check=False).returncode == 0

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import ConfigError, DataError
-from contract.files import alone
+from contract.files import exclusive
 from tests.features.incremental.test_increment import days, made, world
 from tests.features.raw_world import raw_tables
 
@@ -50,7 +50,7 @@ def test_a_build_killed_between_two_renames_gets_its_last_result_back(tmp_path: 
 
 
 def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
-    with alone(tmp_path / "features-days"), pytest.raises(ConfigError, match=r"is at work in .*features-days"):
+    with exclusive(tmp_path / "features-days"), pytest.raises(ConfigError, match=r"is at work in .*features-days"):
         world(tmp_path, raw_tables(), **FEW)
 
 

@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from contract.columns import TIME
 from features.build import build
 from features.source.query_engine import connect
-from features.source.row_types import EVENT, KIND, ROW, TIME
+from features.source.row_types import EVENT, KIND, ROW
 from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 
 DAY_MS = 86_400_000

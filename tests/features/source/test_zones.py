@@ -9,9 +9,10 @@ import ibis
 import pyarrow as pa
 import pytest
 
+from contract.columns import TIME
 from features.point_in_time.aggregates import aggregate_states
 from features.source.query_engine import connect, to_arrow
-from features.source.row_types import EVENT, KIND, TIME
+from features.source.row_types import EVENT, KIND
 from features.source.zones import day_begin, day_begin_ms, day_number, day_of
 from tests.features.raw_world import raw_tables, recipe, timeline_over, write_raw
 

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from contract.errors import ExportError, IntegrityError, PredictionError
+from contract.graph_names import REQUEST_OF
 from contract.inputs import Inputs
 from contract.schema import IdSpec
 from models.export import ExportReport, export
@@ -15,7 +16,7 @@ from models.export.batched_export import export_packed
 from models.export.parity_sample import taken
 from models.ranker import Ranker
 from serving.graph.batched_graph import BatchedEngine, joined
-from serving.graph.engine import REQUEST_OF, Engine
+from serving.graph.engine import Engine
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()

@@ -9,10 +9,11 @@ import pytest
 from onnx import TensorProto
 
 from contract.errors import ExportError
+from contract.graph_names import TABLES_FILE
 from contract.inputs import Inputs
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
-from models.export.onnx_file import TABLES, TABLES_FILE, write_onnx
+from models.export.onnx_file import TABLES, write_onnx
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
 from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker

@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
+from contract.graph_names import GATE_OUTPUT
 from models.export import export
-from models.export_graph.serving_graph import GATE_OUTPUT
 from models.ranker_tensors import TensorInputs
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 

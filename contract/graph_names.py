@@ -1,0 +1,26 @@
+"""Names that the exporter writes and the server reads: a graph's inputs, outputs and properties, a bundle's files."""
+
+from contract.inputs import PARTS
+
+ARRAYS = ("ids", "list_values", "list_lengths", "dense")
+INPUT_NAMES = tuple(f"{part}_{array}" for part in PARTS for array in ARRAYS)
+"""What a graph may ask for; see `contract.inputs.Inputs.arrays`. It asks only for those that have any feature."""
+REQUEST_OF = "candidate_request"
+"""The input int64 [candidates] of a batched graph that names each candidate's request."""
+GATE_OUTPUT = "expert_weights_"
+"""Before a gate's number: outputs that the graph computes anyway, so that naming them costs a run nothing."""
+
+# A graph's properties (`metadata_props` in ONNX).
+SCHEMA_FINGERPRINT = "schema_fingerprint"
+GATES = "gates"
+FORM = "form"
+TABLES = "tables"
+QUANTISED = "quantised"
+BATCHED = "packed"
+
+# A bundle's files.
+MODEL_FILE = "model.onnx"
+PACKED_FILE = "packed.onnx"
+TABLES_FILE = "tables.bin"
+GOLDEN_FILE = "golden.npz"
+ONLINE_FOLDER = "online"
