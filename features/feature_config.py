@@ -1,5 +1,6 @@
 """The `data:` block of a recipe: sources, features, point-in-time aggregates, histories, tasks and the split."""
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -31,6 +32,8 @@ class EventsConfig(TableConfig):
     time: str | None = None
     time_zone: str = "UTC"
     """Where a day begins, summer time included, for aggregates as of the end of the previous day."""
+    until: date | None = None
+    """The last day of the log that is read, in `time_zone`: replays the night after it, whatever came later."""
     duplicates: Literal["keep", "first", "refuse"] = "keep"
     late: Literal["rebuild", "refuse"] = "rebuild"
     """What to do with rows of days that were built before: build from their day on again, or refuse them."""

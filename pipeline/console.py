@@ -5,18 +5,32 @@ All of it goes to standard error; standard output is for answers.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console as RichConsole
 from rich.status import Status
 
 _SCREEN = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+_READERS: list[Callable[[str], None]] = []
 
 
 def say(text: str) -> None:
-    """Print a line for a person."""
-    _SCREEN.print(text, markup=False)
+    """Print a line for a person, or hand it to whoever reads the lines instead."""
+    if _READERS:
+        _READERS[-1](text)
+    else:
+        _SCREEN.print(text, markup=False)
+
+
+@contextmanager
+def lines_to(reader: Callable[[str], None]) -> Iterator[None]:
+    """Hand all lines of the block to a reader, such as a flow run's logger, instead of the screen."""
+    _READERS.append(reader)
+    try:
+        yield
+    finally:
+        _READERS.pop()
 
 
 class Progress:

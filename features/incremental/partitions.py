@@ -19,7 +19,7 @@ _DIGEST_BITS = 40
 """Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
 _BUILD = "features.build"
 """The module that builds features: kept days were made by all that it imports."""
-_TABLES = {table: {"verify": True, "late": True} for table in ("events", "users", "items", "past")}
+_TABLES = {table: {"verify": True, "late": True, "until": True} for table in ("events", "users", "items", "past")}
 _HOW_IT_RUNS = dict.fromkeys(("memory_limit", "threads", "spark_master", "checks", "grow", "incremental"), True)
 
 

@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import ibis.expr.types as ir
 
 from contract.errors import ConfigError, DataError
 from features.feature_config import EntityConfig, EventsConfig, FeaturesConfig, TableConfig
-from features.source.expressions import compile_expression
+from features.source.expressions import compile_expression, epoch_ms
 from features.source.filesystems import file_facts, filesystem_of, find_remote, without_protocol
 from features.source.query_engine import Backend, is_spark, read_parquet, scalar, to_arrow
 from features.source.used_columns import raw_columns
 from features.source.verify_parquet import check_files
+from features.source.zones import day_of
+
+_EPOCH = date(1970, 1, 1)
 
 
 def read_table(
@@ -100,7 +104,17 @@ def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str,
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, events.path)
     if events.time is not None:
         _check_time(connection, table, events.time, events.path)
+    if events.until is not None:
+        table = _until(table, events, events.until)
     return _without_duplicates(connection, table, events)
+
+
+def _until(table: ir.Table, events: EventsConfig, last: date) -> ir.Table:
+    if events.time is None:
+        message = f"{events.path}: data.events.until is {last}, but data.events.time names no column to compare"
+        raise ConfigError(message)
+    day = day_of(epoch_ms(table[events.time]).cast("int64"), events.time_zone)
+    return table.filter(day <= (last - _EPOCH).days)
 
 
 def require_zone(table: ir.Table, time: str, path: str) -> None:

@@ -85,13 +85,12 @@ def _run(args: Namespace) -> None:
 
     workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
     with prefect_api(workspace / ".prefect") as ready:
-        from pipeline.flow.flows import build_model  # noqa: PLC0415 - Prefect reads the environment when imported
-        from pipeline.flow.steps import Published  # noqa: PLC0415
+        from pipeline.flow.flows import build_model, published_by  # noqa: PLC0415 - Prefect reads the environment now
         from pipeline.project.project_config import read_config  # noqa: PLC0415 - seconds, in which the API starts
 
         read_config(args.config, args.overrides)
         ready()
-        made = Published.model_validate(build_model(str(args.config), args.overrides))
+        made = published_by(build_model(args.config, args.overrides, return_state=True))
     respond(args, made.as_json(), made.lines())
 
 

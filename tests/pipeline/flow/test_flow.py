@@ -11,9 +11,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,29 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 STEPS = ("features", "train", "export", "evaluate", "publish")
+# Runs the flow with a rule that nothing passes, and a notification block that writes to a file.
+REFUSED_RUN = """
+import json, sys
+from pathlib import Path
+from pipeline.flow.prefect_server import prefect_api
+
+with prefect_api(Path("prefect")) as ready:
+    from prefect.blocks.abstract import NotificationBlock
+    from pipeline.flow.flows import build_model
+
+    class ToFile(NotificationBlock):
+        path: str
+
+        def notify(self, body, subject=None):
+            Path(self.path).write_text(f"{subject}\\n{body}")
+
+    ready()
+    ToFile.register_type_and_schema()
+    ToFile(path=sys.argv[1]).save("here", overwrite=True)
+    strict = ["quality.rules=[like.auc >= 0.999]"]
+    state = build_model(Path("tiny.yaml"), strict, notify=["tofile/here"], return_state=True)
+    print(json.dumps([state.name, state.type.value]))
+"""
 
 
 @dataclass(frozen=True)
@@ -84,12 +109,33 @@ def test_a_run_answers_with_the_paths_and_the_metrics_of_what_it_made(shop: Shop
     assert "<h1>tiny</h1>" in (shop.folder / shop.made["report"]).read_text()
 
 
-def test_a_run_keeps_a_page_on_its_data_as_an_artifact(shop: Shop) -> None:
+def asked(shop: Shop, query: str) -> list[Any]:
+    """What Prefect's private database knows of the shop's runs."""
     with contextlib.closing(sqlite3.connect(shop.folder / "prefect" / "prefect.db")) as database:
-        found = database.execute("select type, data from artifact where key = 'data-quality-tiny'").fetchall()
-    assert [kind for kind, _ in found] == ["markdown"]
-    assert "2,000 rows" in found[0][1]
-    assert "0 days reused" in found[0][1]
+        return database.execute(query).fetchall()
+
+
+def test_a_run_keeps_pages_on_data_metrics_gate_and_version_as_artifacts(shop: Shop) -> None:
+    pages = dict(asked(shop, "select key, data from artifact"))
+    assert set(pages) == {"data-quality-tiny", "metrics-tiny", "quality-gate-tiny", "version-tiny"}
+    assert "2,000 rows" in pages["data-quality-tiny"]
+    assert "0 days reused" in pages["data-quality-tiny"]
+    value = shop.made["metrics"]["like"]["auc"]
+    assert re.search(rf"\| like \| auc \| {value:.4f} \| 0\.\d+ to 0\.\d+ \|", pages["metrics-tiny"])
+    assert "version 1" in pages["version-tiny"]
+
+
+def test_a_run_is_named_by_project_and_day(shop: Shop) -> None:
+    ((name,),) = asked(shop, "select name from flow_run limit 1")
+    assert re.fullmatch(r"tiny-\d{4}-\d{2}-\d{2}", name)
+
+
+def test_the_graph_of_a_run_shows_each_step_waiting_for_the_one_before(shop: Shop) -> None:
+    query = "select id, name, task_inputs from task_run order by start_time limit 5"
+    runs = [(str(uuid.UUID(identity)), name, inputs) for identity, name, inputs in asked(shop, query)]
+    assert [name.partition("-")[0] for _, name, _ in runs] == list(STEPS)
+    for before, after in pairwise(runs):
+        assert before[0] in after[2]
 
 
 def test_a_private_prefect_server_ends_with_its_command(shop: Shop) -> None:
@@ -193,6 +239,20 @@ def test_what_cannot_work_is_one_message_and_the_right_code(
     told = capfd.readouterr().err.splitlines()
     message = next(index for index, line in enumerate(told) if line.startswith(f"moerank {verb}: "))
     assert said in "\n".join(told[message:])
+
+
+def test_a_refused_run_is_no_failure_in_prefect_and_tells_who_asked_to_be_told(shop: Shop, tmp_path: Path) -> None:
+    told = tmp_path / "told.txt"
+    program = tmp_path / "refused.py"
+    program.write_text(REFUSED_RUN, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(program), str(told)],
+        check=False, capture_output=True, text=True, cwd=shop.folder, env=shop.environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["Refused", "COMPLETED"]
+    assert told.read_text(encoding="utf-8").startswith("moerank: tiny-")
+    assert "like.auc" in told.read_text(encoding="utf-8")
 
 
 def test_a_published_bundle_is_evaluated_and_compared(

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
-from pipeline.report.data_page import artifact_key, data_page
+from pipeline.flow.artifacts import artifact_key
+from pipeline.report.data_page import data_page
 
 AGE = FeatureProfile(
     kind="dense", null_rate=0.25, low=18, high=90, distribution=Distribution(edges=(40,), shares=(0.7, 0.05, 0.25))
@@ -25,4 +26,4 @@ def test_the_page_says_what_was_found_and_draws_it() -> None:
 
 
 def test_a_key_has_only_the_letters_that_prefect_allows() -> None:
-    assert artifact_key("My_Shop.2") == "data-quality-my-shop-2"
+    assert artifact_key("data-quality", "My_Shop.2") == "data-quality-my-shop-2"

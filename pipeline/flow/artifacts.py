@@ -1,0 +1,90 @@
+"""What a flow run keeps beside its log, as Markdown: quality of data and model, the gate's findings, the version."""
+
+import re
+
+from prefect.artifacts import create_markdown_artifact
+
+from contract.errors import MoerankError
+from features.quality.check_data import load_report
+from pipeline.evaluation.quality_gate import examine
+from pipeline.evaluation.result import Evaluation, headline_metric
+from pipeline.flow.steps import Published, Run
+from pipeline.project.project_config import ProjectConfig
+from pipeline.report.data_page import data_page
+
+
+def keep_data_quality(config: ProjectConfig, reuse: str) -> None:
+    """Nulls, ranges, drift and leaks of a build, where its report was asked for."""
+    report = load_report(config.features_dir)
+    if report is not None:
+        _keep("data-quality", config.name, data_page(report, reuse, config.features_dir), "Data quality")
+
+
+def keep_metrics(run: Run) -> None:
+    """Each task's headline metric with its interval, beside the baselines."""
+    evaluation = Evaluation.load(run.evaluation_dir)
+    rivals = list(evaluation.baselines)
+    lines = [
+        f"# Quality of {run.config.name}",
+        "",
+        f"{evaluation.rows:,} rows; the whole report: `{run.evaluation_dir / 'report.html'}`",
+        "",
+        _row("task", "metric", "value", "95 % interval", *rivals),
+        _row(*["---"] * (4 + len(rivals))),
+    ]
+    for task, scores in evaluation.tasks.items():
+        metric = headline_metric(scores)
+        estimate = scores[metric]
+        beside = [f"{evaluation.baselines[name][task][metric].value:.4f}" for name in rivals]
+        interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
+        lines.append(_row(task, metric, f"{estimate.value:.4f}", interval, *beside))
+    _keep("metrics", run.config.name, "\n".join(lines), "Metrics on held-out rows")
+
+
+def keep_findings(run: Run) -> None:
+    """What the quality gate asked, and what it found; nothing where it has no rule that can be read."""
+    try:
+        findings = examine(Evaluation.load(run.evaluation_dir), run.config.quality)
+    except MoerankError as error:
+        _keep("quality-gate", run.config.name, f"The gate cannot judge: {error}", "Quality gate")
+        return
+    lines = ["# Quality gate", "", _row("rule", "", "found"), _row("---", "---", "---")]
+    lines += [_row(f.rule, "passed" if f.passed else "**failed**", f.text) for f in findings]
+    _keep("quality-gate", run.config.name, "\n".join(lines), "Quality gate")
+
+
+def keep_version(run: Run, published: Published) -> None:
+    """Which version the run published, and where everything of it lies."""
+    lines = [
+        f"# {run.config.name} version {published.bundle.name}",
+        "",
+        _row("what", "where"),
+        _row("---", "---"),
+        _row("bundle", _link(published.bundle)),
+        _row("report", _link(published.report)),
+        _row("TensorBoard", f"`tensorboard --logdir {published.tensorboard}`"),
+        _row("serve it", f"`moerank serve {published.store}`"),
+    ]
+    _keep("version", run.config.name, "\n".join(lines), "Published version")
+
+
+def artifact_key(subject: str, project: str) -> str:
+    """A key in the letters that Prefect allows: small ones, digits and dashes.
+
+    Example:
+        >>> artifact_key("metrics", "My_Shop")
+        'metrics-my-shop'
+    """
+    return f"{subject}-{re.sub('[^a-z0-9]+', '-', project.lower()).strip('-')}"
+
+
+def _keep(subject: str, project: str, page: str, title: str) -> None:
+    create_markdown_artifact(page, key=artifact_key(subject, project), description=f"{title}: {project}")
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def _link(path: object) -> str:
+    return f"[`{path}`](file://{path})" if str(path).startswith("/") else f"`{path}`"
