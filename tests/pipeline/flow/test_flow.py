@@ -6,25 +6,21 @@ import os
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from pipeline.cli.main import main
-from tests.pipeline.tiny_project import write_project
+from tests.pipeline.flow.shop import Shop, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,36 +49,6 @@ with prefect_api(Path("prefect")) as ready:
     state = build_model(Path("tiny.yaml"), strict, notify=["tofile/here"], return_state=True)
     print(json.dumps([state.name, state.type.value]))
 """
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A folder with the tiny project, the environment of its commands, and what the first run answered."""
-
-    folder: Path
-    environment: dict[str, str]
-    made: dict[str, Any]
-
-
-def command(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    line = [sys.executable, "-m", "pipeline", *words]
-    return subprocess.run(line, check=False, capture_output=True, text=True, cwd=folder, env=environment)
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    folder = tmp_path_factory.mktemp("shop")
-    write_project(folder)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment = inherited | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "PREFECT_HOME": str(folder / "prefect"),
-    }
-    done = command(folder, environment, "run", "tiny.yaml", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return Shop(folder, environment, json.loads(done.stdout))
 
 
 def servers(folder: Path) -> list[int]:
@@ -311,68 +277,3 @@ def until(text: str, lines: Iterable[str]) -> Iterator[str]:
         if text in line:
             return
     pytest.fail(f"no line with {text!r}")
-
-
-@contextmanager
-def background(words: list[str], environment: dict[str, str], folder: Path, log: Path) -> Iterator[None]:
-    """A Prefect command with all its children, ended when the block ends."""
-    with log.open("wb") as out:
-        line = [sys.executable, "-m", "prefect", *words]
-        process = subprocess.Popen(line, stdout=out, stderr=out, cwd=folder, env=environment, start_new_session=True)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
-
-
-def wait_for(found: Callable[[], bool], seconds: float, *logs: Path) -> None:
-    deadline = time.monotonic() + seconds
-    while not found():
-        if time.monotonic() > deadline:
-            pytest.fail("\n".join(["not in time", *(log.read_text(encoding="utf-8") for log in logs)]))
-        time.sleep(0.5)
-
-
-def completed_runs(api: str) -> int:
-    """How many runs of the deployment have ended well; nothing but its schedule starts any."""
-    wanted = {"deployments": {"name": {"any_": ["tiny"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    return int(httpx.post(f"{api}/flow_runs/count", json=wanted).raise_for_status().text)
-
-
-@pytest.mark.timeout(400)
-def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(shop: Shop, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    api = f"http://127.0.0.1:{port}/api"
-    environment = shop.environment | {
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
-        "TMPDIR": str(tmp_path),
-    }
-    server, worker = tmp_path / "server.log", tmp_path / "worker.log"
-    start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-    work = ["worker", "start", "--pool", "moerank", "--limit", "1"]
-    with background(start, environment, shop.folder, server):
-        wait_for(lambda: reachable(f"{api}/health"), 90, server)
-        done = command(shop.folder, environment, "schedule", "tiny.yaml", "--cron", "* * * * *", "--json")
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
-        with background(work, environment, shop.folder, worker):
-            filed = ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
-            line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
-            made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
-            assert "moerank/movielens" in made.stdout, made.stdout + made.stderr
-            wait_for(lambda: completed_runs(api) > 0, 180, server, worker)
-    assert "features: reused" in worker.read_text(encoding="utf-8")
-
-
-def reachable(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.HTTPError:
-        return False

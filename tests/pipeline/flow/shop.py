@@ -1,0 +1,42 @@
+"""The tiny project as commands meet it: a folder, an environment, and what the first run made."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A folder with the tiny project, the environment of its commands, and what the first run answered."""
+
+    folder: Path
+    environment: dict[str, str]
+    made: dict[str, Any]
+
+
+def command(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    line = [sys.executable, "-m", "pipeline", *words]
+    return subprocess.run(line, check=False, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+def environment_of(folder: Path) -> dict[str, str]:
+    """An environment in which commands keep Prefect's files in the folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(folder / "prefect")}
+
+
+def wait_for(found: Callable[[], bool], seconds: float, *logs: Path) -> None:
+    deadline = time.monotonic() + seconds
+    while not found():
+        if time.monotonic() > deadline:
+            pytest.fail("\n".join(["not in time", *(log.read_text(encoding="utf-8") for log in logs)]))
+        time.sleep(0.5)
