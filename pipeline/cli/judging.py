@@ -51,15 +51,7 @@ def _compare(args: Namespace) -> None:
     from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415
 
     result = compare(args.a, args.b, args.data, args.out, config=evaluation_settings(_method(args.replicates)))
-    lines = [f"A: {result.a}", f"B: {result.b}", f"{result.rows} rows; B minus A with 95 % interval"]
-    for task, metrics in result.tasks.items():
-        for metric, found in metrics.items():
-            verdict = "no clear difference" if found.better == "neither" else f"{found.better.upper()} is better"
-            lines.append(
-                f"  {task:<16} {metric:<12} A {found.a:.4f}  B {found.b:.4f}  {found.difference:+.4f} "
-                f"[{found.low:+.4f}, {found.high:+.4f}]  p {found.p:.3f}  {verdict}"
-            )
-    respond(args, result.model_dump(mode="json"), lines)
+    respond(args, result.model_dump(mode="json"), result.lines())
 
 
 VERBS = (

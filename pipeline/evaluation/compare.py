@@ -1,5 +1,7 @@
 """Paired test of two models on the same rows: is the difference more than chance?"""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,23 +10,31 @@ import numpy as np
 from contract.errors import ConfigError
 from contract.files import write_text
 from contract.settings import Settings
+from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
 from pipeline.evaluation.metrics import Floats
+from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
 from pipeline.evaluation.predictions import Predictions, align, predict
-from pipeline.evaluation.result import EvaluationMethod, better
+from pipeline.evaluation.result import EvaluationMethod
+from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, task_statistics
 from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
 
 COMPARISON_FILE = "comparison.json"
+_METHOD = (
+    "paired percentile bootstrap over users; p by Student's t from the draws' standard deviation; p_adjusted by Holm "
+    "over all tasks and metrics, each task's AUC or RMSE named beforehand and given four fifths of the level together"
+)
 
 
 class Difference(Settings):
-    """One metric of both models; `difference` is B minus A, with its interval and two-sided p-value.
+    """One metric of both models; `difference` is B minus A, with its 95 % interval and two-sided p-value.
 
-    `better` names a model only where the interval leaves out 0 and the p-value, which counts the few draws that there
-    are, agrees. Calibration is compared by its distance from 1.
+    `better` names a model where `p_adjusted` is at most 0.05: over all tasks and metrics of a comparison, equal models
+    are told apart in at most one of twenty. `smallest` is the difference that these rows would show in four of five
+    such comparisons. Calibration is compared by its distance from 1.
     """
 
     a: float
@@ -35,22 +45,54 @@ class Difference(Settings):
     p: float
     better: Literal["a", "b", "neither"]
     n: int
+    p_adjusted: float
+    smallest: float
+    headline: bool
+
+    def verdict(self) -> str:
+        """Which model is better, or what difference these rows could have shown."""
+        if self.better != "neither":
+            return f"{self.better.upper()} is better"
+        if self.smallest == 0.0:
+            return "no clear difference: both have the same value in every draw"
+        return f"no clear difference; the smallest that these rows could have shown is {self.smallest:.4f}"
 
 
 class PairedComparison(Settings):
-    """Task -> metric -> difference, over the same rows and the same draws of users."""
+    """Task -> metric -> difference, over the same rows and the same draws of users.
+
+    `undefined` says by task and metric why these rows do not define it.
+    """
 
     a: str
     b: str
     rows: int
     tasks: dict[str, dict[str, Difference]]
     method: EvaluationMethod
+    undefined: dict[str, dict[str, str]] = {}
 
     def save(self, directory: Path) -> Path:
         """Write ``comparison.json`` in one step and return its path."""
         path = directory / COMPARISON_FILE
         write_text(self.model_dump_json(indent=1) + "\n", path)
         return path
+
+    def lines(self) -> list[str]:
+        """For a person: each difference with its interval and verdict, the headline of each task first."""
+        lines = [f"A: {self.a}", f"B: {self.b}", f"{self.rows} rows; B minus A with 95 % interval"]
+        for task, metrics in self.tasks.items():
+            for metric, found in sorted(metrics.items(), key=lambda pair: not pair[1].headline):
+                lines.append(
+                    f"{'*' if found.headline else ' '} {task:<16} {metric:<12} A {found.a:.4f}  B {found.b:.4f}  "
+                    f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  p {found.p_adjusted:.3f}  "
+                    f"{found.verdict()}"
+                )
+            reasons: dict[str, list[str]] = {}
+            for metric, why in self.undefined.get(task, {}).items():
+                reasons.setdefault(why, []).append(metric)
+            lines += [f"  {task:<16} {', '.join(names)}: not defined because {why}" for why, names in reasons.items()]
+        lines.append("* named beforehand; p is adjusted for all tasks and metrics (Holm)")
+        return lines
 
 
 def compare(
@@ -73,19 +115,41 @@ def compare(
     """
     config = config or EvaluateConfig()
     first, second = align(_predictions(a, data, config), _predictions(b, data, config))
-    users = first.users()
-    bootstrap = Bootstrap(users.count, config.replicates, config.seed)
-    tasks = {}
-    for name, rows in first.by_task(users).items():
-        pairs = list(zip(rows.statistics(), second.by_task(users)[name].statistics(), strict=True))
-        tasks[name] = _differences(pairs, bootstrap, rows.labels.size)
-    interval_text = "paired percentile bootstrap over users; p is twice the smaller share of draws on one side of 0"
-    method = EvaluationMethod(interval=interval_text, level=LEVEL, replicates=config.replicates, seed=config.seed)
-    result = PairedComparison(a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method)
+    tasks, undefined = compare_predictions(first, second, config)
+    method = EvaluationMethod(interval=_METHOD, level=LEVEL, replicates=config.replicates, seed=config.seed)
+    result = PairedComparison(
+        a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method, undefined=undefined
+    )  # fmt: skip
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
         result.save(out_dir)
     return result
+
+
+def compare_predictions(
+    first: Predictions, second: Predictions, config: EvaluateConfig
+) -> tuple[dict[str, dict[str, Difference]], dict[str, dict[str, str]]]:
+    """Differences of aligned predictions by task and metric, and why others are not defined.
+
+    Raises:
+        DataError: values that are not finite, or not those of their kind of task.
+    """
+    users = first.users()
+    bootstrap = Bootstrap(users.count, config.replicates, config.seed)
+    others = second.by_task(users)
+    measured: dict[tuple[str, str], _Measured] = {}
+    undefined = {}
+    for name, rows in first.by_task(users).items():
+        one, two = task_statistics(rows, config.at), task_statistics(others[name], config.at)
+        if one.undefined:
+            undefined[name] = one.undefined
+        pairs = list(zip(one.statistics, two.statistics, strict=True))
+        metrics = _measure(pairs, bootstrap, rows.labels.size)
+        measured |= {(name, metric): each for metric, each in metrics.items()}
+    tasks: dict[str, dict[str, Difference]] = {name: {} for name in first.tasks}
+    for (name, metric), difference in _judged(measured, first.tasks, users.count).items():
+        tasks[name][metric] = difference
+    return tasks, undefined
 
 
 def _predictions(path: Path, data: Path | None, config: EvaluateConfig) -> Predictions:
@@ -101,7 +165,20 @@ def _predictions(path: Path, data: Path | None, config: EvaluateConfig) -> Predi
     return predict(engine, data, engine.schema)
 
 
-def _differences(pairs: list[tuple[Statistic, Statistic]], bootstrap: Bootstrap, rows: int) -> dict[str, Difference]:
+@dataclass(frozen=True)
+class _Measured:
+    """Both values, their difference, its draws' standard deviation and interval, before any test."""
+
+    a: float
+    b: float
+    difference: float
+    error: float
+    low: float
+    high: float
+    rows: int
+
+
+def _measure(pairs: list[tuple[Statistic, Statistic]], bootstrap: Bootstrap, rows: int) -> dict[str, _Measured]:
     """Recompute both models on the same draws, and look at the differences."""
     draws = bootstrap.run([statistic for pair in pairs for statistic in pair])
     whole = np.ones(bootstrap.users)
@@ -111,27 +188,51 @@ def _differences(pairs: list[tuple[Statistic, Statistic]], bootstrap: Bootstrap,
         for metric, a, b, draws_a, draws_b in values:
             if np.isfinite(a) and np.isfinite(b):
                 found[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows)
+        if isinstance(first, CalibrationError) and isinstance(second, CalibrationError):
+            # Noise alone moves the plain form up, for both alike: differences come from it, values do not.
+            found["ece"] = replace(found["ece"], a=first.estimate()[0], b=second.estimate()[0])
     return found
 
 
-def _difference(metric: str, whole: tuple[float, float], draws: tuple[Floats, Floats], rows: int) -> Difference:
-    a, b = whole
+def _difference(metric: str, whole: tuple[float, float], draws: tuple[Floats, Floats], rows: int) -> _Measured:
+    values = [np.append(value, each) for value, each in zip(whole, draws, strict=True)]
     if metric == "calibration":
         # Its best value is 1, so what is tested is the distance from there.
-        low, high, p = _paired(np.abs(draws[0] - 1.0), np.abs(draws[1] - 1.0))
-        delta = abs(b - 1.0) - abs(a - 1.0)
-    else:
-        low, high, p = _paired(*draws)
-        delta = b - a
-    clear = p <= 1.0 - LEVEL and (low > 0.0 or high < 0.0)
-    winner: Literal["a", "b", "neither"] = ("b" if better(metric, b, a) else "a") if clear else "neither"
-    return Difference(a=a, b=b, difference=delta, low=low, high=high, p=p, better=winner, n=rows)
+        values = [np.abs(each - 1.0) for each in values]
+    difference, deltas = float(values[1][0] - values[0][0]), values[1][1:] - values[0][1:]
+    deltas = deltas[np.isfinite(deltas)]
+    low, high = interval(deltas)
+    error = float(np.std(deltas)) if deltas.size else float("nan")
+    return _Measured(*whole, difference=difference, error=error, low=low, high=high, rows=rows)
 
 
-def _paired(first: Floats, second: Floats) -> tuple[float, float, float]:
-    """Interval of second minus first over draws [R], and the two-sided p-value, never below 2 / (R + 1)."""
-    delta = second - first
-    delta = delta[np.isfinite(delta)]
-    low, high = interval(delta)
-    side = min(int(np.count_nonzero(delta <= 0.0)), int(np.count_nonzero(delta >= 0.0)))
-    return low, high, min(1.0, 2.0 * (side + 1) / (delta.size + 1))
+def _judged(
+    measured: dict[tuple[str, str], _Measured], kinds: Mapping[str, str], users: int
+) -> dict[tuple[str, str], Difference]:
+    """Test all differences together."""
+    headline = [metric == HEADLINE[kinds[task]] for task, metric in measured]
+    weights = weights_of(headline)
+    p = np.array([two_sided(each.difference, each.error, users) for each in measured.values()])
+    found = {}
+    for place, (adjusted, (key, each)) in enumerate(zip(holm(p, weights), measured.items(), strict=True)):
+        winner: Literal["a", "b", "neither"] = "neither"
+        if adjusted <= 1.0 - LEVEL and each.difference != 0.0:
+            winner = "b" if _b_is_better(key[1], each.difference) else "a"
+        found[key] = Difference(
+            a=each.a,
+            b=each.b,
+            difference=each.difference,
+            low=each.low,
+            high=each.high,
+            p=float(p[place]),
+            better=winner,
+            n=each.rows,
+            p_adjusted=float(adjusted),
+            smallest=smallest_shown(each.error, (1.0 - LEVEL) * float(weights[place])),
+            headline=headline[place],
+        )
+    return found
+
+
+def _b_is_better(metric: str, difference: float) -> bool:
+    return (difference < 0.0) == (metric in LOWER_IS_BETTER or metric == "calibration")

@@ -1,6 +1,7 @@
 """Curves for the report: ROC and reliability of binary tasks, predicted against actual of regression tasks."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from contract.files import write_text
 from contract.settings import Settings
 from pipeline.evaluation import metrics
 from pipeline.evaluation.metrics import Floats, Ranking
-from pipeline.evaluation.task_metrics import TaskRows
+from pipeline.evaluation.task_rows import TaskRows
 
 ROC_POINTS = 200
 BINS = 20
@@ -30,8 +31,9 @@ class Bin(Settings):
 
 
 class TaskCurves(Settings):
-    """`roc` holds (false positive rate, true positive rate); empty for a regression task."""
+    """`roc` holds (false positive rate, true positive rate); empty for a regression task or rows of one class."""
 
+    kind: Literal["binary", "regression"] = "binary"
     roc: tuple[tuple[float, float], ...] = ()
     bins: tuple[Bin, ...] = ()
 
@@ -60,12 +62,14 @@ class Curves(Settings):
 
 
 def draw(tasks: dict[str, TaskRows]) -> Curves:
-    """Compute the curves of each task from rows that `scorecard.judge` accepted."""
-    return Curves(tasks={name: TaskCurves(roc=_roc(rows), bins=_bins(rows)) for name, rows in tasks.items()})
+    """Compute the curves of each task; empty where its rows do not define them."""
+    return Curves(
+        tasks={name: TaskCurves(kind=rows.kind, roc=_roc(rows), bins=_bins(rows)) for name, rows in tasks.items()}
+    )
 
 
 def _roc(rows: TaskRows) -> tuple[tuple[float, float], ...]:
-    if rows.kind == "regression":
+    if rows.kind == "regression" or not 0 < (rows.positives or 0) < rows.labels.size:
         return ()
     false, true = Ranking.of(rows.labels, rows.scores).roc()
     # Even steps along the curve's length keep its steep start, which even steps of one rate would cut off.
@@ -76,6 +80,8 @@ def _roc(rows: TaskRows) -> tuple[tuple[float, float], ...]:
 
 def _bins(rows: TaskRows) -> tuple[Bin, ...]:
     labels, scores = rows.labels.astype(np.float64), rows.scores.astype(np.float64)
+    if labels.size == 0:
+        return ()
     index = metrics.bins_of(scores, BINS)
     found = []
     for number in np.unique(index):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, JsonValue
@@ -15,7 +16,7 @@ from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions, Progress, predict
 from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, TaskScores
 from pipeline.evaluation.slices import Masks, by_feature, by_history
-from pipeline.evaluation.task_metrics import EXACT_ROWS, TaskRows, judge
+from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, TaskResults, evaluate_tasks
 from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
@@ -24,13 +25,14 @@ PREDICTIONS_FILE = "predictions.parquet"
 
 
 class EvaluateConfig(Settings):
-    """How to evaluate: bootstrap draws and their seed, id features to slice by, threads of the graph."""
+    """How to evaluate: bootstrap draws and their seed, the lengths k of lists, id features to slice by, threads."""
 
     replicates: int = Field(default=REPLICATES, ge=50)
     slice_replicates: int = Field(default=200, ge=50)
     seed: int = 0
     slice_by: tuple[str, ...] = ()
     threads: int = Field(default=1, ge=1)
+    at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
 
 
 def evaluate(
@@ -58,7 +60,7 @@ def evaluate(
         progress: Called with the rows scored and the rows in all.
 
     Raises:
-        DataError: a column is missing, there are no rows, or a binary label is all one class.
+        DataError: a column is missing or there are no rows.
         IntegrityError: the bundle is damaged.
         SchemaMismatchError: graph and schema disagree.
         PredictionError: the graph fails.
@@ -75,12 +77,14 @@ def evaluate(
     users = predictions.users()
     bootstrap = Bootstrap(users.count, config.replicates, config.seed)
     tasks = predictions.by_task(users)
+    results = evaluate_tasks(tasks, bootstrap, config.at)
     result = Evaluation(
         model=model,
         data=str(data),
         rows=predictions.rows,
-        tasks=judge(tasks, bootstrap),
-        baselines=_baselines(predictions, users, bootstrap, training, engine.schema),
+        tasks=results.scores,
+        undefined=results.undefined,
+        baselines=_baselines(predictions, users, bootstrap, training, engine.schema, config.at),
         slices=_slices(predictions, masks, config),
         experts=_graph_facts(engine) | dict(experts or {}),
         method=_method(config, grouped=predictions.grouped),
@@ -100,7 +104,12 @@ def _model_name(bundle_dir: Path) -> str:
 
 
 def _baselines(
-    predictions: Predictions, users: Users, bootstrap: Bootstrap, training: TrainingRows | None, schema: Schema
+    predictions: Predictions,
+    users: Users,
+    bootstrap: Bootstrap,
+    training: TrainingRows | None,
+    schema: Schema,
+    at: tuple[int, ...],
 ) -> dict[str, TaskScores]:
     """The constant training mean, and where training rows and items are known, item popularity."""
     rates = np.array([task.base_rate for task in schema.tasks], dtype=np.float32)
@@ -109,7 +118,10 @@ def _baselines(
         scores["constant"] = training.constant(predictions.rows)
         if schema.item_key:
             scores["popularity"] = training.popularity(predictions.item)
-    return {name: judge(predictions.with_scores(values).by_task(users), bootstrap) for name, values in scores.items()}
+    return {
+        name: evaluate_tasks(predictions.with_scores(values).by_task(users), bootstrap, at).scores
+        for name, values in scores.items()
+    }
 
 
 def _slices(predictions: Predictions, masks: dict[str, Masks], config: EvaluateConfig) -> dict[str, dict[str, Slice]]:
@@ -120,20 +132,13 @@ def _slices(predictions: Predictions, masks: dict[str, Masks], config: EvaluateC
 
 
 def _slice(predictions: Predictions, mask: np.ndarray[tuple[int], np.dtype[np.bool_]], config: EvaluateConfig) -> Slice:
-    """Judge the tasks that can be judged on these rows, resampling the users that occur in them."""
+    """The metrics that these rows define, resampling the users that occur in them."""
     users = Users.of(predictions.user[mask]) if predictions.grouped else Users.apart(int(mask.sum()))
     everywhere = Users(group=np.zeros(predictions.rows, dtype=np.int64), count=users.count)
     everywhere.group[mask] = users.group
     bootstrap = Bootstrap(users.count, config.slice_replicates, config.seed)
-    tasks: TaskScores = {}
-    for name, rows in predictions.by_task(everywhere, mask).items():
-        if _judgeable(rows):
-            tasks |= judge({name: rows}, bootstrap)
-    return Slice(rows=int(mask.sum()), tasks=tasks)
-
-
-def _judgeable(rows: TaskRows) -> bool:
-    return rows.labels.size > 0 and (rows.kind == "regression" or 0 < (rows.positives or 0) < rows.labels.size)
+    results: TaskResults = evaluate_tasks(predictions.by_task(everywhere, mask), bootstrap, config.at)
+    return Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
 
 
 def _graph_facts(engine: Engine) -> dict[str, JsonValue]:
@@ -154,7 +159,8 @@ def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
     unit = "users with all their rows" if grouped else "rows (the data have no users)"
     return EvaluationMethod(
         interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC, and "
-        f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights",
+        f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights; ECE without the bias of its "
+        "plain form, by the sizes of error that agree with the observed one",
         level=LEVEL,
         replicates=config.replicates,
         seed=config.seed,

@@ -75,28 +75,20 @@ class SumStatistic:
 
 @dataclass(frozen=True)
 class RankStatistic:
-    """AUC and average precision: `group` [n] is the user of each row in the order of the ranking."""
+    """AUC and average precision.
+
+    `group` [n] is the user of each row in the order of the ranking, `weights` [n] its sample weight.
+    """
 
     ranking: Ranking
     group: NDArray[np.int64]
+    weights: Floats | None = None
     names: tuple[str, ...] = ("auc", "pr_auc")
 
     def __call__(self, counts: Floats) -> Floats:
         """Weigh each row as often as its user counts."""
-        return np.array(self.ranking.areas(counts[self.group]))
-
-
-def bin_statistic(gap: Floats, users: Users, bins: NDArray[np.int64]) -> SumStatistic:
-    """Expected calibration error from score minus label [n]: the mean absolute gap of the bins [n], rows weighing."""
-    width = int(bins.max()) + 1
-    cells = users.group * width + bins
-    gaps = np.bincount(cells, weights=gap, minlength=users.count * width).reshape(users.count, width)
-    rows = np.bincount(users.group, minlength=users.count).astype(np.float64)
-
-    def finish(totals: Floats) -> Sequence[float]:
-        return [float(np.abs(totals[:-1]).sum()) / max(float(totals[-1]), 1.0)]
-
-    return SumStatistic(("ece",), np.column_stack((gaps, rows)), finish)
+        weights = counts[self.group]
+        return np.array(self.ranking.areas(weights if self.weights is None else weights * self.weights))
 
 
 @dataclass(frozen=True)

@@ -11,37 +11,43 @@ import numpy as np
 from pipeline.evaluation.metrics import Floats, Ranking
 
 
-def auc_shares(ranking: Ranking) -> tuple[Floats, Floats]:
-    """Pairs of each row with rows of the other class: those in the right order (ties half), and all; both [n].
+def auc_shares(ranking: Ranking, weights: Floats) -> tuple[Floats, Floats]:
+    """Weight of the pairs of each row with rows of the other class: rightly ordered (ties half), and all; both [n].
 
-    AUC under weights w is, to first order, sum((2 w - 1) right) / sum((2 w - 1) pairs).
+    AUC under further weights w is, to first order, sum((2 w - 1) right) / sum((2 w - 1) pairs).
     """
-    groups = np.diff(ranking.ends, prepend=-1)
-    positives = np.diff(np.cumsum(ranking.positive)[ranking.ends], prepend=0.0)
-    negatives = groups - positives
+    positives, rows = _group_weights(ranking, weights)
+    negatives = rows - positives
+    sizes = np.diff(ranking.ends, prepend=-1)
     positives_above = np.cumsum(positives) - positives / 2.0
     negatives_below = negatives.sum() - np.cumsum(negatives) + negatives / 2.0
     mine = ranking.positive == 1.0
-    right = np.where(mine, np.repeat(negatives_below, groups), np.repeat(positives_above, groups))
+    right = np.where(mine, np.repeat(negatives_below, sizes), np.repeat(positives_above, sizes))
     pairs = np.where(mine, negatives.sum(), positives.sum())
-    return _by_row(ranking, right), _by_row(ranking, pairs)
+    return _by_row(ranking, right) * weights, _by_row(ranking, pairs) * weights
 
 
-def precision_shares(ranking: Ranking) -> Floats:
-    """Derivative of the summed precision of all positives to each row's weight, [n].
+def precision_shares(ranking: Ranking, weights: Floats) -> Floats:
+    """Derivative of the summed precision of all positives to each row's further weight, [n].
 
     The sum is of degree 1 in the weights, so under weights w it is sum(w share) to first order, and average precision
     is that over the weight of the positives.
     """
-    groups = np.diff(ranking.ends, prepend=-1)
-    above = np.cumsum(ranking.positive)[ranking.ends]
-    rows = ranking.ends + 1.0
-    positives = np.diff(above, prepend=0.0)
+    positives, rows = _group_weights(ranking, weights)
+    sizes = np.diff(ranking.ends, prepend=-1)
+    above, reached = np.cumsum(positives), np.cumsum(rows)
     # A positive row raises the precision at its own place and below, any row lowers it there.
-    gain = _sum_from(positives / rows)
-    loss = _sum_from(positives * above / rows**2)
-    share = ranking.positive * np.repeat(above / rows + gain, groups) - np.repeat(loss, groups)
-    return _by_row(ranking, share)
+    gain = _sum_from(positives / reached)
+    loss = _sum_from(positives * above / reached**2)
+    share = ranking.positive * np.repeat(above / reached + gain, sizes) - np.repeat(loss, sizes)
+    return _by_row(ranking, share) * weights
+
+
+def _group_weights(ranking: Ranking, weights: Floats) -> tuple[Floats, Floats]:
+    """Weight of the positives and of all rows in each group of ties."""
+    ranked = weights[ranking.order]
+    starts = np.append(0, ranking.ends[:-1] + 1)
+    return np.add.reduceat(ranked * ranking.positive, starts), np.add.reduceat(ranked, starts)
 
 
 def _sum_from(values: Floats) -> Floats:

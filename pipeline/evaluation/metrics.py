@@ -152,12 +152,12 @@ def user_auc(labels: Values, scores: Values, user: Values) -> tuple[Floats, Floa
 
 def _mean_ranks(group: Values, scores: Values) -> Floats:
     """Ranks 1..n of rows sorted by (group, score), averaged over equal scores of one group."""
-    starts = _tie_starts(group, scores)
+    starts = tie_starts(group, scores)
     ends = np.append(starts[1:], group.size)
     return np.repeat((starts + 1 + ends) / 2.0, ends - starts)
 
 
-def _tie_starts(group: Values, scores: Values) -> NDArray[np.int64]:
+def tie_starts(group: Values, scores: Values) -> NDArray[np.int64]:
     """Where runs of equal scores of one group start, in rows sorted by (group, score)."""
     new = np.ones(group.size, dtype=bool)
     new[1:] = (group[1:] != group[:-1]) | (scores[1:] != scores[:-1])
@@ -182,9 +182,10 @@ def gauc(labels: Values, scores: Values, user: Values, *, name: str = "label") -
 
 
 def user_ndcg(labels: Values, scores: Values, user: Values, k: int) -> Floats:
-    """NDCG at k of each user's rows ranked by score: [users], NaN for users without a positive label.
+    """NDCG at k of each user's rows ranked by score: [users]; NaN for users with one row or no positive label.
 
-    The gain is the label itself and the discount 1 / log2(rank + 1); rows of equal score share their gains.
+    A single row is ranked rightly by any model. The gain is the label itself and the discount 1 / log2(rank + 1); rows
+    of equal score share their gains.
     """
     _, group = np.unique(user, return_inverse=True)
     rows = np.bincount(group)
@@ -192,23 +193,23 @@ def user_ndcg(labels: Values, scores: Values, user: Values, k: int) -> Floats:
     position = np.arange(group.size) - first
     discount = np.where(position < k, 1.0 / np.log2(position + 2.0), 0.0)
     order = np.lexsort((-scores, group))
-    gained = np.bincount(group[order], weights=_shared_gains(group[order], scores[order], labels[order]) * discount)
+    gained = np.bincount(group[order], weights=shared_gains(group[order], scores[order], labels[order]) * discount)
     ideal_order = np.lexsort((-labels, group))
     ideal = np.bincount(group[ideal_order], weights=labels[ideal_order] * discount)
-    found: Floats = np.divide(gained, ideal, out=np.full(rows.size, np.nan), where=ideal > 0)
+    found: Floats = np.divide(gained, ideal, out=np.full(rows.size, np.nan), where=(ideal > 0) & (rows > 1))
     return found
 
 
-def _shared_gains(group: Values, scores: Values, labels: Values) -> Floats:
+def shared_gains(group: Values, scores: Values, labels: Values) -> Floats:
     """Labels of rows sorted by (group, score), averaged over equal scores of one group."""
-    starts = _tie_starts(group, scores)
+    starts = tie_starts(group, scores)
     sizes = np.diff(np.append(starts, group.size))
     gains: Floats = np.add.reduceat(labels.astype(np.float64), starts) / sizes
     return np.repeat(gains, sizes)
 
 
 def ndcg(labels: Values, scores: Values, user: Values, k: int, *, name: str = "label") -> float:
-    """Mean NDCG at k over the users with at least one positive label.
+    """Mean NDCG at k over the users with at least two rows and one positive label.
 
     Raises:
         DataError: no such user, or unusable values.
@@ -216,7 +217,7 @@ def ndcg(labels: Values, scores: Values, user: Values, k: int, *, name: str = "l
     check(labels, scores, name)
     gains = user_ndcg(labels, scores, user, k)
     if not np.isfinite(gains).any():
-        message = f"{name}: no user has a label above 0, so NDCG is not defined"
+        message = f"{name}: no user has two rows and a label above 0, so NDCG is not defined"
         raise DataError(message)
     return float(np.nanmean(gains))
 

@@ -29,7 +29,7 @@ from contract.schema import Schema
 from features.batches import BatchReader
 from features.source.parquet_files import write_table
 from pipeline.evaluation.intervals import Users
-from pipeline.evaluation.task_metrics import TaskRows
+from pipeline.evaluation.task_rows import TaskRows
 from serving.graph.engine import Engine
 
 BATCH_ROWS = 4096
@@ -74,7 +74,11 @@ class Predictions:
         for column, (name, kind) in enumerate(self.tasks.items()):
             mine = chosen & (self.weights[:, column] > 0)
             labels, scores = self.labels[mine, column], self.scores[mine, column]
-            found[name] = TaskRows(name, kind, labels, scores, users.take(mine), self.grouped)
+            weights = self.weights[mine, column].astype(np.float64)
+            equal = weights.size == 0 or bool((weights == weights[0]).all())
+            found[name] = TaskRows(
+                name, kind, labels, scores, users.take(mine), self.grouped, None if equal else weights
+            )
         return found
 
     def save(self, path: Path) -> None:

@@ -24,7 +24,7 @@ class QualityConfig(Settings):
     """Rules such as ``like.auc >= 0.75``, and baselines that each named task's AUC or RMSE must beat.
 
     With `certain`, the unfavourable end of the 95 % interval must pass, not only the value itself. Empty `tasks`
-    mean all tasks.
+    mean all tasks whose rows define AUC or RMSE; a task that is named, in `tasks` or in a rule, must have it.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -48,12 +48,17 @@ def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding,
     Raises:
         ConfigError: a rule names a task, metric or baseline that the evaluation does not have.
     """
-    tasks = config.tasks or tuple(evaluation.tasks)
     enough = evaluation.rows >= config.min_rows
     rows = GateFinding(rule=f"rows >= {config.min_rows}", passed=enough, text=f"evaluated on {evaluation.rows} rows")
     rules = [_threshold(evaluation, rule, certain=config.certain) for rule in config.rules]
-    beaten = [_beats(evaluation, task, name, certain=config.certain) for name in config.beat for task in tasks]
+    beaten = [_beats(evaluation, task, name, config) for name in config.beat for task in _tasks(evaluation, config)]
     return (rows, *rules, *beaten)
+
+
+def _tasks(evaluation: Evaluation, config: QualityConfig) -> tuple[str, ...]:
+    """The tasks that must beat baselines: those named, or those that can be told, or, if none can, all."""
+    defined = tuple(task for task, scores in evaluation.tasks.items() if headline_metric(scores))
+    return config.tasks or defined or tuple(evaluation.tasks)
 
 
 def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding, ...]:
@@ -71,10 +76,13 @@ def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding,
     return findings
 
 
-def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Estimate:
+def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Estimate | str:
+    """The metric, or why these rows do not define it."""
     if task not in evaluation.tasks:
         message = f"quality rule {where!r}: no task {task!r}; there are {', '.join(evaluation.tasks)}"
         raise ConfigError(message)
+    if metric in evaluation.undefined.get(task, {}):
+        return f"{task}.{metric} is not defined because {evaluation.undefined[task][metric]}"
     if metric not in evaluation.tasks[task]:
         message = f"quality rule {where!r}: {task} has no {metric!r}; it has {', '.join(evaluation.tasks[task])}"
         raise ConfigError(message)
@@ -86,6 +94,8 @@ def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> GateFindi
     left, right = (part.strip() for part in rule.split(sign))
     task, metric = left.split(".")
     estimate = _estimate(evaluation, task, metric, rule)
+    if isinstance(estimate, str):
+        return GateFinding(rule=rule, passed=False, text=f"{estimate}, but {sign} {right} is asked for")
     worst = estimate.low if sign.startswith(">") else estimate.high
     value = worst if certain else estimate.value
     passed = _COMPARE[sign](value, float(right))
@@ -94,7 +104,7 @@ def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> GateFindi
     return GateFinding(rule=rule, passed=passed, text=text)
 
 
-def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -> GateFinding:
+def _beats(evaluation: Evaluation, task: str, baseline: str, config: QualityConfig) -> GateFinding:
     rule = f"{task} beats {baseline}"
     if baseline not in evaluation.baselines:
         message = f"quality rule {rule!r}: no such baseline; there are {', '.join(evaluation.baselines)}"
@@ -102,9 +112,12 @@ def _beats(evaluation: Evaluation, task: str, baseline: str, *, certain: bool) -
     if task not in evaluation.tasks:
         _estimate(evaluation, task, "", rule)
     metric = headline_metric(evaluation.tasks[task])
+    if metric is None or metric not in evaluation.baselines[baseline][task]:
+        text = f"{task}: {evaluation.why_no_headline(task)}, so it cannot be held against {baseline}"
+        return GateFinding(rule=rule, passed=False, text=text)
     mine, theirs = evaluation.tasks[task][metric], evaluation.baselines[baseline][task][metric]
     worst = mine.high if better(metric, mine.low, mine.high) else mine.low
-    value = worst if certain else mine.value
+    value = worst if config.certain else mine.value
     passed = better(metric, value, theirs.value)
     verb = "beats" if passed else "does not beat"
     text = f"{task}: {metric} {value:.4f} {verb} {theirs.value:.4f} of {baseline}"

@@ -1,5 +1,6 @@
 """The result of an offline evaluation: what ``evaluation.json`` holds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,10 +17,11 @@ TaskScores = dict[str, dict[str, Estimate]]
 
 
 class Slice(Settings):
-    """A part of the rows; tasks with one class only there are left out."""
+    """A part of the rows, the metrics that they define, and why they do not define others."""
 
     rows: int
     tasks: TaskScores
+    undefined: dict[str, dict[str, str]] = {}
 
 
 class EvaluationMethod(Settings):
@@ -45,6 +47,8 @@ class Evaluation(Settings):
     slices: dict[str, dict[str, Slice]]
     experts: dict[str, JsonValue]
     method: EvaluationMethod
+    undefined: dict[str, dict[str, str]] = {}
+    """Task -> metric -> why these rows do not define it."""
 
     def save(self, directory: Path) -> Path:
         """Write ``evaluation.json`` in one step and return its path."""
@@ -67,18 +71,34 @@ class Evaluation(Settings):
             raise DataError(message) from error
 
     def headline(self) -> dict[str, dict[str, float]]:
-        """The one metric to look at first for each task (AUC or RMSE), for the model and each baseline."""
-        found = {}
+        """The one metric to look at first for each task (AUC or RMSE), for the model and each baseline.
+
+        Empty for a task whose rows do not define it; `undefined` says why.
+        """
+        found: dict[str, dict[str, float]] = {}
         for task, scores in self.tasks.items():
             metric = headline_metric(scores)
-            others = {name: base[task][metric].value for name, base in self.baselines.items() if metric in base[task]}
-            found[task] = {metric: scores[metric].value, **{f"{metric} of {n}": value for n, value in others.items()}}
+            found[task] = {}
+            if metric is not None:
+                others = {
+                    f"{metric} of {name}": base[task][metric].value
+                    for name, base in self.baselines.items()
+                    if metric in base[task]
+                }
+                found[task] = {metric: scores[metric].value, **others}
         return found
 
+    def why_no_headline(self, task: str) -> str:
+        """A sentence about a task whose rows do not define its AUC or RMSE."""
+        for metric in HEADLINE.values():
+            if metric in self.undefined.get(task, {}):
+                return f"{metric} is not defined because {self.undefined[task][metric]}"
+        return "it has no metrics"
 
-def headline_metric(scores: dict[str, Estimate]) -> str:
-    """AUC for a binary task, RMSE for a regression task."""
-    return next(metric for metric in HEADLINE.values() if metric in scores)
+
+def headline_metric(scores: Mapping[str, Estimate]) -> str | None:
+    """AUC for a binary task, RMSE for a regression task; None where the rows do not define it."""
+    return next((metric for metric in HEADLINE.values() if metric in scores), None)
 
 
 def better(metric: str, first: float, second: float) -> bool:

@@ -17,6 +17,9 @@ def render_card(config: ProjectConfig, evaluation: Evaluation, export: Mapping[s
     quality.append("|---" * (4 + len(evaluation.baselines)) + "|")
     for task, scores in evaluation.tasks.items():
         metric = headline_metric(scores)
+        if metric is None:
+            quality.append(f"| {task} | {evaluation.why_no_headline(task)} |" + " |" * (2 + len(evaluation.baselines)))
+            continue
         found = scores[metric]
         rivals = [f"{base[task][metric].value:.4f}" for base in evaluation.baselines.values()]
         cells = [task, metric, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}", *rivals]

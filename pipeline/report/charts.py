@@ -32,12 +32,13 @@ def headline(evaluation: Evaluation) -> list[Chart]:
     groups: dict[str, list[str]] = {}
     for task, scores in evaluation.tasks.items():
         metric = headline_metric(scores)
+        if metric is None:
+            continue
         groups.setdefault(metric if metric == "auc" else f"{metric} {task}", []).append(task)
-    return [_intervals(evaluation, tasks) for tasks in groups.values()]
+    return [_intervals(evaluation, group.partition(" ")[0], tasks) for group, tasks in groups.items()]
 
 
-def _intervals(evaluation: Evaluation, tasks: list[str]) -> Chart:
-    metric = headline_metric(evaluation.tasks[tasks[0]])
+def _intervals(evaluation: Evaluation, metric: str, tasks: list[str]) -> Chart:
     sources = {MODEL: evaluation.tasks, **evaluation.baselines}
     found: list[tuple[float, str, str, Estimate]] = []
     for row, task in enumerate(tasks):

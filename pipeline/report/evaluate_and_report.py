@@ -46,6 +46,9 @@ def headline(evaluation: Evaluation) -> list[str]:
     """One line a task: AUC or RMSE with its 95 % interval, and the baselines."""
     lines = []
     for task, values in evaluation.headline().items():
+        if not values:
+            lines.append(f"{task}: {evaluation.why_no_headline(task)}")
+            continue
         metric = next(iter(values))
         found = evaluation.tasks[task][metric]
         rivals = ", ".join(f"{name.partition(' of ')[2]} {value:.4f}" for name, value in list(values.items())[1:])

@@ -23,14 +23,15 @@ Facts = Mapping[str, str | int | float]
 
 @dataclass(frozen=True)
 class Card:
-    """One task's headline: the metric, and the best baseline it is held against."""
+    """One task's headline: the metric, and the best baseline it is held against, or `why` there is none."""
 
     task: str
-    metric: str
-    estimate: Estimate
-    rival: str
-    rival_value: float
-    verdict: str
+    metric: str = ""
+    estimate: Estimate | None = None
+    rival: str = ""
+    rival_value: float = 0.0
+    verdict: str = "unclear"
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def render(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
     )
     environment.filters["number"] = number
     return environment.get_template("report.html").render(
@@ -112,6 +114,7 @@ def render(
         task_charts={task: _task_charts(evaluation, curves, task, units or {}) for task in evaluation.tasks},
         sources={"model": evaluation.tasks, **evaluation.baselines},
         metrics={task: list(scores) for task, scores in evaluation.tasks.items()},
+        undefined=evaluation.undefined,
         training=charts.training(history),
         heat=_heat_map(evaluation),
         experts=_plain(evaluation.experts),
@@ -125,6 +128,8 @@ def render(
 def _card(evaluation: Evaluation, task: str) -> Card:
     """Hold a task against its best baseline; the verdict looks at the model's interval, not only at its value."""
     metric = headline_metric(evaluation.tasks[task])
+    if metric is None:
+        return Card(task, why=evaluation.why_no_headline(task))
     mine = evaluation.tasks[task][metric]
     rivals = {name: scores[task][metric].value for name, scores in evaluation.baselines.items()}
     rival = next(iter(rivals))
@@ -137,10 +142,13 @@ def _card(evaluation: Evaluation, task: str) -> Card:
 
 def _task_charts(evaluation: Evaluation, curves: Curves, task: str, units: Mapping[str, str]) -> list[Chart]:
     scores, mine = evaluation.tasks[task], curves.tasks[task]
-    if not mine.roc:
+    if not mine.bins:
+        return []
+    if mine.kind == "regression":
         return [charts.predicted_against_actual(task, mine, units.get(task, ""))]
     calibration = scores["calibration"].value if "calibration" in scores else None
-    return [charts.roc(task, mine, scores["auc"].value), charts.reliability(task, mine, calibration)]
+    found = [charts.roc(task, mine, scores["auc"].value)] if mine.roc else []
+    return [*found, charts.reliability(task, mine, calibration)]
 
 
 def _heat_map(evaluation: Evaluation) -> HeatMap | None:
@@ -179,10 +187,13 @@ class SliceRow:
     name: str
     rows: int
     tasks: TaskScores
+    undefined: Mapping[str, Mapping[str, str]]
 
 
 def _slices(evaluation: Evaluation) -> dict[str, list[SliceRow]]:
     return {
-        name.replace("_", " "): [SliceRow(value, part.rows, part.tasks) for value, part in values.items()]
+        name.replace("_", " "): [
+            SliceRow(value, part.rows, part.tasks, part.undefined) for value, part in values.items()
+        ]
         for name, values in evaluation.slices.items()
     }

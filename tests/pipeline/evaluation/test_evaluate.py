@@ -15,12 +15,15 @@ from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.quality_gate import QualityConfig, examine
 from pipeline.evaluation.result import Evaluation
+from pipeline.report import write_report
 from tests.pipeline.conftest import Judged
 
 QUICK = EvaluateConfig(replicates=50, slice_replicates=50)
 BINARY = {"auc", "pr_auc", "log_loss", "ne", "calibration", "ece", "gauc", "ndcg@10"}
-REGRESSION = {"rmse", "mae", "calibration", "xauc"}
+MORE = {"lift", "mrr@10", "map@10", "precision@10", "recall@10"}
+REGRESSION = {"rmse", "mae", "r2", "calibration", "xauc"}
 
 
 def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
@@ -29,7 +32,7 @@ def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
     assert found["model"] == "tiny/1"
     assert found["rows"] == 2000
     assert found["tasks"].keys() == {"like", "rating"}
-    assert found["tasks"]["like"].keys() == BINARY
+    assert found["tasks"]["like"].keys() == BINARY | MORE
     assert found["tasks"]["rating"].keys() == REGRESSION
     assert found["baselines"].keys() == {"constant", "popularity"}
     for tasks in (found["tasks"], *found["baselines"].values()):
@@ -53,18 +56,21 @@ def test_values_are_those_of_the_plain_metrics(judged: Judged) -> None:
         "log_loss": metrics.log_loss(like.labels, like.scores),
         "ne": metrics.ne(like.labels, like.scores),
         "calibration": metrics.calibration(like.labels, like.scores),
-        "ece": metrics.ece(like.labels, like.scores),
         "gauc": metrics.gauc(like.labels, like.scores, users),
         "ndcg@10": metrics.ndcg(like.labels, like.scores, users, 10),
     }
-    assert {name: estimate.value for name, estimate in scores["like"].items()} == pytest.approx(expected, rel=1e-6)
+    assert {name: scores["like"][name].value for name in expected} == pytest.approx(expected, rel=1e-6)
+    # Without the bias of the plain form.
+    assert scores["like"]["ece"].value <= metrics.ece(like.labels, like.scores)
     expected = {
         "rmse": metrics.rmse(rating.labels, rating.scores),
         "mae": metrics.mae(rating.labels, rating.scores),
         "calibration": metrics.calibration(rating.labels, rating.scores),
         "xauc": xauc_of(rating.labels, rating.scores),
     }
-    assert {name: estimate.value for name, estimate in scores["rating"].items()} == pytest.approx(expected, rel=1e-6)
+    assert {name: scores["rating"][name].value for name in expected} == pytest.approx(expected, rel=1e-6)
+    error = rating.scores.astype(np.float64) - rating.labels
+    assert scores["rating"]["r2"].value == pytest.approx(1.0 - np.var(error) / np.var(rating.labels), abs=1e-3)
 
 
 def test_rows_to_which_a_task_does_not_apply_are_left_out(judged: Judged) -> None:
@@ -127,15 +133,24 @@ def test_without_training_rows_there_is_no_popularity(judged: Judged, tmp_path: 
     assert seen[-1] == (2000, 2000)
 
 
-def test_a_label_of_one_class_is_refused_by_task_and_nothing_is_written(judged: Judged, tmp_path: Path) -> None:
+def test_a_label_of_one_class_has_no_auc_and_the_report_says_why(judged: Judged, tmp_path: Path) -> None:
     table = pq.read_table(judged.test)
     zeros = pa.array(np.zeros(table.num_rows, np.float32))
     write_table(
         table.set_column(table.column_names.index("label__like"), "label__like", zeros), tmp_path / "one.parquet"
     )
-    with pytest.raises(DataError, match="like: all 2000 labels are 0"):
-        evaluate(judged.bundle, tmp_path / "one.parquet", judged.train, tmp_path / "out", config=QUICK)
-    assert not (tmp_path / "out").exists()
+    found = evaluate(judged.bundle, tmp_path / "one.parquet", judged.train, tmp_path / "out", config=QUICK)
+    assert "auc" not in found.tasks["like"]
+    assert found.undefined["like"]["auc"] == "none of the 2000 rows is positive"
+    assert found.tasks["rating"]["rmse"].n > 0
+    assert found.headline()["like"] == {}
+    page = write_report(tmp_path / "out").read_text("utf-8")
+    assert "auc is not defined because none of the 2000 rows is positive" in page
+    refused = examine(found, QualityConfig(rules=("like.auc >= 0.5",), beat=("constant",)))
+    assert [finding.passed for finding in refused] == [True, False, True]
+    assert (
+        refused[1].text == "like.auc is not defined because none of the 2000 rows is positive, but >= 0.5 is asked for"
+    )
 
 
 def test_an_empty_table_is_refused(judged: Judged, tmp_path: Path) -> None:

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 
-from contract.errors import DataError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
 from pipeline.evaluation.metrics import Floats, Ranking
-from pipeline.evaluation.task_metrics import TaskRows, judge
+from pipeline.evaluation.task_metrics import TaskRows, evaluate_tasks, task_statistics
 
 
 def _rows(seed: int, users: int = 80, each: int = 5) -> tuple[Floats, Floats, Users]:
@@ -34,7 +33,7 @@ def test_a_replicate_is_the_metric_of_the_rows_drawn() -> None:
     counts = next(Bootstrap(users.count, 1, seed=1).draws())
     repeats = counts[users.group].astype(np.int64)
     drawn_labels, drawn_scores = np.repeat(labels, repeats), np.repeat(probabilities, repeats)
-    values = {n: v for s in rows.statistics() for n, v in zip(s.names, s(counts), strict=True)}
+    values = {n: v for s in task_statistics(rows).statistics for n, v in zip(s.names, s(counts), strict=True)}
     for name in ("auc", "pr_auc", "log_loss", "ne", "calibration"):
         assert values[name] == pytest.approx(getattr(metrics, name)(drawn_labels, drawn_scores), rel=1e-9), name
     # Bins are cut once, on all rows.
@@ -50,9 +49,9 @@ def test_a_replicate_is_the_metric_of_the_rows_drawn() -> None:
 def test_xauc_replicates_are_right_to_first_order() -> None:
     labels, scores, users = _rows(1)
     rows = TaskRows("watch", "regression", labels + 0.1 * scores, scores, users)
-    xauc = next(s for s in rows.statistics() if s.names == ("xauc",))
+    xauc = next(s for s in task_statistics(rows).statistics if s.names == ("xauc",))
     exact = RankStatistic(Ranking.of(labels, scores), users.group[Ranking.of(labels, scores).order])
-    as_binary = TaskRows("watch", "regression", labels, scores, users).statistics()[-1]
+    as_binary = task_statistics(TaskRows("watch", "regression", labels, scores, users)).statistics[-1]
     draws = list(Bootstrap(users.count, 200).draws())
     first_order = np.array([float(as_binary(counts)[0]) for counts in draws])
     resampled = np.array([float(exact(counts)[0]) for counts in draws])
@@ -66,9 +65,9 @@ def test_many_rows_are_resampled_to_first_order_with_nearly_the_same_result(monk
     labels, scores, users = _rows(3, users=300)
     rows = TaskRows("like", "binary", labels, np.round(1.0 / (1.0 + np.exp(-scores)), 2), users)
     bootstrap = Bootstrap(users.count, 300)
-    exact = judge({"like": rows}, bootstrap)["like"]
+    exact = evaluate_tasks({"like": rows}, bootstrap).scores["like"]
     monkeypatch.setattr("pipeline.evaluation.task_metrics.EXACT_ROWS", 0)
-    quick = judge({"like": rows}, bootstrap)["like"]
+    quick = evaluate_tasks({"like": rows}, bootstrap).scores["like"]
     assert quick.keys() == exact.keys()
     for name in ("auc", "pr_auc"):
         assert quick[name].value == pytest.approx(exact[name].value, abs=1e-12), name
@@ -83,19 +82,21 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
         user = np.repeat(np.arange(60), 4)
         error = rng.normal(size=60)[user] + rng.normal(size=user.size)
         rows = TaskRows("watch", "regression", np.zeros(user.size), error, Users.of(user))
-        found = judge({"watch": rows}, Bootstrap(60, 200, seed))["watch"]["rmse"]
+        found = evaluate_tasks({"watch": rows}, Bootstrap(60, 200, seed)).scores["watch"]["rmse"]
         covered += found.low <= np.sqrt(2.0) <= found.high
     assert 87 <= covered <= 100
 
 
 def test_rows_of_one_user_widen_the_interval() -> None:
     labels, scores, users = _rows(2, users=40, each=20)
-    by_user = judge({"t": TaskRows("t", "binary", labels, 1 / (1 + np.exp(-scores)), users)}, Bootstrap(40, 300))
+    by_user = evaluate_tasks(
+        {"t": TaskRows("t", "binary", labels, 1 / (1 + np.exp(-scores)), users)}, Bootstrap(40, 300)
+    ).scores
     apart = Users.apart(labels.size)
-    by_row = judge(
+    by_row = evaluate_tasks(
         {"t": TaskRows("t", "binary", labels, 1 / (1 + np.exp(-scores)), apart, grouped=False)},
         Bootstrap(labels.size, 300),
-    )
+    ).scores
     assert "gauc" not in by_row["t"]
     assert by_row["t"]["auc"].value == by_user["t"]["auc"].value
     wide, narrow = by_user["t"]["auc"], by_row["t"]["auc"]
@@ -109,13 +110,32 @@ def test_undefined_draws_are_left_out_of_an_interval() -> None:
 
 def test_a_metric_without_a_value_is_left_out() -> None:
     rows = TaskRows("net", "regression", np.array([-1.0, 1.0]), np.array([0.5, 0.5]), Users.apart(2))
-    assert "calibration" not in judge({"net": rows}, Bootstrap(2, 50))["net"]
+    assert "calibration" not in evaluate_tasks({"net": rows}, Bootstrap(2, 50)).scores["net"]
 
 
-def test_a_task_without_rows_is_refused_by_name() -> None:
-    rows = TaskRows("watch", "regression", np.empty(0), np.empty(0), Users.apart(0))
-    with pytest.raises(DataError, match="watch: no rows"):
-        judge({"watch": rows}, Bootstrap(1, 50))
+def test_a_task_without_rows_says_so_and_the_others_go_on() -> None:
+    nobody = TaskRows("watch", "regression", np.empty(0), np.empty(0), Users(np.empty(0, dtype=np.int64), 2))
+    labels = TaskRows("like", "binary", np.array([0.0, 1.0]), np.array([0.2, 0.7]), Users.apart(2))
+    results = evaluate_tasks({"watch": nobody, "like": labels}, Bootstrap(2, 50))
+    assert results.scores["watch"] == {}
+    assert set(results.undefined["watch"].values()) == {"the task applies to none of the rows"}
+    assert results.scores["like"]["auc"].value == 1.0
+
+
+def test_a_task_of_one_class_keeps_the_metrics_that_it_defines() -> None:
+    users = Users.of(np.array([1, 1, 2, 2]))
+    scores = np.array([0.1, 0.2, 0.3, 0.2])
+    results = evaluate_tasks({"hate": TaskRows("hate", "binary", np.zeros(4), scores, users)}, Bootstrap(2, 50))
+    assert results.scores["hate"].keys() == {"log_loss", "ece"}
+    for metric in ("auc", "pr_auc", "ne", "calibration", "gauc", "ndcg@10"):
+        assert results.undefined["hate"][metric] == "none of the 4 rows is positive"
+
+
+def test_lists_of_one_row_define_no_ndcg() -> None:
+    rows = TaskRows("like", "binary", np.array([0.0, 1.0, 1.0]), np.array([0.1, 0.2, 0.3]), Users.of(np.arange(3)))
+    results = evaluate_tasks({"like": rows}, Bootstrap(3, 50))
+    assert results.undefined["like"]["ndcg@10"] == "no user has two rows of which one is positive"
+    assert results.undefined["like"]["gauc"] == "no user has rows of both classes"
 
 
 def test_sums_are_weighed_by_user() -> None:
