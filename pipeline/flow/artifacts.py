@@ -34,6 +34,9 @@ def keep_metrics(run: Run) -> None:
     ]
     for task, scores in evaluation.tasks.items():
         metric = headline_metric(scores)
+        if metric is None:
+            lines.append(_row(task, evaluation.why_no_headline(task), *[""] * (2 + len(rivals))))
+            continue
         estimate = scores[metric]
         beside = [f"{evaluation.baselines[name][task][metric].value:.4f}" for name in rivals]
         interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
