@@ -15,7 +15,7 @@ from pipeline.evaluation.metrics import Floats, Values, shared_gains, tie_starts
 
 
 @dataclass(frozen=True)
-class Lists:
+class RankedLists:
     """Rows sorted by list and falling score.
 
     `group` [n] is the list of each row in 0..L-1, `labels` [n] the labels in that order, ties averaged, `position` [n]
@@ -31,7 +31,7 @@ class Lists:
     first: Floats
 
     @classmethod
-    def of(cls, labels: Values, scores: Values, group: NDArray[np.int64], count: int) -> "Lists":
+    def of(cls, labels: Values, scores: Values, group: NDArray[np.int64], count: int) -> "RankedLists":
         """Sort n rows of `count` lists; a list may have no rows."""
         order = np.lexsort((-scores, group))
         sizes = np.bincount(group, minlength=count)

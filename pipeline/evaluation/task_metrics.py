@@ -11,7 +11,7 @@ from pipeline.evaluation import linearised_auc, metrics
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.concordance import concordance
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, interval
-from pipeline.evaluation.list_metrics import Lists
+from pipeline.evaluation.list_metrics import RankedLists
 from pipeline.evaluation.metrics import Floats, Ranking, Values
 from pipeline.evaluation.task_rows import HEADLINE, TaskRows, TaskStatistics
 
@@ -138,7 +138,7 @@ def _by_user(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
     row_weight = np.bincount(rows.users.group, weights=rows.weights, minlength=rows.users.count).astype(np.float64)
     del sizes
     found: list[Statistic] = [_mean_of_users("gauc", by_user, row_weight)]
-    lists = Lists.of(rows.labels, rows.scores, rows.users.group, rows.users.count)
+    lists = RankedLists.of(rows.labels, rows.scores, rows.users.group, rows.users.count)
     for k in at:
         found += [_mean_of_users(name, values, np.ones(values.size)) for name, values in lists.metrics(k).items()]
     return found

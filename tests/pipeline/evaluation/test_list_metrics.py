@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluation import metrics
-from pipeline.evaluation.list_metrics import Lists
+from pipeline.evaluation.list_metrics import RankedLists
 
 K = 3
 
@@ -26,7 +26,7 @@ def test_metrics_are_those_of_a_loop_over_the_lists() -> None:
     rng = np.random.default_rng(4)
     group = rng.integers(0, 40, 200)
     labels, scores = (rng.random(200) < 0.3).astype(float), rng.permutation(200) / 200
-    found = Lists.of(labels, scores, group, 40).metrics(K)
+    found = RankedLists.of(labels, scores, group, 40).metrics(K)
     for user in range(40):
         mine = group == user
         judged = mine.sum() > 1 and labels[mine].any()
@@ -41,9 +41,9 @@ def test_metrics_are_those_of_a_loop_over_the_lists() -> None:
 def test_no_value_depends_on_the_order_of_rows_of_equal_score() -> None:
     labels, scores = np.array([1.0, 0.0, 0.0, 1.0, 0.0]), np.array([0.5, 0.5, 0.5, 0.5, 0.1])
     group = np.zeros(5, dtype=np.int64)
-    one = Lists.of(labels, scores, group, 1).metrics(2)
+    one = RankedLists.of(labels, scores, group, 1).metrics(2)
     order = np.array([2, 1, 4, 3, 0])
-    other = Lists.of(labels[order], scores[order], group, 1).metrics(2)
+    other = RankedLists.of(labels[order], scores[order], group, 1).metrics(2)
     assert {name: float(value[0]) for name, value in one.items()} == {n: float(v[0]) for n, v in other.items()}
     assert one["mrr@2"][0] == pytest.approx(1.0 / ((4 + 1) / (2 + 1)))
     assert one["precision@2"][0] == 0.5
