@@ -32,11 +32,13 @@ class ExpertSet:
     owners: tuple[int, ...]
     reads: tuple[int, ...] = (0,)
     feature_gate: bool = False
+    always: bool = False
+    """Every row takes all of them: they are computed densely, and stand after the routed sets of their level."""
 
 
 @dataclass(frozen=True)
 class GatePlan:
-    """A gate over the experts of some sets; ``self`` gates weigh every one of them, whatever `model.gate` says.
+    """A gate over the experts of some sets, whatever `model.gate` says: ``self`` weighs, ``always`` adds them all.
 
     `reads`: the streams that it routes by. `tasks`: whose answers it serves, by index.
     """
@@ -44,7 +46,7 @@ class GatePlan:
     sets: tuple[int, ...]
     tasks: tuple[int, ...]
     reads: tuple[int, ...] = (0,)
-    kind: Literal["chosen", "self"] = "chosen"
+    kind: Literal["chosen", "self", "always"] = "chosen"
 
 
 @dataclass(frozen=True)

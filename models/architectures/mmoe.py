@@ -15,15 +15,18 @@ from models.architectures.architecture_plan import Architecture, ExpertSet, Gate
 class MMoEConfig(Architecture):
     """`experts` experts for all tasks.
 
+    `shared_experts` are taken by every row of every task and added with weight 1 (DeepSeekMoE, equation 9): what all
+    rows need is learned once, and the routed experts are free to differ; the graph computes them densely.
     `private_experts` of each task's own are always computed and added, weighed by a self gate. With ``gate_scope:
     shared``, the tasks then select at most k + tasks x private experts together, and not k x tasks.
     """
 
     name: Literal["mmoe"] = "mmoe"
+    shared_experts: Annotated[int, Field(ge=0)] = 0
     private_experts: Annotated[int, Field(ge=0)] = 0
 
     def plan(self, wanted: Wanted) -> Plan:
-        """One level: the common set first, then each task's own."""
+        """One level: the routed set first, then each task's own, and last the experts that all rows take."""
         tasks = tuple(range(len(wanted.tasks)))
         private = tasks if self.private_experts else ()
         sets = [ExpertSet(wanted.experts, tasks), *(ExpertSet(self.private_experts, (t,)) for t in private)]
@@ -35,5 +38,9 @@ class MMoEConfig(Architecture):
             streams = tuple((g,) for g in range(len(served)))
         else:
             streams = tuple((0 if wanted.shared_gate else t, len(served) + t) for t in tasks)
+        if self.shared_experts:
+            sets.append(ExpertSet(self.shared_experts, tasks, always=True))
+            gates.append(GatePlan((len(sets) - 1,), tasks, kind="always"))
+            streams = tuple((*stream, len(gates) - 1) for stream in streams)
         level = LevelPlan(tuple(sets), tuple(gates), streams)
         return Plan((level,), tuple(0 if len(streams) == 1 else t for t in tasks))

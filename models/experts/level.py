@@ -17,6 +17,7 @@ from models.architectures import ExpertSet, GatePlan, HoMEConfig, LevelPlan
 from models.experts.expert_mlp import Experts
 from models.experts.sparse_training import Execution, mix_sparsely
 from models.gates import Gate, Routing, build_gate
+from models.gates.always import AlwaysConfig
 from models.gates.self_gate import SelfGateConfig
 from models.layers.feature_gate import FeatureGate
 from models.layers.mlp import BlockConfig
@@ -40,10 +41,19 @@ class LevelOutput(NamedTuple):
 class Bank(nn.Module):
     """Experts with one input: the joined streams `reads`, by way of a feature gate if there is one."""
 
-    def __init__(self, reads: tuple[int, ...], feature_gate: FeatureGate | None, experts: Experts, first: int) -> None:
-        """Hold the level's experts from number `first` on."""
+    def __init__(
+        self,
+        reads: tuple[int, ...],
+        feature_gate: FeatureGate | None,
+        experts: Experts,
+        first: int,
+        *,
+        always: bool = False,
+    ) -> None:
+        """Hold the level's experts from number `first` on; `always`: every row takes all of them."""
         super().__init__()
         self.reads, self.feature_gate, self.experts, self.first = reads, feature_gate, experts, first
+        self.always = always
 
     def input(self, streams: Sequence[Tensor]) -> Tensor:
         """What the experts read [B, D]."""
@@ -151,15 +161,16 @@ def joined(streams: Sequence[Tensor], reads: tuple[int, ...]) -> Tensor:
 
 def _banks(plan: LevelPlan, inputs: Sequence[int], blocks: BlockConfig, config: ModelConfig) -> list[Bank]:
     # Neighbouring sets with one input share a bank, so that their first layers are one Gemm.
-    def key(place_and_set: tuple[int, ExpertSet]) -> tuple[tuple[int, ...], int]:
+    def key(place_and_set: tuple[int, ExpertSet]) -> tuple[tuple[int, ...], int, bool]:
         place, each = place_and_set
-        return each.reads, place if each.feature_gate else -1
+        return each.reads, place if each.feature_gate else -1, each.always
 
     banks, first = [], 0
-    for (reads, gated), group in groupby(enumerate(plan.sets), key):
+    for (reads, gated, always), group in groupby(enumerate(plan.sets), key):
         count, width = sum(each.experts for _, each in group), _width(inputs, reads)
         gate = _feature_gate(width, config) if gated >= 0 else None
-        banks.append(Bank(reads, gate, Experts(width, count, config.expert_widths, blocks), first))
+        experts = Experts(width, count, config.expert_widths, blocks)
+        banks.append(Bank(reads, gate, experts, first, always=always))
         first += count
     return banks
 
@@ -173,6 +184,8 @@ def _gate(plan: GatePlan, level: LevelPlan, routing_width: int, config: ModelCon
     members = len(level.members(plan))
     if plan.kind == "self":
         return SelfGateConfig().build(members, routing_width)
+    if plan.kind == "always":
+        return AlwaysConfig().build(members, routing_width)
     return build_gate(config.gate, members, routing_width)
 
 

@@ -20,6 +20,7 @@ from models.export_graph.routing import Routes, StaticWeights
 from models.export_graph.sparse_experts import SparseExperts
 from models.export_graph.split import SplitInput, SplitLinear
 from models.gates import Gate
+from models.gates.always import AlwaysGate
 from models.layers.mlp import Activation
 
 
@@ -97,20 +98,42 @@ class SparseMixture(nn.Module):
     ) -> None:
         """Take all experts; a gate that promises no bound on its selection has it counted anew in each run."""
         super().__init__()
-        self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, request_width, activation) for bank in banks)
-        self.counts = [bank.experts.count for bank in banks]
+        routed = [bank for bank in banks if not bank.always]
+        self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, request_width, activation) for bank in routed)
+        self.counts = [bank.experts.count for bank in routed]
+        # What every row takes stands last in the plan, and needs no gathering.
+        self.always = nn.ModuleList(
+            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, request_width)
+            for bank in banks
+            if bank.always
+        )
         self.slots = [None if gate.selectors < gate.max_selected else gate.max_selected for gate in gates]
+        self.adds_always = [isinstance(gate, AlwaysGate) for gate in gates]
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
-        union_NE = routes.union()
+        routed = sum(self.counts)
+        union_NE = routes.union()[:, :routed]
         unions = union_NE.split(self.counts, dim=1)
-        first, *others = [run(x, u) for run, x, u in zip(self.experts, inputs, unions, strict=True)]
+        pairs = zip(self.experts, inputs[: len(self.counts)], unions, strict=True)
+        first, *others = [run(x, u) for run, x, u in pairs]
         # One row of zeros, the first bank's, serves all.
         answers_MO = torch.cat([first, *(answers[1:] for answers in others)]) if others else first
         positions_NE = _positions(union_NE)
-        gates = zip(routes.weights, routes.selected, self.slots, strict=True)
-        return [self._combine(answers_MO, positions_NE, *gate) for gate in gates]
+        gates = zip(routes.weights, routes.selected, self.slots, self.adds_always, strict=True)
+        return [
+            self._always(inputs[len(self.counts) :])
+            if always
+            else self._combine(answers_MO, positions_NE, weights[:, :routed], selected[:, :routed], slots)
+            for weights, selected, slots, always in gates
+        ]
+
+    def _always(self, inputs: list[SplitInput]) -> Tensor:
+        answers = [answer for run, x in zip(self.always, inputs, strict=True) for answer in run(x)]
+        total = answers[0]
+        for answer in answers[1:]:
+            total = total + answer
+        return total
 
     def _combine(
         self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor, slots: int | None

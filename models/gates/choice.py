@@ -40,6 +40,24 @@ def masked_softmax(logits_BX: Tensor, mask_BX: Tensor) -> Tensor:
     return logits_BX.masked_fill(~mask_BX, -torch.inf).softmax(-1)
 
 
+def drop_experts(choice: Choice, rate: float) -> Choice:
+    """Leave out each selected expert with probability `rate`, the row's weights summing to what they did.
+
+    A row whose experts would all go keeps them all.
+    """
+    if rate == 0.0:
+        return choice
+    kept_BE = choice.selected_BE & (torch.rand_like(choice.weights_BE) >= rate)
+    weights_BE = choice.weights_BE * kept_BE
+    sum_B1 = weights_BE.sum(-1, keepdim=True)
+    alive_B1 = sum_B1 > 0
+    scaled_BE = weights_BE * (choice.weights_BE.sum(-1, keepdim=True) / torch.where(alive_B1, sum_B1, 1.0))
+    return choice._replace(
+        weights_BE=torch.where(alive_B1, scaled_BE, choice.weights_BE),
+        selected_BE=torch.where(alive_B1, kept_BE, choice.selected_BE),
+    )
+
+
 def check_at_most(option: str, value: int, experts: int) -> None:
     """Refuse an option that asks for more experts than there are; raises ConfigError."""
     if value > experts:

@@ -11,11 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from contract.errors import ConfigError
 from contract.settings import Settings
-from models.gates.choice import Choice
+from models.gates.choice import Choice, drop_experts
 from models.gates.permutation import Permutation, PermutationConfig
 from models.gates.regularisers import Regularisers
 
@@ -29,6 +30,12 @@ class GateSettings(Settings, ABC):
     regularisers: Regularisers = Regularisers()
     permutation: PermutationConfig | None = None
     """Learn which expert stands at which place of the gate (COMET's local search); None: experts stay in order."""
+    expert_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """In training, leave out each selected expert of a row with this probability and share its weight among the others.
+
+    It keeps a gate from settling on few experts (Zhao et al. 2019, "Recommending What Video to Watch Next: A Multitask
+    Ranking System", section 5.3, with 0.1).
+    """
 
     @abstractmethod
     def build(self, experts: int, routing_width: int) -> "Gate":
@@ -72,7 +79,7 @@ class Gate(nn.Module, ABC):
         self.selectors = experts
         self.needs_ids = logit_width == 0
         self.static = routing_width == 0 and not self.needs_ids
-        self.regularisers = config.regularisers
+        self.regularisers, self.expert_dropout = config.regularisers, config.expert_dropout
         self.permutation = Permutation(config.permutation, experts) if config.permutation else None
         self.norm: nn.Module = nn.Identity()
         self.projection: nn.Linear | None = None
@@ -134,6 +141,7 @@ class Gate(nn.Module, ABC):
             penalties = dict(choice.penalties)
             if self.training:
                 penalties |= self.regularisers.penalties(choice)
+                choice = drop_experts(choice, self.expert_dropout)
             if self.permutation is not None:
                 choice = self.permutation(choice)
                 penalties |= choice.penalties

@@ -42,6 +42,8 @@ GATES: dict[str, dict[str, Any]] = {
 }
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mmoe": {},
+    "mmoe+shared": {"shared_experts": 2},
+    "mmoe+private+shared": {"private_experts": 1, "shared_experts": 1},
     "cgc": {},
     "ple": {"levels": 2},
     "home": {"groups": {"taste": ("like",), "stars": ("rating",)}, "feature_rank": 2},
@@ -55,11 +57,15 @@ def pairs() -> list[Any]:
             architecture,
             gate,
             id=f"{architecture}-{gate}",
-            marks=() if architecture == "mmoe" or gate in IN_EVERY_RUN else (pytest.mark.slow, pytest.mark.pairs),
+            marks=() if in_every_run(architecture, gate) else (pytest.mark.slow, pytest.mark.pairs),
         )
         for architecture in ARCHITECTURES
         for gate in GATES
     ]
+
+
+def in_every_run(architecture: str, gate: str) -> bool:
+    return architecture == "mmoe" or ("+" not in architecture and gate in IN_EVERY_RUN)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(architecture: str, gate: str) -> Any:
-    named = {"name": architecture, **ARCHITECTURES.get(architecture, {})}
+    named = {"name": architecture.split("+", maxsplit=1)[0], **ARCHITECTURES.get(architecture, {})}
     return small_config(**SIZES, architecture=named, gate={"name": gate, **GATES[gate]})
 
 

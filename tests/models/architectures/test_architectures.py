@@ -137,7 +137,7 @@ def test_columns_of_features_cover_the_input_matrix_once() -> None:
     features = feature_columns(SCHEMA, 8)
     columns = sorted(column for feature in features for column in feature.columns)
     assert columns == list(range(Ranker(SCHEMA, small_config()).width))
-    assert {f.spec.name: len(f.columns) for f in features}["price"] == 4
+    assert {f.spec.name: len(f.columns) for f in features}["price"] == 5
 
 
 def test_a_feature_gate_of_zero_logits_changes_nothing() -> None:

@@ -21,6 +21,7 @@ from models.gates import (
     TopKConfig,
     TopPConfig,
 )
+from models.gates.choice import Choice, drop_experts
 from models.gates.comet import CometGate
 from models.gates.dense_to_sparse import DenseToSparseGate
 from models.gates.dselect_k import DSelectKGate, smooth_step
@@ -257,3 +258,21 @@ def test_schedules_interpolate_and_hold_their_ends() -> None:
 def test_impossible_schedules_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         Schedule.model_validate(wrong)
+
+
+def test_dropped_experts_leave_their_weight_to_the_row_s_others() -> None:
+    torch.manual_seed(0)
+    weights = torch.tensor([[0.5, 0.3, 0.2, 0.0], [1.0, 0.0, 0.0, 0.0]]).repeat(4000, 1)
+    choice = drop_experts(Choice(weights, weights > 0, {}), 0.25)
+    torch.testing.assert_close(choice.weights_BE.sum(1), torch.ones(8000))
+    assert not choice.weights_BE[~choice.selected_BE].any()
+    assert bool(choice.selected_BE[1::2, 0].all())
+    # Of three experts one is dropped with 1/4, except where all three are, with 1/64.
+    assert float((~choice.selected_BE[::2, 0]).float().mean()) == pytest.approx(1 / 4 - 1 / 64, abs=0.02)
+
+
+def test_expert_dropout_is_for_training_only() -> None:
+    gate = TopKConfig(k=2, expert_dropout=0.5).build(4, 3)
+    routing = torch.randn(200, 3)
+    assert float(gate.train()(routing).selected_BE.sum(1).float().mean()) < 1.9
+    assert bool((gate.eval()(routing).selected_BE.sum(1) == 2).all())
