@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, USER_HASH, label_column, task_columns, weight_column
 from contract.errors import DataError
+from contract.hashing import mix
 from contract.inputs import Batch, Inputs, PartInputs
 from contract.schema import Part, Schema
 from features.source.filesystems import filesystem_of
@@ -73,8 +74,9 @@ class BatchReader:
 
     With a seed, each epoch permutes the row groups, and mixes the rows of as many as have `MIXED_ROWS` together: a row
     group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off, rows stay as they
-    lie in their row group, which saves gathering them. Ranks read disjoint row intervals of equal length, so that all
-    make the same number of steps.
+    lie in their row group, which saves gathering them. With `by_user`, a user's rows among those mixed together stand
+    next to each other, users in an order that changes by epoch: for losses that compare them. Ranks read disjoint row
+    intervals of equal length, so that all make the same number of steps.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class BatchReader:
         *,
         seed: int | None = None,
         mix_rows: bool = True,
+        by_user: bool = False,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -101,7 +104,7 @@ class BatchReader:
             message = f"{path} cannot be read as Parquet ({error}); build features with `moerank features CONFIG`"
             raise DataError(message) from error
         self.schema, self.batch_size = schema, batch_size
-        self._mix_rows = mix_rows
+        self._mix_rows, self._by_user = mix_rows, by_user
         self._path, self._seed, self._rank, self._world = path, seed, rank, world
         self._columns = _column_names(schema)
         missing = [name for name in self._columns if name not in self._file.schema_arrow.names]
@@ -141,7 +144,8 @@ class BatchReader:
         """How to read row groups, in the epoch's order, and their rows that belong to this rank from `ahead` on."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
-        low, high = self._rank * self.rows + ahead, (self._rank + 1) * self.rows
+        start, high = self._rank * self.rows, (self._rank + 1) * self.rows
+        low = start + ahead
         begin = 0
         for groups, rows in self._together(generator, 1 if mixing is None else MIXED_ROWS):
             first, last = max(low - begin, 0), min(high - begin, rows)
@@ -149,7 +153,10 @@ class BatchReader:
             if first < last and mixed is None:
                 yield functools.partial(self._read, groups, None), first, last
             elif first < last and mixed is not None:
-                yield functools.partial(self._read, groups, mixed[first:last]), 0, last - first
+                # Users are brought together among all the rank's rows, before any are skipped: as without a skip.
+                since = max(start - begin, 0) if self._by_user else first
+                salt = np.uint64(epoch) if self._by_user else None
+                yield functools.partial(self._read, groups, mixed[since:last], salt), first - since, last - since
             begin += rows
 
     def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[int], int]]:
@@ -165,13 +172,15 @@ class BatchReader:
         if groups:
             yield groups, held
 
-    def _read(self, groups: list[int], order: Order) -> _Rows:
+    def _read(self, groups: list[int], order: Order, salt: np.uint64 | None = None) -> _Rows:
         try:
             table = self._file.read_row_groups(groups, columns=self._columns)
         except OSError as error:
             named = ", ".join(map(str, groups))
             message = f"{self._path}: row group {named} is damaged ({error}); remove kept days, and build again"
             raise DataError(message) from error
+        if salt is not None and order is not None:
+            order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]
         tasks = [task.name for task in self.schema.tasks]
         return _Rows(
             request=_part_rows(table, self.schema.request, order),

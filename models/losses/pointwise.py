@@ -133,5 +133,3 @@ def default_loss(task: TaskSpec) -> Pointwise:
     0.6931471805599453
     """
     return CrossEntropyConfig() if task.kind == "binary" else SquaredConfig()
-
-

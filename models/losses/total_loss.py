@@ -57,7 +57,11 @@ class RankingLoss(nn.Module):
         super().__init__()
         self.tasks, self.within = tasks, dict(within_user or {})
         weights = dict(task_weights or {})
-        named = {"task_weights": weights, "losses": dict(losses or {}), "within_user": self.within}
+        named: dict[str, Mapping[str, object]] = {
+            "task_weights": weights,
+            "losses": dict(losses or {}),
+            "within_user": self.within,
+        }
         for setting, values in named.items():
             _refuse_unknown(setting, values, tasks)
         self.rules = [_rule(task, losses or {}) for task in tasks]

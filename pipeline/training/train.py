@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
+from contract.errors import ConfigError
 from contract.inputs import Batch
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -83,10 +85,17 @@ class _Run:
         self.schema, self.config, self.device = schema, config, device
         rank, world = dist.get_rank(), dist.get_world_size()
         path, size = features_dir / "train.parquet", config.batch_size
-        self.rows = BatchReader(path, schema, size, seed=config.seed, rank=rank, world=world)
+        if config.within_user and not schema.user_key:
+            message = (
+                "train.within_user compares rows of one user, but data.events names no user: name it, or leave it out"
+            )
+            raise ConfigError(message)
+        by_user = config.batches == "by_user" or (config.batches is None and bool(config.within_user))
+        self.rows = BatchReader(path, schema, size, seed=config.seed, by_user=by_user, rank=rank, world=world)
         self.held_out = BatchReader(features_dir / "valid.parquet", schema, 4 * size, rank=rank, world=world)
         self.bf16 = use_bf16(config, device)
-        self.loss = RankingLoss(schema.tasks, config.task_weights, config.loss_scale).to(device)
+        self.loss = RankingLoss(schema.tasks, config.task_weights, config.loss_scale, config.losses, config.within_user)
+        self.loss = self.loss.to(device)
         self.weighting = config.weighting.build(schema.tasks, self.loss.task_weights_T).to(device)
         torch.manual_seed(config.seed)
         rates = LearningRates(
@@ -147,7 +156,8 @@ class _Run:
             output = self.sharded.model(TensorInputs.from_numpy(batch.inputs).to(self.device))
         labels, weights = (torch.from_numpy(a).to(self.device) for a in (batch.labels, batch.weights))
         shared = Shared(output.columns_BD, self.sharded.dense_parameters())
-        losses = self.weighting.backward(self.loss(output, labels, weights), shared)
+        users = torch.from_numpy(batch.user.view(np.int64)).to(self.device) if self.config.within_user else None
+        losses = self.weighting.backward(self.loss(output, labels, weights, users), shared)
         if self.config.gradient_clip:
             self.sharded.clip_gradients(self.config.gradient_clip)
         self.sharded.optimizer.step()
@@ -172,6 +182,13 @@ class _Run:
         save(run_dir, self.sharded, self.weighting, progress)
         journal.say(f"stopped at step {progress.step}; run again to go on from there")
         raise KeyboardInterrupt
+
+
+def _by_user(config: TrainConfig, schema: Schema) -> bool:
+    if config.within_user and not schema.user_key:
+        message = "train.within_user compares a user's rows, but data.events names no user: name it, or leave this out"
+        raise ConfigError(message)
+    return config.batches == "by_user" or (config.batches is None and bool(config.within_user))
 
 
 def _anyone_asked(stop: Interruption) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contract.settings import Settings
-from models.losses import LossScale
+from models.losses import LossScale, PointwiseConfig, WithinUserConfig
 from models.weighting import FixedConfig, WeightingConfig
 
 LearningRate = Annotated[float, Field(gt=0.0)]
@@ -48,5 +48,11 @@ class TrainConfig(Settings):
     bf16: Literal["auto", "off", "on"] = "auto"
     loss_scale: LossScale = "entropy"
     task_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+    losses: dict[str, PointwiseConfig] = {}
+    """A task's own loss by its name, in place of cross-entropy or squared error."""
+    within_user: dict[str, WithinUserConfig] = {}
+    """A term by a binary task's name that compares rows of one user, on top of the task's own loss."""
+    batches: Literal["mixed", "by_user"] | None = None
+    """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
     weighting: WeightingConfig = FixedConfig()
     seed: int = 0

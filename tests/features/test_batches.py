@@ -52,6 +52,26 @@ def test_rows_of_several_row_groups_are_mixed(built: Path, tmp_path: Path) -> No
     assert len(np.unique(unmixed.item)) == 1
 
 
+def test_a_users_rows_stand_together_and_users_change_places_by_epoch(built: Path) -> None:
+    reader = BatchReader(built / "train.parquet", Schema.load(built), 10_000, seed=1, by_user=True)
+    orders = []
+    for epoch in (0, 1):
+        (batch,) = reader.epoch(epoch)
+        changes = int((batch.user[1:] != batch.user[:-1]).sum())
+        assert changes == len(np.unique(batch.user)) - 1
+        orders.append(list(dict.fromkeys(batch.user.tolist())))
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1])
+
+
+def test_skipping_among_users_resumes_where_an_epoch_was_left(built: Path) -> None:
+    for rank in (0, 1):
+        path, schema = built / "train.parquet", Schema.load(built)
+        reader = BatchReader(path, schema, 20, seed=3, by_user=True, rank=rank, world=2)
+        whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
+        assert [b.user.tolist() for b in rest] == [b.user.tolist() for b in whole[3:]]
+
+
 def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
     reader = BatchReader(built / "train.parquet", Schema.load(built), 50, seed=3)
     whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))

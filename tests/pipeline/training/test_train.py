@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path
 @pytest.mark.parametrize("name", ["uncertainty", "gradnorm", "pcgrad"])
 def test_every_loss_weighting_learns_and_resumes_with_its_state(features: Path, tmp_path: Path, name: str) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    settings = config(epochs=2, weighting={"name": name})
+    settings = config(epochs=3, weighting={"name": name})
     result = train(features, MODEL, settings, whole, silent)
     assert result["metrics"]["like"]["auc"] > 0.6
     with pytest.raises(KeyboardInterrupt):
@@ -178,3 +178,18 @@ def test_a_changed_or_damaged_checkpoint_is_refused(features: Path, tmp_path: Pa
 def test_without_a_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no checkpoint in .*; train with"):
         load_ranker(tmp_path, SCHEMA)
+
+
+def test_losses_by_name_and_terms_within_a_user_train(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features", small_schema(user_key="user"))
+    settings = config(
+        losses={"like": {"name": "focal", "gamma": 1.0}, "rating": {"name": "huber"}},
+        within_user={"like": {"name": "pairwise", "weight": 0.5}},
+    )
+    result = train(features, MODEL, settings, tmp_path / "run", silent)
+    assert result["metrics"]["like"]["auc"] > 0.7
+
+
+def test_terms_within_a_user_need_to_know_the_user(features: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.events names no user"):
+        train(features, MODEL, config(within_user={"like": {"name": "jrc"}}), tmp_path, silent)
