@@ -25,6 +25,7 @@ from benchmarks.feature_increment import jobs_of_a_day
 from benchmarks.feature_rivals import build_with_polars, build_with_sql
 from benchmarks.feature_world import recipe, write_events
 from benchmarks.report import Case, arguments, case_of, finish
+from contract.dataset import EncodedDataset
 from contract.hashing import mix
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -167,17 +168,18 @@ def _apart(job: Job) -> Run:
 def _reading(directory: Path) -> list[Case]:
     """The reader's rate over that of reading the same row groups and columns alone."""
     schema = Schema.load(directory)
-    path = directory / "train.parquet"
-    names = [name for name in pq.read_schema(path).names if name != "__time"]
+    train = EncodedDataset.open(directory / "train")
+    names = [name for name in train.column_names if name != "__time"]
     ratios: dict[str, list[float]] = {"row groups mixed": [], "rows mixed too": []}
     for round_ in range(5):
         begin = time.perf_counter()
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True) as file:
-            for group in range(file.num_row_groups):
-                file.read_row_group(group, columns=names)
+        for path in train.files:
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=True) as file:
+                for group in range(file.num_row_groups):
+                    file.read_row_group(group, columns=names)
         bare = time.perf_counter() - begin
         for name, mix_rows in (("row groups mixed", False), ("rows mixed too", True)):
-            reader = BatchReader(path, schema, BATCH, seed=1, mix_rows=mix_rows)
+            reader = BatchReader(train.path, schema, BATCH, seed=1, mix_rows=mix_rows)
             begin = time.perf_counter()
             rows = sum(batch.rows for batch in reader.epoch(round_))
             ratios[name].append(bare / (time.perf_counter() - begin) if rows == reader.rows else 0.0)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from contract.dataset import DATASET_MANIFEST
 from contract.errors import MoerankError
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
@@ -30,10 +31,10 @@ class Trained(NamedTuple):
 def trained(project: Path, candidates: int) -> Iterator[Trained]:
     """The first loadable run of each gate below ``PROJECT/training``; nothing where there is none."""
     features = project / "features"
-    if not (features / "valid.parquet").is_file():
+    if not (features / "valid" / DATASET_MANIFEST).is_file():
         return
     schema = Schema.load(features)
-    rows = next(BatchReader(features / "valid.parquet", schema, candidates).epoch()).inputs
+    rows = next(BatchReader(features / "valid", schema, candidates).epoch()).inputs
     seen: set[str] = set()
     for run in sorted((project / "training").glob("*/")):
         try:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, USER_HASH, label_column, task_columns, weight_column
+from contract.dataset import EncodedDataset, RowGroup
 from contract.errors import DataError
 from contract.hashing import mix
 from contract.inputs import Batch, Inputs, PartInputs
@@ -70,13 +70,13 @@ class _Rows:
 
 
 class BatchReader:
-    """Batches of an encoded Parquet file, in the file's order or, with a seed, in one that changes by epoch.
+    """Batches of encoded rows, in the order of reading or, with a seed, in one that changes by epoch.
 
-    With a seed, each epoch permutes the row groups, and mixes the rows of as many as have `MIXED_ROWS` together: a row
-    group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off, rows stay as they
-    lie in their row group, which saves gathering them. With `by_user`, a user's rows among those mixed together stand
-    next to each other, users in an order that changes by epoch: for losses that compare them. Ranks read disjoint row
-    intervals of equal length, so that all make the same number of steps.
+    With a seed, each epoch permutes the row groups of all parts, and mixes the rows of as many as have `MIXED_ROWS`
+    together: a row group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off,
+    rows stay as they lie in their row group, which saves gathering them. With `by_user`, a user's rows among those
+    mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
+    Ranks read disjoint row intervals of equal length, so that all make the same number of steps.
     """
 
     def __init__(
@@ -91,27 +91,23 @@ class BatchReader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Open the file, or with a URL the remote one, and check that it has every column of the schema.
+        """Open a dataset directory or a file, or with a URL a remote one, and check that it is of the schema.
 
         Raises:
-            DataError: no such file, not Parquet, or a column is missing.
+            DataError: nothing there, not Parquet, a column is missing, or it does not say what it was encoded with.
+            SchemaMismatchError: it was encoded with another schema.
         """
-        try:
-            filesystem = filesystem_of(str(path))
-            source = path if filesystem is None else filesystem.open(str(path), "rb")
-            self._file = pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            message = f"{path} cannot be read as Parquet ({error}); build features with `moerank features CONFIG`"
-            raise DataError(message) from error
+        self.dataset = EncodedDataset.open(path, filesystem_of(str(path)))
         self.schema, self.batch_size = schema, batch_size
         self._mix_rows, self._by_user = mix_rows, by_user
-        self._path, self._seed, self._rank, self._world = path, seed, rank, world
+        self._seed, self._rank, self._world = seed, rank, world
         self._columns = _column_names(schema)
-        missing = [name for name in self._columns if name not in self._file.schema_arrow.names]
+        missing = [name for name in self._columns if name not in self.dataset.column_names]
         if missing:
             message = f"{path} lacks column {missing[0]!r} of the schema ({len(missing)} missing); rebuild the features"
             raise DataError(message)
-        self.total_rows: int = self._file.metadata.num_rows
+        self.dataset.require(schema)
+        self.total_rows: int = self.dataset.rows
 
     @property
     def rows(self) -> int:
@@ -159,26 +155,22 @@ class BatchReader:
                 yield functools.partial(self._read, groups, mixed[since:last], salt), first - since, last - since
             begin += rows
 
-    def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[int], int]]:
+    def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[RowGroup], int]]:
         """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
-        order = np.arange(self._file.num_row_groups)
+        all_groups = self.dataset.row_groups
+        order = np.arange(len(all_groups))
         groups, held = [], 0
-        for group in (order if generator is None else generator.permutation(order)).tolist():
-            groups.append(group)
-            held += self._file.metadata.row_group(group).num_rows
+        for number in (order if generator is None else generator.permutation(order)).tolist():
+            groups.append(all_groups[number])
+            held += all_groups[number].rows
             if held >= rows:
                 yield groups, held
                 groups, held = [], 0
         if groups:
             yield groups, held
 
-    def _read(self, groups: list[int], order: Order, salt: np.uint64 | None = None) -> _Rows:
-        try:
-            table = self._file.read_row_groups(groups, columns=self._columns)
-        except OSError as error:
-            named = ", ".join(map(str, groups))
-            message = f"{self._path}: row group {named} is damaged ({error}); remove kept days, and build again"
-            raise DataError(message) from error
+    def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None) -> _Rows:
+        table = self.dataset.read_groups(groups, self._columns)
         if salt is not None and order is not None:
             order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]
         tasks = [task.name for task in self.schema.tasks]

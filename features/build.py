@@ -101,7 +101,7 @@ def _build(
     schema = _schema(config, fitted, timeline, staged.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    encoded = assemble(staged, planned, encoder, fitted, config.events, store.encoded, made)
+    encoded = assemble(staged, planned, encoder, fitted, config, store.encoded, made)
     progress("data quality and online tables")
     with ThreadPoolExecutor(1) as worker:
         online = worker.submit(build_online, raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)

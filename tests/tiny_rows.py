@@ -10,6 +10,7 @@ from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, FeatureSpec, Part, Schema
 from features.source.parquet_files import write_table
 from serving.graph.engine import Engine
+from tests.encoded_rows import stamped
 from tests.tiny_bundle import USERS
 
 
@@ -30,7 +31,8 @@ def write_rows(path: Path, engine: Engine, rows: int, *, seed: int, first_user: 
     table = pa.table(columns)
     table = table.append_column("__user", pa.array(hash_array(pa.array(user))))
     table = table.append_column("__item", pa.array(hash_array(columns["item_id"])))
-    write_table(table.append_column("__time", pa.array(np.arange(rows, dtype=np.int64))), path)
+    table = table.append_column("__time", pa.array(np.arange(rows, dtype=np.int64)))
+    write_table(stamped(table, engine.schema), path)
 
 
 def _column(spec: FeatureSpec, rows: int, rng: np.random.Generator) -> pa.Array:

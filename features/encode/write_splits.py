@@ -1,11 +1,15 @@
-"""Make the splits' files out of partitions: encode each, unless its encoded rows are kept, and join the row groups."""
+"""Make the splits out of partitions: encode each, unless its encoded rows are kept, and link them as a dataset's parts.
+
+Nothing of a kept day is written again: a build writes what is new, and a manifest a split.
+"""
 
 import hashlib
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,19 +17,22 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
+from contract.dataset import DatasetManifest, DatasetPart, EncodedWith, file_sha256
 from contract.digests import digest_of
 from contract.errors import DataError
+from contract.files import write_text
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
+from contract.settings import Settings
 from features.encode.encoder import Encoder, Ids, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
-from features.encode.parquet_join import join
-from features.feature_config import EventsConfig
+from features.feature_config import EventsConfig, FeaturesConfig
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_dataset import Staged, where
-from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, PartitionRows
+from features.incremental.raw_rows import PLACE, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.ragged import Stretches
@@ -42,9 +49,13 @@ ENCODED_ROWS = 32_768
 
 @dataclass(frozen=True)
 class EncodedSplits:
-    """Where the encoded rows of a partition lie by split, and what was counted of them."""
+    """Where the encoded rows of a partition lie by split, what they are, and what was counted of them.
+
+    The facts are written after the pieces, so that pieces with facts are whole.
+    """
 
     pieces: dict[int, Path]
+    facts: Path
     tally: Path
 
     @classmethod
@@ -52,12 +63,38 @@ class EncodedSplits:
         """The files of rows of some splits; their names begin with `path`."""
         found = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
         pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in found}
-        return cls(pieces, path.with_name(f"{path.name}.tally.json"))
+        return cls(pieces, path.with_name(f"{path.name}.parts.json"), path.with_name(f"{path.name}.tally.json"))
 
     @property
     def files(self) -> list[Path]:
         """The files of all splits."""
         return list(self.pieces.values())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all pieces are there, as they were written."""
+        return self.facts.is_file() and all(piece.is_file() for piece in self.files)
+
+    def describe(self, encoded_with: EncodedWith) -> None:
+        """Write down what the pieces are, which must be there."""
+        facts = _PieceFacts(parts={number: _part_of(piece, encoded_with) for number, piece in self.pieces.items()})
+        write_text(facts.model_dump_json() + "\n", self.facts)
+
+    def part(self, number: int, name: str) -> DatasetPart:
+        """A split's piece as a part of a dataset, under a name."""
+        facts = _PieceFacts.model_validate_json(self.facts.read_bytes())
+        return facts.parts[number].model_copy(update={"file": name})
+
+
+class _PieceFacts(Settings):
+    """The pieces of a partition by split."""
+
+    parts: dict[int, DatasetPart]
+
+
+def _part_of(file: Path, encoded_with: EncodedWith) -> DatasetPart:
+    rows = pq.read_metadata(file).num_rows
+    return DatasetPart(file=file.name, rows=rows, sha256=file_sha256(file), encoded_with=encoded_with)
 
 
 def assemble(
@@ -65,11 +102,11 @@ def assemble(
     planned: list[Planned],
     encoder: Encoder,
     fitted: Fitted,
-    keys: EventsConfig,
+    config: FeaturesConfig,
     kept: Path,
     made: Path,
 ) -> list[EncodedSplits]:
-    """Write ``train``, ``valid`` and ``test`` Parquet into `made`, their row groups in a fixed random order.
+    """Make the datasets ``train``, ``valid`` and ``test`` in `made`, whose parts are the partitions in order.
 
     The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
     there is taken as it is. Gives the partitions that have rows in a split.
@@ -77,46 +114,68 @@ def assemble(
     Raises:
         DataError: a value that a policy refuses, or a label that is not finite.
     """
+    fingerprint = encoder.schema.fingerprint()
+    encodings = _encodings(staged, encoder, fitted)
+    states = _states(staged, encodings, None if config.grow else fingerprint)
     wanted = [
         EncodedSplits.named(kept / f"{rows.path.stem}.{state}", splits)
-        for rows, splits, state in zip(staged.parts, staged.splits, _states(staged, encoder, fitted), strict=True)
+        for rows, splits, state in zip(staged.parts, staged.splits, states, strict=True)
     ]
     for place, part in enumerate(wanted):
-        if not all(piece.is_file() for piece in part.files):
+        if not part.is_whole:
             known = encoder.as_of(staged.known_on[place])
-            rows = _encode(staged.parts[place], staged.splits[place], planned, known, fitted, keys)
-            _write_pieces(rows, part.pieces, staged.splits[place], _columns(encoder.schema))
-    for file in set(kept.iterdir()).difference(*([*part.files, part.tally] for part in wanted)):
+            rows = _encode(staged.parts[place], staged.splits[place], planned, known, fitted, config.events)
+            encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[place])
+            schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
+            _write_pieces(rows, part.pieces, staged.splits[place], schema)
+            part.describe(encoded_with)
+    for file in set(kept.iterdir()).difference(*([*part.files, part.facts, part.tally] for part in wanted)):
         file.unlink()
+    # The last partition knows all that is known.
+    encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[-1])
     for number, split in enumerate(SPLIT_NAMES):
-        mine = [part.pieces[number] for part in wanted if number in part.pieces]
-        if mine:
-            _join(mine, made / f"{split}.parquet")
-        else:
-            write_table(_columns(encoder.schema).empty_table(), made / f"{split}.parquet")
+        (made / split).mkdir()
+        _link_parts([part for part in wanted if number in part.pieces], number, encoded_with, encoder, made / split)
     return [part for part in wanted if part.pieces]
 
 
-def _states(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
-    """By partition a digest of what its encoded rows depend on besides its raw ones: fitted numbers, ids, splits."""
+def _encodings(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
+    """By partition a digest of the fitted state that its rows are encoded with: numbers, and ids known by then."""
     fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
-    known = fitted.vocabularies.digests(staged.known_on)
+    return [digest_of(fixed, fitted.priors, known) for known in fitted.vocabularies.digests(staged.known_on)]
+
+
+def _states(staged: Staged, encodings: list[str], fingerprint: str | None) -> list[str]:
+    """By partition a digest of what its pieces depend on besides its raw rows.
+
+    The schema's fingerprint is in it where each build fits anew, so that every part says the last one. Where
+    vocabularies grow it would change every day, and the days before are right as they are.
+    """
     splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.splits]
-    return [digest_of(fixed, fitted.priors, *both) for both in zip(known, splits, strict=True)]
+    return [digest_of(fingerprint, *both) for both in zip(encodings, splits, strict=True)]
 
 
-def _random_order(groups: int) -> NDArray[np.int64]:
-    """Row groups as readers meet them: those of all days among each other, so that the first are a sample of all."""
-    return np.argsort(np.arange(groups) * SHUFFLE % PLACES)
+def _link_parts(
+    partitions: list[EncodedSplits], number: int, encoded_with: EncodedWith, encoder: Encoder, directory: Path
+) -> None:
+    """Make a split's dataset: its pieces under the names of parts, without a copy where the file system has links."""
+    names = [f"part-{place:05d}.parquet" for place in range(max(len(partitions), 1))]
+    parts = []
+    for partition, name in zip(partitions, names[: len(partitions)], strict=True):
+        _link(partition.pieces[number], directory / name)
+        parts.append(partition.part(number, name))
+    if not partitions:
+        schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
+        write_table(schema.empty_table(), directory / names[0])
+        parts = [_part_of(directory / names[0], encoded_with)]
+    DatasetManifest(encoded_with=encoded_with, parts=tuple(parts)).save(directory)
 
 
-def _join(pieces: list[Path], target: Path) -> None:
-    """The pieces' row groups in one file; one piece alone is that file, where the file system has links."""
-    if len(pieces) == 1:
-        with suppress(OSError):
-            target.hardlink_to(pieces[0])
-            return
-    join(pieces, target, _random_order)
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _write_pieces(

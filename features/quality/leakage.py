@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from contract.columns import label_column, weight_column
+from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from features.feature_config import ChecksConfig
@@ -43,7 +43,7 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Le
         return []
     specs = [s for s in schema.features if s.name not in checks.allow and not (isinstance(s, IdSpec) and s.max_length)]
     names = [s.name for s in specs] + [f"{k}__{t.name}" for t in schema.tasks for k in ("label", "weight")]
-    train, valid = (_sample(directory / f"{split}.parquet", names, most) for split, most in SAMPLE_ROWS.items())
+    train, valid = (_sample(directory / split, names, most) for split, most in SAMPLE_ROWS.items())
     found = []
     for task in schema.tasks:
         for spec in specs:
@@ -63,14 +63,8 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Le
 
 
 def _sample(path: Path, names: list[str], most: int) -> dict[str, Column]:
-    """The first rows of a file, whole row groups, as floats by column."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        groups: list[int] = []
-        rows = 0
-        while rows < most and len(groups) < file.num_row_groups:
-            rows += file.metadata.row_group(len(groups)).num_rows
-            groups.append(len(groups))
-        table = file.read_row_groups(groups, columns=names).slice(0, most)
+    """The first rows of a dataset as floats by column."""
+    table = EncodedDataset.open(path).read(names, most)
     return {name: table[name].to_numpy().astype(np.float64) for name in names}
 
 

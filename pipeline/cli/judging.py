@@ -3,14 +3,16 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from pipeline.cli.paths import a_bundle, existing
+from pipeline.cli.paths import a_bundle, encoded_rows
 from pipeline.cli.verb import Verb, add_json, respond
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a published version, or an exported run")
-    parser.add_argument("--data", type=Path, required=True, help="encoded Parquet to judge on, such as test.parquet")
-    parser.add_argument("--train", type=Path, help="encoded training Parquet, for the popularity baseline and slices")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="encoded rows to judge on, such as runs/NAME/features/test"
+    )
+    parser.add_argument("--train", type=Path, help="encoded training rows, for the popularity baseline and slices")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="where results go [%(default)s]")
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
     parser.add_argument("--slice-by", default="", help="id features to slice by, with commas between them")
@@ -19,9 +21,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate(args: Namespace) -> None:
     a_bundle(args.bundle)
-    existing(args.data, "--data")
+    encoded_rows(args.data, "--data")
     if args.train:
-        existing(args.train, "--train")
+        encoded_rows(args.train, "--train")
     from pipeline.report.evaluate_and_report import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
 
     config = _method(args.replicates) | {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
@@ -36,7 +38,7 @@ def _method(replicates: int | None) -> dict[str, object]:
 def _compare_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="a bundle or a prediction file")
     parser.add_argument("b", type=Path, metavar="B", help="the other one")
-    parser.add_argument("--data", type=Path, help="encoded Parquet to score bundles on")
+    parser.add_argument("--data", type=Path, help="encoded rows to score bundles on")
     parser.add_argument("--out", type=Path, help="where comparison.json goes")
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
     add_json(parser)
@@ -46,7 +48,7 @@ def _compare(args: Namespace) -> None:
     a_bundle(args.a)
     a_bundle(args.b)
     if args.data:
-        existing(args.data, "--data")
+        encoded_rows(args.data, "--data")
     from pipeline.evaluation.compare import compare  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415
 
@@ -58,7 +60,7 @@ VERBS = (
     Verb(
         "evaluate",
         "judge a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report",
-        "moerank evaluate runs/movielens/store/movielens/1 --data runs/movielens/features/test.parquet",
+        "moerank evaluate runs/movielens/store/movielens/1 --data runs/movielens/features/test",
         _evaluate_arguments,
         _evaluate,
     ),

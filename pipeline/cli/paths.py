@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from contract.dataset import split_directory
 from contract.errors import ConfigError
 
 GRAPH_FILE, POINTER_FILE, CONFIG_FILE = "model.onnx", "current", "config.yaml"
@@ -17,6 +18,19 @@ def existing(path: Path, what: str) -> Path:
         message = f"{what}: there is nothing at {path} (relative paths start at {Path.cwd()})"
         raise ConfigError(message)
     return path
+
+
+def encoded_rows(path: Path, what: str) -> Path:
+    """The path, if a dataset directory or a Parquet file is there.
+
+    Raises:
+        ConfigError: there is nothing; a split that was a file once is named as the directory that it is.
+    """
+    directory = split_directory(path)
+    if directory is not None:
+        message = f"{what}: there is nothing at {path}: encoded rows are a directory of parts; use {directory}"
+        raise ConfigError(message)
+    return existing(path, what)
 
 
 def a_bundle(path: Path) -> Path:

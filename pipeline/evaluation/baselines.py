@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, USER_HASH, label_column, weight_column
+from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.metrics import Floats
@@ -74,33 +73,31 @@ def read_training(path: Path, schema: Schema) -> TrainingRows:
     """Read users, items and labels of the encoded training rows.
 
     Raises:
-        DataError: no such file, a column is missing, or there are no rows.
+        DataError: nothing there, a column is missing, or there are no rows.
+        SchemaMismatchError: the rows were encoded with another schema.
     """
     tasks = [task.name for task in schema.tasks]
     labels, weights = [label_column(name) for name in tasks], [weight_column(name) for name in tasks]
     columns = [USER_HASH, ITEM_HASH, *labels, *weights]
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            missing = [name for name in columns if name not in file.schema_arrow.names]
-            table = file.read(columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
-        message = f"{path} cannot be read as encoded training rows: {error}"
-        raise DataError(message) from error
-    if missing or table.num_rows == 0:
+    rows = EncodedDataset.open(path)
+    missing = [name for name in columns if name not in rows.column_names]
+    if missing or rows.rows == 0:
         what = f"lacks column {missing[0]!r}" if missing else "has no rows"
         message = f"{path} {what}, but baselines are learned from it; build features with `moerank features CONFIG`"
         raise DataError(message)
+    rows.require(schema)
+    table = rows.read(columns)
     items, group = np.unique(table[ITEM_HASH].to_numpy(), return_inverse=True)
-    sums, rows = [], []
+    sums, labelled = [], []
     for label, weight in zip(labels, weights, strict=True):
         applies = table[weight].to_numpy() > 0
         sums.append(np.bincount(group, weights=np.where(applies, table[label].to_numpy(), 0.0)))
-        rows.append(np.bincount(group, weights=applies))
+        labelled.append(np.bincount(group, weights=applies))
     return TrainingRows(
         users=_count(table[USER_HASH].to_numpy()),
         items=Counts(items, np.bincount(group)),
         label_sums=np.stack(sums, axis=1),
-        label_rows=np.stack(rows, axis=1),
+        label_rows=np.stack(labelled, axis=1),
     )
 
 

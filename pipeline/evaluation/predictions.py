@@ -24,6 +24,7 @@ from contract.columns import (
     prediction_column,
     weight_column,
 )
+from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -140,7 +141,8 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
     """Score every row of an encoded Parquet with the served graph, each row as a request of its own.
 
     Raises:
-        DataError: the file lacks a column of the schema, is damaged, or has no rows.
+        DataError: the rows lack a column of the schema, are damaged, or there are none.
+        SchemaMismatchError: they were encoded with another schema.
         PredictionError: the graph fails or answers with a number that is not finite.
     """
     reader = BatchReader(data, schema, BATCH_ROWS)
@@ -167,16 +169,16 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
         scores=np.concatenate(scores),
         user=np.concatenate(users),
         item=np.concatenate(items),
-        time=_read_times(data, done),
+        time=_read_times(reader.dataset),
         grouped=bool(schema.user_key),
     )
 
 
-def _read_times(data: Path, rows: int) -> NDArray[np.int64]:
-    """The rows' times in the file's order; zeros where the data have none."""
-    if TIME not in pq.read_schema(data).names:
-        return np.zeros(rows, dtype=np.int64)
-    times: NDArray[np.int64] = pq.read_table(data, columns=[TIME])[TIME].to_numpy()
+def _read_times(data: EncodedDataset) -> NDArray[np.int64]:
+    """The rows' times in the order of reading; zeros where the data have none."""
+    if TIME not in data.column_names:
+        return np.zeros(data.rows, dtype=np.int64)
+    times: NDArray[np.int64] = data.read([TIME])[TIME].to_numpy()
     return times
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
 from contract.schema import IdSpec, Schema
 from features.encode.vocabulary import VOCABULARY_FILE
@@ -55,7 +56,7 @@ def by_feature(names: tuple[str, ...], data: Path, schema: Schema, directory: Pa
         if name not in specs:
             message = f"cannot slice by {name!r}: the schema's id features are {', '.join(specs) or 'none'}"
             raise ConfigError(message)
-    columns = pq.read_table(data, columns=list(names)) if names else None
+    columns = EncodedDataset.open(data).read(names) if names else None
     found: dict[str, Masks] = {}
     for name in names:
         values = columns[name].to_numpy() if columns is not None else np.empty(0)

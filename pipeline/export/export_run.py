@@ -34,7 +34,7 @@ def export_run(
     """
     progress("reading the checkpoint")
     schema = Schema.load(features_dir)
-    ranker, valid = load_ranker(run_dir, schema), features_dir / "valid.parquet"
+    ranker, valid = load_ranker(run_dir, schema), features_dir / "valid"
     calibration = calibrate_on(ranker, valid, config.methods(schema))
     progress("writing the graph and comparing it with the model")
     sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())

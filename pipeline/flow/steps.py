@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from contract.dataset import DATASET_MANIFEST
 from contract.digests import code_digest, digest_of
 from contract.errors import ConfigError, DataError
 from contract.graph_names import GOLDEN_FILE, MODEL_FILE
@@ -33,7 +34,7 @@ from serving.store.remote_store import RemoteStore
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
-FEATURE_FILES = ("train.parquet", "valid.parquet", "test.parquet", SCHEMA_FILE, "online")
+FEATURE_FILES = (*(f"{split}/{DATASET_MANIFEST}" for split in ("train", "valid", "test")), SCHEMA_FILE, "online")
 EXPORT_CODE = ("models", "pipeline.release.release", "pipeline.export.golden_cases", "pipeline.export.post_export")
 JUDGE_CODE = ("pipeline", "serving.graph.engine")
 
@@ -85,7 +86,7 @@ class Run:
         record = required(self.config.features_dir, "moerank features CONFIG")
         rows = record.result["rows"]
         split = "test" if isinstance(rows, dict) and rows.get("test") else "valid"
-        return self.config.features_dir / f"{split}.parquet"
+        return self.config.features_dir / split
 
 
 def required(directory: Path, command: str) -> StepRecord:
@@ -205,7 +206,7 @@ def evaluate_model(run: Run) -> StepRecord:
         judged = evaluate_and_report(
             run.export_dir,
             run.held_out,
-            run.config.features_dir / "train.parquet",
+            run.config.features_dir / "train",
             run.evaluation_dir,
             run.config.evaluate,
             about=About(run.config.name, run.directory / HISTORY_FILE, _experts(run), _facts(run)),

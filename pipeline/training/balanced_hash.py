@@ -8,17 +8,17 @@ Shape legend: R ids of a gate's table.
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from contract.dataset import EncodedDataset
 from models.gates import HashConfig
 from models.gates.hash import HashGate
 from models.ranker import Ranker
 
 
 def deal_ids(ranker: Ranker, rows: Path) -> None:
-    """Give each expert of the ranker's balanced hash gates equally many of the training rows in a Parquet file.
+    """Give each expert of the ranker's balanced hash gates equally many of the training rows in a dataset or a file.
 
     Every rank counts all rows, so all deal alike; a checkpoint that is loaded afterwards brings its own dealing.
     """
@@ -34,8 +34,8 @@ def deal_ids(ranker: Ranker, rows: Path) -> None:
 def count_ids(rows: Path, feature: str, ids: int) -> Tensor:
     """How often each of the ids 0..`ids`-1 of a feature occurs, int64 [R]; ids beyond are hashed, and not counted."""
     counts_R = np.zeros(ids, dtype=np.int64)
-    with pq.ParquetFile(rows) as file:
-        for batch in file.iter_batches(columns=[feature]):
-            found = batch.column(0).to_numpy(zero_copy_only=False)
-            counts_R += np.bincount(found[found < ids], minlength=ids)
+    dataset = EncodedDataset.open(rows)
+    for group in dataset.row_groups:
+        found = dataset.read_groups([group], [feature])[feature].to_numpy()
+        counts_R += np.bincount(found[found < ids], minlength=ids)
     return torch.from_numpy(counts_R)

@@ -47,7 +47,7 @@ def train(
     say: Callable[[str], None] = print,
     live: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Train a ranker on ``train.parquet``, judge each epoch on ``valid.parquet``, and keep the best epoch.
+    """Train a ranker on the split ``train``, judge each epoch on ``valid``, and keep the best epoch.
 
     A rerun in the same `run_dir` goes on from its latest checkpoint. Ctrl-c ends the step under way, saves a
     checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, `live` what changes all the time.
@@ -84,7 +84,7 @@ class _Run:
     ) -> None:
         self.schema, self.config, self.device = schema, config, device
         rank, world = dist.get_rank(), dist.get_world_size()
-        path, size = features_dir / "train.parquet", config.batch_size
+        path, size = features_dir / "train", config.batch_size
         if config.within_user and not schema.user_key:
             message = (
                 "train.within_user compares rows of one user, but data.events names no user: name it, or leave it out"
@@ -92,7 +92,7 @@ class _Run:
             raise ConfigError(message)
         by_user = config.batches == "by_user" or (config.batches is None and bool(config.within_user))
         self.rows = BatchReader(path, schema, size, seed=config.seed, by_user=by_user, rank=rank, world=world)
-        self.held_out = BatchReader(features_dir / "valid.parquet", schema, 4 * size, rank=rank, world=world)
+        self.held_out = BatchReader(features_dir / "valid", schema, 4 * size, rank=rank, world=world)
         self.bf16 = use_bf16(config, device)
         self.loss = RankingLoss(schema.tasks, config.task_weights, config.loss_scale, config.losses, config.within_user)
         self.loss = self.loss.to(device)

@@ -23,24 +23,24 @@ def rows_of(reader: BatchReader, epoch: int = 0) -> list[tuple[int, int, bytes]]
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 10_000])
 def test_every_row_once_in_the_order_of_the_file(built: Path, batch_size: int) -> None:
-    reader = BatchReader(built / "train.parquet", Schema.load(built), batch_size)
+    reader = BatchReader(built / "train", Schema.load(built), batch_size)
     rows = rows_of(reader)
-    stored = pq.read_table(built / "train.parquet")
+    stored = pq.read_table(built / "train")
     assert [r[0] for r in rows] == stored["__user"].to_pylist()
     assert len(list(reader.epoch())) == reader.steps
 
 
 def test_a_seed_permutes_rows_anew_each_epoch(built: Path) -> None:
     schema = Schema.load(built)
-    reader = BatchReader(built / "train.parquet", schema, 32, seed=1)
+    reader = BatchReader(built / "train", schema, 32, seed=1)
     first, second = rows_of(reader, 0), rows_of(reader, 1)
     assert first != second
-    assert sorted(first) == sorted(second) == sorted(rows_of(BatchReader(built / "train.parquet", schema, 32)))
-    assert first == rows_of(BatchReader(built / "train.parquet", schema, 32, seed=1), 0)
+    assert sorted(first) == sorted(second) == sorted(rows_of(BatchReader(built / "train", schema, 32)))
+    assert first == rows_of(BatchReader(built / "train", schema, 32, seed=1), 0)
 
 
 def test_rows_of_several_row_groups_are_mixed(built: Path, tmp_path: Path) -> None:
-    table = pq.read_table(built / "train.parquet")
+    table = pq.read_table(built / "train")
     group = np.arange(len(table)) // 25
     marked = table.set_column(table.column_names.index("__item"), "__item", [group.astype(np.uint64)])
     pq.write_table(marked, tmp_path / "groups.parquet", row_group_size=25)
@@ -73,7 +73,7 @@ def test_skipping_among_users_resumes_where_an_epoch_was_left(built: Path) -> No
 
 
 def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
-    reader = BatchReader(built / "train.parquet", Schema.load(built), 50, seed=3)
+    reader = BatchReader(built / "train", Schema.load(built), 50, seed=3)
     whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
     assert len(rest) == len(whole) - 3
     assert np.array_equal(rest[0].inputs.request.ids, whole[3].inputs.request.ids)
@@ -81,8 +81,8 @@ def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
 
 def test_ranks_read_disjoint_rows_in_equal_steps(built: Path) -> None:
     schema = Schema.load(built)
-    readers = [BatchReader(built / "train.parquet", schema, 32, seed=5, rank=r, world=3) for r in range(3)]
-    whole = sorted(rows_of(BatchReader(built / "train.parquet", schema, 32, seed=5)))
+    readers = [BatchReader(built / "train", schema, 32, seed=5, rank=r, world=3) for r in range(3)]
+    whole = sorted(rows_of(BatchReader(built / "train", schema, 32, seed=5)))
     parts = [rows_of(reader) for reader in readers]
     assert len({len(part) for part in parts}) == 1
     assert len({reader.steps for reader in readers}) == 1
@@ -94,8 +94,8 @@ def test_ranks_read_disjoint_rows_in_equal_steps(built: Path) -> None:
 def test_lists_travel_with_their_rows(built: Path) -> None:
     schema = Schema.load(built)
     names = [spec.name for spec in schema.candidate.lists]
-    stored = pq.read_table(built / "train.parquet", columns=names)
-    batches = list(BatchReader(built / "train.parquet", schema, 33).epoch())
+    stored = pq.read_table(built / "train", columns=names)
+    batches = list(BatchReader(built / "train", schema, 33).epoch())
     for place, name in enumerate(names):
         values, lengths = [], []
         for batch in batches:
@@ -110,7 +110,7 @@ def test_lists_travel_with_their_rows(built: Path) -> None:
 
 def test_dense_values_are_finite_and_positions_lie_within_their_bins(built: Path) -> None:
     schema = Schema.load(built)
-    (batch,) = BatchReader(built / "train.parquet", schema, 10_000).epoch()
+    (batch,) = BatchReader(built / "train", schema, 10_000).epoch()
     for place, spec in enumerate(schema.request.dense):
         column = batch.inputs.request.dense[:, place]
         assert np.isfinite(column).all()
@@ -119,7 +119,7 @@ def test_dense_values_are_finite_and_positions_lie_within_their_bins(built: Path
 
 
 def test_a_file_of_another_schema_is_refused(built: Path, tmp_path: Path) -> None:
-    pq.write_table(pq.read_table(built / "train.parquet").drop(["age"]), tmp_path / "x.parquet")
+    pq.write_table(pq.read_table(built / "train").drop(["age"]), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="'age'"):
         BatchReader(tmp_path / "x.parquet", Schema.load(built), 8)
     (tmp_path / "y.parquet").write_bytes(b"PAR1 not really")

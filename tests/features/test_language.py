@@ -148,7 +148,7 @@ def test_crosses_of_any_owners_are_the_same_in_a_request(tmp_path: Path) -> None
         seen.setdefault((event["surface"], makers[event["item"]]), set()).add(row)
     assert all(len(rows) == 1 for rows in seen.values())
     assert all((0 in rows) == (None in pair) for pair, rows in seen.items())
-    stored = {int(v) for v in pq.read_table(tmp_path / "features" / "train.parquet")["surface_x_maker"].to_pylist()}
+    stored = {int(v) for v in pq.read_table(tmp_path / "features" / "train")["surface_x_maker"].to_pylist()}
     assert {row for rows in seen.values() for row in rows} <= stored | {0}
 
 
@@ -181,7 +181,7 @@ def test_a_log_of_positives_trains_with_negatives(tmp_path: Path) -> None:
         "split": {"by": "user_time", "valid": 1, "test": 1},
     }
     made = build(recipe(tmp_path, **blocks), tmp_path / "features", quiet)
-    labels = pq.read_table(tmp_path / "features" / "valid.parquet")["label__taken"].to_pylist()
+    labels = pq.read_table(tmp_path / "features" / "valid")["label__taken"].to_pylist()
     assert set(labels) == {0.0, 1.0}
     assert sum(made.rows.values()) > 1000
 
@@ -219,8 +219,8 @@ def test_policies_for_nulls_and_unknown_values(tmp_path: Path) -> None:
     ]
     build(recipe(tmp_path, features=features, aggregates=[]), tmp_path / "features", quiet)
     encoder = RequestEncoder.open(tmp_path / "features")
-    assert 1 in pq.read_table(tmp_path / "features" / "train.parquet")["surface"].to_pylist()
-    assert set(pq.read_table(tmp_path / "features" / "train.parquet")["maker"].to_pylist()) >= {1, 2, 3}
+    assert 1 in pq.read_table(tmp_path / "features" / "train")["surface"].to_pylist()
+    assert set(pq.read_table(tmp_path / "features" / "train")["maker"].to_pylist()) >= {1, 2, 3}
     known = encoder.encode(RankRequest("u1", [1], {"surface": None})).inputs.request
     strangers = {int(encoder.encode(RankRequest(f"x{i}", [1])).inputs.request.ids[0, 0]) for i in range(40)}
     assert known.ids[0].tolist()[1] == 1

@@ -34,7 +34,7 @@ def score(features: Path, run_dir: Path, out: Path) -> None:
         weighting = FixedConfig().build(schema.tasks, torch.ones(len(schema.tasks)))
         resume(run_dir, sharded, weighting)
         sharded.model.eval()
-        batch = next(BatchReader(features / "valid.parquet", schema, 200).epoch())
+        batch = next(BatchReader(features / "valid", schema, 200).epoch())
         with torch.no_grad():
             logits = sharded.model(TensorInputs.from_numpy(batch.inputs)).logits_BT
         # What Adam keeps must have come along too, or the next steps would differ.

@@ -84,13 +84,13 @@ def train_judge_and_export(model: Any, features: Path, run: Path) -> dict[str, A
     ranker = load_ranker(run / "run", SCHEMA)
     bundle = run / "export"
     bundle.mkdir()
-    sample = next(BatchReader(features / "valid.parquet", SCHEMA, 256).epoch()).inputs
+    sample = next(BatchReader(features / "valid", SCHEMA, 256).epoch()).inputs
     report = export(ranker, SCHEMA, sample, bundle / "model.onnx")
     assert report.rows_checked > 2000
     assert report.worst_difference <= 1e-5
     SCHEMA.save(bundle)
     quick = EvaluateConfig(replicates=50, slice_replicates=50)
-    judged = evaluate(bundle, features / "valid.parquet", None, run / "evaluation", config=quick)
+    judged = evaluate(bundle, features / "valid", None, run / "evaluation", config=quick)
     assert judged.tasks["like"]["auc"].value == pytest.approx(result["metrics"]["like"]["auc"], abs=1e-4)
     assert judged.tasks["rating"]["rmse"].value == pytest.approx(result["metrics"]["rating"]["rmse"], abs=1e-4)
     return result

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contract.inputs import PARTS, Inputs
 from contract.schema import Schema
+from tests.encoded_rows import write_dataset
 from tests.models.small import inputs
 
 SIZES = {"train": 2048, "valid": 512, "test": 512}
 
 
 def write_features(directory: Path, schema: Schema, *, seed: int = 0, broken_label: float | None = None) -> Path:
-    """Write ``train``, ``valid`` and ``test`` Parquet and the schema; labels follow item, age and price."""
+    """Write ``train``, ``valid`` and ``test`` and the schema; labels follow item, age and price."""
     directory.mkdir(parents=True, exist_ok=True)
     for place, (split, rows) in enumerate(SIZES.items()):
         rng = np.random.default_rng([seed, place])
@@ -28,7 +28,7 @@ def write_features(directory: Path, schema: Schema, *, seed: int = 0, broken_lab
         columns |= {"label__like": like, "label__rating": rating}
         columns |= {"weight__like": np.ones(rows, np.float32), "weight__rating": np.ones(rows, np.float32)}
         columns |= {"__user": np.arange(rows, dtype=np.uint64), "__item": np.arange(rows, dtype=np.uint64)}
-        pq.write_table(pa.table(columns), directory / f"{split}.parquet", row_group_size=700)
+        write_dataset(directory / split, [pa.table(columns)], schema)
     schema.save(directory)
     return directory
 

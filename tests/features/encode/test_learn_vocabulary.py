@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from contract.dataset import EncodedDataset
 from features.encode.vocabulary import ALWAYS, Vocabularies
 from tests.features.incremental.test_increment import FEW, days, made, world
 from tests.features.raw_world import raw_tables
@@ -39,7 +40,16 @@ def test_a_grown_vocabulary_leaves_the_rows_of_days_before_as_they_were(tmp_path
     for path in sorted((tmp_path / "whole" / "features-days").rglob("*.parquet")):
         path.unlink()
     assert world(tmp_path / "whole", days(tables, 5), **FEATURES).days_reused == 0
-    assert made(tmp_path / "grown") == made(tmp_path / "whole")
+    grown, whole = (made(tmp_path / name) for name in ("grown", "whole"))
+    assert {name for name in grown if grown[name] != whole.get(name)} == {
+        "train/_manifest.json",
+        *(f"train/part-{number:05d}.parquet" for number in range(3)),
+    }
+    grown_rows, whole_rows = (
+        EncodedDataset.open(tmp_path / name / "features" / "train") for name in ("grown", "whole")
+    )
+    assert grown_rows.read(grown_rows.column_names).equals(whole_rows.read(grown_rows.column_names))
+    assert grown_rows.encoded_with == whole_rows.encoded_with
 
 
 def test_new_ids_are_known_from_the_day_on_which_they_were_seen_often_enough(tmp_path: Path) -> None:
@@ -52,7 +62,7 @@ def test_new_ids_are_known_from_the_day_on_which_they_were_seen_often_enough(tmp
     assert 5 < len(grown) <= len(set(grown) | set(range(30, 40))) == 10
     first = 19_783  # 1 March 2024, in days since 1970
     events = tables["events"]
-    encoded = pq.read_table(tmp_path / "features" / "train.parquet")
+    encoded = pq.read_table(tmp_path / "features" / "train")
     rows = {int(word["value"]): row + 1 for row, word in enumerate(items)}
     for item, since in grown.items():
         seen = events.filter(pc.equal(events["item"], item))["day"].to_pylist()

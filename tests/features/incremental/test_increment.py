@@ -13,7 +13,8 @@ from contract.errors import DataError
 from features.build import FeatureBuild, build
 from tests.features.raw_world import DAYS, quiet, raw_tables, recipe, write_raw
 
-FILES = ("train.parquet", "valid.parquet", "test.parquet", "vocabulary.parquet", "schema.json")
+FILES = ("vocabulary.parquet", "schema.json")
+FOLDERS = ("online", "train", "valid", "test")
 TILES = {"of": ["like", "seconds"], "since": True, "windows": ["all", "1d"]}
 EVERYTHING: dict[str, Any] = {
     "aggregates": [
@@ -49,8 +50,9 @@ def world(directory: Path, tables: dict[str, pa.Table], **changes: Any) -> Featu
 def made(directory: Path) -> dict[str, bytes]:
     """What a build wrote, by file."""
     features = directory / "features"
-    online = {str(p.relative_to(features)): p.read_bytes() for p in sorted((features / "online").rglob("*.*"))}
-    return {**online, **{name: (features / name).read_bytes() for name in FILES}}
+    files = [features / name for name in FILES]
+    files += [path for name in FOLDERS for path in sorted((features / name).rglob("*.*"))]
+    return {str(path.relative_to(features)): path.read_bytes() for path in files}
 
 
 def test_a_day_on_top_of_built_days_is_the_whole_log_byte_for_byte(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_ten_thousand_logged_requests_equal_their_training_rows_bit_for_bit(tmp_
         build(recipe(tmp_path / name, split=split, crosses=crosses), tmp_path / name / "features", quiet)
     encoder = RequestEncoder.open(tmp_path / "short" / "features")
     assert encoder.schema == Schema.load(tmp_path / "whole" / "features")
-    (batch,) = BatchReader(tmp_path / "whole" / "features" / "test.parquet", encoder.schema, 100_000).epoch()
+    (batch,) = BatchReader(tmp_path / "whole" / "features" / "test", encoder.schema, 100_000).epoch()
     logged = tables["events"].filter(pc.equal(tables["events"]["day"], int(LAST_DAY)))
     groups = logged.group_by(["user", "surface"]).aggregate([("item", "list")]).to_pylist()
     answered = [

@@ -89,7 +89,7 @@ def test_a_build_refuses_a_damaged_source_and_training_a_damaged_split(tmp_path:
     (tmp_path / "events.parquet").write_bytes(flipped(data, len(data) // 3))
     with pytest.raises(DataError, match=r"events\.parquet is damaged in row group 0, column"):
         build(recipe(tmp_path), tmp_path / "features", quiet)
-    data = (built / "train.parquet").read_bytes()
+    data = (built / "train" / "part-00000.parquet").read_bytes()
     (tmp_path / "train.parquet").write_bytes(flipped(data, len(data) // 3))
     with pytest.raises(DataError, match="row group 0 is damaged"):
         list(BatchReader(tmp_path / "train.parquet", Schema.load(built), 64).epoch())

@@ -10,6 +10,7 @@ from contract.errors import DataError
 from contract.schema import Schema, TaskSpec
 from features.source.parquet_files import write_table
 from pipeline.evaluation.baselines import SMOOTHING, TrainingRows, read_training
+from tests.encoded_rows import stamped
 
 SCHEMA = Schema(features=(), tasks=(TaskSpec(name="like", kind="binary"), TaskSpec(name="stars", kind="regression")))
 
@@ -24,7 +25,7 @@ def training(tmp_path: Path) -> TrainingRows:
         "label__stars": pa.array([4, 2, 0, 3], pa.float32()),
         "weight__stars": pa.array([1, 1, 0, 1], pa.float32()),
     }
-    write_table(pa.table(columns), tmp_path / "train.parquet")
+    write_table(stamped(pa.table(columns), SCHEMA), tmp_path / "train.parquet")
     return read_training(tmp_path / "train.parquet", SCHEMA)
 
 
@@ -50,7 +51,7 @@ def test_training_rows_are_counted_by_key(training: TrainingRows) -> None:
 
 
 def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as encoded training rows"):
+    with pytest.raises(DataError, match="cannot be read as Parquet: there is nothing"):
         read_training(tmp_path / "none.parquet", SCHEMA)
     names = ["__user", "__item", "label__like", "weight__like", "label__stars", "weight__stars"]
     write_table(pa.table({name: pa.array([], pa.float32()) for name in names}), tmp_path / "empty.parquet")

@@ -51,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     features = write_features(folder / "features", SCHEMA)
     ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}))
     write_onnx(ServingGraph(ranker, "dense"), SCHEMA, folder / "model.onnx", {})
-    return folder / "model.onnx", features / "valid.parquet"
+    return folder / "model.onnx", features / "valid"
 
 
 def test_accepted_changes_replace_the_graph_and_its_variants(world: tuple[Path, Path], tmp_path: Path) -> None:

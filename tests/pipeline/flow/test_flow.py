@@ -225,8 +225,8 @@ def test_a_published_bundle_is_evaluated_and_compared(
     shop: Shop, here: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle, features = shop.made["bundle"], here / "runs" / "tiny" / "features"
-    rows = ["--data", str(features / "test.parquet"), "--out", str(tmp_path), "--replicates", "60"]
-    assert main(["evaluate", bundle, *rows, "--train", str(features / "train.parquet"), "--json"]) == 0
+    rows = ["--data", str(features / "test"), "--out", str(tmp_path), "--replicates", "60"]
+    assert main(["evaluate", bundle, *rows, "--train", str(features / "train"), "--json"]) == 0
     judged = json.loads(capsys.readouterr().out)
     assert judged["metrics"] == shop.made["metrics"]
     assert Path(judged["report"]).is_file()

@@ -30,15 +30,15 @@ def gates(ranker: Ranker) -> list[HashGate]:
 
 
 def test_ids_are_counted_over_all_row_groups_and_those_beyond_the_table_are_left_out(features: Path) -> None:
-    items = pq.read_table(features / "train.parquet")["item"].to_numpy()
-    found = count_ids(features / "train.parquet", "item", 20)
+    items = pq.read_table(features / "train")["item"].to_numpy()
+    found = count_ids(features / "train", "item", 20)
     assert found.tolist() == np.bincount(items, minlength=50)[:20].tolist()
 
 
 def test_every_expert_of_a_trained_gate_has_as_many_training_rows(features: Path, tmp_path: Path) -> None:
     train(features, MODEL, TrainConfig(epochs=1, batch_size=512), tmp_path, lambda _: None)
     loaded = load_ranker(tmp_path, SCHEMA)
-    items = torch.from_numpy(pq.read_table(features / "train.parquet")["item"].to_numpy()).long()
+    items = torch.from_numpy(pq.read_table(features / "train")["item"].to_numpy()).long()
     for gate in gates(loaded):
         loads = torch.bincount(gate.expert_of(items), minlength=3)
         assert gate.table_R.shape == (50,)
@@ -52,6 +52,6 @@ def test_every_expert_of_a_trained_gate_has_as_many_training_rows(features: Path
 def test_a_gate_over_fewer_ids_hashes_the_rest(features: Path) -> None:
     model = small_config(gate={"name": "hash", "feature": "item", "assignment": "balanced", "rows": 10}, experts=3)
     ranker = Ranker(SCHEMA, model)
-    deal_ids(ranker, features / "train.parquet")
+    deal_ids(ranker, features / "train")
     assert gates(ranker)[0].table_R.shape == (10,)
     assert set(gates(ranker)[0].expert_of(torch.arange(10, 50)).tolist()) == {0, 1, 2}

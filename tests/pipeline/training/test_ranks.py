@@ -46,7 +46,7 @@ def test_a_checkpoint_of_two_ranks_answers_alike_on_any_number(tmp_path: Path) -
     assert [epoch["steps"] for epoch in epochs] == [8, 8]
 
     ranker = load_ranker(run_dir, SCHEMA)
-    batch = next(BatchReader(features / "valid.parquet", SCHEMA, 200).epoch())
+    batch = next(BatchReader(features / "valid", SCHEMA, 200).epoch())
     with torch.no_grad():
         plain = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT.numpy()
     on_ranks(3, "score", features, run_dir, tmp_path / "three.npz")

@@ -45,7 +45,7 @@ def interrupt_at_first_epoch(text: str) -> None:
 
 
 def metrics_of(ranker: Ranker, features: Path) -> dict[str, dict[str, float]]:
-    batch = next(BatchReader(features / "valid.parquet", SCHEMA, 10_000).epoch())
+    batch = next(BatchReader(features / "valid", SCHEMA, 10_000).epoch())
     with torch.no_grad():
         logits = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT
         scores = ranker.predictions(logits).numpy()
