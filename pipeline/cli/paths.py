@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from contract.dataset import split_directory
 from contract.errors import ConfigError
 
 GRAPH_FILE, POINTER_FILE, CONFIG_FILE = "model.onnx", "current", "config.yaml"
@@ -26,6 +25,8 @@ def encoded_rows(path: Path, what: str) -> Path:
     Raises:
         ConfigError: there is nothing; a split that was a file once is named as the directory that it is.
     """
+    from contract.dataset import split_directory  # noqa: PLC0415 - keeps `moerank --help` fast
+
     directory = split_directory(path)
     if directory is not None:
         message = f"{what}: there is nothing at {path}: encoded rows are a directory of parts; use {directory}"

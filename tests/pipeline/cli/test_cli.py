@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.cli.main import VERBS, build_parser, main
 from pipeline.cli.verb import Verb
+from tests.encoded_rows import write_dataset
 from tests.pipeline.tiny_project import write_project
-from tests.tiny_bundle import publish_tiny
+from tests.tiny_bundle import make_schema, publish_tiny
 
 VERB_NAMES = [verb.name for verb in VERBS]
 DESIGNED = ["demo", "features", "train", "evaluate", "compare", "export", "publish", "serve", "rank", "run"]
@@ -69,6 +71,7 @@ def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixtur
         (["evaluate", "nowhere", "--data", "x"], "BUNDLE: there is nothing at nowhere"),
         (["evaluate", "store/tiny", "--data", "x"], "its current version is store/tiny/1"),
         (["evaluate", "store/tiny/1", "--data", "x"], "--data: there is nothing at x"),
+        (["evaluate", "store/tiny/1", "--data", "split/test.parquet"], "a directory of parts; use split/test"),
         (["compare", "store", "store/tiny/1"], "store is no bundle"),
         (["export", "store"], "store is no training run"),
         (["publish", "nowhere"], "RUN: there is nothing at nowhere"),
@@ -79,6 +82,7 @@ def test_a_path_to_the_wrong_thing_is_told_from_the_right_one(
     words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish_tiny(tmp_path / "store", tmp_path / "work")
+    write_dataset(tmp_path / "split" / "test", [pa.table({"x": [1]})], make_schema())
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert told in capsys.readouterr().err
