@@ -26,7 +26,7 @@ def _export_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--quantize", choices=("none", "experts"), help="int8 experts and towers, if they lose nothing")
     parser.add_argument("--tables", choices=("fp32", "fp16", "int8"), help="smaller tables, if they lose nothing")
     parser.add_argument(
-        "--calibration", choices=("none", "platt", "isotonic"), help="fit probabilities on the validation rows"
+        "--calibration", choices=("auto", "none", "platt", "isotonic"), help="fit probabilities on the validation rows"
     )
     parser.add_argument("--packed", action="store_true", default=None, help="a second graph for several requests a run")
 

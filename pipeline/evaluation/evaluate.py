@@ -12,6 +12,7 @@ from contract.schema import Schema
 from contract.settings import Settings
 from pipeline.evaluation.baselines import TrainingRows, read_training
 from pipeline.evaluation.curves import draw
+from pipeline.evaluation.findings import calibration_findings
 from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions, Progress, predict
 from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, TaskScores
@@ -84,6 +85,7 @@ def evaluate(
         rows=predictions.rows,
         tasks=results.scores,
         undefined=results.undefined,
+        findings=tuple(calibration_findings(results.scores)),
         baselines=_baselines(predictions, users, bootstrap, training, engine.schema, config.at),
         slices=_slices(predictions, masks, config),
         experts=_graph_facts(engine) | dict(experts or {}),

@@ -49,6 +49,8 @@ class Evaluation(Settings):
     method: EvaluationMethod
     undefined: dict[str, dict[str, str]] = {}
     """Task -> metric -> why these rows do not define it."""
+    findings: tuple[str, ...] = ()
+    """What a person should act on, in words and with the remedy."""
 
     def save(self, directory: Path) -> Path:
         """Write ``evaluation.json`` in one step and return its path."""

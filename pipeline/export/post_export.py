@@ -21,6 +21,7 @@ from contract.schema import Schema
 from contract.settings import Settings
 from features.batches import BatchReader
 from models.export.calibration import Method, Platt, calibrate
+from models.export.calibration_choice import choose_method
 from models.export.form import MANY_ROWS, RequestedForm
 from models.export.quantise import quantise_experts
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
@@ -52,16 +53,20 @@ class ExportConfig(Settings):
     """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows."""
     tables: TableForm = "fp32"
     """How embedding tables are stored; ``fp16`` and ``int8`` are refused if they cost too much on those rows."""
-    calibration: Literal["none", "platt", "isotonic"] | dict[str, Method] = "none"
-    """How probabilities are fitted to the validation rows: one way for all tasks, or one by task."""
+    calibration: Literal["auto", "none", "platt", "isotonic"] | dict[str, Literal["auto", "none"] | Method] = "auto"
+    """How probabilities are fitted to the validation rows: one way for all tasks, or one by task.
+
+    ``auto`` takes none, Platt's or the isotonic curve, whichever has the lowest log loss on rows that did not fit it.
+    """
     packed: bool = False
     """Write a second graph beside the first that answers several requests in one run."""
 
-    def methods(self, schema: Schema) -> Mapping[str, Method]:
-        """The calibration of each task that has one."""
-        if isinstance(self.calibration, dict):
-            return self.calibration
-        return {} if self.calibration == "none" else {task.name: self.calibration for task in schema.tasks}
+    def methods(self, schema: Schema) -> Mapping[str, Method | Literal["auto"]]:
+        """The calibration of each task that may have one; a task that a mapping leaves out is left as it is."""
+        by_task = self.calibration
+        if not isinstance(by_task, dict):
+            by_task = {task.name: by_task for task in schema.tasks}
+        return {task: method for task, method in by_task.items() if method != "none"}
 
     def changes(self) -> dict[str, Change]:
         """What is done to a finished graph, by what it is called in messages."""
@@ -80,8 +85,22 @@ class _Answers:
         self.scores, self.labels, self.weights = (np.concatenate(part) for part in zip(*rows, strict=True))
 
 
+def _chosen(
+    given: _Answers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
+) -> dict[str, Method]:
+    """The methods with ``auto`` decided; tasks that need none are left out."""
+    chosen: dict[str, Method] = {}
+    for t, task in enumerate(schema.tasks):
+        method = methods.get(task.name)
+        if method == "auto" and task.kind == "binary":
+            method = choose_method(given.scores[:, t], given.labels[:, t], given.weights[:, t], user)
+        if method is not None and method != "auto":
+            chosen[task.name] = method
+    return chosen
+
+
 @torch.no_grad()
-def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method]) -> dict[str, Any]:
+def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Literal["auto"]]) -> dict[str, Any]:
     """Calibrate a ranker in place on encoded rows.
 
     Returns:
@@ -90,12 +109,16 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method]) -> 
     if not methods:
         return {}
     ranker.eval()
-    batches = BatchReader(valid, ranker.schema, _ROWS).epoch()
-    rows = [(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT.numpy(), b.labels, b.weights) for b in batches]
+    rows, users = [], []
+    for batch in BatchReader(valid, ranker.schema, _ROWS).epoch():
+        logits_BT = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT.numpy()
+        rows.append((logits_BT, batch.labels, batch.weights))
+        users.append(batch.user)
     if not rows:
         return {}
     given = _Answers(rows)
-    fitted = calibrate(ranker, given.scores, given.labels, given.weights, methods)
+    chosen = _chosen(given, np.concatenate(users), methods, ranker.schema)
+    fitted = calibrate(ranker, given.scores, given.labels, given.weights, chosen)
     names = [task.name for task in ranker.schema.tasks]
     return {name: _told(found, given, names.index(name)) for name, found in fitted.items()}
 

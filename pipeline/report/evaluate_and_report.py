@@ -29,7 +29,8 @@ class Judged:
 
     def lines(self) -> list[str]:
         """The headline with its interval, beside each baseline, and the paths."""
-        return [*headline(self.evaluation), f"report: {self.report}"]
+        notes = [f"note: {finding}" for finding in self.evaluation.findings]
+        return [*headline(self.evaluation), *notes, f"report: {self.report}"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from contract.errors import ExportError
@@ -84,7 +85,9 @@ def test_a_change_that_costs_too_much_is_refused_with_the_figures(world: tuple[P
 
 
 def test_calibration_is_one_for_all_tasks_or_one_by_task() -> None:
-    assert ExportConfig().methods(SCHEMA) == {}
+    assert ExportConfig().methods(SCHEMA) == {"like": "auto", "rating": "auto"}
+    assert ExportConfig(calibration="none").methods(SCHEMA) == {}
+    assert ExportConfig(calibration={"like": "none"}).methods(SCHEMA) == {}
     assert ExportConfig(calibration="isotonic").methods(SCHEMA) == {"like": "isotonic", "rating": "isotonic"}
     assert ExportConfig(calibration={"like": "platt"}).methods(SCHEMA) == {"like": "platt"}
 
@@ -95,6 +98,15 @@ def test_calibration_tells_what_it_gained(world: tuple[Path, Path]) -> None:
     assert told["method"] == "platt"
     assert told["log_loss"]["after"] < told["log_loss"]["before"]
     assert calibrate_on(ranker, world[1], {}) == {}
+
+
+def test_by_default_a_task_that_is_off_is_calibrated(world: tuple[Path, Path]) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}), seed=5)
+    with torch.no_grad():
+        ranker.get_parameter("network.towers.towers.0.head.bias").add_(2.0)
+    told = calibrate_on(ranker, world[1], ExportConfig().methods(SCHEMA))
+    assert told.keys() == {"like"}
+    assert told["like"]["log_loss"]["after"] < told["like"]["log_loss"]["before"]
 
 
 def test_a_target_that_is_a_directory_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,45 @@
+"""What an evaluation shows that a person should act on, in words and with the remedy."""
+
+from collections.abc import Mapping
+
+from pipeline.evaluation.task_metrics import Estimate, Scores
+
+_MOST_OFF = 0.03
+"""How far the sum of the probabilities may be from that of the labels, as a share, before it is a finding."""
+_MOST_ECE = 0.01
+_SHARE_OF_RATE = 0.1
+"""An error of calibration is a finding above 0.01, or above a tenth of the rate of a rare label."""
+_REMEDY = (
+    "export with `calibration: auto` (or platt, isotonic), on validation rows near these in time; "
+    "the order of candidates does not change"
+)
+
+
+def calibration_findings(tasks: Mapping[str, Scores]) -> list[str]:
+    """A sentence for each binary task whose probabilities are clearly not those of its labels.
+
+    Clearly: the end of the 95 % interval nearest to perfect is beyond the bound.
+    """
+    found = []
+    for task, scores in tasks.items():
+        if "log_loss" not in scores:
+            continue
+        signs = [text for text in (_ratio(scores.get("calibration")), _error(scores.get("ece"))) if text]
+        if signs:
+            found.append(f"{task}: the probabilities are far from calibrated: {' and '.join(signs)}. Remedy: {_REMEDY}")
+    return found
+
+
+def _ratio(calibration: Estimate | None) -> str:
+    """Too many or too few predicted positives, or nothing to say."""
+    if calibration is None or (calibration.low <= 1.0 + _MOST_OFF and calibration.high >= 1.0 - _MOST_OFF):
+        return ""
+    interval = f"[{calibration.low:.3f}, {calibration.high:.3f}]"
+    return f"they sum to {calibration.value:.3f} {interval} times the positive labels"
+
+
+def _error(ece: Estimate | None) -> str:
+    if ece is None or not ece.positives:
+        return ""
+    bound = min(_MOST_ECE, _SHARE_OF_RATE * ece.positives / ece.n)
+    return f"they are off by {ece.value:.4f} [{ece.low:.4f}, {ece.high:.4f}] on average" if ece.low > bound else ""
