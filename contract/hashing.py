@@ -44,8 +44,11 @@ def mix_word(word: int) -> int:
 
 
 def combine(parts: list[Hashes]) -> Hashes:
-    """The hash of a tuple of keys [rows] from the hashes of its parts; null if any part is null."""
-    if parts[0].size == 1:
+    """The hash of a tuple of keys [rows] from the hashes of its parts, of which some may be one for all rows.
+
+    It is null if any part is null.
+    """
+    if all(part.size == 1 for part in parts):
         return np.full(parts[0].shape, _combine_words([int(part.item()) for part in parts]), dtype=np.uint64)
     result = parts[0]
     missing = result == NULL_HASH
@@ -79,11 +82,11 @@ def hash_text(text: str) -> int:
     return mix_word((total & _ALL) ^ mix_word(len(data))) or 1
 
 
-def hash_array(values: pa.Array | pa.ChunkedArray) -> Hashes:
+def hash_array(values: pa.Array | pa.ChunkedArray, name: str = "") -> Hashes:
     """Hash a column of integers, booleans, dates, whole floats or strings [rows]; null becomes `NULL_HASH`.
 
     Raises:
-        DataError: a type that cannot be an id.
+        DataError: a type that cannot be an id, or fractions; the message names the column if its name is given.
     """
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
@@ -91,7 +94,7 @@ def hash_array(values: pa.Array | pa.ChunkedArray) -> Hashes:
         values = values.dictionary_decode()
     if pa.types.is_null(values.type):
         return np.zeros(len(values), dtype=np.uint64)
-    hashed = _hash_strings(values) if _is_text(values.type) else _hash_integers(values)
+    hashed = _hash_strings(values) if _is_text(values.type) else _hash_integers(values, name)
     hashed[hashed == NULL_HASH] = np.uint64(1)
     if values.null_count:
         hashed[values.is_null().to_numpy(zero_copy_only=False)] = NULL_HASH
@@ -102,14 +105,23 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _hash_integers(values: pa.Array) -> Hashes:
+def _hash_integers(values: pa.Array, name: str) -> Hashes:
     kind = values.type
     if pa.types.is_date(kind):
         values = values.cast(pa.date32()).cast(pa.int32())
     elif pa.types.is_floating(kind):
-        values = pc.if_else(pc.is_finite(values), pc.trunc(values), None)
+        values = pc.if_else(pc.is_finite(values), values, None)
+        broken = pc.drop_null(values.filter(pc.not_equal(values, pc.trunc(values))))
+        if len(broken):
+            message = (
+                f"the column {name!r} is a key, but has fractions such as {broken[0].as_py()!r}, which are no ids; "
+                "make it whole (round(100 * x)) or a string"
+            )
+            raise DataError(message)
     elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        message = f"a column of type {kind} cannot be an id; allowed are integers, strings, booleans and dates"
+        message = (
+            f"the column {name!r} of type {kind} cannot be an id; allowed are integers, strings, booleans and dates"
+        )
         raise DataError(message)
     whole = pc.fill_null(values.cast(pa.int64(), safe=False), 0).to_numpy(zero_copy_only=False)
     return mix(whole.astype(np.int64).view(np.uint64))

@@ -5,6 +5,7 @@ Training data, checkpoint, bundle and server all carry it and refuse each other 
 
 import hashlib
 import json
+import math
 import operator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ from contract.inputs import PartName
 from contract.settings import Settings
 
 Side = Literal["user", "item", "context", "pair"]
+Moment = Literal["", "date", "time"]
+"""Whether a column holds dates (ids are days since 1970) or times (numbers are milliseconds since then)."""
 SCHEMA_FILE = "schema.json"
+
+
+def _is_none(value: object) -> bool:
+    """Fields that are left out where they say nothing change no fingerprint of an earlier schema."""
+    return value is None
 
 
 class IdSpec(Settings):
@@ -45,6 +53,8 @@ class IdSpec(Settings):
     unknown_rows: int = 0
     """This many rows after that are shared by values without a row of their own, by their hash."""
     refuse_null: bool = False
+    moment: Moment = Field(default="", exclude_if=operator.not_)
+    """A date or a time, which a request may also give as RFC 3339 text."""
 
     @property
     def table_name(self) -> str:
@@ -72,11 +82,25 @@ class DenseSpec(Settings):
     """What a null counts as, before encoding; None: what the encoding makes of nulls."""
     refuse_null: bool = False
     refuse_nan: bool = False
+    moment: Moment = Field(default="", exclude_if=operator.not_)
+    """A date or a time, which a request may also give as RFC 3339 text."""
+    lowest: float | None = Field(default=None, exclude_if=_is_none)
+    """The least value that was seen when the numbers were fitted; what is below counts as it. Edges have their own."""
+    highest: float | None = Field(default=None, exclude_if=_is_none)
+    """The greatest one."""
     null_bin: bool = Field(default=False, exclude_if=operator.not_)
     """The model gives nulls a component of their own; without, a null looks like the lowest value.
 
     Left out where it is False, so that the fingerprints of earlier schemas stay as they were.
     """
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value that the encoding tells from those beyond it."""
+        if self.encoding == "piecewise_linear" and self.edges:
+            return self.edges[0], self.edges[-1]
+        lowest, highest = self.lowest, self.highest
+        return -math.inf if lowest is None else lowest, math.inf if highest is None else highest
 
     @property
     def bins(self) -> int:
@@ -111,6 +135,8 @@ class KeySpec(Settings):
     name: str
     side: Side
     dtype: Literal["integer", "string"] = "integer"
+    moment: Moment = Field(default="", exclude_if=operator.not_)
+    """A date or a time, which a request may also give as RFC 3339 text."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from contract.files import exclusive
 from contract.graph_names import ONLINE_FOLDER
 from contract.schema import KeySpec, Schema
 from features.encode.encoder import Encoder
-from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit
+from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit, moment_of
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress, stage
@@ -157,6 +157,7 @@ def _schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, stored: 
             name=key,
             side=timeline.ownership.sides[key],
             dtype="string" if pa.types.is_string(stored.field(key).type) else "integer",
+            moment=moment_of(stored.field(key).type),
         )
         for key in keys
     )

@@ -38,7 +38,7 @@ def make_schema(task: str = "like") -> Schema:
         features=(
             IdSpec(name="user_id", kind="id", side="user", rows=len(USERS) + 1),
             IdSpec(name="tab", kind="id", side="context", dtype="string", rows=len(TABS) + 1),
-            DenseSpec(name="activity", side="user", encoding="standardise"),
+            DenseSpec(name="activity", side="user", encoding="standardise", lowest=0.0, highest=8.0),
             IdSpec(name="item_id", kind="id", side="item", rows=len(ITEMS) + 1),
             IdSpec(name="recent", kind="id_list", side="user", rows=len(ITEMS) + 1, max_length=5, table="item_id"),
             IdSpec(name="words", kind="id_list", side="item", dtype="string", rows=9, max_length=3, encoding="hash"),

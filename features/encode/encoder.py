@@ -122,7 +122,7 @@ def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:
         filled = np.where(missing, spec.edges[0] if spec.edges else 0.0, values)
         position = np.interp(filled, spec.edges, np.arange(len(spec.edges))).astype(np.float32)
         return np.where(missing, NULL_POSITION, position)
-    filled = np.where(missing, spec.default or 0.0, values)
+    filled = np.where(missing, spec.default or 0.0, np.clip(values, *spec.range))
     shifted = np.log1p(np.maximum(filled, 0.0)) if spec.encoding == "log1p" else filled
     return np.clip((shifted - spec.mean) / spec.scale, -LARGEST, LARGEST).astype(np.float32)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from contract.columns import label_column
 from contract.errors import DataError
 from contract.hashing import NULL_HASH, combine, hash_array
-from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
+from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64
 from features.encode.learn_vocabulary import Words, is_string, learn
 from features.encode.vocabulary import Vocabularies
@@ -94,14 +94,14 @@ def _fit(
     vocabularies = Vocabularies({n: w.values for n, w in words.items()}, {n: w.since for n, w in words.items()})
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
     made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), planned)
-    specs = {plan.name: spec for plan, spec in zip(planned, made, strict=True)}
+    specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(planned, made, strict=True)}
     return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
 
 
 def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
     """A feature's values from its raw columns: as they are, made of sum and count, or hashed together."""
     if planned.cross is not None:
-        hashes = combine([hash_array(_column(raw, name)) for name in planned.raw])
+        hashes = combine([hash_array(_column(raw, name), name) for name in planned.raw])
         return pa.array(hashes, mask=hashes == NULL_HASH)
     first = _column(raw, planned.raw[0])
     aggregate = planned.aggregate
@@ -203,6 +203,21 @@ def _id_spec(
     )
 
 
+def _with_moment(train: Staged, planned: Planned, spec: FeatureSpec) -> FeatureSpec:
+    """Say where a column holds dates or times, so that a request may give them as text."""
+    if planned.column is None:
+        return spec
+    moment = moment_of(train.schema.field(planned.raw[0]).type)
+    return spec.model_copy(update={"moment": moment}) if moment else spec
+
+
+def moment_of(kind: pa.DataType) -> Moment:
+    """What sort of moment a column of this type holds; empty if none, or lists."""
+    if pa.types.is_date(kind):
+        return "date"
+    return "time" if pa.types.is_timestamp(kind) else ""
+
+
 def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
     """A list that uses another feature's table follows that feature in what its reserved rows mean.
 
@@ -250,6 +265,7 @@ def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> Den
         name=planned.name, side=planned.side, keys=planned.keys,
         encoding="log1p" if encoding == "log1p" else "standardise",
         mean=float(shifted.mean()), scale=float(shifted.std()) or 1.0, default=float(np.median(values)),
+        lowest=float(values[0]), highest=float(values[-1]),
     )  # fmt: skip
 
 

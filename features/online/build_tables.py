@@ -51,7 +51,7 @@ def _encode_table(
     rows: pa.Table, keys: tuple[str, ...], mine: Plans, key_names: tuple[str, ...], encoder: Encoder, fitted: Fitted
 ) -> OnlineTable:
     """Sort by key hash, the unknown's row last, and encode the features that hang on these keys."""
-    hashes = combine([hash_array(rows[key]) for key in keys])
+    hashes = combine([hash_array(rows[key], key) for key in keys])
     order = np.append(np.argsort(hashes[:-1], kind="stable"), len(hashes) - 1)
     rows = rows.take(pa.array(order))
     values = {spec.name: raw_values(rows, plan, fitted.priors) for plan, spec in mine}
@@ -63,7 +63,7 @@ def _encode_table(
         keys=hashes[order][:-1],
         ids=_stack([encoder.ids(s, values[s.name]) for s in ids], count, np.dtype(np.int32)),
         dense=_stack([encoder.dense(s, values[s.name]) for s in dense], count, np.dtype(np.float32)),
-        key_hashes=_stack([hash_array(rows[key]) for key in key_names], count, np.dtype(np.uint64)),
+        key_hashes=_stack([hash_array(rows[key], key) for key in key_names], count, np.dtype(np.uint64)),
         lists={s.name: _packed(encoder, s, values[s.name]) for s in lists},
         id_names=tuple(s.name for s in ids),
         dense_names=tuple(s.name for s in dense),

@@ -18,7 +18,7 @@ from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.online_table import Lookup, OnlineTable, OnlineTables
 from features.online.request_columns import Columns, Layout, PairGroup, Route
-from features.online.request_values import Value, id_hashes, numbers, typed_lists
+from features.online.request_values import Value, as_days, as_milliseconds, id_hashes, numbers, typed_lists
 
 Id = int | str
 Given = Any
@@ -38,11 +38,22 @@ class RankRequest:
 
 @dataclass(frozen=True)
 class EncodedRequest:
-    """Inputs with one request row and N candidate rows, and who was unknown: `unknown_items` bool [N]."""
+    """Inputs with one request row and N candidate rows, and who was unknown: `unknown_items` bool [N].
+
+    `missing_context` names features of the context that the request left out, `unseen_context` those whose id training
+    never saw, and `clipped` counts, by feature, the given numbers beyond what training saw: they count as its extremes.
+    """
 
     inputs: Inputs
     unknown_user: bool
     unknown_items: NDArray[np.bool_]
+    missing_context: tuple[str, ...] = ()
+    unseen_context: tuple[str, ...] = ()
+    clipped: Mapping[str, int] = field(default_factory=dict)
+
+
+def _no_check() -> None:
+    """Nobody waits."""
 
 
 class RequestEncoder:
@@ -68,6 +79,10 @@ class RequestEncoder:
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._own_ids = self._keys_with_rows_for_anything()
         self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
+        self._context_names = tuple(spec.name for spec in self._context)
+        self._context_ids = tuple(
+            s for s in self._context if isinstance(s, IdSpec) and s.kind == "id" and s.encoding == "vocabulary"
+        )
         self._required = frozenset(spec.name for spec in self._context if spec.refuse_null)
         self._fill_nulls()
         self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
@@ -95,8 +110,8 @@ class RequestEncoder:
         """The schema that the inputs follow."""
         return self._schema
 
-    def encode(self, request: RankRequest) -> EncodedRequest:
-        """Encode a request.
+    def encode(self, request: RankRequest, check: Callable[[], None] = _no_check) -> EncodedRequest:
+        """Encode a request. `check` is called between the steps, none of which takes long, and may raise.
 
         Raises:
             RequestError: no candidates, an id of the wrong type, an unknown feature, a value that is not finite or of
@@ -116,18 +131,33 @@ class RequestEncoder:
         known_items = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
         for spec in self._own_ids:
             self._fill_feature(spec, own[spec.name], columns)
-        given = self._given(request, count)
+        check()
+        given = self._given(request, count, check)
+        missing = tuple(name for name in self._context_names if given.get(name) is None)
         hashes |= dict.fromkeys(self._context_keys, np.full(1, NULL_HASH))
         hashes |= {name: self._as_key(name, value) for name, value in given.items() if name in self._keys}
         self._fill_pairs(hashes, columns)
         self._fill_crosses(hashes, columns)
         for name in self._required - given.keys():
             given[name] = self._column(name, (None,), "context", name)
+        clipped: dict[str, int] = {}
         for name, value in given.items():
             if name in self._specs:
+                check()
                 self._fill_feature(self._specs[name], value, columns)
+                if beyond := _beyond(self._specs[name], value):
+                    clipped[name] = beyond
+        unseen = tuple(spec.name for spec in self._context_ids if self._is_unseen(spec, given, columns))
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
-        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items)
+        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items, missing, unseen, clipped)
+
+    def _is_unseen(self, spec: IdSpec, given: Mapping[str, Given], columns: Mapping[PartName, Columns]) -> bool:
+        """Whether the request gives an id of the context that training never saw."""
+        if spec.name not in given or given[spec.name][0] == NULL_HASH:
+            return False
+        part = columns[self._part_of[spec.name]]
+        # Rows below these stand for nulls and for whatever has no row of its own.
+        return int(part.ids[0, part.layout.place[spec.name]]) < 1 + spec.null_row + spec.unknown_rows
 
     def _fill_nulls(self) -> None:
         """A feature of the context that a request does not give is null."""
@@ -181,7 +211,7 @@ class RequestEncoder:
         hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
         return found.known
 
-    def _given(self, request: RankRequest, count: int) -> dict[str, Given]:
+    def _given(self, request: RankRequest, count: int, check: Callable[[], None]) -> dict[str, Given]:
         """The request's own values by name, checked."""
         given: dict[str, Given] = {}
         for side, where, values in (
@@ -195,6 +225,7 @@ class RequestEncoder:
             if len(column) != count:
                 message = f"{where} has {len(column)} values for {count} items; send one value an item, in their order"
                 raise RequestError(message, field=where)
+            check()
             given[name] = self._column(name, list(column), "item", where)
         return given
 
@@ -204,6 +235,10 @@ class RequestEncoder:
             message = f"{where}: this model has no {side} feature {name!r}; allowed are: {allowed}"
             raise RequestError(message, field=where)
         spec = self._specs.get(name)
+        moment = (spec or self._keys[name]).moment
+        if moment:
+            is_number = isinstance(spec, DenseSpec)
+            values = as_milliseconds(values, where) if is_number else as_days(values, where)
         if isinstance(spec, DenseSpec):
             return numbers(values, where)
         if isinstance(spec, IdSpec) and spec.kind == "id_list":
@@ -212,8 +247,12 @@ class RequestEncoder:
         return id_hashes(values, kind, where)
 
     def _as_key(self, name: str, given: Given) -> Hashes:
-        numeric = isinstance(self._specs.get(name), DenseSpec)
-        return hash_array(pa.array(given, from_pandas=True)) if numeric else given
+        if not isinstance(self._specs.get(name), DenseSpec):
+            return given
+        try:
+            return hash_array(pa.array(given, from_pandas=True), name)
+        except DataError as error:
+            raise RequestError(str(error), field=name) from error
 
     def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for group in self._groups:
@@ -245,3 +284,11 @@ class RequestEncoder:
                 target.lists[spec.name] = self._encoder.lists(spec, given)
         except DataError as error:
             raise RequestError(str(error), field=spec.name) from error
+
+
+def _beyond(spec: FeatureSpec, given: Given) -> int:
+    """How many given numbers lie beyond what training saw."""
+    if not isinstance(spec, DenseSpec):
+        return 0
+    lowest, highest = spec.range
+    return int(np.count_nonzero((given < lowest) | (given > highest)))

@@ -1,5 +1,6 @@
 """Values as they came over the wire to typed columns; what cannot be one is refused by its field."""
 
+import datetime as dt
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,12 @@ Value = Any
 """A number, a string, a boolean, None, or a list of these, as it came over the wire."""
 FEW = 8
 """Texts up to so many are hashed one by one, which spares the fixed cost of Arrow."""
+ID_BYTES = 1024
+"""Bytes of UTF-8 that one id may have: longer ones are mistakes, or meant to cost the server its time."""
+LIST_VALUES = 4096
+"""Values that one list may have."""
+BYTES_A_CHARACTER = 4
+EPOCH = dt.date(1970, 1, 1)
 LARGEST_EXACT = 2**53
 """Whole numbers beyond it have no exact float64."""
 
@@ -28,9 +35,63 @@ def id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
         except OverflowError as error:
             message = f"{where}: an id is outside the range of 64-bit integers"
             raise RequestError(message, field=where) from error
+    if str in kinds:
+        require_short(values, where)
     if kind == "string" and kinds <= {str} and len(values) <= FEW:
         return np.array([hash_text(value) for value in values], dtype=np.uint64)
     return hash_array(typed_ids(values, kind, where))
+
+
+def as_days(values: Sequence[Value], where: str) -> list[Value]:
+    """Days since 1970 in place of dates as text; everything else stays.
+
+    Raises:
+        RequestError: a text is no date.
+    """
+    return [(_date(value, where) - EPOCH).days if isinstance(value, str) else value for value in values]
+
+
+def as_milliseconds(values: Sequence[Value], where: str) -> list[Value]:
+    """Milliseconds since 1970 in place of dates and times as text (without a zone: UTC); everything else stays.
+
+    Raises:
+        RequestError: a text is neither.
+    """
+    return [_milliseconds(value, where) if isinstance(value, str) else value for value in values]
+
+
+def _date(text: str, where: str) -> dt.date:
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError as error:
+        message = f"{where} must be a date such as 2026-03-01, or whole days since 1970, but got {_shown(text)}"
+        raise RequestError(message, field=where) from error
+
+
+def _milliseconds(text: str, where: str) -> int:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        message = f"{where} must be a time such as 2026-03-01T12:00:00Z, or milliseconds since 1970, got {_shown(text)}"
+        raise RequestError(message, field=where) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
+
+
+def require_short(values: Sequence[Value], where: str) -> None:
+    """Refuse a text that is too long to be an id, before anything is made of it.
+
+    Raises:
+        RequestError: it has more than `ID_BYTES` bytes, or is no valid Unicode.
+    """
+    for value in values:
+        if isinstance(value, str) and len(value) * BYTES_A_CHARACTER > ID_BYTES:
+            size = len(value.encode("utf-8", "surrogatepass"))
+            if size > ID_BYTES:
+                message = (
+                    f"{where} holds a text of {size} bytes, {value[:40]!r} ...; allowed are {ID_BYTES} bytes an id"
+                )
+                raise RequestError(message, field=where)
 
 
 def typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
@@ -41,7 +102,7 @@ def typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
     wanted: tuple[type, ...] = (str,) if kind == "string" else (int,)
     for value in values:
         if value is not None and not isinstance(value, wanted):
-            seen = f"{type(value).__name__} {value!r}"[:80]
+            seen = f"{type(value).__name__} {_shown(value)}"
             message = f"{where} must be {'a string' if kind == 'string' else 'an integer'}, but got {seen}"
             raise RequestError(message, field=where)
     try:
@@ -59,9 +120,14 @@ def typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
     """
     for value in values:
         if value is not None and not isinstance(value, list | tuple):
-            message = f"{where} must be a list of ids, but got {type(value).__name__} {value!r}"[:160]
+            message = f"{where} must be a list of ids, but got {type(value).__name__} {_shown(value)}"
             raise RequestError(message, field=where)
-    flat = typed_ids([element for value in values for element in (value or ())], kind, where)
+        if value is not None and len(value) > LIST_VALUES:
+            message = f"{where} holds a list of {len(value)} values; allowed are {LIST_VALUES}, so send the newest"
+            raise RequestError(message, field=where)
+    elements = [element for value in values for element in (value or ())]
+    require_short(elements, where)
+    flat = typed_ids(elements, kind, where)
     offsets = np.concatenate([[0], np.cumsum([len(value or ()) for value in values])]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
 
@@ -72,7 +138,7 @@ def numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
         if value is None:
             continue
         if not isinstance(value, int | float):
-            message = f"{where} must be a number, but got {type(value).__name__} {value!r}"[:160]
+            message = f"{where} must be a number, but got {type(value).__name__} {_shown(value)}"
             raise RequestError(message, field=where)
         if isinstance(value, int) and abs(value) > LARGEST_EXACT:
             message = f"{where}: a number is too large"
@@ -81,3 +147,8 @@ def numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
             message = f"{where} must be finite, but got NaN or infinity; leave it out if it is not known"
             raise RequestError(message, field=where)
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _shown(value: Value) -> str:
+    """The beginning of a value, for a message."""
+    return repr(value[:40] if isinstance(value, str | list | tuple) else value)[:60]

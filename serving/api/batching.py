@@ -21,6 +21,8 @@ class Asked(NamedTuple):
     top_k: int
     experts: bool
     """Whether the answer is to say which experts it took; such a request has a run of its own."""
+    arm: str = "current"
+    """By which arm of the traffic the model was chosen."""
 
 
 def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:

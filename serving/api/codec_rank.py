@@ -1,6 +1,6 @@
 """Between protobuf messages and plain Python values. Shape legend: N candidate rows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from features.online.request_encoder import RankRequest
+from features.online.request_values import LIST_VALUES
 from serving.graph.answer import RankAnswer
 from serving.graph.expert_use import ExpertUse
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -17,6 +18,8 @@ from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
 M = TypeVar("M", bound=Message)
 MAX_DEPTH = 4
 """How deep lists of values may nest."""
+MAX_FEATURES = 4096
+"""How many features one side of a request may name."""
 
 
 def parse(kind: type[M], body: bytes) -> M:
@@ -32,19 +35,30 @@ def parse(kind: type[M], body: bytes) -> M:
         raise RequestError(message, field="") from error
 
 
-def request_from(message: ranking_pb2.RankRequest) -> RankRequest:
-    """Plain values from a message.
+def _nothing() -> None:
+    """No deadline."""
+
+
+def request_from(message: ranking_pb2.RankRequest, check: Callable[[], None] = _nothing) -> RankRequest:
+    """Plain values from a message; `check` is called between them, and may raise.
 
     Raises:
-        RequestError: no candidates, or a value that has no meaning; naming the field.
+        RequestError: too many values, or one that has no meaning; naming the field.
     """
+    count = count_items(message.items)
+    for field in ("context", "user_features", "item_features"):
+        given = len(getattr(message, field))
+        if given > MAX_FEATURES:
+            text = f"{field} names {given} features; allowed are {MAX_FEATURES}"
+            raise RequestError(text, field=field)
     return RankRequest(
         user=_id_from(message.user),
         items=items_from(message.items),
         context=_values_from("context", message.context),
         user_features=_values_from("user_features", message.user_features),
         item_features={
-            name: _column_from(f"item_features.{name}", column) for name, column in message.item_features.items()
+            name: _column_from(f"item_features.{name}", column, count, check)
+            for name, column in message.item_features.items()
         },
     )
 
@@ -88,6 +102,8 @@ def value_from(field: str, value: ranking_pb2.Value, depth: int = 0) -> Any:
     kind = value.WhichOneof("kind")
     if kind is None or kind == "null":
         return None
+    if kind in {"values", "texts", "integers", "numbers"}:
+        _require_size(field, len(getattr(value, kind).values))
     if kind == "values":
         if depth >= MAX_DEPTH:
             message = f"{field} nests lists deeper than {MAX_DEPTH}; send a flat list"
@@ -97,14 +113,31 @@ def value_from(field: str, value: ranking_pb2.Value, depth: int = 0) -> Any:
     return list(content.values) if kind in {"texts", "integers", "numbers"} else content
 
 
-def _column_from(field: str, column: ranking_pb2.Column) -> Sequence[Any]:
+def _require_size(field: str, size: int) -> None:
+    if size > LIST_VALUES:
+        message = f"{field} holds a list of {size} values; allowed are {LIST_VALUES}, so send the newest"
+        raise RequestError(message, field=field)
+
+
+def _column_from(field: str, column: ranking_pb2.Column, count: int, check: Callable[[], None]) -> Sequence[Any]:
+    check()
     kind = column.WhichOneof("kind")
     if kind is None:
         message = f"{field} is empty; give one value for each candidate"
         raise RequestError(message, field=field)
+    values = getattr(column, kind).values
+    if len(values) != count:
+        message = f"{field} has {len(values)} values for {count} items; send one value an item, in their order"
+        raise RequestError(message, field=field)
     if kind == "values":
-        return [value_from(field, each) for each in column.values.values]
-    return list(getattr(column, kind).values)
+        return list(_each_from(field, values, check))
+    return list(values)
+
+
+def _each_from(field: str, values: Iterable[ranking_pb2.Value], check: Callable[[], None]) -> Iterator[Any]:
+    for value in values:
+        check()
+        yield value_from(field, value)
 
 
 def answer_bytes(answer: RankAnswer, *, debug: bool = False) -> bytes:
@@ -131,6 +164,11 @@ def _twin(answer: RankAnswer, *, debug: bool) -> twin_pb2.RankResponse:
         unknown_user=answer.unknown_user,
         unknown_items=_little_endian(answer.unknown_items),
         experts=_experts(answer.experts) if debug and answer.experts is not None else None,
+        request_id=answer.request_id,
+        arm=answer.arm,
+        missing_context=answer.missing_context,
+        unseen_context=answer.unseen_context,
+        clipped=answer.clipped,
     )
 
 

@@ -1,11 +1,12 @@
 """The ranking service, free of any transport: bytes of a request in, bytes of a response out."""
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.errors import RequestError
-from contract.schema import Schema
+from contract.schema import DenseSpec, FeatureSpec, Schema
 from serving.api import codec_rank
 from serving.api.batching import Asked, runs_of
 from serving.graph.answer import RankAnswer
@@ -124,12 +125,12 @@ class RankingService:
         key = codec_rank.key_of(message.user) or call.request_id
         model, shadow = self._registry.choose(message.model, message.version, key)
         with self._telemetry.watching(model, call.clock):
-            request = codec_rank.request_from(message)
-            call.require_time()
-            encoded = model.encoder.encode(request)
+            request = codec_rank.request_from(message, call.require_time)
+            encoded = model.encoder.encode(request, call.require_time)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
-        return Asked(model, shadow, request, encoded, message.top_k, experts)
+        arm = self._registry.arm_of(model)
+        return Asked(model, shadow, request, encoded, message.top_k, experts, arm)
 
     def _answer(self, run: Sequence[Asked], call: CallContext) -> list[RankAnswer]:
         first = run[0]
@@ -139,6 +140,9 @@ class RankingService:
                 answers = [first.model.answer(first.encoded, first.top_k, call.clock, experts=True)]
             else:
                 answers = first.model.answer_together([(each.encoded, each.top_k) for each in run], call.clock)
+        answers = [
+            replace(answer, request_id=call.request_id, arm=each.arm) for each, answer in zip(run, answers, strict=True)
+        ]
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
                 self._shadows.offer(each.shadow, each.request, answer)
@@ -170,4 +174,19 @@ def _describe(model: RankingModel) -> ranking_pb2.Model:
 
 
 def _features(schema: Schema) -> list[ranking_pb2.Feature]:
-    return [ranking_pb2.Feature(name=f.name, kind=f.kind, side=_SIDES[f.side]) for f in schema.features]
+    return [
+        ranking_pb2.Feature(name=f.name, kind=f.kind, side=_SIDES[f.side], type=_type(f), **_range(f))
+        for f in schema.features
+    ]
+
+
+def _type(spec: FeatureSpec) -> str:
+    if spec.moment:
+        return spec.moment
+    return "number" if isinstance(spec, DenseSpec) else spec.dtype
+
+
+def _range(spec: FeatureSpec) -> dict[str, float]:
+    """The bounds that are known."""
+    bounds = dict(zip(("lowest", "highest"), spec.range, strict=True)) if isinstance(spec, DenseSpec) else {}
+    return {name: bound for name, bound in bounds.items() if math.isfinite(bound)}

@@ -1,7 +1,8 @@
 """From plain Python values to request messages, for clients."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from contract.errors import RequestError
 from serving.stubs.moerank.v1 import ranking_pb2
 
+T = TypeVar("T")
 Columnar = Sequence[Any] | NDArray[Any]
 INT64 = (-(2**63), 2**63 - 1)
+UINT32 = 2**32 - 1
 
 
 def build_request(  # noqa: PLR0913 what one call may say
@@ -30,24 +33,33 @@ def build_request(  # noqa: PLR0913 what one call may say
     Raises:
         RequestError: a value has a type that the service does not know, naming the field.
     """
+    if not 0 <= top_k <= UINT32:
+        message = f"top_k is {top_k}; allowed are 1 to {UINT32}, and 0 for all candidates"
+        raise RequestError(message, field="top_k")
+    _integers("version", [version])
+    _text("model", model)
     return ranking_pb2.RankRequest(
         model=model,
         version=version,
         user=_id(user),
         items=_ids(items),
-        context={name: value(f"context.{name}", each) for name, each in (context or {}).items()},
-        user_features={name: value(f"user_features.{name}", each) for name, each in (user_features or {}).items()},
-        item_features={name: column(f"item_features.{name}", each) for name, each in (item_features or {}).items()},
+        context=_by_name("context", context, value),
+        user_features=_by_name("user_features", user_features, value),
+        item_features=_by_name("item_features", item_features, column),
         top_k=top_k,
         debug=debug,
     )
+
+
+def _by_name(field: str, features: Mapping[str, Any] | None, made: Callable[[str, Any], T]) -> dict[str, T]:
+    return {_text(field, name): made(f"{field}.{name}", each) for name, each in (features or {}).items()}
 
 
 def _id(identity: int | str | None) -> ranking_pb2.Id | None:
     if identity is None:
         return None
     if isinstance(identity, str):
-        return ranking_pb2.Id(text=identity)
+        return ranking_pb2.Id(text=_text("user", identity))
     return ranking_pb2.Id(integer=_integers("user", [identity])[0])
 
 
@@ -55,8 +67,18 @@ def _ids(items: Iterable[int] | Iterable[str]) -> ranking_pb2.Ids:
     plain = list(items)
     texts = [item for item in plain if isinstance(item, str)]
     if texts and len(texts) == len(plain):
-        return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=texts))
+        return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=[_text("items", text) for text in texts]))
     return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", plain)))
+
+
+def _text(field: str, text: str) -> str:
+    """A string that has a form in UTF-8; half of a surrogate pair has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        message = f"{field} holds {text[:40]!r}, which is no valid Unicode text ({error.reason})"
+        raise RequestError(message, field=field) from error
+    return text
 
 
 def _integers(field: str, values: Sequence[Any]) -> list[int]:
@@ -68,13 +90,15 @@ def _integers(field: str, values: Sequence[Any]) -> list[int]:
 
 
 def value(field: str, content: Any) -> ranking_pb2.Value:
-    """One feature's value: None, bool, int, float, str, or a list of those.
+    """One feature's value: None, bool, int, float, str, a date, a datetime, or a list of those.
 
     Raises:
         RequestError: of another type, or an integer beyond 64 bits.
     """
     if isinstance(content, np.generic | np.ndarray):
         content = content.tolist()
+    if isinstance(content, dt.date):  # a datetime is one, too
+        content = content.isoformat()
     if content is None:
         return ranking_pb2.Value(null=ranking_pb2.NULL_UNSPECIFIED)
     if isinstance(content, bool):
@@ -84,10 +108,12 @@ def value(field: str, content: Any) -> ranking_pb2.Value:
     if isinstance(content, float):
         return ranking_pb2.Value(number=content)
     if isinstance(content, str):
-        return ranking_pb2.Value(text=content)
+        return ranking_pb2.Value(text=_text(field, content))
     if isinstance(content, list | tuple | set | frozenset):
         return ranking_pb2.Value(values=ranking_pb2.ValueList(values=[value(field, each) for each in content]))
-    message = f"{field} is a {type(content).__name__}; allowed are None, bool, int, float, str and lists of those"
+    message = (
+        f"{field} is a {type(content).__name__}; allowed are None, bool, int, float, str, dates and lists of those"
+    )
     raise RequestError(message, field=field)
 
 
@@ -104,7 +130,7 @@ def column(field: str, contents: Columnar) -> ranking_pb2.Column:
     if kinds == {int}:
         return ranking_pb2.Column(integers=ranking_pb2.IntegerList(values=_integers(field, plain)))
     if kinds == {str}:
-        return ranking_pb2.Column(texts=ranking_pb2.TextList(values=plain))
+        return ranking_pb2.Column(texts=ranking_pb2.TextList(values=[_text(field, each) for each in plain]))
     if kinds == {bool}:
         return ranking_pb2.Column(flags=ranking_pb2.FlagList(values=plain))
     return ranking_pb2.Column(values=ranking_pb2.ValueList(values=[value(field, each) for each in plain]))

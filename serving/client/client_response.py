@@ -48,6 +48,16 @@ class RankResult:
         return self.answer.unknown_user
 
     @property
+    def request_id(self) -> str:
+        """Names this call in the server's log."""
+        return self.answer.request_id
+
+    @property
+    def arm(self) -> str:
+        """``current`` or ``canary``."""
+        return self.answer.arm
+
+    @property
     def experts(self) -> ExpertUse | None:
         """Which experts were used; None unless the query asked for it with `debug`."""
         return self.answer.experts
@@ -98,6 +108,11 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         unknown_user=message.unknown_user,
         unknown_items=np.array(message.unknown_items, np.uint32),
         experts=_experts_from(message.experts) if message.HasField("experts") else None,
+        missing_context=tuple(message.missing_context),
+        unseen_context=tuple(message.unseen_context),
+        clipped=dict(message.clipped),
+        request_id=message.request_id,
+        arm=message.arm,
     )
 
 

@@ -1,7 +1,7 @@
 """What a ranking call answers. Shape legend: N candidate rows, K of them ordered, U of them unknown."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,3 +26,12 @@ class RankAnswer:
     unknown_user: bool
     unknown_items: NDArray[np.uint32]
     experts: ExpertUse | None = None
+    missing_context: tuple[str, ...] = ()
+    """Features of the context that the request left out."""
+    unseen_context: tuple[str, ...] = ()
+    """Those whose id training never saw."""
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    """How many given numbers lay beyond what training saw, by feature."""
+    request_id: str = ""
+    arm: str = ""
+    """``current`` or ``canary``: by which arm the answering version was chosen."""

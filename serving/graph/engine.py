@@ -68,6 +68,7 @@ class Engine:
         self.schema.require(self.properties.get(SCHEMA_FINGERPRINT, "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self._reads_candidates = any(name.startswith("candidate") for name in self.inputs)
         self._check_interface(path)
         self.gates = read_gates(self.properties, [node.name for node in self._session.get_outputs()])
         self._with_experts = (*self.tasks, *outputs_of(self.gates))
@@ -97,7 +98,7 @@ class Engine:
             PredictionError: as `predict`.
         """
         rows = inputs.candidate.rows
-        answers = self._run(self._with_experts, inputs.arrays())
+        answers = self._spread(self._run(self._with_experts, inputs.arrays()), rows)
         count = len(self.tasks)
         return self._checked(answers[:count], rows), use_from(self.gates, answers[count:], rows)
 
@@ -107,7 +108,7 @@ class Engine:
         Raises:
             PredictionError: as `predict`.
         """
-        return self._checked(self._run(self.tasks, arrays), rows)
+        return self._checked(self._spread(self._run(self.tasks, arrays), rows), rows)
 
     def _run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         try:
@@ -118,6 +119,12 @@ class Engine:
             message = f"onnxruntime could not run the graph: {error}"
             raise PredictionError(message) from error
         return answers
+
+    def _spread(self, answers: Sequence[NDArray[np.float32]], rows: int) -> Sequence[NDArray[np.float32]]:
+        """One answer for each candidate, of a graph that reads nothing of them and so answers once a request."""
+        if self._reads_candidates or rows == 1:
+            return answers
+        return [np.repeat(each, rows, axis=0) if len(each) == 1 else each for each in answers]
 
     def _checked(self, answers: Sequence[NDArray[np.float32]], rows: int) -> dict[str, NDArray[np.float32]]:
         predictions = dict(zip(self.tasks, answers, strict=True))

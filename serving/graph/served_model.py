@@ -158,6 +158,9 @@ class RankingModel:
             unknown_user=encoded.unknown_user,
             unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
             experts=use,
+            missing_context=encoded.missing_context,
+            unseen_context=encoded.unseen_context,
+            clipped=encoded.clipped,
         )
 
 

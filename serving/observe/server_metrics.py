@@ -1,5 +1,6 @@
 """Prometheus metrics, collected when they are scraped: Triton's names where it has one for the same thing."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from wsgiref.simple_server import WSGIServer
 
@@ -136,6 +137,21 @@ def _counters(work: list[ModelWork]) -> Iterator[Metric]:
         for reason, count in sorted(each.failures.items()):
             failures.add_metric((each.model, str(each.version), reason), count)
     yield failures
+    yield from _by_feature(work)
+
+
+def _by_feature(work: list[ModelWork]) -> Iterator[Metric]:
+    counters: tuple[tuple[str, str, Callable[[ModelWork], Counter[str]]], ...] = (
+        ("moerank_missing_context", "Rankings without a feature of the context", lambda w: w.missing_context),
+        ("moerank_unseen_context", "Rankings with an id that training never saw", lambda w: w.unseen_context),
+        ("moerank_clipped", "Given numbers beyond what training saw", lambda w: w.clipped),
+    )
+    for name, text, read in counters:
+        family = CounterMetricFamily(name, text, labels=(*LABELS, "feature"))
+        for each in work:
+            for feature, count in sorted(read(each).items()):
+                family.add_metric((each.model, str(each.version), feature), count)
+        yield family
 
 
 def _durations(work: list[ModelWork]) -> Iterator[Metric]:

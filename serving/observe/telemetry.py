@@ -78,6 +78,12 @@ class ModelWork:
     executions: int = 0
     unknown_users: int = 0
     unknown_items: int = 0
+    missing_context: Counter[str] = field(default_factory=Counter)
+    """Rankings whose request left out a feature of the context, by feature."""
+    unseen_context: Counter[str] = field(default_factory=Counter)
+    """Rankings whose context had an id that training never saw, by feature."""
+    clipped: Counter[str] = field(default_factory=Counter)
+    """Given numbers beyond what training saw, by feature."""
     experts: "Load | None" = None
     last_ms: int = 0
 
@@ -88,6 +94,9 @@ class ModelWork:
             self,
             distributions=distributions,
             failures=Counter(self.failures),
+            missing_context=Counter(self.missing_context),
+            unseen_context=Counter(self.unseen_context),
+            clipped=Counter(self.clipped),
             phase_ns=dict(self.phase_ns),
             experts=None if self.experts is None else replace(self.experts, rows_A=self.experts.rows_A.copy()),
         )
@@ -136,6 +145,9 @@ class Telemetry:
             work = self._of(model)
             work.unknown_users += answer.unknown_user
             work.unknown_items += len(answer.unknown_items)
+            work.missing_context.update(answer.missing_context)
+            work.unseen_context.update(answer.unseen_context)
+            work.clipped.update(answer.clipped)
             if answer.experts is not None and work.experts is not None:
                 work.experts.add(answer.experts)
             if work.successes % SAMPLE == 1:

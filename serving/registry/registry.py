@@ -86,6 +86,11 @@ class Registry:
         answering = found if version else self.arms.answering(found, key)
         return answering, self.arms.shadow(answering, key)
 
+    def arm_of(self, model: RankingModel) -> str:
+        """``current``, or ``canary`` for a version beside the current one."""
+        current = self._models.get(model.name)
+        return "current" if current is None or current.version == model.version else "canary"
+
     def models(self) -> list[RankingModel]:
         """All served models, by name."""
         return [model for _, model in sorted(self._models.items())]
