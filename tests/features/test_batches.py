@@ -53,7 +53,7 @@ def test_rows_of_several_row_groups_are_mixed(built: Path, tmp_path: Path) -> No
 
 
 def test_a_users_rows_stand_together_and_users_change_places_by_epoch(built: Path) -> None:
-    reader = BatchReader(built / "train.parquet", Schema.load(built), 10_000, seed=1, by_user=True)
+    reader = BatchReader(built / "train", Schema.load(built), 10_000, seed=1, by_user=True)
     orders = []
     for epoch in (0, 1):
         (batch,) = reader.epoch(epoch)
@@ -66,7 +66,7 @@ def test_a_users_rows_stand_together_and_users_change_places_by_epoch(built: Pat
 
 def test_skipping_among_users_resumes_where_an_epoch_was_left(built: Path) -> None:
     for rank in (0, 1):
-        path, schema = built / "train.parquet", Schema.load(built)
+        path, schema = built / "train", Schema.load(built)
         reader = BatchReader(path, schema, 20, seed=3, by_user=True, rank=rank, world=2)
         whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
         assert [b.user.tolist() for b in rest] == [b.user.tolist() for b in whole[3:]]
