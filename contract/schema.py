@@ -88,10 +88,13 @@ class DenseSpec(Settings):
     """The least value that was seen when the numbers were fitted; what is below counts as it. Edges have their own."""
     highest: float | None = Field(default=None, exclude_if=_is_none)
     """The greatest one."""
+    vector: str = Field(default="", exclude_if=operator.not_)
+    """The vector that this is a number of, under whose name requests give it; empty: a number by itself."""
     null_bin: bool = Field(default=False, exclude_if=operator.not_)
     """The model gives nulls a component of their own; without, a null looks like the lowest value.
 
-    Left out where it is False, so that the fingerprints of earlier schemas stay as they were.
+    This and `vector` are left out of the schema's JSON where they say nothing, so that the fingerprints of earlier
+    schemas stay as they were.
     """
 
     @property

@@ -67,13 +67,17 @@ class FeatureConfig(Settings):
     Encodings: ids take ``vocabulary`` (values seen at least `min_count` times in training) or ``hash`` into
     `buckets` rows; dense columns take ``piecewise_linear`` over at most `bins` quantiles, ``standardise`` or ``log1p``.
 
+    A ``vector`` is a list of `width` numbers, such as an embedding of a text: each becomes a dense column of its own,
+    named ``name[0]`` and so on, and requests give the whole list by its name.
+
     Policies: a null id is row 0, has its ``own`` row, or is refused; an id that training did not see is row 0, or one
     of `unknown_rows` rows by its hash; a null number takes the encoding's default or `fill`, or is refused; NaN counts
     as null, or is refused.
     """
 
     name: str
-    kind: Literal["id", "id_list", "dense"] = "id"
+    kind: Literal["id", "id_list", "dense", "vector"] = "id"
+    width: int | None = Field(default=None, ge=1, le=4096)
     encoding: Literal["vocabulary", "hash", "piecewise_linear", "standardise", "log1p"] | None = None
     min_count: int = Field(default=1, ge=1)
     buckets: int = Field(default=10_000, ge=2)
@@ -87,8 +91,9 @@ class FeatureConfig(Settings):
 
     @model_validator(mode="after")
     def _policies_fit_kind(self) -> "FeatureConfig":
-        dense = self.kind == "dense"
+        dense = self.kind in {"dense", "vector"}
         wrong = {
+            "width": self.width is not None and self.kind != "vector",
             "fill": self.fill is not None and not dense,
             "nans": self.nans != "missing" and not dense,
             "nulls: own": self.nulls == "own" and (dense or self.encoding == "hash"),
@@ -96,16 +101,24 @@ class FeatureConfig(Settings):
         }
         named = [name for name, is_wrong in wrong.items() if is_wrong]
         if named:
-            kinds = "`fill` and `nans` are for kind dense; `nulls: own` and `unknown_rows` for ids with a vocabulary"
+            kinds = (
+                "`width` is for kind vector; `fill` and `nans` for numbers; `nulls: own` and `unknown_rows` for ids "
+                "with a vocabulary"
+            )
             message = f"feature {self.name!r} of kind {self.kind!r} does not take {', '.join(named)}: {kinds}"
             raise ValueError(message)
         return self
 
     @model_validator(mode="after")
     def _encoding_fits_kind(self) -> "FeatureConfig":
-        allowed = ("piecewise_linear", "standardise", "log1p") if self.kind == "dense" else ("vocabulary", "hash")
-        if self.encoding is not None and self.encoding not in allowed:
-            message = f"feature {self.name!r} of kind {self.kind!r} takes encoding {' or '.join(allowed)}"
+        if self.kind == "vector" and self.width is None:
+            message = f"feature {self.name!r} is a vector: say how many numbers it has, such as width: 64"
+            raise ValueError(message)
+        allowed: dict[str, tuple[str, ...]] = {"dense": ("piecewise_linear", "standardise", "log1p")}
+        allowed["vector"] = ("standardise",)
+        encodings = allowed.get(self.kind, ("vocabulary", "hash"))
+        if self.encoding is not None and self.encoding not in encodings:
+            message = f"feature {self.name!r} of kind {self.kind!r} takes encoding {' or '.join(encodings)}"
             raise ValueError(message)
         return self
 

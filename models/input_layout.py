@@ -48,13 +48,21 @@ class PartLayout:
             first += embedding_dim
         expanded = first + len(self.raw)
         marks = {column: expanded + len(self.source) + place for place, column in enumerate(self.nulls)}
-        for place, column in enumerate(self.raw):
-            yield FeatureColumns(self.dense[column], (first + place,))
+        for column, places in self._raw_features():
+            yield FeatureColumns(self.dense[column], tuple(first + place for place in places))
         for column in dict.fromkeys(self.source):
             bins = self.dense[column].bins
             mark = (marks[column],) if column in marks else ()
             yield FeatureColumns(self.dense[column], (*range(expanded, expanded + bins), *mark))
             expanded += bins
+
+    def _raw_features(self) -> Iterator[tuple[int, list[int]]]:
+        """A dense column of each raw feature and its places among the raw ones: a vector is one feature."""
+        places: dict[str, list[int]] = {}
+        for place, column in enumerate(self.raw):
+            places.setdefault(self.dense[column].vector or self.dense[column].name, []).append(place)
+        for each in places.values():
+            yield self.raw[each[0]], each
 
 
 def part_layout(name: PartName, part: Part) -> PartLayout:

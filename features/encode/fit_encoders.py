@@ -21,6 +21,7 @@ from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64
 from features.encode.learn_vocabulary import Words, is_string, learn
+from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
 from features.feature_config import FeatureConfig, FeaturesConfig, TaskConfig
 from features.incremental.raw_dataset import Staged
@@ -104,6 +105,8 @@ def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[st
         hashes = combine([hash_array(_column(raw, name), name) for name in planned.raw])
         return pa.array(hashes, mask=hashes == NULL_HASH)
     first = _column(raw, planned.raw[0])
+    if planned.element is not None and planned.column is not None:
+        return vector_element(first, planned.element, planned.column.width or 0, planned.raw[0])
     aggregate = planned.aggregate
     if aggregate is None or not aggregate.total:
         return first
@@ -241,6 +244,8 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
     if column is None:
         return fitted
     policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
+    if planned.element is not None:
+        policies["vector"] = column.name
     policies |= {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
     return fitted.model_copy(update=policies)
 

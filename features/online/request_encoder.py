@@ -18,7 +18,15 @@ from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.online_table import Lookup, OnlineTable, OnlineTables
 from features.online.request_columns import Columns, Layout, PairGroup, Route
-from features.online.request_values import Value, as_days, as_milliseconds, id_hashes, numbers, typed_lists
+from features.online.request_values import (
+    Value,
+    as_days,
+    as_milliseconds,
+    id_hashes,
+    numbers,
+    typed_lists,
+    vector_numbers,
+)
 
 Id = int | str
 Given = Any
@@ -76,6 +84,7 @@ class RequestEncoder:
         self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
         self._part_of: dict[str, PartName] = {spec.name: schema.part_of(spec) for spec in schema.features}
         self._layouts: dict[PartName, Layout] = {name: Layout(schema.part(name)) for name in PARTS}
+        self._vectors = _vectors(schema)
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._own_ids = self._keys_with_rows_for_anything()
         self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
@@ -139,7 +148,8 @@ class RequestEncoder:
         self._fill_pairs(hashes, columns)
         self._fill_crosses(hashes, columns)
         for name in self._required - given.keys():
-            given[name] = self._column(name, (None,), "context", name)
+            is_number = isinstance(self._specs[name], DenseSpec)
+            given[name] = np.full(1, np.nan) if is_number else self._column(name, (None,), "context", name)
         clipped: dict[str, int] = {}
         for name, value in given.items():
             if name in self._specs:
@@ -188,7 +198,7 @@ class RequestEncoder:
         own = {self._schema.user_key, self._schema.item_key}
         keys = {key.name for key in self._schema.keys if key.side == side and key.name not in own}
         mine = [spec for spec in self._schema.features if spec not in self._crosses]
-        return keys | {spec.name for spec in mine if spec.side == side or self._pair_of(spec, side)}
+        return keys | {_given_as(spec) for spec in mine if spec.side == side or self._pair_of(spec, side)}
 
     def _pair_of(self, spec: FeatureSpec, side: str) -> bool:
         part = {"user": "request", "item": "candidate"}.get(side)
@@ -219,15 +229,21 @@ class RequestEncoder:
             ("user", "user_features", request.user_features),
         ):
             for name, value in values.items():
-                given[name] = self._column(name, (value,), side, f"{where}.{name}")
+                given |= self._columns(name, (value,), side, f"{where}.{name}")
         for name, column in request.item_features.items():
             where = f"item_features.{name}"
             if len(column) != count:
                 message = f"{where} has {len(column)} values for {count} items; send one value an item, in their order"
                 raise RequestError(message, field=where)
             check()
-            given[name] = self._column(name, list(column), "item", where)
+            given |= self._columns(name, list(column), "item", where)
         return given
+
+    def _columns(self, name: str, values: Sequence[Value], side: str, where: str) -> dict[str, Given]:
+        if name not in self._vectors or name not in self._allowed[side]:
+            return {name: self._column(name, values, side, where)}
+        parts = self._vectors[name]
+        return dict(zip(parts, vector_numbers(values, len(parts), where), strict=True))
 
     def _column(self, name: str, values: Sequence[Value], side: str, where: str) -> Given:
         if name not in self._allowed[side]:
@@ -292,3 +308,17 @@ def _beyond(spec: FeatureSpec, given: Given) -> int:
         return 0
     lowest, highest = spec.range
     return int(np.count_nonzero((given < lowest) | (given > highest)))
+
+
+def _given_as(spec: FeatureSpec) -> str:
+    """The name under which requests give a feature."""
+    return spec.vector or spec.name if isinstance(spec, DenseSpec) else spec.name
+
+
+def _vectors(schema: Schema) -> dict[str, list[str]]:
+    """The features of each vector, in its order."""
+    vectors: dict[str, list[str]] = {}
+    for spec in schema.features:
+        if isinstance(spec, DenseSpec) and spec.vector:
+            vectors.setdefault(spec.vector, []).append(spec.name)
+    return vectors

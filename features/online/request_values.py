@@ -149,6 +149,20 @@ def numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)
 
 
+def vector_numbers(values: Sequence[Value], width: int, where: str) -> list[NDArray[np.float64]]:
+    """The columns [rows] of vectors [rows, width], NaN where a row has none.
+
+    Raises:
+        RequestError: a value that is no list of `width` finite numbers.
+    """
+    for value in values:
+        if value is not None and not (isinstance(value, list | tuple) and len(value) == width):
+            seen = f"{len(value)} values" if isinstance(value, list | tuple) else type(value).__name__
+            message = f"{where} must be a list of {width} numbers, but got {seen}"
+            raise RequestError(message, field=where)
+    return [numbers([None if v is None else v[place] for v in values], where) for place in range(width)]
+
+
 def _shown(value: Value) -> str:
     """The beginning of a value, for a message."""
     return repr(value[:40] if isinstance(value, str | list | tuple) else value)[:60]

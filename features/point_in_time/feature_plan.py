@@ -19,14 +19,16 @@ class Planned:
     aggregate: AggregateColumns | None = None
     history: HistoryConfig | None = None
     cross: CrossConfig | None = None
+    element: int | None = None
+    """Which number of the column's vector the feature is."""
     raw: tuple[str, ...] = field(default=())
 
 
 def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[Planned]:
     """Columns, then crosses, aggregates and histories, as they stand in the recipe."""
-    planned = [
-        Planned(f.name, ownership.side(f.name, "data.features"), (), column=f, raw=(f.name,)) for f in config.features
-    ]
+    planned: list[Planned] = []
+    for feature in config.features:
+        planned += _plan_column(feature, ownership.side(feature.name, "data.features"))
     for place, cross in enumerate(config.crosses):
         for column in cross.of:
             ownership.side(column, f"data.crosses[{place}].of")
@@ -40,6 +42,16 @@ def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[Planned]
         keys = (history.by,) if side == "pair" else ()
         planned += [Planned(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
     return planned
+
+
+def _plan_column(feature: FeatureConfig, side: Side) -> list[Planned]:
+    if feature.kind != "vector":
+        return [Planned(feature.name, side, (), column=feature, raw=(feature.name,))]
+    number = feature.model_copy(update={"kind": "dense", "encoding": "standardise"})
+    return [
+        Planned(f"{feature.name}[{element}]", side, (), column=number, element=element, raw=(feature.name,))
+        for element in range(feature.width or 0)
+    ]
 
 
 def plan_history(history: HistoryConfig, config: FeaturesConfig) -> list[HistoryConfig]:
