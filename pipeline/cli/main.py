@@ -7,16 +7,51 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from contract.errors import MoerankError
-from pipeline.cli import answering, judging, loading, making, starting, storing
+from pipeline.cli import (
+    bench_endpoint_verb,
+    compare_verb,
+    config_schema_verb,
+    demo_verb,
+    doctor_verb,
+    evaluate_verb,
+    export_users_verb,
+    export_verb,
+    features_verb,
+    import_verb,
+    point_verb,
+    publish_verb,
+    push_verb,
+    rank_verb,
+    run_verb,
+    schedule_verb,
+    serve_verb,
+    train_verb,
+    unpublish_verb,
+    versions_verb,
+)
 from pipeline.cli.verb import Verb
 
 VERBS: tuple[Verb, ...] = (
-    *starting.VERBS,
-    *making.VERBS,
-    *judging.VERBS,
-    *answering.VERBS,
-    *storing.VERBS,
-    *loading.VERBS,
+    demo_verb.VERB,
+    doctor_verb.VERB,
+    import_verb.VERB,
+    config_schema_verb.VERB,
+    features_verb.VERB,
+    train_verb.VERB,
+    export_verb.VERB,
+    publish_verb.VERB,
+    run_verb.VERB,
+    schedule_verb.VERB,
+    evaluate_verb.VERB,
+    compare_verb.VERB,
+    serve_verb.VERB,
+    rank_verb.VERB,
+    versions_verb.VERB,
+    point_verb.VERB,
+    push_verb.VERB,
+    unpublish_verb.VERB,
+    export_users_verb.VERB,
+    bench_endpoint_verb.VERB,
 )
 INTERRUPTED = 130
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused, 130 interrupted

@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.console import answer
 
+RECIPE = "pipeline/recipes/movielens.yaml"
+"""The project that the examples name."""
+
 
 @dataclass(frozen=True)
 class Verb:
@@ -45,3 +48,15 @@ def add_config(parser: ArgumentParser) -> None:
 def respond(args: Namespace, result: dict[str, Any], lines: list[str]) -> None:
     """Print a result: as JSON where a program asked for it, else the lines for a person."""
     answer(json.dumps(result, indent=1, default=str) if args.json else "\n".join(lines))
+
+
+def config_arguments(parser: ArgumentParser) -> None:
+    """The arguments of a verb that takes a project and nothing else."""
+    add_config(parser)
+    add_json(parser)
+
+
+def run_arguments(parser: ArgumentParser) -> None:
+    """The arguments of a verb that goes on with a training run."""
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a training run: runs/NAME/training/RUN")
+    add_json(parser)

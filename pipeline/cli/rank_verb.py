@@ -1,24 +1,16 @@
-"""Verbs that answer requests: serve, rank."""
+"""The verb `rank`: ask a server to rank candidates for a user, and print the answer as a table."""
 
-import logging
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from contract.errors import ConfigError
 from pipeline.cli.server_address import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
-from serving.grpc_server.server_settings import ServerSettings, add_arguments
 
 if TYPE_CHECKING:
     from serving.client.client_response import RankResult
     from serving.graph.expert_use import ExpertUse
-
-
-def _serve(args: Namespace) -> None:
-    from serving.grpc_server.server import serve  # noqa: PLC0415 - keeps `moerank --help` fast
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    serve(ServerSettings.read(vars(args)))
+from pipeline.cli.request_arguments import context_from
 
 
 def _rank_arguments(parser: ArgumentParser) -> None:
@@ -49,24 +41,6 @@ def _rank(args: Namespace) -> None:
     with RankingClient(args.target, seconds=args.seconds, credentials=way, metadata=metadata_from(args)) as client:
         result = client.rank(user, items, context, top_k=args.top_k, model=args.model, debug=args.debug)
     respond(args, as_json(result), table(result))
-
-
-def context_from(texts: list[str]) -> dict[str, object]:
-    """Features of the moment from ``NAME=VALUE`` texts.
-
-    Raises:
-        ConfigError: a text of another form.
-    """
-    import yaml  # noqa: PLC0415 - keeps `moerank --help` fast
-
-    context: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            message = f"--context {text!r}: write NAME=VALUE, such as --context tab=1"
-            raise ConfigError(message)
-        context[name] = yaml.safe_load(value)
-    return context
 
 
 def as_json(result: "RankResult") -> dict[str, object]:
@@ -116,19 +90,10 @@ def _expert_lines(use: "ExpertUse") -> list[str]:
     return lines
 
 
-VERBS = (
-    Verb(
-        "serve",
-        "answer ranking requests over gRPC with the models of a store",
-        "moerank serve runs/movielens/store --port 50051",
-        add_arguments,
-        _serve,
-    ),
-    Verb(
-        "rank",
-        "ask a server to rank candidates for a user, and print the answer as a table",
-        "moerank rank --user 42 --items 50,100,181 --target 127.0.0.1:50051",
-        _rank_arguments,
-        _rank,
-    ),
+VERB = Verb(
+    "rank",
+    "ask a server to rank candidates for a user, and print the answer as a table",
+    "moerank rank --user 42 --items 50,100,181 --target 127.0.0.1:50051",
+    _rank_arguments,
+    _rank,
 )

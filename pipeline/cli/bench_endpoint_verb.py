@@ -1,4 +1,4 @@
-"""The verb that loads a running server: bench-endpoint."""
+"""The verb `bench-endpoint`: load a running server and report throughput, latency and statuses."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contract.errors import ConfigError
-from pipeline.cli.answering import context_from
+from pipeline.cli.request_arguments import context_from
 from pipeline.cli.server_address import add_connection, credentials_from, metadata_from
 from pipeline.cli.verb import Verb, add_json, respond
 
@@ -109,12 +109,10 @@ def _lines(report: "LoadReport") -> list[str]:
     return lines
 
 
-VERBS = (
-    Verb(
-        "bench-endpoint",
-        "load a running server and report throughput, latency and statuses",
-        "moerank bench-endpoint 127.0.0.1:50051 --callers 32 --candidates 100 --users 1:943 --items 1:1682",
-        _arguments,
-        _bench,
-    ),
+VERB = Verb(
+    "bench-endpoint",
+    "load a running server and report throughput, latency and statuses",
+    "moerank bench-endpoint 127.0.0.1:50051 --callers 32 --candidates 100 --users 1:943 --items 1:1682",
+    _arguments,
+    _bench,
 )

@@ -1,0 +1,32 @@
+"""The verb `doctor`: say what works on this machine and what to do about what does not."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from pipeline.cli.verb import Verb, add_json, respond
+
+
+def _doctor_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--workspace", type=Path, default=Path("runs"), help="whose disk to look at [%(default)s]")
+    add_json(parser)
+
+
+def _doctor(args: Namespace) -> int:
+    from pipeline import doctor  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    findings = doctor.examine(args.workspace)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.status:<8} {finding.subject:<17} {finding.found}")
+        lines += [f"{'':<26} -> {finding.advice}"] if finding.advice else []
+    respond(args, doctor.as_json(findings), lines)
+    return 0 if doctor.healthy(findings) else 1
+
+
+VERB = Verb(
+    "doctor",
+    "say what works on this machine and what to do about what does not",
+    "moerank doctor --json",
+    _doctor_arguments,
+    _doctor,
+)

@@ -1,0 +1,27 @@
+"""The verb `publish`: judge a run and, if the quality gate lets it pass, make it the store's current version."""
+
+from argparse import Namespace
+
+from contract.files import exclusive
+from pipeline.cli.paths import a_run
+from pipeline.cli.verb import Verb, respond, run_arguments
+
+
+def _publish(args: Namespace) -> None:
+    from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    run = steps.Run.open(a_run(args.run_dir))
+    with exclusive(run.config.root):
+        steps.export_model(run)
+        steps.evaluate_model(run)
+        made = steps.publish_model(run)
+    respond(args, made.as_json(), made.lines())
+
+
+VERB = Verb(
+    "publish",
+    "judge a run and, if the quality gate lets it pass, make it the store's current version",
+    "moerank publish runs/movielens/training/RUN",
+    run_arguments,
+    _publish,
+)
