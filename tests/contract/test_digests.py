@@ -53,7 +53,7 @@ def before(copy: Path) -> dict[str, str]:
         # `auc` picks the best epoch and accepts int8 experts, so it is in all that train, export and judge.
         ("pipeline/evaluation/metrics.py", "return float(", "return 1 - float(", ALL - {"features"}),
         ("models/gates/top_k.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"train", "export", "publish"}),
-        ("pipeline/cli/making.py", "a training run:", "one training run:", set()),
+        ("pipeline/cli/verb.py", "a training run:", "one training run:", set()),
         ("features/encode/fit_encoders.py", "import numpy", "# A comment.\nimport numpy", set()),
         ("features/encode/encoder.py", "LARGEST = ", "LARGEST = 0.5 * ", {"features"}),
         ("models/export/exporter.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"export", "publish"}),
