@@ -4,7 +4,7 @@ import logging
 import re
 from importlib import metadata
 
-from contract.errors import NotAllowedError, RequestError
+from contract.errors import ModelNotFoundError, NotAllowedError, RequestError
 from serving.api import codec_rank
 from serving.api.codec_oip import arrays_from, response_of
 from serving.api.rank_service import Limits
@@ -35,7 +35,7 @@ class InferenceService:
         """Each method's handler; handlers raise leaves of `MoerankError`."""
         return {
             "ServerLive": lambda _body, _call: pb.ServerLiveResponse(live=True).SerializeToString(),
-            "ServerReady": lambda _body, _call: pb.ServerReadyResponse(ready=True).SerializeToString(),
+            "ServerReady": self.server_ready,
             "ModelReady": self.model_ready,
             "ServerMetadata": self.server_metadata,
             "ModelMetadata": self.model_metadata,
@@ -65,10 +65,17 @@ class InferenceService:
         self._telemetry.succeeded(model, rows, call.clock.take())
         return written
 
+    def server_ready(self, _body: bytes, _call: CallContext) -> bytes:
+        """ServerReadyRequest -> ServerReadyResponse; ready while there is a model."""
+        return pb.ServerReadyResponse(ready=bool(self._registry.models())).SerializeToString()
+
     def model_ready(self, body: bytes, _: CallContext) -> bytes:
-        """ModelReadyRequest -> ModelReadyResponse."""
+        """ModelReadyRequest -> ModelReadyResponse; as Triton does, an unknown model is not ready, which is no error."""
         request = codec_rank.parse(pb.ModelReadyRequest, body)
-        self._model(request.name, request.version)
+        try:
+            self._model(request.name, request.version)
+        except ModelNotFoundError:
+            return pb.ModelReadyResponse(ready=False).SerializeToString()
         return pb.ModelReadyResponse(ready=True).SerializeToString()
 
     def server_metadata(self, _body: bytes, _call: CallContext) -> bytes:

@@ -22,7 +22,8 @@ from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.thread_scheduling import compute_bound
 from serving.grpc_server.unary_handlers import Service, unary_handlers_of
 from serving.observe.logs import configure
-from serving.observe.server_metrics import MetricsServer, ServerCollector
+from serving.observe.metrics_page import MetricsServer
+from serving.observe.server_metrics import ServerCollector
 from serving.observe.telemetry import Telemetry
 from serving.observe.tracing import Tracing
 from serving.registry.registry import Registry
@@ -78,6 +79,7 @@ class RunningServer:
         self._watcher = Watcher(self.registry, settings.poll_seconds)
         self._listener.start()
         self._watcher.start()
+        self.registry.changed = self._tell_health
         self._tell_health()
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
@@ -93,8 +95,9 @@ class RunningServer:
 
     def _tell_health(self) -> None:
         """The server and its services serve while any model does; each model has a name of its own."""
-        models = {model.name: True for model in self.registry.models()}
-        self.health.set({**dict.fromkeys(("", *self._services), bool(models)), **models})
+        models = dict.fromkeys(self.registry.refused_models(), False)
+        models |= {model.name: True for model in self.registry.models()}
+        self.health.set({**dict.fromkeys(("", *self._services), any(models.values())), **models})
 
     def __enter__(self) -> Self:
         """The running server itself."""

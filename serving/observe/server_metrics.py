@@ -2,9 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -14,7 +12,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from contract.errors import UnavailableError
 from serving.graph.context import Phase
 from serving.graph.users import UserStore
 from serving.observe.telemetry import ModelWork, Telemetry
@@ -195,32 +192,3 @@ def _experts(work: list[ModelWork]) -> Iterator[Metric]:
             load.add_metric((*key, str(level), str(number)), rows)
         union.add_metric(key, each.experts.rows, each.experts.rows_A.sum() / len(each.experts.levels))
     yield from (load, union)
-
-
-class MetricsServer:
-    """Offers ``/metrics`` on a port of its own."""
-
-    def __init__(self, collector: ServerCollector, host: str, port: int) -> None:
-        """Start to answer scrapes.
-
-        Raises:
-            UnavailableError: the port cannot be bound.
-        """
-        registry = CollectorRegistry()
-        registry.register(collector)
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-        try:
-            self._server: WSGIServer
-            self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
-            message = f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another --metrics-port"
-            raise UnavailableError(message) from error
-        self.port: int = self._server.server_port
-
-    def stop(self) -> None:
-        """Stop to answer."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

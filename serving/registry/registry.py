@@ -1,11 +1,13 @@
 """Which models are served, and their replacement while requests are being answered."""
 
+import difflib
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from contract.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
+from contract.score import ScoreConfig
 from serving.graph.served_model import EngineOptions, RankingModel
 from serving.registry.traffic import Arms
 from serving.store.model_selection import ModelSelection, read_scores
@@ -25,14 +27,18 @@ class Registry:
         score_file: Path | None = None,
         traffic_file: Path | None = None,
     ) -> None:
-        """Load every chosen model, or every model of the store; any failure is fatal here, but not one of an arm.
+        """Load every chosen model, or every model of the store.
+
+        Of a model whose current version cannot be loaded, the newest older version that verifies is served, and of a
+        model without one nothing. It is fatal if no model at all can be served, or not a version that was pinned.
 
         Raises:
             ModelNotFoundError: the store has none, or not the chosen one.
+            ConfigError: the score file names a model that there is not.
             MoerankError: as `RankingModel.open`.
         """
         self._store = open_source(store) if isinstance(store, str | Path) else store
-        self._choices = tuple(selections)
+        self._selections = tuple(selections)
         self._options = options or EngineOptions()
         self._score_file = score_file
         self._scores = read_scores(score_file)
@@ -42,15 +48,15 @@ class Registry:
         self.swaps = 0
         """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
-        opened: dict[str, RankingModel] = {}
-        chosen = self._choices or [ModelSelection(name) for name in self._store.models()]
-        if not chosen:
+        self.changed: Callable[[], None] = lambda: None
+        """Called when another set of models, or another version, serves."""
+        self._models: Mapping[str, RankingModel] = {}
+        selected = self._selections or [ModelSelection(name) for name in self._store.models()]
+        if not selected:
             message = f"the store {store} has no model to serve; publish one first with `moerank publish`"
             raise ModelNotFoundError(message)
-        for selection in chosen:
-            version = selection.version or self._store.current(selection.model)
-            opened[selection.model] = self._open(selection.model, version)
-        self._models: Mapping[str, RankingModel] = opened
+        self._require_known(self._scores)
+        self._models = self._open_all(selected)
         self._refresh_arms()
 
     def get(self, model: str = "", version: int = 0) -> RankingModel:
@@ -136,11 +142,16 @@ class Registry:
         with self._refreshing:
             self.get(name or "(none)")
             self._unloaded.add(name)
-            self._models = {other: model for other, model in self._models.items() if other != name}
+            self._serve({other: model for other, model in self._models.items() if other != name})
 
     def refused(self) -> list[str]:
         """Names of models of which the store has something that cannot be served."""
         return sorted(name for name in dict(self._refused) if name)
+
+    def refused_models(self) -> list[str]:
+        """As `refused`, without the files and arms that are refused beside models."""
+        names = {selection.model for selection in self._listed()}
+        return [name for name in self.refused() if name in names]
 
     def index(self) -> list[tuple[str, int, bool]]:
         """Name, version, and whether it is served, of all versions of the models to serve."""
@@ -148,6 +159,65 @@ class Registry:
         names = [selection.model for selection in self._listed()]
         stored = {(name, version) for name in names for version in self._store.versions(name)}
         return [(*key, key in served) for key in sorted(stored | served)]
+
+    def _open_all(self, selected: Sequence[ModelSelection]) -> dict[str, RankingModel]:
+        """What can be served at the start."""
+        opened: dict[str, RankingModel] = {}
+        first: MoerankError | None = None
+        for selection in selected:
+            try:
+                opened[selection.model] = self._open_newest(selection)
+            except MoerankError as error:
+                first = first or error
+                if selection.version is not None:
+                    raise
+        if first is not None and not opened:
+            raise first
+        return opened
+
+    def _open_newest(self, selection: ModelSelection) -> RankingModel:
+        """The selected version, or the newest older one that can be loaded, as after a restart beside a broken one."""
+        name = selection.model
+        if selection.version is not None:
+            return self._open(name, selection.version)
+        evidence: object = None
+        try:
+            current = self._store.current(name)
+            evidence = self._evidence(name, current)
+            return self._open(name, current)
+        except MoerankError as error:
+            self._refuse(name, evidence, error)
+            failed = error
+        for version in reversed(self._store.versions(name)):
+            if evidence is not None and version >= current:
+                continue
+            try:
+                model = self._open(name, version)
+            except MoerankError as error:
+                LOG.warning("cannot serve %s version %d either: %s", name, version, error)
+                continue
+            LOG.error("serving %s version %d instead, the newest that can be served", name, version)
+            return model
+        raise failed
+
+    def _evidence(self, name: str, version: int) -> object:
+        """What changes when a version is put there anew."""
+        return version, self._store.version_path(name, version).stat().st_mtime_ns
+
+    def _require_known(self, scores: Mapping[str, ScoreConfig]) -> None:
+        """Refuse a formula for a model that nobody has, which is a misspelt name."""
+        known = sorted({selection.model for selection in self._selections} | set(self._store.models()))
+        for name in scores.keys() - set(known):
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            message = (
+                f"the score file {self._score_file} names the model {name!r}, which the store does not have; {hint}"
+            )
+            raise ConfigError(message)
+
+    def _serve(self, models: Mapping[str, RankingModel]) -> None:
+        self._models = models
+        self.changed()
 
     def _follow(self, selection: ModelSelection) -> bool:
         """Serve what the selection now means, if it is something else than before and it can be loaded."""
@@ -159,7 +229,7 @@ class Registry:
             if serving is not None and serving.version == version:
                 self._refused.pop(name, None)
                 return False
-            evidence = (version, self._store.version_path(name, version).stat().st_mtime_ns)
+            evidence = self._evidence(name, version)
             if self._refused.get(name) == evidence:
                 # Nothing has changed since it was refused; do not hash gigabytes every second.
                 return False
@@ -168,7 +238,7 @@ class Registry:
             self._refuse(name, evidence, error)
             return False
         self._refused.pop(name, None)
-        self._models = {**self._models, name: model}
+        self._serve({**self._models, name: model})
         self.swaps += 1
         LOG.info("serving %s version %d", name, version)
         return True
@@ -189,6 +259,7 @@ class Registry:
             scores = read_scores(self._score_file)
             if scores == self._scores:
                 return False
+            self._require_known(scores)
             models = {name: model.with_score(scores.get(name)) for name, model in self._models.items()}
             commit_arms = self.arms.rescore(scores)
         except ConfigError as error:
@@ -214,7 +285,7 @@ class Registry:
             label = f"{name} {arm}"
             evidence: object = None
             try:
-                evidence = (config.version, self._store.version_path(name, config.version).stat().st_mtime_ns)
+                evidence = self._evidence(name, config.version)
                 if self._refused.get(label) == evidence:
                     continue
                 serving = self._models.get(name)
@@ -230,11 +301,18 @@ class Registry:
 
     def _listed(self) -> Sequence[ModelSelection]:
         try:
-            return self._choices or [ModelSelection(name) for name in self._store.models()]
+            return self._selections or [ModelSelection(name) for name in self._store.models()]
         except (MoerankError, OSError) as error:
             self._refuse("the store", None, error)
             return ()
 
     def _open(self, name: str, version: int) -> RankingModel:
         path = self._store.version_path(name, version)
-        return RankingModel.open(path, self._options, self._scores.get(name))
+        model = RankingModel.open(path, self._options, self._scores.get(name))
+        if (model.name, model.version) != (name, version):
+            message = (
+                f"{path} holds {model.name} version {model.version} by its manifest, so it is not served as {name} "
+                f"version {version}; publish the model under this name, or remove the copy"
+            )
+            raise IntegrityError(message)
+        return model

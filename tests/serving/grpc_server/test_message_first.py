@@ -136,3 +136,12 @@ def test_health_lists_who_serves_and_names_what_it_knows(server: RunningServer) 
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "'tiny'" in error.details()
+
+
+def test_a_server_without_its_only_model_does_not_serve(store: Path) -> None:
+    not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+    with start(ServerSettings(store=store, port=0, model_control=True)) as server:
+        server.registry.unload("tiny")
+        assert {check(server.port, name).status for name in ("", "tiny", "moerank.v1.RankingService")} == {not_serving}
+        server.registry.load("tiny")
+        assert check(server.port).status == health_pb2.HealthCheckResponse.SERVING

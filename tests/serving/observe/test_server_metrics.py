@@ -18,6 +18,11 @@ from serving.observe.telemetry import SAMPLE
 from tests.tiny_bundle import publish_tiny
 
 
+@pytest.fixture(autouse=True)
+def _always_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.observe.metrics_page.PAGE_SECONDS", 0.0)
+
+
 def scrape(server: RunningServer) -> dict[tuple[str, str], float]:
     """Samples by name and task or reason."""
     assert server.metrics is not None
@@ -79,3 +84,12 @@ def test_log_lines_for_machines_are_json_with_the_request_id() -> None:
     assert line["message"] == "Rank failed"
     assert (line["level"], line["request_id"]) == ("ERROR", "abc")
     assert "\n" not in JsonFormatter().format(record)
+
+
+def test_however_many_scrape_the_page_is_made_once_a_second(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.observe.metrics_page.PAGE_SECONDS", 600.0)
+    with start(ServerSettings(store=store, port=0, metrics_port=0)) as server:
+        for _ in range(20):
+            scrape(server)
+        assert server.metrics is not None
+        assert server.metrics.page.made == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import ConfigError, ModelNotFoundError
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError
 from features.online.request_encoder import RankRequest
 from serving.graph.served_model import RankingModel
 from serving.registry.registry import Registry
@@ -98,3 +98,60 @@ def test_a_model_that_is_swapped_out_lets_go_of_its_files_at_once(store: Path) -
         assert mapped() == 0
     finally:
         gc.enable()
+
+
+def test_a_folder_under_another_models_name_is_not_served_as_that_model(store: Path) -> None:
+    shutil.copytree(store / "tiny", store / "other")
+    registry = Registry(store)
+    assert [model.name for model in registry.models()] == ["tiny"]
+    assert registry.refused_models() == ["other"]
+    with pytest.raises(IntegrityError, match="holds tiny version 1 by its manifest"):
+        Registry(store, [ModelSelection.parse("other")])
+
+
+@pytest.mark.parametrize("broken", ["graph", "pointer", "missing"])
+def test_a_restart_beside_a_broken_version_serves_the_newest_that_verifies(
+    store: Path, tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_tiny(store, tmp_path / "two", seed=1)
+    if broken == "graph":
+        (store / "tiny" / "2" / "model.onnx").write_bytes(b"no graph")
+    elif broken == "pointer":
+        (store / "tiny" / "current").write_text("latest")
+    else:
+        shutil.rmtree(store / "tiny" / "2")
+    registry = Registry(store)
+    assert registry.get().version == (2 if broken == "pointer" else 1)
+    assert registry.refused() == ["tiny"]
+    assert "instead, the newest that can be served" in caplog.text
+    assert not registry.refresh()
+    point(store, "tiny", 1)
+    registry.refresh()
+    assert registry.get().version == 1
+    assert registry.refused() == []
+
+
+def test_a_broken_model_does_not_keep_the_others_from_serving(store: Path, tmp_path: Path) -> None:
+    publish_tiny(store, tmp_path / "other", model="other")
+    (store / "other" / "1" / "model.onnx").write_bytes(b"no graph")
+    registry = Registry(store)
+    assert [model.name for model in registry.models()] == ["tiny"]
+    assert registry.refused_models() == ["other"]
+
+
+def test_a_misspelt_model_in_the_score_file_is_refused_with_the_closest_name(store: Path, tmp_path: Path) -> None:
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"tinny": {"weights": {"like": 1.0}}}')
+    with pytest.raises(ConfigError, match=r"'tinny'.* did you mean 'tiny'"):
+        Registry(store, score_file=scores)
+
+
+def test_whoever_follows_the_models_is_told_of_changes(store: Path, tmp_path: Path) -> None:
+    registry = Registry(store)
+    told: list[list[int]] = []
+    registry.changed = lambda: told.append([model.version for model in registry.models()])
+    publish_tiny(store, tmp_path / "two", seed=1)
+    registry.refresh()
+    registry.unload("tiny")
+    registry.load("tiny")
+    assert told == [[2], [], [2]]
