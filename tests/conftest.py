@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.leftover_processes"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:

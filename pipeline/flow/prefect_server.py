@@ -20,9 +20,11 @@ from pathlib import Path
 from types import FrameType
 
 from contract.errors import UnavailableError
+from pipeline.flow.tied_process import TIED
 
-# A first start makes the database: 15 to 30 seconds on a small machine.
-START_SECONDS = 90.0
+# A first start makes the database: 15 to 30 seconds on a small machine, several times that on a busy one.
+START_SECONDS = 180.0
+_APPLICATION = "prefect.server.api.server:create_app"
 _PRIVATE = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 # What goes wrong, and what libraries warn of, reaches a person in our own words; Prefect would add its tracebacks.
 _QUIET = {"PREFECT_LOGGING_LEVEL": "CRITICAL", "PREFECT_LOGGING_ROOT_LEVEL": "ERROR"}
@@ -54,7 +56,7 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     with (home / "server.log").open("wb") as log:
         options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
         server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app", *options],
+            [sys.executable, "-m", TIED, str(os.getpid()), "uvicorn", "--factory", _APPLICATION, *options],
             env=os.environ | _SERVER,
             stdin=subprocess.DEVNULL,
             stdout=log,
