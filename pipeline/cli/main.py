@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from contract.errors import MoerankError
 from pipeline.cli import (
+    backfill_verb,
     bench_endpoint_verb,
     compare_verb,
     config_schema_verb,
@@ -19,12 +20,14 @@ from pipeline.cli import (
     features_verb,
     import_verb,
     point_verb,
+    prune_verb,
     publish_verb,
     push_verb,
     rank_verb,
     run_verb,
     schedule_verb,
     serve_verb,
+    store_verb,
     train_verb,
     unpublish_verb,
     versions_verb,
@@ -42,6 +45,9 @@ VERBS: tuple[Verb, ...] = (
     publish_verb.VERB,
     run_verb.VERB,
     schedule_verb.VERB,
+    backfill_verb.VERB,
+    store_verb.VERB,
+    prune_verb.VERB,
     evaluate_verb.VERB,
     compare_verb.VERB,
     serve_verb.VERB,

@@ -19,9 +19,10 @@ from prefect.states import Completed
 
 from contract.errors import MoerankError, QualityGateError, UnavailableError
 from contract.files import exclusive
-from pipeline.console import lines_to
+from pipeline.console import lines_to, say
 from pipeline.flow import artifacts, demo, steps
 from pipeline.flow.steps import Published, Run
+from pipeline.project import retention
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.step_cache import StepRecord
 
@@ -110,6 +111,15 @@ def publish(run: Run) -> Published | State[Any]:
     return published
 
 
+@task(name="prune")
+@logged
+def prune(project: ProjectConfig) -> None:
+    """Let old runs and versions go, as the project's `retention` says."""
+    gone = retention.prune(project.parts, project.retention)
+    if gone.runs or gone.versions:
+        say(f"prune: {len(gone.runs)} runs and versions {', '.join(map(str, gone.versions)) or 'none'} removed")
+
+
 @task(name="import")
 @logged
 def fetch(data: Path) -> StepRecord:
@@ -153,6 +163,8 @@ def build_model(
     until: date | None = None,
     notify: list[str] | None = None,
     step_hours: float | None = None,
+    *,
+    release: bool = True,
 ) -> dict[str, object] | State[Any]:
     """From raw Parquet to a published model, as the YAML file `config` says.
 
@@ -162,9 +174,11 @@ def build_model(
         until: The last day of the log to use, to replay an earlier night; all of it where there is none.
         notify: Notification blocks to tell of a failure or a refusal, such as ``slack-webhook/ops``.
         step_hours: How long a step may take before it is ended as failed.
+        release: Whether to ask the gate and publish; a night that is replayed only to be judged is not published.
 
     Returns:
-        Paths of what was made and the headline metrics; the state ``Refused`` where the quality gate let nothing pass.
+        Paths of what was made and the headline metrics; the state ``Refused`` where the quality gate let nothing pass;
+        of a run without `release`: the run's directory, its rows and its metrics.
 
     Raises:
         MoerankError: a step failed; what earlier steps made stays and is reused by the next run.
@@ -173,7 +187,12 @@ def build_model(
     days = [] if until is None else [f"data.events.until={until.isoformat()}"]
     project = read_config(config, [*(overrides or []), *days])
     with exclusive(project.root):
-        state = _make(project, None if step_hours is None else step_hours * 3600)
+        seconds = None if step_hours is None else step_hours * 3600
+        if not release:
+            run, judgement = _judge(project, seconds)
+            return {"run": str(run.directory), **judgement.result}
+        state = _make(project, seconds)
+        prune(project, wait_for=[state])
     if state.name == REFUSED:
         return Completed(name=REFUSED, message=state.message)
     return published_by(state).as_json()
@@ -206,12 +225,17 @@ def published_by(state: State[Any]) -> Published:
     return Published.model_validate(state.result())
 
 
-def _make(project: ProjectConfig, seconds: float | None = None) -> State[Any]:
-    """The steps, each waiting for the one before, as the run's graph shows."""
+def _judge(project: ProjectConfig, seconds: float | None = None) -> tuple[Run, StepRecord]:
+    """All steps before publication, each waiting for the one before, as the run's graph shows."""
     limit: dict[str, Any] = {"timeout_seconds": seconds}
     record = features.with_options(**limit)(project)
     run = train.with_options(**limit)(project, wait_for=[record])
     graph = export.with_options(**limit)(run)
-    judgement = evaluate.with_options(**limit)(run, wait_for=[graph])
+    return run, evaluate.with_options(**limit)(run, wait_for=[graph])
+
+
+def _make(project: ProjectConfig, seconds: float | None = None) -> State[Any]:
+    run, judgement = _judge(project, seconds)
+    limit: dict[str, Any] = {"timeout_seconds": seconds}
     state: State[Any] = publish.with_options(**limit)(run, wait_for=[judgement], return_state=True)
     return state

@@ -1,5 +1,6 @@
 """Registers the flow with a Prefect server, so that a worker runs it by the clock."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,12 +30,18 @@ class Scheduled:
 
 
 def schedule(
-    config: Path, cron: str, *, overrides: list[str], timezone: str = "UTC", pool: str = "moerank"
+    config: Path,
+    cron: str,
+    *,
+    overrides: list[str],
+    timezone: str = "UTC",
+    pool: str = "moerank",
+    parameters: Mapping[str, object] | None = None,
 ) -> Scheduled:
     """Register or update the deployment ``moerank/NAME`` of a project, in a work pool of local processes.
 
-    Runs start in the current directory, with the environment of the worker; a run that is due while another one is
-    still going is left out.
+    `parameters` are others of `pipeline.flow.flows.build_model`. Runs start in the current directory, with the
+    environment of the worker; a run that is due while another one is still going is left out.
 
     Raises:
         ConfigError: the file or the cron text cannot be used, or no server is configured.
@@ -52,7 +59,8 @@ def schedule(
         build_model,
         name=project.name,
         schedule=_clock(cron, timezone),
-        parameters={"config": str(config.absolute()), "overrides": overrides},
+        parameters={"config": str(config.absolute()), "overrides": overrides, **(parameters or {})},
+        tags=["moerank", project.name],
         work_pool_name=pool,
         job_variables={"working_dir": str(Path.cwd())},
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),

@@ -13,6 +13,7 @@ from models.model_config import ModelConfig
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.export.post_export import ExportConfig
+from pipeline.project.retention import Project, RetentionConfig
 from pipeline.training.train_config import TrainConfig
 from pipeline.yaml_file import Workspace, read_settings
 from serving.store.manifest import NAME_PATTERN
@@ -39,6 +40,7 @@ class ProjectConfig(Workspace):
     quality: QualityConfig = QualityConfig()
     score: ScoreConfig | None = None
     mirror: str | None = Field(None, pattern="://")
+    retention: RetentionConfig = RetentionConfig()
 
     @property
     def root(self) -> Path:
@@ -49,6 +51,11 @@ class ProjectConfig(Workspace):
     def features_dir(self) -> Path:
         """Training Parquet, schema, vocabularies and online tables."""
         return self.root / "features"
+
+    @property
+    def parts(self) -> Project:
+        """Its parts, for sizes and for what may go."""
+        return Project(self.root, self.store, self.name)
 
     @property
     def store(self) -> Path:

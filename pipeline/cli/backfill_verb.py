@@ -1,0 +1,42 @@
+"""The verb `backfill`: replay nights, to see what each would have made."""
+
+from argparse import ArgumentParser, Namespace
+from datetime import date
+from typing import Any
+
+from pipeline.cli.verb import Verb, add_config, add_json, respond
+from pipeline.console import say
+
+
+def _backfill_arguments(parser: ArgumentParser) -> None:
+    add_config(parser)
+    day: dict[str, Any] = {"type": date.fromisoformat, "required": True, "metavar": "DAY"}
+    parser.add_argument("--from", dest="first", help="the first night's last day of the log, 2026-05-01", **day)
+    parser.add_argument("--to", dest="last", help="the last night's, 2026-05-07", **day)
+    add_json(parser)
+
+
+def _backfill(args: Namespace) -> int:
+    from pipeline.flow.prefect_server import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.yaml_file import Workspace, read_settings  # noqa: PLC0415
+
+    workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
+    with prefect_api(workspace / ".prefect") as ready:
+        from pipeline.flow.backfill import backfill, days  # noqa: PLC0415 - Prefect reads the environment now
+        from pipeline.project.project_config import read_config  # noqa: PLC0415
+
+        read_config(args.config, args.overrides)
+        days(args.first, args.last)
+        ready()
+        nights = backfill(args.config, args.first, args.last, args.overrides, say)
+    respond(args, {"nights": [night.as_json() for night in nights]}, [night.line() for night in nights])
+    return 1 if any(night.error for night in nights) else 0
+
+
+VERB = Verb(
+    "backfill",
+    "replay the nights after some days of the log, to see what each would have made; publishes nothing",
+    "moerank backfill shop.yaml --from 2026-05-01 --to 2026-05-07",
+    _backfill_arguments,
+    _backfill,
+)

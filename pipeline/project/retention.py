@@ -1,0 +1,114 @@
+"""What a project keeps: how large its parts are, and which old runs and versions may go.
+
+Never removed: the version that is current, the newest ones, the runs that made these, and the newest runs.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from contract.settings import Settings
+from pipeline.step_cache import read_record
+from serving.store import local_store
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class RetentionConfig(Settings):
+    """How many training runs and published versions stay when a night is over; all of them where none is given."""
+
+    runs: Count | None = None
+    versions: Count | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """Where a project's parts lie: below `root`, its model `name` in `store`."""
+
+    root: Path
+    store: Path
+    name: str
+
+    def runs(self) -> list[Path]:
+        """Training runs, the newest first."""
+        folder = self.root / "training"
+        found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+    def versions(self) -> list[int]:
+        """Published versions, the newest first."""
+        return local_store.versions(self.store, self.name)[::-1]
+
+    def current(self) -> int | None:
+        """The version that is served, if any is."""
+        return local_store.current(self.store, self.name) if self.versions() else None
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """What a rule lets go."""
+
+    runs: tuple[Path, ...]
+    versions: tuple[int, ...]
+
+    def as_json(self) -> dict[str, list[str] | list[int]]:
+        """Plain values."""
+        return {"runs": [str(run) for run in self.runs], "versions": list(self.versions)}
+
+
+def sizes(project: Project) -> dict[str, int]:
+    """Bytes of each part of a project; a file that stands in two parts by a hard link counts in the first."""
+    seen: set[tuple[int, int]] = set()
+    parts = {"features": "features", "kept days": "features-days", "training": "training", "store": "store"}
+    return {name: _bytes(project.root / folder, seen) for name, folder in parts.items()}
+
+
+def _bytes(folder: Path, seen: set[tuple[int, int]]) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        identity = (status.st_dev, status.st_ino)
+        if path.is_file() and identity not in seen:
+            seen.add(identity)
+            total += status.st_size
+    return total
+
+
+def outdated(project: Project, config: RetentionConfig) -> Outdated:
+    """The runs and versions that the rules let go."""
+    versions = project.versions()
+    kept = {*versions[: config.versions], project.current()}
+    runs = project.runs()
+    sources = {run for run in runs if _version_of(run) in kept}
+    kept_runs = {*runs[: config.runs], *sources}
+    return Outdated(
+        runs=tuple(run for run in runs if run not in kept_runs),
+        versions=tuple(version for version in versions if version not in kept),
+    )
+
+
+def _version_of(run: Path) -> int | None:
+    """The version that a run published, if it did."""
+    record = read_record(run / "publication")
+    name = "" if record is None else Path(str(record.result.get("bundle", ""))).name
+    return int(name) if local_store.is_version(name) else None
+
+
+def prune(project: Project, config: RetentionConfig) -> Outdated:
+    """Remove what the rules let go.
+
+    Raises:
+        ConfigError: a version became the current one while this ran.
+    """
+    going = outdated(project, config)
+    for version in going.versions:
+        local_store.remove(project.store, project.name, version)
+    for run in going.runs:
+        # Renamed first, so that a half removed run is never taken for a whole one.
+        doomed = run.with_name(f".removed-{run.name}")
+        run.rename(doomed)
+        shutil.rmtree(doomed)
+    return going
