@@ -47,7 +47,7 @@ def page() -> str:
 
 
 def _blocks(path: str, node: Node, schema: Node) -> Iterator[tuple[str, Node]]:
-    """A block and those below it, in the order of the file, each with its dotted path; ``[]`` marks a list."""
+    """A block and those below it, in the order of the file, each with its dotted path; ``[]`` marks a list, ``NAME`` any key."""
     yield path, node
     # What stands below every member of a union, such as a gate's regularisers, is told once for all.
     place = path.partition(" (")[0]
@@ -60,6 +60,8 @@ def _inner(value: Node, schema: Node) -> Iterator[tuple[str, Node]]:
     """The blocks that a value may be, each with what the path adds."""
     if "items" in value:
         yield from ((f"[]{suffix}", node) for suffix, node in _inner(value["items"], schema))
+    if isinstance(value.get("additionalProperties"), dict):
+        yield from ((f".NAME{suffix}", node) for suffix, node in _inner(value["additionalProperties"], schema))
     for member in value.get("oneOf", value.get("anyOf", ())):
         for suffix, node in _inner(member, schema):
             yield suffix + _tag(node, value), node
