@@ -47,7 +47,7 @@ def page() -> str:
 
 
 def _blocks(path: str, node: Node, schema: Node) -> Iterator[tuple[str, Node]]:
-    """A block and those below it, in the order of the file, each with its dotted path; ``[]`` marks a list, ``NAME`` any key."""
+    """A block and those below it, in the order of the file, by dotted path; ``[]`` marks a list, ``NAME`` any key."""
     yield path, node
     # What stands below every member of a union, such as a gate's regularisers, is told once for all.
     place = path.partition(" (")[0]
