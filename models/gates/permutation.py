@@ -6,6 +6,10 @@ Gumbel-Sinkhorn Networks", section 2. While it is learned, training mixes weight
 evaluation takes the nearest hard one; after `steps` training steps it is frozen to the hard one for good, and all
 that is computed, and exported, is a gather by an index vector.
 
+Where this is a choice of ours and not the paper's: an evaluation in the middle of the search takes the nearest hard
+permutation (the assignment of the soft matrix's largest sum), the search's end is a number of training steps and not a
+test of convergence, each gate has a permutation of its own, and the entropy term is off unless configured.
+
 Shapes: B rows, E experts.
 """
 

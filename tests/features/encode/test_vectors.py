@@ -35,7 +35,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_each_number_is_a_standardised_column_and_null_is_its_median(built: Path) -> None:
-    train = pq.read_table(built / "train.parquet")
+    train = pq.read_table(built / "train")
     specs = [spec for spec in Schema.load(built).features if isinstance(spec, DenseSpec)]
     assert [spec.name for spec in specs] == ["text[0]", "text[1]", "text[2]"]
     assert all(spec.vector == "text" and spec.side == "item" for spec in specs)
