@@ -190,7 +190,7 @@ def rows_by_split(directory: Path, **changes: Any) -> dict[str, list[int]]:
     write_raw(directory, raw_tables())
     build(recipe(directory, aggregates=[], **changes), directory / "features", quiet)
     return {
-        split: pq.read_table(directory / "features" / f"{split}.parquet")["__time"].to_pylist()
+        split: pq.read_table(directory / "features" / split)["__time"].to_pylist()
         for split in ("train", "valid", "test")
     }
 
