@@ -36,6 +36,14 @@ class Case:
         return self.value <= self.bound if self.better == "lower" else self.value >= self.bound
 
 
+@dataclass(frozen=True)
+class NotInstalled:
+    """A figure that this machine cannot give, because a rival's package is not installed."""
+
+    case: str
+    package: str
+
+
 def case_of(
     name: str,
     values: Sequence[float],
@@ -83,17 +91,22 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def finish(benchmark: str, cases: Sequence[Case], *, as_json: bool) -> int:
-    """Print the table, with ``--json`` the object after it, and return the exit code."""
+def finish(benchmark: str, cases: Sequence[Case | NotInstalled], *, as_json: bool) -> int:
+    """Print the table, with ``--json`` the object after it, and return the exit code; what is missing fails nothing."""
     print(f"| case | {'value':>10} | spread | bound | holds |\n|---|---|---|---|---|")
+    measured = [case for case in cases if isinstance(case, Case)]
     for case in cases:
+        if isinstance(case, NotInstalled):
+            print(f"| {case.case} | not installed: {case.package} | | | |")
+            continue
         low, high = case.spread
         sign = "<=" if case.better == "lower" else ">="
         bound = "" if case.bound is None else f"{sign} {case.bound:g}"
         verdict = "" if case.bound is None else ("yes" if case.holds else "NO")
         print(f"| {case.case} | {case.value:.4g} {case.unit} | {low:.4g} .. {high:.4g} | {bound} | {verdict} |")
     if as_json:
-        rows = [{**asdict(case), "holds": case.holds} for case in cases]
-        print(json.dumps({"benchmark": benchmark, "machine": machine(), "cases": rows}))
+        rows = [{**asdict(case), "holds": case.holds} for case in measured]
+        missing = [asdict(case) for case in cases if isinstance(case, NotInstalled)]
+        print(json.dumps({"benchmark": benchmark, "machine": machine(), "cases": rows, "not_installed": missing}))
     sys.stdout.flush()
-    return 0 if all(case.holds for case in cases) else 1
+    return 0 if all(case.holds for case in measured) else 1

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.feature_rivals import build_with_sql
 from benchmarks.feature_world import recipe, write_events
 from features.build import build
 from tests.features.raw_world import quiet
@@ -26,13 +27,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("rival", ["sql", "polars"])
 def test_the_rivals_rows_are_the_builds(log: Path, tmp_path: Path, rival: str) -> None:
-    pytest.importorskip("polars", reason="polars is not installed")
-    from benchmarks.feature_rivals import build_with_polars, build_with_sql  # noqa: PLC0415 - imports polars
-
     build(recipe(log), tmp_path / "ours", quiet)
-    {"sql": build_with_sql, "polars": build_with_polars}[rival](log, tmp_path / "theirs")
+    if rival == "sql":
+        build_with_sql(log, tmp_path / "theirs")
+    else:
+        pytest.importorskip("polars", reason="polars is not installed")
+        from benchmarks.feature_polars import build_with_polars  # noqa: PLC0415 - imports polars
+
+        build_with_polars(log, tmp_path / "theirs")
     for split in ("train", "valid"):
-        ours, theirs = (_in_order(pq.read_table(tmp_path / side / f"{split}.parquet")) for side in ("ours", "theirs"))
+        files = (tmp_path / "ours" / split, tmp_path / "theirs" / f"{split}.parquet")
+        ours, theirs = (_in_order(pq.read_table(file)) for file in files)
         assert len(ours) == len(theirs) > 100
         assert set(ours.column_names) == set(theirs.column_names)
         for name in ours.column_names:

@@ -330,6 +330,6 @@ def test_a_build_repeats_itself_with_everything_switched_on(tmp_path: Path) -> N
     for name in ("one", "two"):
         build(recipe(tmp_path, **blocks), tmp_path / name, quiet)
     for split in ("train", "valid"):
-        first, second = (pq.read_table(tmp_path / name / f"{split}.parquet") for name in ("one", "two"))
+        first, second = (pq.read_table(tmp_path / name / split) for name in ("one", "two"))
         assert np.array_equal(first["__user"], second["__user"])
         assert first.equals(second)
