@@ -7,6 +7,7 @@ import polars as pl
 
 from benchmarks.feature_rivals import POSITIONS, PRIOR, SAMPLE_ROWS, VOCABULARIES
 from benchmarks.feature_world import DAY_MS, HOUR_MS, VALID_DAYS
+from features.encode.fit_encoders import quantile_edges
 
 
 def build_with_polars(path: Path, target: Path) -> None:
@@ -35,7 +36,7 @@ def build_with_polars(path: Path, target: Path) -> None:
     )
     train = log.filter("train")
     train = train.sample(min(len(train), SAMPLE_ROWS), seed=0)
-    edges = {c: np.unique(np.quantile(train[c].to_numpy(), np.linspace(0, 1, n + 1))) for c, n in POSITIONS.items()}
+    edges = {c: quantile_edges(train[c].to_numpy(), n) for c, n in POSITIONS.items()}
     made = [
         pl.Series(c, np.interp(log[c].to_numpy(), e, np.arange(len(e))).astype(np.float32)) for c, e in edges.items()
     ]

@@ -1,8 +1,9 @@
 """The feature benchmark's job as somebody would write it by hand, in plain DuckDB SQL; in polars: `feature_polars`.
 
 Both give the columns that the build gives and stop there: no verified pages, no quality report, no online tables, no
-schema. A test compares their rows with the build's. Histories take the rows before, so that among events of a user at
-the same moment one sees the other, which the build does not allow.
+schema. Bins follow the build's rule for edges, by its own function. A test compares their rows with the build's.
+Histories take the rows before, so that among events of a user at the same moment one sees the other, which the build
+does not allow.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import duckdb
 
 from benchmarks.feature_world import DAY_MS, HOUR_MS, VALID_DAYS
+from features.encode.fit_encoders import quantile_edges
 
 VOCABULARIES = {"user": 2, "item": 2, "category": 1}
 """Columns that become rows of a vocabulary, and how often a value must occur."""
@@ -76,10 +78,9 @@ def build_with_sql(path: Path, target: Path, memory_limit: str = "4GB", threads:
     tags = [word for (word,) in connection.execute("SELECT word FROM tags_words ORDER BY row").fetchall()]
     ((rate,),) = connection.execute("SELECT avg(click) FROM log WHERE train").fetchall()
     connection.execute(_JOINED.format(tags=tags, rate=rate))
-    wanted = ", ".join(f"quantile_cont({c}, [x / {n} FOR x IN range({n + 1})])" for c, n in POSITIONS.items())
     sample = f"(SELECT * FROM joined WHERE train) USING SAMPLE reservoir({SAMPLE_ROWS} ROWS) REPEATABLE (0)"  # noqa: S608
-    (edges,) = connection.execute(f"SELECT {wanted} FROM {sample}").fetchall()  # noqa: S608
-    positions = {c: _position(c, sorted(set(found))) for c, found in zip(POSITIONS, edges, strict=True)}
+    values = connection.execute(f"SELECT {', '.join(POSITIONS)} FROM {sample}").fetchnumpy()  # noqa: S608
+    positions = {c: _position(c, quantile_edges(values[c], n)) for c, n in POSITIONS.items()}
     for name, which in (("train", "train"), ("valid", "NOT train")):
         connection.execute(_WRITE.format(**positions, which=which, target=target / f"{name}.parquet"))
     connection.close()
