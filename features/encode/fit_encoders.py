@@ -85,6 +85,7 @@ def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous:
 def _fit(
     train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
 ) -> Fitted:
+    _check_shares(planned)
     tasks = tuple(workers.map(partial(_fit_task, train), config.tasks))
     means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
     known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
@@ -222,18 +223,26 @@ def moment_of(kind: pa.DataType) -> Moment:
 
 
 def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> FeatureSpec:
-    """A list that uses another feature's table follows that feature in what its reserved rows mean.
+    """A list that uses another feature's table follows that feature in what its reserved rows mean."""
+    owner = specs[spec.table_name] if isinstance(spec, IdSpec) and spec.table_name != spec.name else None
+    if not isinstance(owner, IdSpec):
+        return spec
+    return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
+
+
+def _check_shares(planned: list[Planned]) -> None:
+    """Refuse lists that share with what has no vocabulary.
 
     Raises:
-        DataError: it shares with a feature that there is not, or that has no vocabulary.
+        DataError: naming the list and what it names.
     """
-    if not isinstance(spec, IdSpec) or spec.table_name == spec.name:
-        return spec
-    owner = specs.get(spec.table_name)
-    if not isinstance(owner, IdSpec) or owner.encoding != "vocabulary":
-        message = f"history {spec.name!r} shares {spec.table_name!r}, which is no id feature with a vocabulary"
-        raise DataError(message)
-    return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
+    owners = {p.name for p in planned if p.history is None and _needs_vocabulary(p)}
+    for plan in planned:
+        shares = plan.history.shares if plan.history else None
+        if shares and shares not in owners:
+            allowed = ", ".join(sorted(owners)) or "none"
+            message = f"history {plan.name!r} shares {shares!r}, which is no id feature with a vocabulary: {allowed}"
+            raise DataError(message)
 
 
 def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
