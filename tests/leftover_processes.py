@@ -59,7 +59,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def orphans() -> list[psutil.Process]:
     """Processes that pytest adopted: its children that none of its own objects stands for."""
-    own: set[int | None] = {thing.pid for thing in gc.get_objects() if isinstance(thing, subprocess.Popen)}
+    # By its type alone: isinstance would ask objects that pretend to be others, and some of them warn.
+    own: set[int | None] = {thing.pid for thing in gc.get_objects() if issubclass(type(thing), subprocess.Popen)}
     own.update(child.pid for child in multiprocessing.active_children())
     adopted = [child for child in psutil.Process().children() if child.pid not in own]
     return adopted + [below for child in adopted for below in child.children(recursive=True)]

