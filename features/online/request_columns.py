@@ -41,9 +41,14 @@ class Columns:
         self.dense = layout.dense.repeat(rows, axis=0)
         self.lists: dict[str, Lists] = {}
 
+    @property
+    def empty(self) -> Lists:
+        """A list without values in each row."""
+        return Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
+
     def inputs(self) -> PartInputs:
         """The finished part."""
-        empty = Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
+        empty = self.empty
         lists = [self.lists.get(name, empty) for name in self.layout.lists]
         return PartInputs(
             self.ids,

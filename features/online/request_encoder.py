@@ -1,9 +1,9 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -11,37 +11,20 @@ from numpy.typing import NDArray
 
 from contract.errors import DataError, RequestError
 from contract.graph_names import ONLINE_FOLDER
-from contract.hashing import NULL_HASH, Hashes, combine, hash_array, hash_integers
+from contract.hashing import NULL_HASH, Hashes, combine, hash_integers
 from contract.inputs import PARTS, Inputs, PartName
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
+from features.online.given_values import Given, GivenValues, Id, RankRequest, beyond
 from features.online.online_table import Lookup, OnlineTable, OnlineTables
+from features.online.pushed_values import PushedColumn, PushedSource, spliced
 from features.online.request_columns import Columns, Layout, PairGroup, Route
-from features.online.request_values import (
-    Value,
-    as_days,
-    as_milliseconds,
-    id_hashes,
-    numbers,
-    typed_lists,
-    vector_numbers,
-)
+from features.online.request_values import id_hashes
 
-Id = int | str
-Given = Any
-"""A checked column [rows] of a request: hashes of ids, numbers in which NaN is null, or lists of ids."""
-
-
-@dataclass(frozen=True)
-class RankRequest:
-    """One user, N candidates. Features in the maps override the online tables; `item_features` hold N values each."""
-
-    user: Id | None
-    items: Sequence[Id]
-    context: Mapping[str, Value] = field(default_factory=dict)
-    user_features: Mapping[str, Value] = field(default_factory=dict)
-    item_features: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+__all__ = ["EncodedRequest", "RankRequest", "RequestEncoder", "no_check"]
+Rows = slice | NDArray[np.int64]
+EVERY_ROW = slice(None)
 
 
 @dataclass(frozen=True)
@@ -58,9 +41,11 @@ class EncodedRequest:
     missing_context: tuple[str, ...] = ()
     unseen_context: tuple[str, ...] = ()
     clipped: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Features whose values were given (``overridden``) or ``pushed``; all others were looked up."""
 
 
-def _no_check() -> None:
+def no_check() -> None:
     """Nobody waits."""
 
 
@@ -84,7 +69,6 @@ class RequestEncoder:
         self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
         self._part_of: dict[str, PartName] = {spec.name: schema.part_of(spec) for spec in schema.features}
         self._layouts: dict[PartName, Layout] = {name: Layout(schema.part(name)) for name in PARTS}
-        self._vectors = _vectors(schema)
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._own_ids = self._keys_with_rows_for_anything()
         self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
@@ -94,7 +78,7 @@ class RequestEncoder:
         )
         self._required = frozenset(spec.name for spec in self._context if spec.refuse_null)
         self._fill_nulls()
-        self._allowed = {side: self._names(side) for side in ("user", "item", "context")}
+        self._given = GivenValues(schema)
         user = tables.user if tables.user is None or users is None else users(tables.user)
         entities: dict[PartName, Lookup | None] = {"request": user, "candidate": tables.item}
         self._entities = {
@@ -119,8 +103,12 @@ class RequestEncoder:
         """The schema that the inputs follow."""
         return self._schema
 
-    def encode(self, request: RankRequest, check: Callable[[], None] = _no_check) -> EncodedRequest:
+    def encode(
+        self, request: RankRequest, check: Callable[[], None] = no_check, pushed: PushedSource | None = None
+    ) -> EncodedRequest:
         """Encode a request. `check` is called between the steps, none of which takes long, and may raise.
+
+        Values of `pushed` replace those of the tables, and the request's own replace both.
 
         Raises:
             RequestError: no candidates, an id of the wrong type, an unknown feature, a value that is not finite or of
@@ -141,25 +129,42 @@ class RequestEncoder:
         for spec in self._own_ids:
             self._fill_feature(spec, own[spec.name], columns)
         check()
-        given = self._given(request, count, check)
+        given = self._given.of(request, count, check)
         missing = tuple(name for name in self._context_names if given.get(name) is None)
         hashes |= dict.fromkeys(self._context_keys, np.full(1, NULL_HASH))
-        hashes |= {name: self._as_key(name, value) for name, value in given.items() if name in self._keys}
+        fresh = list[tuple[PushedColumn, Given]]()
+        if pushed is not None:
+            fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given)
+            self._take_keys(fresh, hashes, {"user": known_user, "item": known_items})
+        hashes |= {name: self._given.as_key(name, value) for name, value in given.items() if name in self._keys}
         self._fill_pairs(hashes, columns)
+        if pushed is not None:
+            fresh += self._encodable(pushed, self._pushed_pairs(pushed, hashes, columns), given)
         self._fill_crosses(hashes, columns)
         for name in self._required - given.keys():
             is_number = isinstance(self._specs[name], DenseSpec)
-            given[name] = np.full(1, np.nan) if is_number else self._column(name, (None,), "context", name)
+            given[name] = np.full(1, np.nan) if is_number else self._given.column(name, (None,), "context", name)
+        for column, value in fresh:
+            if column.name in self._specs:
+                self._fill_feature(self._specs[column.name], value, columns, column.rows)
+        clipped = self._fill_given(given, columns, check)
+        unseen = tuple(spec.name for spec in self._context_ids if self._is_unseen(spec, given, columns))
+        sources = dict.fromkeys((column.name for column, _ in fresh), "pushed") | dict.fromkeys(given, "overridden")
+        inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
+        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items, missing, unseen, clipped, sources)
+
+    def _fill_given(
+        self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
+    ) -> dict[str, int]:
+        """Encode the request's own values; how many numbers lay beyond what training saw, by feature."""
         clipped: dict[str, int] = {}
         for name, value in given.items():
             if name in self._specs:
                 check()
                 self._fill_feature(self._specs[name], value, columns)
-                if beyond := _beyond(self._specs[name], value):
-                    clipped[name] = beyond
-        unseen = tuple(spec.name for spec in self._context_ids if self._is_unseen(spec, given, columns))
-        inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
-        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items, missing, unseen, clipped)
+                if outside := beyond(self._specs[name], value):
+                    clipped[name] = outside
+        return clipped
 
     def _is_unseen(self, spec: IdSpec, given: Mapping[str, Given], columns: Mapping[PartName, Columns]) -> bool:
         """Whether the request gives an id of the context that training never saw."""
@@ -193,17 +198,6 @@ class RequestEncoder:
             for (part, _), group in members.items()
         )
 
-    def _names(self, side: str) -> set[str]:
-        """Names that a request may give for a side: its features, and keys that are not the entity's own id."""
-        own = {self._schema.user_key, self._schema.item_key}
-        keys = {key.name for key in self._schema.keys if key.side == side and key.name not in own}
-        mine = [spec for spec in self._schema.features if spec not in self._crosses]
-        return keys | {_given_as(spec) for spec in mine if spec.side == side or self._pair_of(spec, side)}
-
-    def _pair_of(self, spec: FeatureSpec, side: str) -> bool:
-        part = {"user": "request", "item": "candidate"}.get(side)
-        return spec.side == "pair" and self._schema.part_of(spec) == part
-
     def _key_hashes(self, key: str, values: Sequence[Id | None], where: str) -> Hashes:
         if not key:
             return np.zeros(len(values), dtype=np.uint64)
@@ -221,55 +215,6 @@ class RequestEncoder:
         hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
         return found.known
 
-    def _given(self, request: RankRequest, count: int, check: Callable[[], None]) -> dict[str, Given]:
-        """The request's own values by name, checked."""
-        given: dict[str, Given] = {}
-        for side, where, values in (
-            ("context", "context", request.context),
-            ("user", "user_features", request.user_features),
-        ):
-            for name, value in values.items():
-                given |= self._columns(name, (value,), side, f"{where}.{name}")
-        for name, column in request.item_features.items():
-            where = f"item_features.{name}"
-            if len(column) != count:
-                message = f"{where} has {len(column)} values for {count} items; send one value an item, in their order"
-                raise RequestError(message, field=where)
-            check()
-            given |= self._columns(name, list(column), "item", where)
-        return given
-
-    def _columns(self, name: str, values: Sequence[Value], side: str, where: str) -> dict[str, Given]:
-        if name not in self._vectors or name not in self._allowed[side]:
-            return {name: self._column(name, values, side, where)}
-        parts = self._vectors[name]
-        return dict(zip(parts, vector_numbers(values, len(parts), where), strict=True))
-
-    def _column(self, name: str, values: Sequence[Value], side: str, where: str) -> Given:
-        if name not in self._allowed[side]:
-            allowed = ", ".join(sorted(self._allowed[side])) or "none"
-            message = f"{where}: this model has no {side} feature {name!r}; allowed are: {allowed}"
-            raise RequestError(message, field=where)
-        spec = self._specs.get(name)
-        moment = (spec or self._keys[name]).moment
-        if moment:
-            is_number = isinstance(spec, DenseSpec)
-            values = as_milliseconds(values, where) if is_number else as_days(values, where)
-        if isinstance(spec, DenseSpec):
-            return numbers(values, where)
-        if isinstance(spec, IdSpec) and spec.kind == "id_list":
-            return typed_lists(values, spec.dtype, where)
-        kind = spec.dtype if isinstance(spec, IdSpec) else self._keys[name].dtype
-        return id_hashes(values, kind, where)
-
-    def _as_key(self, name: str, given: Given) -> Hashes:
-        if not isinstance(self._specs.get(name), DenseSpec):
-            return given
-        try:
-            return hash_array(pa.array(given, from_pandas=True), name)
-        except DataError as error:
-            raise RequestError(str(error), field=name) from error
-
     def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for group in self._groups:
             target = columns[group.part]
@@ -286,39 +231,61 @@ class RequestEncoder:
             target = columns[self._part_of[spec.name]]
             target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, values)
 
-    def _fill_feature(self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, Columns]) -> None:
+    def _encodable(
+        self, source: PushedSource, pushed: Iterable[PushedColumn], given: Mapping[str, Given]
+    ) -> list[tuple[PushedColumn, Given]]:
+        """Pushed values that this model has a use for and the request does not give itself, checked."""
+        fresh = []
+        for column in pushed:
+            if column.name not in self._given.allowed[column.side] or column.name in given:
+                continue
+            try:
+                parts = self._given.columns(column.name, column.values, column.side, f"pushed.{column.name}")
+            except RequestError as error:
+                source.refuse(column.name, error)
+                continue
+            fresh += [(column._replace(name=name), value) for name, value in parts.items()]
+        return fresh
+
+    def _take_keys(
+        self,
+        fresh: Sequence[tuple[PushedColumn, Given]],
+        hashes: dict[str, Hashes],
+        known: Mapping[str, NDArray[np.bool_]],
+    ) -> None:
+        """Pushed attributes that key pair tables replace those that were looked up; who has any value is known."""
+        for column, value in fresh:
+            known[column.side][column.rows] = True
+            if column.name in self._keys:
+                words = np.broadcast_to(hashes.get(column.name, NULL_HASH), known[column.side].shape).copy()
+                words[column.rows] = self._given.as_key(column.name, value)
+                hashes[column.name] = words
+
+    def _pushed_pairs(
+        self, source: PushedSource, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]
+    ) -> Iterator[PushedColumn]:
+        for group in self._groups:
+            side: Literal["user", "item"] = "user" if group.part == "request" else "item"
+            for keys in group.keys:
+                together = combine([hashes[key] for key in keys])
+                yield from source.pairs(side, keys, np.broadcast_to(together, columns[group.part].rows))
+
+    def _fill_feature(
+        self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, Columns], rows: Rows = EVERY_ROW
+    ) -> None:
         target = columns[self._part_of[spec.name]]
         try:
             if isinstance(spec, DenseSpec):
                 refuse_nulls(spec, np.isnan(given))
-                target.dense[:, target.layout.place[spec.name]] = self._encoder.numbers(spec, given)
+                target.dense[rows, target.layout.place[spec.name]] = self._encoder.numbers(spec, given)
             elif spec.kind == "id":
                 refuse_nulls(spec, given == NULL_HASH)
-                target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, given)
+                target.ids[rows, target.layout.place[spec.name]] = self._encoder.rows(spec, given)
             else:
                 refuse_by_policy(spec, given)
-                target.lists[spec.name] = self._encoder.lists(spec, given)
+                lists = self._encoder.lists(spec, given)
+                if not isinstance(rows, slice):
+                    lists = spliced(target.lists.get(spec.name) or target.empty, rows, lists)
+                target.lists[spec.name] = lists
         except DataError as error:
             raise RequestError(str(error), field=spec.name) from error
-
-
-def _beyond(spec: FeatureSpec, given: Given) -> int:
-    """How many given numbers lie beyond what training saw."""
-    if not isinstance(spec, DenseSpec):
-        return 0
-    lowest, highest = spec.range
-    return int(np.count_nonzero((given < lowest) | (given > highest)))
-
-
-def _given_as(spec: FeatureSpec) -> str:
-    """The name under which requests give a feature."""
-    return spec.vector or spec.name if isinstance(spec, DenseSpec) else spec.name
-
-
-def _vectors(schema: Schema) -> dict[str, list[str]]:
-    """The features of each vector, in its order."""
-    vectors: dict[str, list[str]] = {}
-    for spec in schema.features:
-        if isinstance(spec, DenseSpec) and spec.vector:
-            vectors.setdefault(spec.vector, []).append(spec.name)
-    return vectors

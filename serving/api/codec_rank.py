@@ -8,16 +8,14 @@ from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
-from features.online.request_encoder import RankRequest
-from features.online.request_values import LIST_VALUES
+from features.online.request_encoder import RankRequest, no_check
 from serving.graph.answer import RankAnswer
 from serving.graph.expert_use import ExpertUse
+from serving.graph.message_values import value_from
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
 
 M = TypeVar("M", bound=Message)
-MAX_DEPTH = 4
-"""How deep lists of values may nest."""
 MAX_FEATURES = 4096
 """How many features one side of a request may name."""
 
@@ -35,11 +33,7 @@ def parse(kind: type[M], body: bytes) -> M:
         raise RequestError(message, field="") from error
 
 
-def _nothing() -> None:
-    """No deadline."""
-
-
-def request_from(message: ranking_pb2.RankRequest, check: Callable[[], None] = _nothing) -> RankRequest:
+def request_from(message: ranking_pb2.RankRequest, check: Callable[[], None] = no_check) -> RankRequest:
     """Plain values from a message; `check` is called between them, and may raise.
 
     Raises:
@@ -93,32 +87,6 @@ def _values_from(field: str, values: Mapping[str, ranking_pb2.Value]) -> dict[st
     return {name: value_from(f"{field}.{name}", value) for name, value in values.items()}
 
 
-def value_from(field: str, value: ranking_pb2.Value, depth: int = 0) -> Any:
-    """One feature's value: None, bool, int, float, str or a list of such.
-
-    Raises:
-        RequestError: lists nest too deep.
-    """
-    kind = value.WhichOneof("kind")
-    if kind is None or kind == "null":
-        return None
-    if kind in {"values", "texts", "integers", "numbers"}:
-        _require_size(field, len(getattr(value, kind).values))
-    if kind == "values":
-        if depth >= MAX_DEPTH:
-            message = f"{field} nests lists deeper than {MAX_DEPTH}; send a flat list"
-            raise RequestError(message, field=field)
-        return [value_from(field, each, depth + 1) for each in value.values.values]
-    content = getattr(value, kind)
-    return list(content.values) if kind in {"texts", "integers", "numbers"} else content
-
-
-def _require_size(field: str, size: int) -> None:
-    if size > LIST_VALUES:
-        message = f"{field} holds a list of {size} values; allowed are {LIST_VALUES}, so send the newest"
-        raise RequestError(message, field=field)
-
-
 def _column_from(field: str, column: ranking_pb2.Column, count: int, check: Callable[[], None]) -> Sequence[Any]:
     check()
     kind = column.WhichOneof("kind")
@@ -169,6 +137,7 @@ def _twin(answer: RankAnswer, *, debug: bool) -> twin_pb2.RankResponse:
         missing_context=answer.missing_context,
         unseen_context=answer.unseen_context,
         clipped=answer.clipped,
+        sources=answer.sources if debug else None,
     )
 
 

@@ -126,7 +126,7 @@ class RankingService:
         model, shadow = self._registry.choose(message.model, message.version, key)
         with self._telemetry.watching(model, call.clock):
             request = codec_rank.request_from(message, call.require_time)
-            encoded = model.encoder.encode(request, call.require_time)
+            encoded = model.encode(request, call.require_time)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
         arm = self._registry.arm_of(model)

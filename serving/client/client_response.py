@@ -111,6 +111,7 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         missing_context=tuple(message.missing_context),
         unseen_context=tuple(message.unseen_context),
         clipped=dict(message.clipped),
+        sources=dict(message.sources),
         request_id=message.request_id,
         arm=message.arm,
     )

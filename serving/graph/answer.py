@@ -32,6 +32,8 @@ class RankAnswer:
     """Those whose id training never saw."""
     clipped: Mapping[str, int] = field(default_factory=dict)
     """How many given numbers lay beyond what training saw, by feature."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where the values came from, by feature; see `sources_of`."""
     request_id: str = ""
     arm: str = ""
     """``current`` or ``canary``: by which arm the answering version was chosen."""

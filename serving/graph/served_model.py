@@ -1,6 +1,6 @@
 """A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from contract.graph_names import GOLDEN_FILE, PACKED_FILE
 from contract.score import Score, ScoreConfig, default_score
-from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
+from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 from serving.graph.answer import RankAnswer
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.engine import Device, Engine
 from serving.graph.expert_use import ExpertUse
 from serving.graph.input_checks import InputCheck
+from serving.graph.pushed_features import PushedReader
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
 from serving.store import golden
@@ -32,6 +33,8 @@ class EngineOptions:
     device: Device = "cpu"
     require_gpu: bool = False
     users: UserStore | None = None
+    pushed: PushedReader | None = None
+    """Where features that were pushed since the version was made are looked up."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class RankingModel:
     score: Score
     packed: BatchedEngine | None = None
     """For several requests in one run, where the bundle has that graph."""
+    pushed: PushedReader | None = None
+    """What was pushed since the version was made."""
 
     @classmethod
     def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
@@ -70,7 +75,7 @@ class RankingModel:
                 if packed is not None:
                     packed.check(name, case)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
-        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score), packed)
+        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score), packed, options.pushed)
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -95,6 +100,14 @@ class RankingModel:
         """The bundle's version."""
         return self.bundle.manifest.version
 
+    def encode(self, request: RankRequest, check: Callable[[], None] = no_check) -> EncodedRequest:
+        """Encode a request with what is known now; `check` is called under way, and may raise.
+
+        Raises:
+            RequestError: the request cannot be encoded, naming the field.
+        """
+        return self.encoder.encode(request, check, self.pushed)
+
     def rank(
         self, request: RankRequest, top_k: int = 0, clock: Clock | None = None, *, experts: bool = False
     ) -> RankAnswer:
@@ -107,7 +120,7 @@ class RankingModel:
             PredictionError: the graph failed.
         """
         clock = clock or Clock()
-        encoded = self.encoder.encode(request)
+        encoded = self.encode(request)
         clock.lap("input")
         return self.answer(encoded, top_k, clock, experts=experts)
 
@@ -139,6 +152,15 @@ class RankingModel:
             self._ordered(encoded, found, top_k) for (encoded, top_k), found in zip(requests, predictions, strict=True)
         ]
 
+    def _sources(self, encoded: EncodedRequest) -> dict[str, str]:
+        """Where each feature's values came from."""
+        unknown = {"user": encoded.unknown_user, "item": bool(encoded.unknown_items.all())}
+        features = self.bundle.schema.features
+        sources = {spec.name: "unknown" if unknown.get(spec.side) else "looked up" for spec in features}
+        sources |= {name: source for name, source in encoded.sources.items() if name in sources}
+        sources |= dict.fromkeys(encoded.missing_context, "null")
+        return sources | dict.fromkeys(encoded.unseen_context, "unknown")
+
     def _ordered(
         self,
         encoded: EncodedRequest,
@@ -161,6 +183,7 @@ class RankingModel:
             missing_context=encoded.missing_context,
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
+            sources={} if use is None else self._sources(encoded),
         )
 
 

@@ -15,7 +15,7 @@ _MAGIC = b"mru1"
 
 
 @dataclass(frozen=True)
-class Packing:
+class UserBlob:
     """How many id and dense features and key hashes a user has, and the names of the lists."""
 
     ids: int
@@ -23,7 +23,7 @@ class Packing:
     keys: int
     lists: tuple[str, ...]
 
-    def pack(self, found: Found) -> bytes:
+    def encode(self, found: Found) -> bytes:
         """The blob of a look-up's first row."""
         values = [found.lists[name][0][: found.lists[name][1][0]] for name in self.lists]
         body = b"".join(
@@ -38,11 +38,11 @@ class Packing:
         )
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
-    def unpack(self, blob: bytes) -> Found:
+    def decode(self, blob: bytes) -> Found:
         """One row, known.
 
         Raises:
-            DataError: not a blob of this packing, or damaged.
+            DataError: not a blob of this layout, or damaged.
         """
         body = blob[: -_CHECKSUM.size]
         header = self._header()

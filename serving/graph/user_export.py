@@ -38,7 +38,7 @@ def export_users(
     for begin in range(0, total, AT_ONCE):
         end = min(begin + AT_ONCE, total)
         store.put(
-            {stored.key(int(table.keys[row])): stored.pack(_row(table, row)) for row in range(begin, end)}, seconds
+            {stored.key(int(table.keys[row])): stored.encode(_row(table, row)) for row in range(begin, end)}, seconds
         )
         if progress is not None:
             progress(end, total)

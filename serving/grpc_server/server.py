@@ -11,6 +11,7 @@ from typing import Any, Self
 from contract.errors import ConfigError
 from serving.api.open_inference import InferenceService
 from serving.api.rank_service import Limits, RankingService
+from serving.graph.pushed_features import PushedReader
 from serving.graph.served_model import EngineOptions
 from serving.graph.users import UserStore
 from serving.grpc_server.admission import Admission
@@ -43,10 +44,15 @@ class RunningServer:
         self.settings = settings
         users = settings.user_store
         self.users = None if users is None else UserStore(users, settings.user_store_seconds)
+        self.pushed = None
+        if self.users is not None:
+            self.pushed = PushedReader(self.users, settings.pushed, settings.push_max_age_seconds)
         self.registry = Registry(
             open_source(settings.store, settings.cache),
             [ModelSelection.parse(text) for text in settings.models],
-            EngineOptions(device=settings.device, require_gpu=settings.require_gpu, users=self.users),
+            EngineOptions(
+                device=settings.device, require_gpu=settings.require_gpu, users=self.users, pushed=self.pushed
+            ),
             settings.score,
             settings.traffic,
         )
@@ -71,7 +77,9 @@ class RunningServer:
             self.port = self._listener.port
             self.metrics = _metrics(
                 settings,
-                ServerCollector(self.telemetry, self.registry, lambda: self._pool.pending, self.shadows, self.users),
+                ServerCollector(
+                    self.telemetry, self.registry, lambda: self._pool.pending, self.shadows, self.users, self.pushed
+                ),
             )
             if self.metrics is not None:
                 parts.callback(self.metrics.stop)
@@ -81,6 +89,12 @@ class RunningServer:
         self._watcher.start()
         self.registry.changed = self._tell_health
         self._tell_health()
+
+    def _engine_options(self) -> EngineOptions:
+        settings = self.settings
+        return EngineOptions(
+            device=settings.device, require_gpu=settings.require_gpu, users=self.users, pushed=self.pushed
+        )
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
         """Say NOT_SERVING, go on for the drain time, then let calls under way end within the grace time."""

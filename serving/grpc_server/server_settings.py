@@ -53,6 +53,10 @@ class ServerSettings(Settings):
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
     user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")
     user_store_seconds: float = Field(0.02, gt=0, le=10, description="how long a look-up in it may take")
+    pushed: tuple[Literal["user", "item", "pair"], ...] = Field(
+        ("user",), description="whose pushed features are read from the user store: user, item, pair, with commas"
+    )
+    push_max_age_seconds: float = Field(0.0, ge=0, description="older pushed values are not used; 0: all are")
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")
@@ -118,7 +122,7 @@ class ServerSettings(Settings):
             given = flags.get(name)
             found = environment.get(PREFIX + name.upper()) if given is None else given
             if found is not None:
-                values[name] = _split(found) if name == "models" else found
+                values[name] = _split(found) if name in {"models", "pushed"} else found
         try:
             return cls.model_validate(values)
         except ValidationError as error:

@@ -13,6 +13,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from serving.graph.context import Phase
+from serving.graph.pushed_features import PushCounts, PushedReader
 from serving.graph.users import UserStore
 from serving.observe.telemetry import ModelWork, Telemetry
 from serving.registry.registry import Registry
@@ -37,6 +38,7 @@ class ServerCollector(Collector):
         pending: Callable[[], int],
         shadows: Shadows,
         users: UserStore | None = None,
+        pushed: PushedReader | None = None,
     ) -> None:
         """Read from these at each scrape."""
         self._telemetry = telemetry
@@ -44,6 +46,7 @@ class ServerCollector(Collector):
         self._pending = pending
         self._shadows = shadows
         self._users = users
+        self._pushed = pushed
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
@@ -64,6 +67,8 @@ class ServerCollector(Collector):
         yield from _comparisons(self._shadows.comparisons())
         if self._users is not None:
             yield _lookups(self._users)
+        if self._pushed is not None:
+            yield from _pushes(self._pushed.counts)
 
     def _versions(self) -> Iterator[Metric]:
         served = GaugeMetricFamily("moerank_model_version", "The version that answers", labels=("model",))
@@ -114,6 +119,17 @@ def _lookups(users: UserStore) -> Metric:
     for outcome, count in (("found", users.found), ("missed", users.missed), ("failed", users.failed)):
         family.add_metric((outcome,), count)
     return family
+
+
+def _pushes(counts: PushCounts) -> Iterator[Metric]:
+    family = CounterMetricFamily("moerank_pushed", "Pushed values that were read", labels=("outcome",))
+    for outcome in ("used", "stale", "refused", "damaged"):
+        family.add_metric((outcome,), counts.outcomes[outcome])
+    yield family
+    text = "Age of the pushed values that were used"
+    yield SummaryMetricFamily("moerank_pushed_age_seconds", text, counts.outcomes["used"], counts.age_seconds)
+    text = "When the newest pushed value that was read was true; 0 before the first"
+    yield GaugeMetricFamily("moerank_pushed_newest_timestamp_seconds", text, counts.newest_ms / 1000)
 
 
 def _counters(work: list[ModelWork]) -> Iterator[Metric]:

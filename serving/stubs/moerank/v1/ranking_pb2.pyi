@@ -186,7 +186,7 @@ class ExpertUse(_message.Message):
     def __init__(self, gates: _Optional[_Iterable[_Union[GateUse, _Mapping]]] = ..., union_over_n: _Optional[float] = ...) -> None: ...
 
 class RankResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped")
+    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped", "sources")
     class PredictionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,13 @@ class RankResponse(_message.Message):
         key: str
         value: int
         def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class SourcesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
@@ -215,6 +222,7 @@ class RankResponse(_message.Message):
     MISSING_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     UNSEEN_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     CLIPPED_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.MessageMap[str, Predictions]
@@ -229,7 +237,8 @@ class RankResponse(_message.Message):
     missing_context: _containers.RepeatedScalarFieldContainer[str]
     unseen_context: _containers.RepeatedScalarFieldContainer[str]
     clipped: _containers.ScalarMap[str, int]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    sources: _containers.ScalarMap[str, str]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ..., sources: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class BatchRankRequest(_message.Message):
     __slots__ = ("requests",)
@@ -312,3 +321,19 @@ class Model(_message.Message):
     git_revision: str
     metrics_json: str
     def __init__(self, name: _Optional[str] = ..., version: _Optional[int] = ..., tasks: _Optional[_Iterable[_Union[Task, _Mapping]]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., schema_fingerprint: _Optional[str] = ..., score: _Optional[str] = ..., score_version: _Optional[str] = ..., git_revision: _Optional[str] = ..., metrics_json: _Optional[str] = ...) -> None: ...
+
+class PushedFeature(_message.Message):
+    __slots__ = ("name", "value", "at_ms")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: Value
+    at_ms: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., at_ms: _Optional[int] = ...) -> None: ...
+
+class PushedFeatures(_message.Message):
+    __slots__ = ("features",)
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.RepeatedCompositeFieldContainer[PushedFeature]
+    def __init__(self, features: _Optional[_Iterable[_Union[PushedFeature, _Mapping]]] = ...) -> None: ...
