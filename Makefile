@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready-$(DEVICE)
 # Tests run side by side, each file in one process; those that load a server run alone, after the others.
 WORKERS ?= 2
+SINCE ?= HEAD
+PACKAGES := contract features models serving pipeline moerank
 TORCH := $(shell grep '^torch==' requirements/$(DEVICE).txt)
 # Asked only where pip's own indexes have no such build.
 TORCH_INDEX_cpu := https://download.pytorch.org/whl/cpu
@@ -17,7 +19,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test pairs long faults check format proto docs clean
+.PHONY: help setup demo test quick pairs long faults check format proto docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -27,9 +29,16 @@ setup: $(READY) ## install everything into .venv (DEVICE=gpu for an NVIDIA machi
 demo: $(READY) ## the main job on real data, from download to an answered request
 	$(BIN)/moerank demo
 
-test: $(READY) ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults
+test: $(READY) ## the whole test suite, the examples in docstrings, and the coverage of both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults \
+		--cov --cov-report=
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules $(PACKAGES) \
+		--ignore serving/stubs --ignore-glob '*/__main__.py' --cov --cov-append --cov-report=
 	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m tests.coverage_floor
+
+quick: $(READY) ## the tests of what changed since the last commit (SINCE=main: since then), in under a minute
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.quick --changed-since $(SINCE) -q --exitfirst
 
 pairs: $(READY) ## every pair of gate and architecture: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py
@@ -60,7 +69,7 @@ docs: $(READY) ## rewrite docs/configuration.md from the settings
 	$(BIN)/python -m pipeline.project.reference
 
 clean: ## remove .venv and caches; runs and data stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml

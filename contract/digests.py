@@ -26,7 +26,7 @@ def digest_of(*parts: object) -> str:
 
     Example:
         >>> digest_of("train", {"epochs": 4})
-        '%s'
+        '78f79617be0d0698'
     """
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

@@ -21,7 +21,8 @@ class CountingPool:
 
     Example:
         >>> pool = CountingPool(1)
-        >>> pool.submit(print, "answered")
+        >>> answers: list[str] = []
+        >>> pool.submit(answers.append, "answered")
         >>> pool.wait_idle(5)
         True
         >>> pool.shutdown()

@@ -208,7 +208,6 @@ def bodies(count: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-@pytest.mark.timeout(600)
 def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds], front: Front) -> None:
     settings = ServerSettings(store=store, port=0, front=front, max_candidates=50, threads=2, max_message_bytes=1 << 25)
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -221,7 +220,6 @@ def test_malformed_requests_do_no_harm(store: Path, rounds: type[Rounds], front:
 
 
 @pytest.mark.parametrize("front", FRONTS)
-@pytest.mark.timeout(600)
 def test_malformed_requests_to_the_other_methods_do_no_harm(store: Path, rounds: type[Rounds], front: Front) -> None:
     settings = ServerSettings(store=store, port=0, front=front, max_candidates=50, threads=2)
     answered = 0

@@ -10,7 +10,7 @@ from pipeline.importers import movielens
 
 CACHE = Path(__file__).resolve().parents[3] / "data" / "cache"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

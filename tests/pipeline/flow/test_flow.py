@@ -22,7 +22,7 @@ import pytest
 from pipeline.cli.main import main
 from tests.pipeline.flow.shop import Shop, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 STEPS = ("features", "train", "export", "evaluate", "publish")

@@ -39,7 +39,6 @@ def completed_runs(api: str) -> int:
     return int(httpx.post(f"{api}/flow_runs/count", json=wanted).raise_for_status().text)
 
 
-@pytest.mark.timeout(400)
 def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     write_project(folder)
