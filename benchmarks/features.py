@@ -214,7 +214,7 @@ def _reading(directory: Path) -> list[Case]:
             reader = BatchReader(train.path, schema, BATCH, seed=1, mix_rows=mix_rows)
             begin = time.perf_counter()
             rows = sum(batch.rows for batch in reader.epoch(round_))
-            ratios[name].append(bare / (time.perf_counter() - begin) if rows == reader.rows else 0.0)
+            ratios[name].append(bare / (time.perf_counter() - begin) if rows == reader.total_rows else 0.0)
     mixed, whole = ratios["row groups mixed"], ratios["rows mixed too"]
     return [
         case_of("reader over bare decoding, row groups mixed", mixed, "x", bound=0.75, better="higher"),

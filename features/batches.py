@@ -76,10 +76,11 @@ class BatchReader:
     together: a row group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off,
     rows stay as they lie in their row group, which saves gathering them. With `by_user`, a user's rows among those
     mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
-    Ranks read disjoint row intervals of equal length, so that all make the same number of steps.
+    `batch_size` is that of all ranks together: the order of rows and the batches are the same on any number of ranks,
+    each of which reads its own part of every batch. A last batch of fewer than `least_rows` rows joins the one before.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, each by its name and on its own
         self,
         path: Path | str,
         schema: Schema,
@@ -90,6 +91,7 @@ class BatchReader:
         by_user: bool = False,
         rank: int = 0,
         world: int = 1,
+        least_rows: int = 1,
     ) -> None:
         """Open a dataset directory or a file, or with a URL a remote one, and check that it is of the schema.
 
@@ -99,7 +101,7 @@ class BatchReader:
         """
         self.dataset = EncodedDataset.open(path, filesystem_of(str(path)))
         self.schema, self.batch_size = schema, batch_size
-        self._mix_rows, self._by_user = mix_rows, by_user
+        self._mix_rows, self._by_user, self._least_rows = mix_rows, by_user, least_rows
         self._seed, self._rank, self._world = seed, rank, world
         self._columns = _column_names(schema)
         missing = [name for name in self._columns if name not in self.dataset.column_names]
@@ -110,49 +112,79 @@ class BatchReader:
         self.total_rows: int = self.dataset.rows
 
     @property
-    def rows(self) -> int:
-        """Rows that this rank reads in an epoch."""
-        return self.total_rows // self._world
-
-    @property
     def steps(self) -> int:
-        """Batches that this rank reads in an epoch, the same on every rank."""
-        return -(-self.rows // self.batch_size)
+        """Batches in an epoch, the same on every rank."""
+        return len(self.bounds())
 
-    def epoch(self, number: int = 0, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, without its first `skip`; the last one may be short.
+    def bounds(self, start: int = 0) -> range:
+        """The places, in the epoch's order of rows, at which its batches from row `start` on begin."""
+        left = self.total_rows - start
+        full, rest = divmod(max(left, 0), self.batch_size)
+        batches = full + 1 if rest and (rest >= self._least_rows or full == 0) else full
+        return range(start, start + batches * self.batch_size, self.batch_size)
 
-        `number`, `skip` and the seed are the whole state: row groups that lie before are not read.
+    def batch_end(self, begin: int) -> int:
+        """Where, in the epoch's order of rows, the batch ends that begins at a place."""
+        end = begin + self.batch_size
+        return self.total_rows if self.total_rows - end < self._least_rows else end
+
+    def share(self, begin: int) -> tuple[int, int]:
+        """This rank's part of the batch that begins at a place, as places in the epoch's order.
+
+        The parts of all ranks are equally long, as collectives need: where a batch does not divide evenly, the parts of
+        some ranks begin with a row that is the rank's before them, too; see `repeated`.
+        """
+        rows, more = divmod(self.batch_end(begin) - begin, self._world)
+        first = begin + self._rank * rows + min(self._rank, more)
+        return first - self.repeated(begin), first + rows + (self._rank < more)
+
+    def repeated(self, begin: int) -> int:
+        """How many rows at the head of this rank's part of a batch belong to another rank: 0 or 1."""
+        more = (self.batch_end(begin) - begin) % self._world
+        return int(0 < more <= self._rank)
+
+    def epoch(self, number: int = 0, start: int = 0) -> Iterator[Batch]:
+        """This rank's part of an epoch's batches from row `start` of its order on; the last one may be short.
+
+        `number`, `start` and the seed are the whole state: row groups that lie before are not read.
         """
         pending: list[Batch] = []
-        held, ahead = 0, skip * self.batch_size
-        for rows, first, last in _read_ahead(self._groups(number, ahead)):
-            for begin, end in _pieces(first, last, self.batch_size, self.batch_size - held):
-                pending.append(rows.piece(begin, end))
-                held += end - begin
-                if held == self.batch_size:
+        sizes = deque(end - begin for begin, end in self._shares(start))
+        held = 0
+        for rows, first, last in _read_ahead(self._groups(number, start)):
+            at = first
+            while at < last:
+                end = min(at + sizes[0] - held, last)
+                pending.append(rows.piece(at, end))
+                held, at = held + end - at, end
+                if held == sizes[0]:
                     yield _join(pending)
                     pending, held = [], 0
-        if pending:
-            yield _join(pending)
+                    sizes.popleft()
 
-    def _groups(self, epoch: int, ahead: int) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
-        """How to read row groups, in the epoch's order, and their rows that belong to this rank from `ahead` on."""
+    def labels_of(self, task: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A task's labels and weights of all rows, in the file's order."""
+        label, weight = label_column(task), weight_column(task)
+        table = self.dataset.read([label, weight])
+        return table[label].to_numpy(), table[weight].to_numpy()
+
+    def _shares(self, start: int) -> list[tuple[int, int]]:
+        return [self.share(begin) for begin in self.bounds(start)]
+
+    def _groups(self, epoch: int, start: int) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
+        """How to read row groups, in the epoch's order, and their rows that belong to this rank from `start` on."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
-        start, high = self._rank * self.rows, (self._rank + 1) * self.rows
-        low = start + ahead
+        shares = np.array(self._shares(start), dtype=np.int64).reshape(-1, 2)
         begin = 0
         for groups, rows in self._together(generator, 1 if mixing is None else MIXED_ROWS):
-            first, last = max(low - begin, 0), min(high - begin, rows)
+            places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
-            if first < last and mixed is None:
-                yield functools.partial(self._read, groups, None), first, last
-            elif first < last and mixed is not None:
-                # Users are brought together among all the rank's rows, before any are skipped: as without a skip.
-                since = max(start - begin, 0) if self._by_user else first
+            if len(places) and mixed is None and places[-1] - places[0] == len(places) - 1:
+                yield functools.partial(self._read, groups, None), int(places[0]), int(places[-1]) + 1
+            elif len(places):
                 salt = np.uint64(epoch) if self._by_user else None
-                yield functools.partial(self._read, groups, mixed[since:last], salt), first - since, last - since
+                yield functools.partial(self._read, groups, mixed, salt, places), 0, len(places)
             begin += rows
 
     def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[RowGroup], int]]:
@@ -169,10 +201,13 @@ class BatchReader:
         if groups:
             yield groups, held
 
-    def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None) -> _Rows:
+    def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None, places: Order = None) -> _Rows:
         table = self.dataset.read_groups(groups, self._columns)
         if salt is not None and order is not None:
+            # Users are brought together among all rows that are mixed, of which this rank then takes its own.
             order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]
+        if places is not None:
+            order = places if order is None else order[places]
         tasks = [task.name for task in self.schema.tasks]
         return _Rows(
             request=_part_rows(table, self.schema.request, order),
@@ -198,12 +233,11 @@ def _read_ahead(groups: Iterator[tuple[Callable[[], _Rows], int, int]]) -> Itera
             yield done.result(), begin, end
 
 
-def _pieces(first: int, last: int, size: int, room: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into a first piece of at most `room`, then pieces of `size`, the last of which may be short."""
-    while first < last:
-        end = min(first + room, last)
-        yield first, end
-        first, room = end, size
+def _places(shares: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64]:
+    """Which rows of begin..end lie in one of the shares, counted from `begin`."""
+    near = slice(np.searchsorted(shares[:, 1], begin, side="right"), np.searchsorted(shares[:, 0], end))
+    parts = [np.arange(max(low, begin), min(high, end)) for low, high in shares[near].tolist()]
+    return np.concatenate(parts) - begin if parts else np.zeros(0, dtype=np.int64)
 
 
 def _column_names(schema: Schema) -> list[str]:

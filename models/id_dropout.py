@@ -5,6 +5,8 @@ Without it an id that was never seen reads an embedding row that was never train
 Shape legend: F id features and lists in the order of `pack_ids`, N rows, V packed ids.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ from contract.schema import IdSpec, Schema
 from models.input_layout import PartLayout
 from models.model_config import ModelConfig
 from models.ranker_tensors import PackedIds
+from models.row_share import draw_rows, is_shared
 
 OWN_ID_RATE = 0.05
 """Of the user's and the item's own ids where the configuration names no rate."""
@@ -34,6 +37,7 @@ class IdDropout(nn.Module):
         self.register_buffer("first_F", torch.tensor(first), persistent=False)
         self.register_buffer("shared_F", torch.tensor([max(s.unknown_rows, 1) for s in specs]), persistent=False)
         self.active = any(rate > 0 for rate in rates)
+        self.single = [spec.kind == "id" for spec in specs]
 
     def forward(self, packed: PackedIds) -> PackedIds:
         """The same lists with some ids replaced."""
@@ -43,10 +47,25 @@ class IdDropout(nn.Module):
         rate_V, first_V, shared_V = (
             each.repeat_interleave(counts_F) for each in (self.rate_F, self.first_F, self.shared_F)
         )
-        chance_V = torch.rand(packed.values_V.shape, device=packed.values_V.device)
+        chance_V = self._chances(packed)
         # Below the rate the number is uniform in [0, rate): it also says which of the shared rows is taken.
         place_V = (chance_V / rate_V.clamp(min=1e-9) * shared_V).long().minimum(shared_V - 1)
         return PackedIds(torch.where(chance_V < rate_V, first_V + place_V, packed.values_V), packed.lengths_FN)
+
+    def _chances(self, packed: PackedIds) -> Tensor:
+        """A uniform number an id, [V]."""
+        device = packed.values_V.device
+        if not is_shared():
+            return torch.rand(packed.values_V.shape, device=device)
+        chances = []
+        for single, count in zip(self.single, packed.lengths_FN.sum(dim=1).tolist(), strict=True):
+            if single:
+                chances.append(draw_rows(partial(torch.rand, device=device), (count,)))
+            else:
+                # Ranks hold lists of other lengths; what follows must not depend on how many numbers they took.
+                with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                    chances.append(torch.rand(count, device=device))
+        return torch.cat(chances)
 
 
 def _rate(spec: IdSpec, schema: Schema, config: ModelConfig) -> float:

@@ -17,13 +17,16 @@ from typing import cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
+from torch._C._distributed_c10d import HashStore, PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
+from models.layers.global_batch_norm import over_all_ranks
 from models.ranker import Ranker
 
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
+    from torchrec import EmbeddingBagConfig
     from torchrec.distributed import DistributedModelParallel
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
@@ -77,28 +80,22 @@ class Sharded:
         """All parameters but the tables, which are updated inside the backward pass."""
         return list(dict(in_backward_optimizer_filter(self.model.named_parameters())).values())
 
-    def clip_gradients(self, limit: float) -> None:
-        """Bound the norm of the gradients of everything but the tables, which are updated by now."""
-        torch.nn.utils.clip_grad_norm_(self.dense_parameters(), limit)
-
-    @torch.no_grad()
-    def synchronise_statistics(self) -> None:
-        """Average the batch norms' running statistics over the ranks, which saw different rows."""
-        if dist.get_world_size() == 1:
-            return
-        for module in self.ranker.modules():
-            if isinstance(module, nn.BatchNorm1d):
-                for statistic in (module.running_mean, module.running_var):
-                    assert statistic is not None  # noqa: S101 the model's batch norms track statistics
-                    dist.all_reduce(statistic)
-                    statistic.div_(dist.get_world_size())
+    def clip_gradients(self, limit: float) -> Tensor:
+        """Bound the norm of the gradients of everything but the tables, which are updated by now; the norm before."""
+        return torch.nn.utils.clip_grad_norm_(self.dense_parameters(), limit)
 
 
 def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded:
     """Shard a ranker whose tables lie on the meta device, or keep those of a plain one; needs `process_group`.
 
-    Every rank plans by itself from the same inputs, so none can wait for a plan that failed elsewhere.
+    Every rank plans by itself from the same inputs, so none can wait for a plan that failed elsewhere. On several ranks
+    the tables start from the same numbers as on one, and batch norms take their statistics from all ranks' rows.
     """
+    several = dist.get_world_size() > 1
+    if several:
+        over_all_ranks(ranker)
+    tables = [] if ranker.embeddings is None else ranker.embeddings.embedding_bag_configs()
+    random_state = torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
     with _quiet():
         if ranker.embeddings is not None:
             settings = {"lr": rates.embeddings, "weight_decay": rates.embedding_decay}
@@ -110,7 +107,29 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
             sharders=[_Sharder()],
             data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
         )
+    if several:
+        _initialise_as_one_rank(model, tables, device, random_state)
     return Sharded(model, rates)
+
+
+@torch.no_grad()
+def _initialise_as_one_rank(
+    model: DistributedModelParallel, tables: list[EmbeddingBagConfig], device: torch.device, random_state: Tensor
+) -> None:
+    # Ranks that seed alike would give each shard of a table the same numbers: rows r and r + n/2 would start equal.
+    (torch.set_rng_state if device.type == "cpu" else torch.cuda.set_rng_state)(random_state)
+    if device.type == "cpu":
+        # On one rank, fbgemm fills every table once before torchrec initialises them one by one.
+        for table in tables:
+            torch.empty(table.num_embeddings, table.embedding_dim).uniform_()
+    state = model.state_dict()
+    for table in tables:
+        whole = torch.empty(table.num_embeddings, table.embedding_dim, device=device)
+        table.init_fn(whole)
+        for shard_ in state[f"embeddings.embedding_bags.{table.name}.weight"].local_shards():
+            first, column = shard_.metadata.shard_offsets
+            rows, columns = shard_.metadata.shard_sizes
+            shard_.tensor.copy_(whole[first : first + rows, column : column + columns])
 
 
 @contextmanager
@@ -122,9 +141,13 @@ def process_group(device: torch.device) -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    # Wishes and counts of the CPU travel by gloo also where tensors travel by nccl.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+        # After a worker was killed and all were started again, the store still holds the addresses of the dead.
+        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
     try:

@@ -127,6 +127,22 @@ def encode_dense(spec: DenseSpec, values: NDArray[np.float64]) -> Floats:
     return np.clip((shifted - spec.mean) / spec.scale, -LARGEST, LARGEST).astype(np.float32)
 
 
+def refuse_overflow(name: str, values: NDArray[np.float64], shifted: NDArray[np.float64]) -> None:
+    """Refuse a feature whose spread, before or after its logarithm, no float32 can hold.
+
+    Raises:
+        DataError: naming the feature and the largest value.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = shifted.std()
+    if not np.isfinite(scale) or scale > np.finfo(np.float32).max:
+        message = (
+            f"feature {name!r} has values as large as {values[np.abs(values).argmax()]:g}, of which no standard "
+            "deviation can be taken; mend the rows, bound the column, or use encoding: piecewise_linear"
+        )
+        raise DataError(message)
+
+
 def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
     """A numeric, boolean or time column as float64 [rows]; null becomes NaN.
 

@@ -19,7 +19,7 @@ from contract.columns import label_column
 from contract.errors import DataError
 from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
-from features.encode.encoder import as_float64
+from features.encode.encoder import as_float64, refuse_overflow
 from features.encode.learn_vocabulary import Words, is_string, learn
 from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
@@ -275,6 +275,7 @@ def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> Den
             null_bin=nulls >= FEWEST_NULLS and len(edges) > 1,
         )  # fmt: skip
     shifted = np.log1p(np.maximum(values, 0.0)) if encoding == "log1p" else values
+    refuse_overflow(planned.name, values, shifted)
     return DenseSpec(
         name=planned.name, side=planned.side, keys=planned.keys,
         encoding="log1p" if encoding == "log1p" else "standardise",

@@ -291,6 +291,13 @@ def _check_finite(columns: dict[str, pa.Array], *names: str) -> None:
             kind, _, task = name.partition("__")
             message = f"task {task!r} has a {kind} that is not a finite number"
             raise DataError(message)
+        if name.startswith("weight__") and (columns[name].to_numpy() < 0).any():
+            least, task = float(np.min(columns[name].to_numpy())), name.removeprefix("weight__")
+            message = (
+                f"task {task!r} has a negative weight, such as {least:g}, with which a loss has no minimum; it is 0 "
+                "(the row does not count) or more: mend data.tasks[].weight, for example with greatest(..., 0)"
+            )
+            raise DataError(message)
 
 
 def _arrow_type(spec: FeatureSpec) -> pa.DataType:

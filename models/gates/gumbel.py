@@ -15,6 +15,7 @@ from torch import Tensor
 from models.gates.annealing import Temperature, value_at
 from models.gates.choice import Choice
 from models.gates.gate import Gate, GateSettings
+from models.row_share import draw_rows
 
 
 class GumbelConfig(GateSettings):
@@ -65,4 +66,4 @@ class GumbelGate(Gate):
 def gumbel_noise(like: Tensor) -> Tensor:
     """Standard Gumbel noise of the shape, type and device of a tensor."""
     # The logarithm of an exponential variable never meets log(0), which -log(-log(uniform)) can.
-    return -torch.empty_like(like).exponential_().log()
+    return -draw_rows(lambda shape: like.new_empty(shape).exponential_(), like.shape).log()

@@ -7,6 +7,7 @@ Mixture-of-Experts Language Models", section 3.
 Shapes: B rows, D routing inputs, E experts, K selections, X experts and null experts (L = X, or 2 X with noise).
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from models.gates.choice import Choice, check_at_most, masked_softmax, members
 from models.gates.gate import Gate, GateSettings
 from models.gates.regularisers import global_mean
+from models.row_share import draw_rows
 
 _NOISE_FLOOR = 1e-2
 """Added to the noise's scale, as the authors' own code does: the smooth load divides by it."""
@@ -112,7 +114,8 @@ class NoisyTopKGate(TopKGate):
         # In training the logits carry the noise's; a static gate keeps them apart.
         clean_BX, noise_BX = routed.chunk(2, -1) if self.noise_1X is None else (routed, self.noise_1X)
         scale_BX = F.softplus(noise_BX) + _NOISE_FLOOR
-        noisy_BX = clean_BX + torch.randn_like(clean_BX) * scale_BX
+        noise_BX = draw_rows(partial(torch.randn, dtype=clean_BX.dtype, device=clean_BX.device), clean_BX.shape)
+        noisy_BX = clean_BX + noise_BX * scale_BX
         choice = self.select(noisy_BX)
         if self.load == 0 or self.selectors == self.logit_width:
             return choice

@@ -4,9 +4,14 @@ There the generator, one number an element, took a fifth of a training step. Her
 elements, a byte each, so the rate is rounded to a multiple of 1/256; the expectation is kept exactly.
 """
 
+from functools import partial
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from models.row_share import draw_rows, is_shared
 
 _LEVELS = 256
 
@@ -25,11 +30,19 @@ class Dropout(nn.Module):
             return x
         rate = self.levels / _LEVELS
         if x.device.type != "cpu":
-            return functional.dropout(x, rate, training=True)
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= self.levels
+            if not is_shared():
+                return functional.dropout(x, rate, training=True)
+            kept = draw_rows(partial(torch.rand, device=x.device), x.shape) >= rate
+        else:
+            kept = draw_rows(_random_bytes, x.shape) >= self.levels
         return x * (kept * (1.0 / (1.0 - rate))).to(x.dtype)
 
     def extra_repr(self) -> str:
         """The rate, for printing."""
         return f"rate={self.levels / _LEVELS:.4g}"
+
+
+def _random_bytes(shape: tuple[int, ...]) -> Tensor:
+    numbers = prod(shape)
+    words = torch.empty(-(-numbers // 8), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    return words.view(torch.uint8)[:numbers].view(shape)

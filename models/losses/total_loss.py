@@ -74,23 +74,37 @@ class RankingLoss(nn.Module):
         self.register_buffer("task_weights_T", torch.tensor([weights.get(task.name, 1.0) for task in tasks]))
 
     def forward(
-        self, output: RankerOutput, labels_BT: Tensor, weights_BT: Tensor, users_B: Tensor | None = None
+        self,
+        output: RankerOutput,
+        labels_BT: Tensor,
+        weights_BT: Tensor,
+        users_B: Tensor | None = None,
+        sums_T: Tensor | None = None,
     ) -> Losses:
         """The loss of one batch; labels of masked-out entries are never read (they may be anything, NaN too).
 
-        `users_B` are the rows' users as any integers, for the terms within a user.
+        `users_B` are the rows' users as any integers, for the terms within a user. `sums_T` is what the sums of
+        weighted losses are divided by; None: the sums of the weights. Where a batch is spread over ranks, it is the
+        mean over ranks of their sums of weights: the mean of the ranks' losses is then the whole batch's.
         """
         masked = weights_BT == 0
         labels = labels_BT.masked_fill(masked, 0.0)
-        each = torch.stack([self._rows(t, output.logits_BT[:, t], labels[:, t]) for t in range(len(self.tasks))], 1)
-        each = each.masked_fill(masked, 0.0)
-        tasks = (each * weights_BT).sum(dim=0) / weights_BT.sum(dim=0).clamp(min=1e-12) / self.unit_T
+        each = self.by_row(output.logits_BT, labels_BT, weights_BT)
+        sums = weights_BT.sum(dim=0) if sums_T is None else sums_T
+        tasks = (each * weights_BT).sum(dim=0) / sums.clamp(min=1e-12) / self.unit_T
         if self.within and users_B is not None:
             tasks = tasks + self._within(output.logits_BT, labels, ~masked, users_B)
         total = (tasks * self.task_weights_T).sum()
         for penalty in output.penalties.values():
             total = total + penalty
         return Losses(total, tasks, output.penalties)
+
+    def by_row(self, logits_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
+        """Each row's loss in each task [B, T], before weights and units; 0 where the weight is."""
+        masked = weights_BT == 0
+        labels = labels_BT.masked_fill(masked, 0.0)
+        each = torch.stack([self._rows(t, logits_BT[:, t], labels[:, t]) for t in range(len(self.tasks))], 1)
+        return each.masked_fill(masked, 0.0)
 
     def _rows(self, place: int, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         task = self.tasks[place]

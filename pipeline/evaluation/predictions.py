@@ -158,7 +158,7 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
         items.append(batch.item)
         done += batch.rows
         if progress is not None:
-            progress(done, reader.rows)
+            progress(done, reader.total_rows)
     if not scores:
         message = f"{data} has no rows to evaluate on; at least one is needed"
         raise DataError(message)

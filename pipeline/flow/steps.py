@@ -29,7 +29,7 @@ from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STAMP_FILE, StepRecord, once, read_record
-from pipeline.training.train import train
+from pipeline.training.train import train, world_size
 from serving.store.remote_store import RemoteStore
 
 CONFIG_FILE = "config.yaml"
@@ -165,7 +165,8 @@ def _training_run(config: ProjectConfig) -> tuple[Run, str]:
             "build them again with `moerank features CONFIG`"
         )
         raise ConfigError(message)
-    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.model_dump(mode="json")}
+    # What changes the result, and no more: on another number of ranks, the same run goes on.
+    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.identity(world_size())}
     stamp = digest_of("train", settings, upstream.stamp, code_digest(train))
     return Run(config, config.root / "training" / stamp), stamp
 

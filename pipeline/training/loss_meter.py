@@ -1,17 +1,14 @@
-"""Running sums of an epoch's losses, which also notice when training breaks down.
+"""Running sums of an epoch's losses.
 
 Shape legend: T tasks.
 """
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from contract.errors import TrainingError
 from contract.schema import TaskSpec
 from models.losses import Losses
-
-CHECK_EVERY = 16
-"""Steps between checks for losses that are not finite, each of which waits for the device."""
 
 
 class LossTally:
@@ -26,34 +23,23 @@ class LossTally:
         self.steps = 0
 
     def add(self, losses: Losses) -> None:
-        """Count one step's losses.
-
-        Raises:
-            TrainingError: one of the last `CHECK_EVERY` losses was not finite.
-        """
+        """Count one step's losses."""
         self._total += losses.total.detach()
         self._tasks_T += losses.tasks_T.detach()
         for name, penalty in losses.penalties.items():
             self._penalties[name] = self._penalties.get(name, torch.zeros_like(self._total)) + penalty.detach()
         self.steps += 1
-        if self.steps % CHECK_EVERY == 0:
-            self.check()
 
-    def check(self) -> None:
-        """Refuse to go on with losses that are not finite.
-
-        Raises:
-            TrainingError: naming the losses.
-        """
-        if bool(torch.isfinite(self._total)):
+    def join_ranks(self) -> None:
+        """Take the mean over ranks, whose losses are shares of the batches'; each rank must call it."""
+        if dist.get_world_size() == 1:
             return
-        means = {**self.tasks(), **self.penalties()}
-        broken = [name for name, mean in means.items() if not torch.isfinite(torch.tensor(mean))] or ["total"]
-        message = (
-            f"the loss of {', '.join(broken)} is not finite after {self.steps} steps of this epoch; lower the learning "
-            "rates, or set train.gradient_clip; the last checkpoint is untouched"
-        )
-        raise TrainingError(message)
+        names = sorted(self._penalties)
+        sums = torch.cat([self._total.reshape(1), self._tasks_T, *(self._penalties[n].reshape(1) for n in names)])
+        dist.all_reduce(sums)
+        total, tasks_T, penalties = (sums / dist.get_world_size()).split([1, len(self._names), len(names)])
+        self._total, self._tasks_T = total.reshape(()), tasks_T
+        self._penalties = dict(zip(names, penalties.unbind(), strict=True))
 
     @property
     def total(self) -> float:

@@ -1,6 +1,8 @@
 """How far a run has come: kept in every checkpoint, so that a rerun goes on from there."""
 
-from pydantic import JsonValue
+from typing import Any
+
+from pydantic import JsonValue, model_validator
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
@@ -19,18 +21,29 @@ class Best(Settings):
 
 
 class RunProgress(Settings):
-    """`epoch` (from 0) and `step_in_epoch` come next; `step` counts all steps; `stopped` early on purpose."""
+    """`epoch` (from 0) and, in its order of rows, `row` come next; `step` counts all steps; `stopped` on purpose.
+
+    The position is in rows of all ranks, so that another number of ranks goes on where this one stopped.
+    """
 
     epoch: int = 0
-    step_in_epoch: int = 0
+    row: int = 0
     step: int = 0
     history: tuple[EpochRecord, ...] = ()
     best: Best | None = None
     stopped: bool = False
 
-    def after_step(self) -> "RunProgress":
-        """One step on."""
-        return self.model_copy(update={"step": self.step + 1, "step_in_epoch": self.step_in_epoch + 1})
+    @model_validator(mode="before")
+    @classmethod
+    def _finished_epochs_of_old(cls, data: Any) -> Any:
+        # Earlier versions counted steps of a rank within the epoch; of finished runs the count is 0.
+        if isinstance(data, dict) and data.get("step_in_epoch") == 0:
+            return {name: value for name, value in data.items() if name != "step_in_epoch"}
+        return data
+
+    def after_step(self, row: int) -> "RunProgress":
+        """One step on, to a row of the epoch's order."""
+        return self.model_copy(update={"step": self.step + 1, "row": row})
 
     def after_epoch(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
         """One epoch on, with its record and the value that early stopping goes by (None: the last epoch is best)."""

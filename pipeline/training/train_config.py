@@ -1,14 +1,20 @@
 """Training's configuration: what a user writes under ``train:`` in the YAML file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from contract.errors import ConfigError
 from contract.settings import Settings
 from models.losses import LossScale, PointwiseConfig, WithinUserConfig
 from models.weighting import FixedConfig, WeightingConfig
+from pipeline.training.seeds import Seed
 
 LearningRate = Annotated[float, Field(gt=0.0)]
+LEAST_ROWS_OF_A_RANK = 2
+"""Batch norm cannot take the variance of fewer."""
+_SHORT = 8
+"""A last batch of less than this part of a batch joins the one before: so few rows would be a step of mostly noise."""
 
 
 class EarlyStopping(Settings):
@@ -22,20 +28,34 @@ class EarlyStopping(Settings):
     metric: str = "mean"
 
 
+class CheckpointConfig(Settings):
+    """When training saves what it has, besides the end of each epoch; none of it changes the result."""
+
+    every_minutes: Annotated[float, Field(gt=0.0)] | None = 10.0
+    """Save when so much time has passed since the last save."""
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Save after so many steps."""
+    keep_last: Annotated[int, Field(ge=1)] = 2
+    """How many of the latest stay, besides the best epoch's: a damaged latest one falls back to the one before."""
+
+
 class TrainConfig(Settings):
     """How a ranker is trained.
 
-    `batch_size` is that of one rank. `gate_learning_rate` defaults to `learning_rate`; `embedding_learning_rate` is
-    that of row-wise Adagrad. `schedule` ``one_cycle`` warms up over `warmup` of all steps and then falls to nothing by
-    the last epoch. `bf16` ``auto`` uses bfloat16 for the network (never for gates) where the processor has it.
-    `loss_scale` ``entropy`` measures each task's loss in what its base rate alone would lose, so that rare tasks count
-    as much as others; ``none`` leaves cross-entropies in nats. `task_weights` weigh these losses by name, 1 where not
-    named, and `weighting` says what comes on top of them while training goes on; `gradient_clip` bounds the network's
-    gradient norm, 0 for none.
+    `batch_size` counts the rows of a step over all ranks together, so that the same file trains the same model on any
+    number of them; `batch_size_per_rank`, if given, replaces it by that many rows a rank. `gate_learning_rate` defaults
+    to `learning_rate`; `embedding_learning_rate` is that of row-wise Adagrad. `schedule` ``one_cycle`` warms up over
+    `warmup` of all steps and then falls to nothing by the last epoch. `bf16` ``auto`` uses bfloat16 for the network
+    (never for gates) where the processor has it. `loss_scale` ``entropy`` measures each task's loss in what its base
+    rate alone would lose, so that rare tasks count as much as others; ``none`` leaves cross-entropies in nats.
+    `task_weights` weigh these losses by name, 1 where not named, and `weighting` says what comes on top of them while
+    training goes on; `gradient_clip` bounds the network's gradient norm, 0 for none. `on_bad_batch` says what happens
+    to a batch whose loss or gradient is not finite.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=2)] = 1024
+    batch_size_per_rank: Annotated[int, Field(ge=2)] | None = None
     learning_rate: LearningRate = 1e-3
     gate_learning_rate: LearningRate | None = None
     embedding_learning_rate: LearningRate = 0.02
@@ -55,4 +75,36 @@ class TrainConfig(Settings):
     batches: Literal["mixed", "by_user"] | None = None
     """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
     weighting: WeightingConfig = FixedConfig()
-    seed: int = 0
+    on_bad_batch: Literal["stop", "skip"] = "stop"
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_size_per_rank is not None and "batch_size" in self.model_fields_set:
+            message = "batch_size (of all ranks) and batch_size_per_rank cannot both be given: leave one out"
+            raise ValueError(message)
+        return self
+
+    def on_ranks(self, world: int) -> "TrainConfig":
+        """The same training with `batch_size` as it is on `world` ranks.
+
+        Raises:
+            ConfigError: the batch is too small for so many ranks.
+        """
+        size = self.batch_size if self.batch_size_per_rank is None else self.batch_size_per_rank * world
+        if size < LEAST_ROWS_OF_A_RANK * world:
+            message = (
+                f"train.batch_size is {size}, of all {world} ranks together; each needs at least "
+                f"{LEAST_ROWS_OF_A_RANK} rows: set it to {LEAST_ROWS_OF_A_RANK * world} or more, or use fewer ranks"
+            )
+            raise ConfigError(message)
+        return self.model_copy(update={"batch_size": size, "batch_size_per_rank": None})
+
+    def identity(self, world: int) -> dict[str, Any]:
+        """The settings that change what is learned on `world` ranks, as plain values."""
+        return self.on_ranks(world).model_dump(mode="json", exclude={"checkpoint", "batch_size_per_rank"})
+
+    def least_rows(self, world: int) -> int:
+        """How few rows a last batch may have; fewer join the batch before it."""
+        return max(LEAST_ROWS_OF_A_RANK * world, self.batch_size // _SHORT)

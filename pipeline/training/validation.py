@@ -36,10 +36,11 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device) -> Val
     meter = HealthMeter(ranker.network.plan, len(ranker.schema.tasks))
     kept: list[tuple[Matrix, Matrix, Matrix]] = []
     with meter.watching(ranker.network):
-        for batch in reader.epoch():
+        for begin, batch in zip(reader.bounds(), reader.epoch(), strict=True):
+            own = slice(reader.repeated(begin), None)
             output = sharded.model(TensorInputs.from_numpy(batch.inputs).to(device))
             scores: Matrix = ranker.predictions(output.logits_BT).float().cpu().numpy()
-            kept.append((scores, batch.labels, batch.weights))
+            kept.append((scores[own], batch.labels[own], batch.weights[own]))
             meter.add(output.routings, batch.rows)
     if not kept:
         return Validation({}, meter.result())

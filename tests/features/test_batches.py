@@ -1,5 +1,6 @@
 """Batches hold every row once, whatever the batch size, the seed and the number of ranks."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import DataError
+from contract.inputs import Batch
 from contract.schema import Schema
 from features.batches import BatchReader
 
@@ -67,28 +69,62 @@ def test_a_users_rows_stand_together_and_users_change_places_by_epoch(built: Pat
 def test_skipping_among_users_resumes_where_an_epoch_was_left(built: Path) -> None:
     for rank in (0, 1):
         path, schema = built / "train", Schema.load(built)
-        reader = BatchReader(path, schema, 20, seed=3, by_user=True, rank=rank, world=2)
-        whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
+        reader = BatchReader(path, schema, 40, seed=3, by_user=True, rank=rank, world=2)
+        whole, rest = list(reader.epoch(2)), list(reader.epoch(2, start=120))
         assert [b.user.tolist() for b in rest] == [b.user.tolist() for b in whole[3:]]
 
 
 def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
     reader = BatchReader(built / "train", Schema.load(built), 50, seed=3)
-    whole, rest = list(reader.epoch(2)), list(reader.epoch(2, skip=3))
+    whole, rest = list(reader.epoch(2)), list(reader.epoch(2, start=150))
     assert len(rest) == len(whole) - 3
     assert np.array_equal(rest[0].inputs.request.ids, whole[3].inputs.request.ids)
 
 
-def test_ranks_read_disjoint_rows_in_equal_steps(built: Path) -> None:
-    schema = Schema.load(built)
-    readers = [BatchReader(built / "train", schema, 32, seed=5, rank=r, world=3) for r in range(3)]
-    whole = sorted(rows_of(BatchReader(built / "train", schema, 32, seed=5)))
-    parts = [rows_of(reader) for reader in readers]
-    assert len({len(part) for part in parts}) == 1
-    assert len({reader.steps for reader in readers}) == 1
-    together = sorted(row for part in parts for row in part)
-    assert len(whole) - len(together) < 3
-    assert all(together.count(row) <= whole.count(row) for row in set(together))
+def own_users(reader: BatchReader, begin: int, batch: Batch) -> list[int]:
+    return [int(user) for user in batch.user[reader.repeated(begin) :]]
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_read_equally_long_parts_of_the_same_batches(built: Path, world: int) -> None:
+    path, schema = built / "train", Schema.load(built)
+    readers = [BatchReader(path, schema, 32, seed=5, rank=r, world=world, least_rows=world) for r in range(world)]
+    whole = BatchReader(path, schema, 32, seed=5, least_rows=world)
+    epochs = zip(whole.bounds(), whole.epoch(), *(reader.epoch() for reader in readers), strict=True)
+    for begin, batch, *parts in epochs:
+        assert len({part.rows for part in parts}) == 1
+        users = [own_users(reader, begin, part) for reader, part in zip(readers, parts, strict=True)]
+        assert list(chain.from_iterable(users)) == batch.user.tolist()
+        dense = np.concatenate(
+            [p.inputs.request.dense[r.repeated(begin) :] for r, p in zip(readers, parts, strict=True)]
+        )
+        np.testing.assert_array_equal(dense, batch.inputs.request.dense)
+
+
+def test_another_number_of_ranks_goes_on_with_the_rows_that_are_left(built: Path) -> None:
+    path, schema = built / "train", Schema.load(built)
+    whole = rows_of(BatchReader(path, schema, 32, seed=5))
+    seen: list[int] = []
+    for rank in range(2):
+        reader = BatchReader(path, schema, 32, seed=5, rank=rank, world=2)
+        for begin, batch in zip(reader.bounds()[:3], reader.epoch(), strict=False):
+            seen += own_users(reader, begin, batch)
+    for rank in range(3):
+        reader = BatchReader(path, schema, 32, seed=5, rank=rank, world=3, least_rows=3)
+        for begin, batch in zip(reader.bounds(96), reader.epoch(start=96), strict=True):
+            seen += own_users(reader, begin, batch)
+    assert sorted(seen) == sorted(row[0] for row in whole)
+
+
+@pytest.mark.parametrize(("rows_more", "sizes"), [(1, [50, 51]), (7, [50, 57]), (8, [50, 50, 8]), (0, [50, 50])])
+def test_a_short_rest_joins_the_batch_before_it(built: Path, tmp_path: Path, rows_more: int, sizes: list[int]) -> None:
+    table = pq.read_table(built / "train").slice(0, 100 + rows_more)
+    pq.write_table(table, tmp_path / "rows.parquet")
+    reader = BatchReader(tmp_path / "rows.parquet", Schema.load(built), 50, seed=1, least_rows=8)
+    assert [batch.rows for batch in reader.epoch()] == sizes
+    assert reader.steps == len(sizes)
+    assert [reader.batch_end(begin) - begin for begin in reader.bounds()] == sizes
+    assert sorted(rows_of(reader)) == sorted(rows_of(BatchReader(tmp_path / "rows.parquet", Schema.load(built), 500)))
 
 
 def test_lists_travel_with_their_rows(built: Path) -> None:

@@ -1,6 +1,9 @@
-"""One rank of the tests in test_ranks.py: ``train FEATURES RUN`` or ``score FEATURES RUN OUT``, under torchrun."""
+"""One rank of test_ranks.py: ``train FEATURES RUN``, ``stop FEATURES RUN`` or ``score FEATURES RUN OUT``."""
 
+import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +25,19 @@ MODEL = small_config(gate={"name": "top_k", "k": 2})
 
 
 def train_run(features: Path, run_dir: Path) -> None:
-    config = TrainConfig(epochs=2, batch_size=128, learning_rate=0.01, embedding_learning_rate=0.1)
+    config = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1)
     train(features, MODEL, config, run_dir, print)
+
+
+def stop_in_second_epoch(features: Path, run_dir: Path) -> None:
+    config = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1)
+
+    def say(text: str) -> None:
+        if text.startswith("epoch 1"):
+            signal.raise_signal(signal.SIGINT)
+
+    with suppress(KeyboardInterrupt):
+        train(features, MODEL, config, run_dir, say)
 
 
 def score(features: Path, run_dir: Path, out: Path) -> None:
@@ -46,7 +60,5 @@ def score(features: Path, run_dir: Path, out: Path) -> None:
 
 if __name__ == "__main__":
     paths = [Path(argument) for argument in sys.argv[2:]]
-    if sys.argv[1] == "train":
-        train_run(*paths)
-    else:
-        score(*paths)
+    programs: dict[str, Callable[..., None]] = {"train": train_run, "stop": stop_in_second_epoch, "score": score}
+    programs[sys.argv[1]](*paths)

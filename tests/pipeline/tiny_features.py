@@ -13,21 +13,33 @@ from tests.models.small import inputs
 SIZES = {"train": 2048, "valid": 512, "test": 512}
 
 
-def write_features(directory: Path, schema: Schema, *, seed: int = 0, broken_label: float | None = None) -> Path:
-    """Write ``train``, ``valid`` and ``test`` and the schema; labels follow item, age and price."""
+def write_features(
+    directory: Path,
+    schema: Schema,
+    *,
+    seed: int = 0,
+    train_rows: int = SIZES["train"],
+    broken: dict[str, float] | None = None,
+) -> Path:
+    """Write ``train``, ``valid`` and ``test`` and the schema; labels follow item, age and price.
+
+    `broken` are columns of the training rows with a value that their middle row gets; a weight is given to every row.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    for place, (split, rows) in enumerate(SIZES.items()):
+    for place, (split, rows) in enumerate({**SIZES, "train": train_rows}.items()):
         rng = np.random.default_rng([seed, place])
         given = inputs(schema, rows, rows, seed=seed * 10 + place)
         columns = _columns(given, schema)
         taste = np.sin(given.candidate.ids[:, 0]) + given.request.dense[:, 0] + 0.5 * given.candidate.dense[:, 0]
         like = (taste + rng.normal(0, 0.3, rows) > 1.0).astype(np.float32)
         rating = (3.5 + 0.8 * taste + rng.normal(0, 0.2, rows)).astype(np.float32)
-        if broken_label is not None and split == "train":
-            rating[rows // 2] = broken_label
         columns |= {"label__like": like, "label__rating": rating}
         columns |= {"weight__like": np.ones(rows, np.float32), "weight__rating": np.ones(rows, np.float32)}
         columns |= {"__user": np.arange(rows, dtype=np.uint64), "__item": np.arange(rows, dtype=np.uint64)}
+        for name, value in (broken or {}).items() if split == "train" else ():
+            column = np.array(columns[name])
+            column[slice(None) if name.startswith("weight") else rows // 2] = value
+            columns[name] = column
         write_dataset(directory / split, [pa.table(columns)], schema)
     schema.save(directory)
     return directory

@@ -1,6 +1,7 @@
 """Training: it learns, resumes to the same numbers, stops early and on request, and refuses broken losses."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from contract.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError, TrainingError
@@ -94,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path
         train(features, dropout, config(), broken, interrupt_at_first_epoch)
     directory = latest(broken)
     assert directory is not None
-    assert read_meta(directory).progress.step_in_epoch == 1
+    assert read_meta(directory).progress.row == 256
     assert load_ranker(broken, SCHEMA) is not None
     train(features, dropout, config(), broken, silent)
     expected, actual = load_ranker(whole, SCHEMA).state_dict(), load_ranker(broken, SCHEMA).state_dict()
@@ -140,11 +142,80 @@ def test_early_stopping_ends_the_run_and_keeps_the_best_epoch(features: Path, tm
     assert len(list((tmp_path / "checkpoint").glob("step-*"))) == 2
 
 
-def test_a_loss_that_is_not_finite_ends_training(tmp_path: Path) -> None:
-    broken = write_features(tmp_path / "features", SCHEMA, broken_label=float("inf"))
-    with pytest.raises(TrainingError, match=r"the loss of .*rating is not finite"):
+def test_a_feature_that_is_not_finite_stops_at_its_step_with_row_and_values(tmp_path: Path) -> None:
+    broken = write_features(tmp_path / "features", SCHEMA, broken={"price": float("nan")})
+    with pytest.raises(TrainingError) as caught:
         train(broken, MODEL, config(), tmp_path / "run", silent)
+    told = str(caught.value)
+    assert re.match(r"step \d: the loss, and first of all feature price, is not finite; rows of the batch:\n", told)
+    assert "user hash 1024, item hash 1024: like=" in told
+    assert "encoded: price=nan, " in told
     assert latest(tmp_path / "run") is None
+
+
+def test_a_batch_that_is_not_finite_can_be_skipped_and_is_counted(tmp_path: Path) -> None:
+    broken = write_features(tmp_path / "features", SCHEMA, broken={"price": float("nan")})
+    said: list[str] = []
+    result = train(broken, MODEL, config(on_bad_batch="skip"), tmp_path / "run", said.append)
+    epochs = json.loads((tmp_path / "run" / "history.json").read_text())["epochs"]
+    assert [epoch["skipped_batches"] for epoch in epochs] == [1, 1, 1]
+    assert len([line for line in said if line.startswith("skipped a batch: step")]) == 3
+    assert result["metrics"]["like"]["auc"] > 0.6
+
+
+def test_rates_that_blow_up_training_stop_it_before_any_table_breaks(features: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"step \d+: .* is not finite"):
+        train(features, small_config(norm="none", dropout=0.0), config(learning_rate=1e30), tmp_path, silent)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"label__rating": float("inf")}, "task 'rating': the label of 1 of 2048 training rows is inf"),
+        ({"label__rating": 1e30}, "task 'rating': the label of 1 of 2048 training rows is 1e"),
+        ({"weight__like": -0.5}, "task 'like': the weight of 2048 training rows is negative .* such as -0.5"),
+        ({"weight__like": float("nan")}, "task 'like': the weight of 2048 training rows is negative or not finite"),
+        ({"weight__like": 0.0, "weight__rating": 0.0}, r"the weights of all tasks \(like, rating\) are zero"),
+    ],
+)
+def test_labels_and_weights_are_checked_before_the_first_step(
+    tmp_path: Path, broken: dict[str, float], message: str
+) -> None:
+    wrong = write_features(tmp_path / "features", SCHEMA, broken=broken)
+    with pytest.raises(DataError, match=message):
+        train(wrong, MODEL, config(), tmp_path / "run", silent)
+
+
+def test_a_task_without_weight_is_left_out_by_name_and_the_others_go_on(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features", SCHEMA, broken={"weight__rating": 0.0})
+    said: list[str] = []
+    result = train(features, MODEL, config(), tmp_path / "run", said.append)
+    assert "task 'rating' is left out: no training row has a weight for it" in said
+    assert result["metrics"]["like"]["auc"] > 0.7
+
+
+@pytest.mark.parametrize("rows", [1, 2, 255, 257, 513])
+def test_any_number_of_rows_trains_but_one(tmp_path: Path, rows: int) -> None:
+    features = write_features(tmp_path / "features", SCHEMA, train_rows=rows)
+    if rows == 1:
+        with pytest.raises(DataError, match="there are 1 training rows for 1 ranks"):
+            train(features, MODEL, config(epochs=1), tmp_path / "run", silent)
+    else:
+        assert train(features, MODEL, config(epochs=1), tmp_path / "run", silent)["steps"] == max(round(rows / 256), 1)
+
+
+@pytest.mark.parametrize("seed", [20261123, 2**63 + 1, 2**64 - 1, -1])
+def test_any_seed_of_64_bits_trains(features: Path, tmp_path: Path, seed: int) -> None:
+    assert train(features, MODEL, config(epochs=1, seed=seed), tmp_path, silent)["steps"] == 8
+
+
+def test_a_batch_is_given_over_all_ranks_or_by_rank_but_not_both() -> None:
+    by_rank = TrainConfig(batch_size_per_rank=128)
+    assert by_rank.on_ranks(2) == TrainConfig(batch_size=256).on_ranks(2)
+    with pytest.raises(ConfigError, match="batch_size is 4, of all 3 ranks together; each needs at least 2"):
+        TrainConfig(batch_size=4).on_ranks(3)
+    with pytest.raises(ValidationError, match="cannot both be given"):
+        TrainConfig(batch_size=4, batch_size_per_rank=2)
 
 
 def test_weights_of_unknown_tasks_and_metrics_are_refused(features: Path, tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""A look at the labels and weights of the training rows before the first step.
+
+What would ruin a task silently is refused by name: weights below zero, labels that are not finite, and a label so far
+out that the task's scale is that one row's.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import DataError
+from contract.schema import Schema, TaskSpec
+from features.batches import BatchReader
+
+FAR_OUT = 1e6
+"""Robust spreads from the median that no real label lies away; a heavy tail reaches some thousands."""
+_SAMPLE = 1_000_000
+"""Labels that the robust spread is taken from, at most."""
+
+
+@dataclass(frozen=True)
+class CheckedTask:
+    """What the training rows hold of a task: how many it applies to, and in a sentence what is odd about them."""
+
+    task: str
+    rows: int
+    remark: str = ""
+
+
+def check_rows(reader: BatchReader, schema: Schema) -> tuple[CheckedTask, ...]:
+    """Look at every label and weight once.
+
+    Raises:
+        DataError: a negative or infinite weight, a label that is not finite or absurdly far out, or no task with a row
+            that counts.
+    """
+    found = tuple(_check(task, *reader.labels_of(task.name)) for task in schema.tasks)
+    if not any(each.rows for each in found):
+        message = (
+            f"the weights of all tasks ({', '.join(each.task for each in found)}) are zero in all "
+            f"{reader.total_rows} training rows: there is nothing to learn; look at `weight`, `where` and the split"
+        )
+        raise DataError(message)
+    return found
+
+
+def _check(task: TaskSpec, labels: NDArray[np.float32], weights: NDArray[np.float32]) -> CheckedTask:
+    wrong = np.flatnonzero((weights < 0) | ~np.isfinite(weights))
+    if len(wrong):
+        message = (
+            f"task {task.name!r}: the weight of {len(wrong)} training rows is negative or not finite, such as "
+            f"{weights[wrong[0]]:g}; a weight is 0 (the row does not count) or more: mend data.tasks[].weight"
+        )
+        raise DataError(message)
+    labels = labels[weights > 0]
+    if not len(labels):
+        return CheckedTask(task.name, 0, f"task {task.name!r} is left out: no training row has a weight for it")
+    _refuse_far_out(task, labels)
+    if task.kind == "binary" and (labels == labels[0]).all():
+        remark = f"task {task.name!r}: its label is {labels[0]:g} in all {len(labels)} training rows that count"
+        return CheckedTask(task.name, len(labels), remark)
+    return CheckedTask(task.name, len(labels))
+
+
+def _refuse_far_out(task: TaskSpec, labels: NDArray[np.float32]) -> None:
+    broken = labels[~np.isfinite(labels)]
+    if not len(broken) and task.kind == "regression":
+        middle, spread = robust_scale(labels.astype(np.float64))
+        broken = labels[np.abs(labels - middle) > FAR_OUT * spread] if spread > 0 else broken
+    if len(broken):
+        message = (
+            f"task {task.name!r}: the label of {len(broken)} of {len(labels)} training rows is {broken[0]:g}, which no "
+            "scale can hold beside the others; mend the rows, or bound data.tasks[].label (for example with least(...))"
+        )
+        raise DataError(message)
+
+
+def robust_scale(values: NDArray[np.float64]) -> tuple[float, float]:
+    """The median, and the standard deviation without the outermost thousandth on each side.
+
+    Example:
+        >>> values = np.append(np.arange(10_000.0), 1e30)
+        >>> middle, spread = robust_scale(values)
+        >>> middle, round(spread)
+        (5000.0, 2881)
+    """
+    sample = values[:: -(-len(values) // _SAMPLE)]
+    low, middle, high = np.quantile(sample, [0.001, 0.5, 0.999], method="nearest")
+    return float(middle), float(sample[(sample >= low) & (sample <= high)].std())
