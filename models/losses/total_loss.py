@@ -80,16 +80,18 @@ class RankingLoss(nn.Module):
         weights_BT: Tensor,
         users_B: Tensor | None = None,
         sums_T: Tensor | None = None,
+        taught_BT: Tensor | None = None,
     ) -> Losses:
         """The loss of one batch; labels of masked-out entries are never read (they may be anything, NaN too).
 
         `users_B` are the rows' users as any integers, for the terms within a user. `sums_T` is what the sums of
         weighted losses are divided by; None: the sums of the weights. Where a batch is spread over ranks, it is the
-        mean over ranks of their sums of weights: the mean of the ranks' losses is then the whole batch's.
+        mean over ranks of their sums of weights: the mean of the ranks' losses is then the whole batch's. `taught_BT`
+        are labels that a teacher has drawn towards its answers, for the tasks' own losses.
         """
         masked = weights_BT == 0
         labels = labels_BT.masked_fill(masked, 0.0)
-        each = self.by_row(output.logits_BT, labels_BT, weights_BT)
+        each = self.by_row(output.logits_BT, labels_BT if taught_BT is None else taught_BT, weights_BT)
         sums = weights_BT.sum(dim=0) if sums_T is None else sums_T
         tasks = (each * weights_BT).sum(dim=0) / sums.clamp(min=1e-12) / self.unit_T
         if self.within and users_B is not None:

@@ -31,6 +31,7 @@ from pipeline.training.interruption import Interruption, watch_interruption
 from pipeline.training.loss_meter import LossTally
 from pipeline.training.precision import use_bf16
 from pipeline.training.run_progress import EpochRecord, RunProgress, check_metric, goodness
+from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
 from pipeline.training.training_log import Journal
 from pipeline.training.training_step import StepResult, TrainingStep, Wishes
@@ -112,7 +113,9 @@ class _Run:
         ranker = Ranker(schema, model_config, torch.device("meta"))
         deal_ids(ranker, path)
         self.sharded: Sharded = shard(ranker, device, _rates(config))
-        self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=use_bf16(config, device))
+        teacher = Teacher(config.teacher, schema, device) if config.teacher else None
+        bf16 = use_bf16(config, device)
+        self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=bf16, teacher=teacher)
 
     def epoch(self, progress: RunProgress, journal: Journal, stop: Interruption, run_dir: Path) -> RunProgress:
         """Train to the epoch's end, validate, write it all down and save."""

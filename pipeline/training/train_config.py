@@ -1,5 +1,6 @@
 """Training's configuration: what a user writes under ``train:`` in the YAML file."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -39,6 +40,17 @@ class CheckpointConfig(Settings):
     """How many of the latest stay, besides the best epoch's: a damaged latest one falls back to the one before."""
 
 
+class TeacherConfig(Settings):
+    """Learn from the answers of another run on the same features as well as from labels.
+
+    `run` is the run's directory, of which the best epoch teaches; `weight` is the answers' share, the labels having the
+    rest.
+    """
+
+    run: Path
+    weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+
+
 class TrainConfig(Settings):
     """How a ranker is trained.
 
@@ -74,6 +86,7 @@ class TrainConfig(Settings):
     """A term by a binary task's name that compares rows of one user, on top of the task's own loss."""
     batches: Literal["mixed", "by_user"] | None = None
     """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
+    teacher: TeacherConfig | None = None
     weighting: WeightingConfig = FixedConfig()
     on_bad_batch: Literal["stop", "skip"] = "stop"
     checkpoint: CheckpointConfig = CheckpointConfig()

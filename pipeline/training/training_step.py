@@ -20,6 +20,7 @@ from models.weighting import Shared, Weighting
 from pipeline.training.bad_batch import BadBatch, diagnose_gradient, diagnose_loss
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.seeds import seed_of_step
+from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import TrainConfig
 
 
@@ -42,11 +43,18 @@ class TrainingStep:
     """The model, its loss and its optimisers, and how a batch moves them."""
 
     def __init__(
-        self, sharded: Sharded, loss: RankingLoss, weighting: Weighting, config: TrainConfig, *, bf16: bool
+        self,
+        sharded: Sharded,
+        loss: RankingLoss,
+        weighting: Weighting,
+        config: TrainConfig,
+        *,
+        bf16: bool,
+        teacher: Teacher | None = None,
     ) -> None:
         """Take the parts; `total_steps` of the schedule is given with each step."""
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
-        self.device, self.bf16 = loss.unit_T.device, bf16
+        self.device, self.bf16, self.teacher = loss.unit_T.device, bf16, teacher
         self._columns_gradient: Tensor | None = None
 
     def __call__(self, batch: Batch, share: RowShare, step: int, total_steps: int, wishes: Wishes) -> StepResult:
@@ -63,14 +71,15 @@ class TrainingStep:
             labels, weights = (torch.from_numpy(a).to(self.device) for a in (batch.labels, batch.weights))
             weights[: share.repeated] = 0.0
             users = torch.from_numpy(batch.user.view(np.int64)).to(self.device) if self.config.within_user else None
-            losses = self.loss(output, labels, weights, users)
+            taught = None if self.teacher is None else self.teacher.labels(batch, labels)
+            losses = self.loss(output, labels, weights, users, taught_BT=taught)
             sums_T, finite, wishes = _agree(weights, losses, wishes)
             if not finite:
                 self._seed(step)
                 bad = diagnose_loss(self.sharded.model, self.sharded.ranker, self.loss, batch, step)
                 return self._refuse(bad, kept, wishes)
             if not alone:
-                losses = self.loss(output, labels, weights, users, sums_T)
+                losses = self.loss(output, labels, weights, users, sums_T, taught)
             losses, bad_gradient = self._backward(output, losses)
         if bad_gradient:
             bad = diagnose_gradient(self.sharded.ranker, batch, step, self._columns_gradient)

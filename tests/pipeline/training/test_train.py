@@ -264,3 +264,23 @@ def test_losses_by_name_and_terms_within_a_user_train(tmp_path: Path) -> None:
 def test_terms_within_a_user_need_to_know_the_user(features: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.events names no user"):
         train(features, MODEL, config(within_user={"like": {"name": "jrc"}}), tmp_path, silent)
+
+
+def test_a_run_learns_from_another_runs_answers_and_refuses_one_that_is_not_there(
+    features: Path, tmp_path: Path
+) -> None:
+    train(features, small_config(gate={"name": "softmax"}), config(), tmp_path / "teacher", silent)
+    teacher = load_ranker(tmp_path / "teacher", SCHEMA)
+    settings = config(teacher={"run": str(tmp_path / "teacher"), "weight": 1.0}, epochs=6)
+    train(features, MODEL, settings, tmp_path / "learner", silent)
+    train(features, MODEL, config(epochs=6), tmp_path / "alone", silent)
+    batch = next(BatchReader(features / "test", SCHEMA, 10_000).epoch())
+    gaps = {}
+    for name in ("learner", "alone"):
+        ranker = load_ranker(tmp_path / name, SCHEMA)
+        with torch.no_grad():
+            answers = [r(TensorInputs.from_numpy(batch.inputs)).logits_BT for r in (teacher, ranker)]
+        gaps[name] = float((answers[0] - answers[1]).square().mean())
+    assert gaps["learner"] < 0.8 * gaps["alone"]
+    with pytest.raises(DataError, match="no checkpoint"):
+        train(features, MODEL, config(teacher={"run": str(tmp_path / "nobody")}), tmp_path / "other", silent)
