@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GIT = shutil.which("git") or "git"
 PACKAGES = ("contract", "features", "models", "serving", "pipeline", "moerank")
 MOST_LINES, MOST_FLOORS, MOST_FUNCTION_LINES = 350, 8, 80
+LEAST_PROPERTIES = 60
 # Each package has one; the name says what they are.
 EVERYWHERE = {"__init__.py", "__main__.py"}
 
@@ -118,3 +119,16 @@ def test_a_circle_and_a_tower_are_seen() -> None:
     assert floors({"a": {"b"}, "b": {"c"}, "c": set()}) == 3
     with pytest.raises(ValueError, match="a -> b -> a"):
         floors({"a": {"b"}, "b": {"a"}})
+
+
+def test_the_suite_has_its_properties() -> None:
+    """As `pytest --collect-only -m hypothesis` lists them, cases of one counted once."""
+    given = {
+        f"{file.name}:{node.name}"
+        for file in sources("tests")
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.FunctionDef)
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "given"
+    }
+    assert len(given) >= LEAST_PROPERTIES
