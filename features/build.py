@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from contract.errors import DataError
@@ -18,18 +17,15 @@ from features.encode.encoder import Encoder
 from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit, moment_of
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
-from features.incremental.compute_rows import Progress, stage
+from features.incremental.compute_rows import Progress
+from features.incremental.log_rows import log_rows
 from features.incremental.partition_store import PartitionStore
 from features.incremental.raw_dataset import Staged
-from features.incremental.reuse import plan_work
 from features.online.build_tables import build_online
 from features.point_in_time.aggregates import refuse_tiny_addends
-from features.point_in_time.feature_plan import plan_features
-from features.point_in_time.timeline import Timeline, build_timeline
+from features.point_in_time.timeline import Timeline
 from features.quality.check_data import check_quality, save_report
 from features.quality.quality_page import quality_page
-from features.source.entities import read_sources
-from features.source.query_engine import connect
 
 
 @dataclass(frozen=True)
@@ -79,22 +75,9 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
 def _build(
     config: FeaturesConfig, raw: Path, made: Path, store: PartitionStore, last: Path, progress: Progress
 ) -> FeatureBuild:
-    progress("reading sources")
-    connection = connect(
-        config.memory_limit, raw, engine=config.engine, master=config.spark_master, threads=config.threads
-    )
-    try:
-        sources = read_sources(connection, config, store.known_files())
-        work = plan_work(connection, sources, config, store)
-        timeline = build_timeline(connection, config, sources, work.span, raw, work.earlier)
-        planned = plan_features(config, timeline.ownership)
-        stage(connection, timeline, planned, config, work.targets(config.events.time_zone), raw, progress)
-        staged = Staged.open(connection, work, config, timeline.last_ms)
-    except duckdb.Error as error:
-        message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
-        raise DataError(message) from error
-    finally:
-        connection.disconnect()
+    with log_rows(config, store, raw, progress) as log:
+        work, timeline, planned = log.work, log.timeline, log.planned
+        staged = Staged.open(log.connection, work, config, timeline.last_ms)
     refuse_tiny_addends(staged.sample, config)
     progress("fitting vocabularies and quantiles")
     fitted = fit(staged, planned, config, Previous.load(last) if config.grow else None)

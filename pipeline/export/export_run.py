@@ -9,7 +9,8 @@ from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
-from features.encode.vocabulary import VOCABULARY_FILE
+from features.encode_days import save_recipe
+from features.feature_config import FeaturesConfig
 from models.export import ExportReport, as_json, export
 from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate
@@ -24,9 +25,15 @@ SAMPLE_ROWS = 2048
 
 
 def export_run(
-    run_dir: Path, features_dir: Path, rows: Path, out: Path, config: ExportConfig, progress: Progress
+    run_dir: Path,
+    features_dir: Path,
+    recipe: FeaturesConfig,
+    rows: Path,
+    out: Path,
+    config: ExportConfig,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Write graph, golden requests, schema, vocabularies and online tables into `out`, which exists.
+    """Write graph, golden requests, schema, recipe with all that it fitted, and online tables into `out`, which exists.
 
     Raises:
         ExportError: the graph does not answer as the model does, or smaller numbers cost too much.
@@ -52,7 +59,7 @@ def export_run(
     progress("golden requests and online tables")
     write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if figures else None)
     schema.save(out)
-    shutil.copyfile(features_dir / VOCABULARY_FILE, out / VOCABULARY_FILE)
+    save_recipe(recipe, features_dir, out)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
     return as_json(report) | made

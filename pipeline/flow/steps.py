@@ -184,7 +184,8 @@ def export_model(run: Run) -> StepRecord:
     stamp = digest_of("export", settings.model_dump(mode="json"), upstream.stamp, code_digest(export_run))
 
     def work(progress: Progress) -> dict[str, Any]:
-        return export_run(run.directory, run.config.features_dir, run.held_out, run.export_dir, settings, progress)
+        features, recipe = run.config.features_dir, run.config.data
+        return export_run(run.directory, features, recipe, run.held_out, run.export_dir, settings, progress)
 
     run.export_dir.mkdir(exist_ok=True)
     record = once("export", run.export_dir, stamp, work, (MODEL_FILE, SCHEMA_FILE, GOLDEN_FILE))

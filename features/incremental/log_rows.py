@@ -1,0 +1,54 @@
+"""From a recipe's sources to the raw rows of all partitions: what every build begins with."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from contract.errors import DataError
+from features.feature_config import FeaturesConfig
+from features.incremental.compute_rows import Progress, stage
+from features.incremental.partition_store import PartitionStore
+from features.incremental.reuse import PartitionWork, plan_work
+from features.point_in_time.feature_plan import Planned, plan_features
+from features.point_in_time.timeline import Timeline, build_timeline
+from features.source.entities import read_sources
+from features.source.query_engine import Backend, connect
+
+
+@dataclass(frozen=True)
+class LogRows:
+    """The partitions' raw rows on disk, the features planned on them, and the engine that is still open."""
+
+    connection: Backend
+    work: PartitionWork
+    timeline: Timeline
+    planned: list[Planned]
+
+
+@contextmanager
+def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progress: Progress) -> Iterator[LogRows]:
+    """Compute the raw rows that the store does not have yet, for as long as the engine is needed.
+
+    Raises:
+        DataError: sources that cannot be used.
+        ConfigError: a recipe that does not fit them.
+    """
+    progress("reading sources")
+    connection = connect(
+        config.memory_limit, scratch, engine=config.engine, master=config.spark_master, threads=config.threads
+    )
+    try:
+        sources = read_sources(connection, config, store.known_files())
+        work = plan_work(connection, sources, config, store)
+        timeline = build_timeline(connection, config, sources, work.span, scratch, work.earlier)
+        planned = plan_features(config, timeline.ownership)
+        stage(connection, timeline, planned, config, work.targets(config.events.time_zone), scratch, progress)
+        yield LogRows(connection, work, timeline, planned)
+    except duckdb.Error as error:
+        message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
+        raise DataError(message) from error
+    finally:
+        connection.disconnect()
