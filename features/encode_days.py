@@ -72,6 +72,11 @@ class RawDays:
                 changes[name] = table.model_copy(update=changed)
         return recipe.model_copy(update=changes)
 
+    def describe(self, path: str) -> str:
+        """For a person: the log, and which days of it."""
+        first = "" if self.first is None else f" from {self.first}"
+        return f"{path}{first}{'' if self.last is None else f' to {self.last}'}"
+
     def bounds(self, zone: str) -> tuple[int, int]:
         """The first moment, and the first one after the last, in milliseconds since 1970."""
         first = -(2**62) if self.first is None else day_begin_ms((self.first - _EPOCH).days, zone)
@@ -137,15 +142,17 @@ class EncodedPart:
 class EncodedDays:
     """Encoded rows as a dataset; `first_ms` is when the log begins, `looks_back` whether features need its past.
 
-    `keys` are the names of the raw columns of user and item, where the recipe has them.
+    `keys` are the names of the raw columns of user and item, where the recipe has them; `zone` is where days begin.
     """
 
+    name: str
     dataset: Path
     parts: tuple[EncodedPart, ...]
     first_ms: int
     looks_back: bool
     begins_ms: int
     keys: tuple[str, ...]
+    zone: str
 
     def notes(self) -> list[str]:
         """What a reader of the figures should know about the log."""
@@ -194,12 +201,14 @@ def encoded_days(
             int(part.read([TIME])[TIME].to_numpy()[mask].min()) for part, mask in zip(staged.parts, wanted, strict=True)
         ]
         yield EncodedDays(
+            name=days.describe(config.events.path),
             dataset=made / SPLIT_NAMES[TEST],
             parts=tuple(EncodedPart(piece.pieces[TEST], rows, mask) for piece, rows, mask in parts),
             first_ms=log.work.span.first_ms,
             looks_back=bool(config.aggregates or config.histories),
             begins_ms=_day_begin(min(times), config.events.time_zone),
             keys=tuple(key for key in (config.events.user, config.events.item) if key),
+            zone=config.events.time_zone,
         )
 
 

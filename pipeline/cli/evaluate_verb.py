@@ -1,41 +1,65 @@
-"""The verb `evaluate`: judge a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report."""
+"""The verb `evaluate`: judge a bundle, or another tool's scores, on labelled rows."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from pipeline.cli.evaluation_arguments import method_from
+from contract.errors import ConfigError
+from pipeline.cli.evaluation_arguments import add_columns, add_raw_rows, is_raw, method_from, raw_days
 from pipeline.cli.paths import a_bundle, encoded_rows
 from pipeline.cli.verb import Verb, add_json, respond
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a published version, or an exported run")
-    parser.add_argument(
-        "--data", type=Path, required=True, help="encoded rows to judge on, such as runs/NAME/features/test"
-    )
+    parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="a published version or exported run")
+    parser.add_argument("--data", type=Path, help="encoded rows to judge on, such as runs/NAME/features/test")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="judge another tool's labels and scores")
+    add_columns(parser)
+    add_raw_rows(parser)
     parser.add_argument("--train", type=Path, help="encoded training rows, for the popularity baseline and slices")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="where results go [%(default)s]")
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
-    parser.add_argument("--slice-by", default="", help="id features to slice by, with commas between them")
+    parser.add_argument(
+        "--slice-by", default="", help="features, hour, user_activity or item_activity, with commas between them"
+    )
+    parser.add_argument("--at", default="", help="list lengths k of NDCG, MRR, MAP, precision and recall [10]")
     add_json(parser)
 
 
 def _evaluate(args: Namespace) -> None:
-    a_bundle(args.bundle)
-    encoded_rows(args.data, "--data")
-    if args.train:
-        encoded_rows(args.train, "--train")
-    from pipeline.report.evaluate_and_report import evaluate_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
+    given = [name for name, there in (("--data", args.data), ("--predictions", args.predictions)) if there]
+    given += ["--events, --from or --to"] if is_raw(args) else []
+    if len(given) != 1:
+        what = " and ".join(given) or "none of them"
+        message = f"say what to judge on with one of --data, --events (or --from) and --predictions; found {what}"
+        raise ConfigError(message)
+    if (args.bundle is None) == (args.predictions is None):
+        message = "name a BUNDLE to score the rows with, or a file of scores with --predictions"
+        raise ConfigError(message)
+    from pipeline.evaluation.prediction_file import parse_columns  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.report import evaluate_and_report as report  # noqa: PLC0415
 
-    config = method_from(args.replicates) | {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
-    made = evaluate_for_command(args.bundle, args.data, args.train, args.out, config)
+    settings = report.evaluation_settings(_settings(args))
+    if args.predictions:
+        made = report.evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
+    else:
+        bundle = a_bundle(args.bundle)
+        data = encoded_rows(args.data, "--data") if args.data else None
+        train = encoded_rows(args.train, "--train") if args.train else None
+        made = report.evaluate_for_command(bundle, data or raw_days(args), train, args.out, settings, args.keep_days)
     respond(args, made.as_json(), made.lines())
+
+
+def _settings(args: Namespace) -> dict[str, object]:
+    settings: dict[str, object] = {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
+    if args.at:
+        settings["at"] = tuple(args.at.split(","))
+    return settings | method_from(args.replicates)
 
 
 VERB = Verb(
     "evaluate",
     "judge a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report",
-    "moerank evaluate runs/movielens/store/movielens/1 --data runs/movielens/features/test",
+    "moerank evaluate runs/movielens/store/movielens/1 --events 'days/*.parquet' --from 2026-11-19",
     _evaluate_arguments,
     _evaluate,
 )

@@ -1,4 +1,56 @@
-"""What verbs that evaluate share: how metrics are judged."""
+"""What verbs that evaluate share: raw rows, names of columns, and how metrics are judged."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from features.encode_days import RawDays
+
+_ROWS = ("events", "users", "items", "first", "last")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        message = f"{text!r} is no day; write it as 2026-11-26"
+        raise ArgumentTypeError(message) from error
+
+
+def add_raw_rows(parser: ArgumentParser) -> None:
+    """``--events`` and what else says which raw rows to encode."""
+    group = parser.add_argument_group("raw rows, encoded by the model's own recipe")
+    group.add_argument("--events", metavar="PARQUET", help="the log, with the days that features look back to")
+    group.add_argument("--users", metavar="PARQUET", help="the users' table, where it is not the recipe's")
+    group.add_argument("--items", metavar="PARQUET", help="the items' table, where it is not the recipe's")
+    group.add_argument("--from", dest="first", type=_day, metavar="DAY", help="the first day to judge")
+    group.add_argument("--to", dest="last", type=_day, metavar="DAY", help="the last day to judge")
+    group.add_argument("--keep-days", type=Path, metavar="DIRECTORY", help="keep computed days there for the next time")
+
+
+def is_raw(args: Namespace) -> bool:
+    """Whether a command line names raw rows."""
+    return any(getattr(args, name) is not None for name in _ROWS)
+
+
+def add_columns(parser: ArgumentParser) -> None:
+    """``--columns``: what a prediction file calls its columns."""
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="WHAT=COLUMN",
+        help="what columns of prediction files are called: user=uid label.click=y prediction.click=p",
+    )
+
+
+def raw_days(args: Namespace) -> "RawDays":
+    """The raw rows that a command line names."""
+    from features.encode_days import RawDays  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    return RawDays(**{name: getattr(args, name) for name in _ROWS})
 
 
 def method_from(replicates: int | None) -> dict[str, object]:

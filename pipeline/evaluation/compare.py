@@ -10,12 +10,15 @@ import numpy as np
 from contract.errors import ConfigError
 from contract.files import write_text
 from contract.settings import Settings
+from features.encode_days import FittedRecipe, RawDays, encoded_days
+from pipeline.evaluation.alignment import align
 from pipeline.evaluation.calibration_error import CalibrationError
-from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
+from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.metrics import Floats
 from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
-from pipeline.evaluation.predictions import Predictions, align, predict
+from pipeline.evaluation.prediction_file import Columns, load_predictions
+from pipeline.evaluation.predictions import Predictions, predict
 from pipeline.evaluation.result import EvaluationMethod
 from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, task_statistics
 from serving.graph.engine import Engine
@@ -96,34 +99,71 @@ class PairedComparison(Settings):
 
 
 def compare(
-    a: Path, b: Path, data: Path | None = None, out_dir: Path | None = None, *, config: EvaluateConfig | None = None
+    a: Path,
+    b: Path,
+    data: Path | None = None,
+    out_dir: Path | None = None,
+    *,
+    config: EvaluateConfig | None = None,
+    columns: Columns | None = None,
+    days: RawDays | None = None,
 ) -> PairedComparison:
     """Compare two bundles or prediction files on the same rows.
 
     Args:
-        a: A bundle, or a prediction file such as ``predictions.parquet`` of an evaluation (`Predictions.load` says
+        a: A bundle, or a prediction file such as ``predictions.parquet`` of an evaluation (`load_predictions` says
             which columns it needs).
         b: The other one.
-        data: Encoded Parquet to score; needed where one of them is a bundle.
+        data: Encoded Parquet to score; it must be of the bundle's own features build.
         out_dir: Gets ``comparison.json``; made if absent.
         config: Replicates and seed of the bootstrap.
+        columns: What the columns of prediction files are called.
+        days: Raw rows instead of `data`; each bundle encodes them by its own recipe, so bundles of different builds
+            can be compared.
 
     Raises:
         ConfigError: a bundle is given without data.
         DataError: the two are not about the same rows and tasks, or cannot be judged.
         IntegrityError: a bundle is damaged.
+        SchemaMismatchError: `data` was encoded for another bundle.
     """
     config = config or EvaluateConfig()
-    first, second = align(_predictions(a, data, config), _predictions(b, data, config))
+    source = _Source(data, days, columns, config)
+    first, second = align(source.predictions(a), source.predictions(b))
     tasks, undefined = compare_predictions(first, second, config)
     method = EvaluationMethod(interval=_METHOD, level=LEVEL, replicates=config.replicates, seed=config.seed)
-    result = PairedComparison(
-        a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method, undefined=undefined
-    )  # fmt: skip
+    result = PairedComparison(a=str(a), b=str(b), rows=first.rows, tasks=tasks, method=method, undefined=undefined)
     if out_dir is not None:
         out_dir.mkdir(parents=True, exist_ok=True)
         result.save(out_dir)
     return result
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The rows to score, and how."""
+
+    data: Path | None
+    days: RawDays | None
+    columns: Columns | None
+    config: EvaluateConfig
+
+    def predictions(self, path: Path) -> Predictions:
+        """Load a prediction file, or score the rows with a bundle."""
+        if not path.is_dir():
+            return load_predictions(path, self.columns)
+        if (path / MANIFEST_FILE).exists():
+            bundle.load(path)
+        engine = Engine(path, threads=self.config.threads)
+        if self.days is not None:
+            with encoded_days(FittedRecipe.load(path), self.days, lambda _: None) as encoded:
+                return predict(engine, encoded.dataset, engine.schema)
+        if self.data is None:
+            message = (
+                f"{path} is a bundle, so --data must name the encoded Parquet to score it on, or --events raw rows"
+            )
+            raise ConfigError(message)
+        return predict(engine, self.data, engine.schema)
 
 
 def compare_predictions(
@@ -150,19 +190,6 @@ def compare_predictions(
     for (name, metric), difference in _judged(measured, first.tasks, users.count).items():
         tasks[name][metric] = difference
     return tasks, undefined
-
-
-def _predictions(path: Path, data: Path | None, config: EvaluateConfig) -> Predictions:
-    """Load a prediction file, or score the data with a bundle."""
-    if not path.is_dir():
-        return Predictions.load(path)
-    if data is None:
-        message = f"{path} is a bundle, so --data must name the encoded Parquet to score it on"
-        raise ConfigError(message)
-    if (path / MANIFEST_FILE).exists():
-        bundle.load(path)
-    engine = Engine(path, threads=config.threads)
-    return predict(engine, data, engine.schema)
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,17 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import (
     ITEM_HASH,
-    LABEL,
-    PREDICTION,
     TIME,
     USER_HASH,
-    WEIGHT,
     label_column,
     prediction_column,
     weight_column,
 )
-from contract.dataset import EncodedDataset
+from contract.dataset import SCHEMA_KEY, EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -43,7 +39,8 @@ Progress = Callable[[int, int], None]
 class Predictions:
     """Labels, weights and scores float32 [N, T], and the hashes uint64 [N] and time in ms int64 [N] of each row.
 
-    Rows with weight 0 for a task are left out of that task. `grouped` is false where the data have no users.
+    Rows with weight 0 for a task are left out of that task. `grouped` is false where the data have no users, `keyed`
+    where nothing tells rows apart but their order. `schema_fingerprint` is that of the model, empty for another tool's.
     """
 
     tasks: dict[str, Kind]
@@ -54,6 +51,8 @@ class Predictions:
     item: NDArray[np.uint64]
     time: NDArray[np.int64]
     grouped: bool = True
+    keyed: bool = True
+    schema_fingerprint: str = ""
 
     @property
     def rows(self) -> int:
@@ -89,52 +88,10 @@ class Predictions:
             columns[label_column(name)] = self.labels[:, column]
             columns[weight_column(name)] = self.weights[:, column]
             columns[prediction_column(name)] = self.scores[:, column]
-        write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), path)
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote, or a file of the same columns by any other tool; weights and `__time` may lack.
-
-        A task is binary where all its labels are 0 or 1.
-
-        Raises:
-            DataError: not Parquet, or a column is missing.
-        """
-        table = _read(path)
-        tasks = [name.removeprefix(PREDICTION) for name in table.column_names if name.startswith(PREDICTION)]
-        needed = [USER_HASH, ITEM_HASH, *(label_column(name) for name in tasks)]
-        missing = [name for name in needed if name not in table.column_names]
-        if missing or not tasks:
-            what = missing[0] if missing else prediction_column("TASK")
-            message = f"{path} has no column {what!r}; a prediction file needs __user, __item, label__T, prediction__T"
-            raise DataError(message)
-        labels = _matrix(table, LABEL, tasks)
-        zeros, ones = np.zeros(table.num_rows, dtype=np.int64), np.ones(labels.shape, dtype=np.float32)
-        return cls(
-            tasks={name: _kind(labels[:, column]) for column, name in enumerate(tasks)},
-            labels=labels,
-            weights=_matrix(table, WEIGHT, tasks) if weight_column(tasks[0]) in table.column_names else ones,
-            scores=_matrix(table, PREDICTION, tasks),
-            user=table[USER_HASH].to_numpy().astype(np.uint64),
-            item=table[ITEM_HASH].to_numpy().astype(np.uint64),
-            time=table[TIME].to_numpy() if TIME in table.column_names else zeros,
-        )
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, page_checksum_verification=True)
-    except (OSError, pa.ArrowInvalid) as error:
-        message = f"{path} cannot be read as Parquet: {error}"
-        raise DataError(message) from error
-
-
-def _matrix(table: pa.Table, prefix: str, tasks: list[str]) -> NDArray[np.float32]:
-    return np.stack([table[prefix + name].to_numpy().astype(np.float32) for name in tasks], axis=1)
-
-
-def _kind(labels: NDArray[np.float32]) -> Kind:
-    return "binary" if bool(np.isin(labels, (0.0, 1.0)).all()) else "regression"
+        table = pa.table({name: pa.array(values) for name, values in columns.items()})
+        if self.schema_fingerprint:
+            table = table.replace_schema_metadata({SCHEMA_KEY: self.schema_fingerprint})
+        write_table(table, path)
 
 
 def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | None = None) -> Predictions:
@@ -171,6 +128,7 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
         item=np.concatenate(items),
         time=_read_times(reader.dataset),
         grouped=bool(schema.user_key),
+        schema_fingerprint=schema.fingerprint(),
     )
 
 
@@ -180,45 +138,3 @@ def _read_times(data: EncodedDataset) -> NDArray[np.int64]:
         return np.zeros(data.rows, dtype=np.int64)
     times: NDArray[np.int64] = data.read([TIME])[TIME].to_numpy()
     return times
-
-
-def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
-    """Bring two predictions of the same events, in whatever order, to the same rows and their common tasks.
-
-    Raises:
-        DataError: not the same events, labels, or kinds of tasks, or no task in common.
-    """
-    common = [name for name in first.tasks if name in second.tasks]
-    if not common:
-        message = f"no task in common: one has {', '.join(first.tasks)}, the other {', '.join(second.tasks)}"
-        raise DataError(message)
-    if first.rows != second.rows:
-        message = f"not the same rows: one has {first.rows}, the other {second.rows}; predict both on the same data"
-        raise DataError(message)
-    one, other = _ordered(first, common), _ordered(second, common)
-    for what in ("user", "item", "time", "labels", "weights"):
-        # Hashes compare exactly; labels may have passed through another tool's number format.
-        mine, theirs = getattr(one, what), getattr(other, what)
-        equal = np.isclose(mine, theirs, rtol=1e-6, atol=0.0) if mine.dtype.kind == "f" else mine == theirs
-        if not equal.all():
-            count = int(np.count_nonzero(~equal.reshape(one.rows, -1).all(axis=1)))
-            message = f"not the same rows: {what} differs in {count} of {one.rows}; predict both on the same data"
-            raise DataError(message)
-    return one, other
-
-
-def _ordered(predictions: Predictions, tasks: list[str]) -> Predictions:
-    """Sort rows by time, user, item and labels, and keep the named tasks."""
-    columns = [list(predictions.tasks).index(name) for name in tasks]
-    labels = predictions.labels[:, columns]
-    order = np.lexsort((*labels.T, predictions.item, predictions.user, predictions.time))
-    return Predictions(
-        tasks={name: predictions.tasks[name] for name in tasks},
-        labels=labels[order],
-        weights=predictions.weights[:, columns][order],
-        scores=predictions.scores[:, columns][order],
-        user=predictions.user[order],
-        item=predictions.item[order],
-        time=predictions.time[order],
-        grouped=predictions.grouped,
-    )

@@ -4,6 +4,7 @@ Shape legend: N rows.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
-from contract.schema import IdSpec, Schema
+from contract.schema import DenseSpec, IdSpec, Schema
 from features.encode.vocabulary import VOCABULARY_FILE
 from pipeline.evaluation.baselines import Counts, TrainingRows
 from pipeline.evaluation.predictions import Predictions
@@ -46,25 +47,49 @@ def _history(counts: Counts, hashes: NDArray[np.uint64]) -> tuple[Masks, Masks]:
 
 
 def by_feature(names: tuple[str, ...], data: Path, schema: Schema, directory: Path) -> dict[str, Masks]:
-    """The most frequent values of id features, by their raw value where the bundle's vocabulary knows it.
+    """The most frequent values of id features, by their raw value where the vocabulary knows it; ranges of numbers.
 
     Raises:
-        ConfigError: not an id feature of the schema.
+        ConfigError: neither an id nor a dense feature of the schema.
     """
-    specs = {spec.name: spec for spec in schema.features if isinstance(spec, IdSpec) and spec.kind == "id"}
+    specs = {spec.name: spec for spec in schema.features if spec.kind != "id_list"}
     for name in names:
         if name not in specs:
-            message = f"cannot slice by {name!r}: the schema's id features are {', '.join(specs) or 'none'}"
+            known = ", ".join([*specs, "day", "hour", "user_activity", "item_activity"])
+            message = f"cannot slice by {name!r}: there are {known}"
             raise ConfigError(message)
     columns = EncodedDataset.open(data).read(names) if names else None
     found: dict[str, Masks] = {}
     for name in names:
-        values = columns[name].to_numpy() if columns is not None else np.empty(0)
-        texts = _texts(specs[name], directory)
-        ids, counts = np.unique(values, return_counts=True)
-        frequent = ids[np.argsort(-counts, kind="stable")][:MOST_VALUES]
-        found[name] = {texts.get(int(value), f"row {value}"): values == value for value in frequent}
+        values: NDArray[Any] = columns[name].to_numpy() if columns is not None else np.empty(0)
+        spec = specs[name]
+        found[name] = _ranges(spec, values) if isinstance(spec, DenseSpec) else _values(spec, values, directory)
     return found
+
+
+def _values(spec: IdSpec, values: NDArray[np.int32], directory: Path) -> Masks:
+    texts = _texts(spec, directory)
+    ids, counts = np.unique(values, return_counts=True)
+    frequent = ids[np.argsort(-counts, kind="stable")][:MOST_VALUES]
+    return {texts.get(int(value), f"row {value}"): values == value for value in frequent}
+
+
+def _ranges(spec: DenseSpec, values: NDArray[np.float32]) -> Masks:
+    """Quarters of the rows by a number, named by its raw values where the encoding can be undone, and nulls."""
+    missing = values < 0 if spec.encoding == "piecewise_linear" else np.zeros(values.size, dtype=bool)
+    numbers = (
+        np.interp(values, np.arange(len(spec.edges)), spec.edges) if spec.edges else values * spec.scale + spec.mean
+    )
+    numbers = np.expm1(numbers) if spec.encoding == "log1p" else numbers
+    if missing.all():
+        return {"null": missing}
+    cuts = np.unique(np.quantile(numbers[~missing], (0.25, 0.5, 0.75), method="lower"))
+    band = np.searchsorted(cuts, numbers, side="left")
+    found = {}
+    for place in np.unique(band[~missing]):
+        mask = ~missing & (band == place)
+        found[f"{numbers[mask].min():.6g} to {numbers[mask].max():.6g}"] = mask
+    return found | ({"null": missing} if missing.any() else {})
 
 
 def _texts(spec: IdSpec, directory: Path) -> dict[int, str]:

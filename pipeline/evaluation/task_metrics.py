@@ -21,6 +21,7 @@ LISTS_AT = (10,)
 ECE_BINS = 20
 EXACT_ROWS = 20_000
 """Up to so many rows the draws of AUC and average precision are exact, above that they are to first order."""
+_OF_PROBABILITIES = frozenset({"log_loss", "ne", "calibration", "ece"})
 LOWER_IS_BETTER = frozenset({"log_loss", "ne", "ece", "rmse", "mae"})
 
 
@@ -81,6 +82,8 @@ def _reason(rows: TaskRows, metric: str) -> str:
     if rows.kind == "regression":
         equal = f"all {count} labels are {rows.labels[0]:g}"
         return equal if metric in {"xauc", "r2"} else f"the {count} labels sum to 0"
+    if metric in _OF_PROBABILITIES and not _are_probabilities(rows.scores):
+        return f"the scores are no probabilities: they lie from {rows.scores.min():.4g} to {rows.scores.max():.4g}"
     if rows.positives == 0:
         return f"none of the {count} rows is positive"
     if rows.positives == count:
@@ -88,6 +91,10 @@ def _reason(rows: TaskRows, metric: str) -> str:
     if metric == "gauc":
         return "no user has rows of both classes"
     return "no user has two rows of which one is positive"
+
+
+def _are_probabilities(scores: Values) -> bool:
+    return bool(scores.min() >= 0.0 and scores.max() <= 1.0)
 
 
 def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
@@ -98,10 +105,11 @@ def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
     found: list[Statistic] = []
     if 0 < (rows.positives or 0) < labels.size:
         found += _ranked(rows)
-    found += [
-        SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
-        CalibrationError.of(weights * (scores - labels), users, bins, weights),
-    ]
+    if _are_probabilities(scores):
+        found += [
+            SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
+            CalibrationError.of(weights * (scores - labels), users, bins, weights),
+        ]
     return [*found, *_by_user(rows, at)] if rows.grouped else found
 
 

@@ -8,8 +8,11 @@ from pydantic import JsonValue, ValidationError
 
 from contract.errors import ConfigError
 from contract.schema import Schema
+from features.encode_days import EncodedDays, FittedRecipe, RawDays, encoded_days
 from pipeline.console import Progress, stage
-from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate, evaluate_file
+from pipeline.evaluation.predict_days import predict_days
+from pipeline.evaluation.prediction_file import Columns
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.report import write_report
 
@@ -73,7 +76,7 @@ def evaluation_settings(values: Mapping[str, object]) -> EvaluateConfig:
 
 def evaluate_and_report(
     bundle: Path,
-    data: Path,
+    data: Path | EncodedDays,
     train: Path | None,
     out: Path,
     config: EvaluateConfig,
@@ -95,8 +98,29 @@ def evaluate_and_report(
 
 
 def evaluate_for_command(
-    bundle: Path, data: Path, train: Path | None, out: Path, settings: Mapping[str, object]
+    bundle: Path, data: Path | RawDays, train: Path | None, out: Path, config: EvaluateConfig, kept: Path | None = None
 ) -> Judged:
-    """The same for ``moerank evaluate``, with live status."""
+    """The same for ``moerank evaluate``, with live status; raw days are encoded by the bundle's own recipe."""
     with stage("evaluate") as progress:
-        return evaluate_and_report(bundle, data, train, out, evaluation_settings(settings), progress=progress)
+        if isinstance(data, Path):
+            return evaluate_and_report(bundle, data, train, out, config, progress=progress)
+        with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
+            return evaluate_and_report(bundle, days, train, out, config, progress=progress)
+
+
+def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns: Columns) -> Judged:
+    """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
+    with stage("evaluate"):
+        found = evaluate_file(path, out, columns=columns, config=config)
+        return Judged(found, out, write_report(out))
+
+
+def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | None = None) -> tuple[int, list[str]]:
+    """Score raw days into a file, with live status.
+
+    Returns:
+        The rows written, and what a reader should know about them.
+    """
+    with stage("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
+        rows = predict_days(bundle, encoded, out, lambda done, total: progress.live(f"{done:,} of {total:,} rows"))
+        return rows, encoded.notes()

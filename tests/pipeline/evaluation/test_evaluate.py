@@ -14,7 +14,7 @@ from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.quality_gate import QualityConfig, examine
 from pipeline.evaluation.result import Evaluation
 from pipeline.report import write_report
@@ -46,7 +46,7 @@ def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
 
 
 def test_values_are_those_of_the_plain_metrics(judged: Judged) -> None:
-    kept = Predictions.load(judged.out / "predictions.parquet")
+    kept = load_predictions(judged.out / "predictions.parquet")
     rows = kept.by_task(kept.users())
     like, rating, scores = rows["like"], rows["rating"], judged.evaluation.tasks
     users = like.users.group
@@ -165,9 +165,9 @@ def test_training_rows_without_a_label_are_refused(judged: Judged, tmp_path: Pat
         evaluate(judged.bundle, judged.test, tmp_path / "train.parquet", tmp_path / "out", config=QUICK)
 
 
-def test_a_slice_that_is_not_an_id_feature_is_refused(judged: Judged, tmp_path: Path) -> None:
-    config = EvaluateConfig(slice_by=("price",))
-    with pytest.raises(ConfigError, match=r"cannot slice by 'price': .* user_id, tab, item_id"):
+def test_a_slice_that_is_no_feature_is_refused(judged: Judged, tmp_path: Path) -> None:
+    config = EvaluateConfig(slice_by=("prize",))
+    with pytest.raises(ConfigError, match=r"cannot slice by 'prize': there are .*user_id, tab.*hour"):
         evaluate(judged.bundle, judged.test, judged.train, tmp_path / "out", config=config)
 
 

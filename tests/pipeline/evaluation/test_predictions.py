@@ -9,14 +9,14 @@ import pytest
 
 from contract.errors import DataError
 from features.source.parquet_files import write_table
-from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.prediction_file import load_predictions
 from tests.pipeline.conftest import Judged
 
 
 def test_saved_predictions_load_equal(judged: Judged, tmp_path: Path) -> None:
-    first = Predictions.load(judged.out / "predictions.parquet")
+    first = load_predictions(judged.out / "predictions.parquet")
     first.save(tmp_path / "again.parquet")
-    again = Predictions.load(tmp_path / "again.parquet")
+    again = load_predictions(tmp_path / "again.parquet")
     assert again.tasks == {"like": "binary", "rating": "regression"}
     for name in ("labels", "weights", "scores", "user", "item", "time"):
         assert np.array_equal(getattr(again, name), getattr(first, name)), name
@@ -31,7 +31,7 @@ def test_a_file_of_another_tool_needs_no_weights_and_no_time(tmp_path: Path) -> 
         "prediction__like": pa.array([0.25, 0.75], pa.float64()),
     }
     write_table(pa.table(columns), tmp_path / "p.parquet")
-    found = Predictions.load(tmp_path / "p.parquet")
+    found = load_predictions(tmp_path / "p.parquet")
     assert found.tasks == {"like": "binary"}
     assert found.weights.tolist() == [[1.0], [1.0]]
     assert found.scores.dtype == np.float32
@@ -40,11 +40,11 @@ def test_a_file_of_another_tool_needs_no_weights_and_no_time(tmp_path: Path) -> 
 def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.parquet").write_text("user,item\n")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
-        Predictions.load(tmp_path / "p.parquet")
+        load_predictions(tmp_path / "p.parquet")
 
 
 def test_data_without_users_resample_rows(judged: Judged) -> None:
-    predictions = replace(Predictions.load(judged.out / "predictions.parquet"), grouped=False)
+    predictions = replace(load_predictions(judged.out / "predictions.parquet"), grouped=False)
     users = predictions.users()
     assert users.count == 2000
     assert not predictions.by_task(users)["like"].grouped

@@ -1,0 +1,108 @@
+"""Everything that labels and scores say: metrics, baselines, slices, curves, findings; written into one directory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, JsonValue
+
+from contract.settings import Settings
+from pipeline.evaluation.curves import draw
+from pipeline.evaluation.findings import calibration_findings
+from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
+from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice
+from pipeline.evaluation.slices import Masks
+from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, evaluate_tasks
+
+PREDICTIONS_FILE = "predictions.parquet"
+
+
+class EvaluateConfig(Settings):
+    """How to evaluate: bootstrap draws and their seed, the lengths k of lists, id features to slice by, threads."""
+
+    replicates: int = Field(default=REPLICATES, ge=50)
+    slice_replicates: int = Field(default=200, ge=50)
+    seed: int = 0
+    slice_by: tuple[str, ...] = ()
+    threads: int = Field(default=1, ge=1)
+    at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known beside the rows: names of model and data, scores [N, T] of baselines, slices, experts, notes."""
+
+    model: str
+    data: str
+    baselines: Mapping[str, NDArray[np.float32]]
+    masks: Mapping[str, Masks] = field(default_factory=dict)
+    experts: Mapping[str, JsonValue] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def measure(predictions: Predictions, context: Context, config: EvaluateConfig, out_dir: Path) -> Evaluation:
+    """Compute and write ``evaluation.json``, ``curves.json`` and ``predictions.parquet``.
+
+    Raises:
+        DataError: values that no metric can use.
+    """
+    users = predictions.users()
+    bootstrap = Bootstrap(users.count, config.replicates, config.seed)
+    tasks = predictions.by_task(users)
+    results = evaluate_tasks(tasks, bootstrap, config.at)
+    baselines = {
+        name: evaluate_tasks(predictions.with_scores(scores).by_task(users), bootstrap, config.at).scores
+        for name, scores in context.baselines.items()
+    }
+    result = Evaluation(
+        model=context.model,
+        data=context.data,
+        rows=predictions.rows,
+        tasks=results.scores,
+        undefined=results.undefined,
+        findings=(*context.notes, *calibration_findings(results.scores)),
+        baselines=baselines,
+        slices=_slices(predictions, context.masks, config),
+        experts=dict(context.experts),
+        method=_method(config, grouped=predictions.grouped),
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    predictions.save(out_dir / PREDICTIONS_FILE)
+    draw(tasks).save(out_dir)
+    result.save(out_dir)
+    return result
+
+
+def _slices(
+    predictions: Predictions, masks: Mapping[str, Masks], config: EvaluateConfig
+) -> dict[str, dict[str, Slice]]:  # fmt: skip
+    return {
+        name: {value: _slice(predictions, mask, config) for value, mask in values.items()}
+        for name, values in masks.items()
+    }
+
+
+def _slice(predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig) -> Slice:
+    """The metrics that these rows define, resampling the users that occur in them."""
+    users = Users.of(predictions.user[mask]) if predictions.grouped else Users.apart(int(mask.sum()))
+    everywhere = Users(group=np.zeros(predictions.rows, dtype=np.int64), count=users.count)
+    everywhere.group[mask] = users.group
+    bootstrap = Bootstrap(users.count, config.slice_replicates, config.seed)
+    results = evaluate_tasks(predictions.by_task(everywhere, mask), bootstrap, config.at)
+    return Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
+
+
+def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
+    unit = "users with all their rows" if grouped else "rows (the data have no users)"
+    return EvaluationMethod(
+        interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC, and "
+        f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights; ECE without the bias of its "
+        "plain form, by the sizes of error that agree with the observed one",
+        level=LEVEL,
+        replicates=config.replicates,
+        seed=config.seed,
+    )

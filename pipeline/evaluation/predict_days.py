@@ -1,0 +1,79 @@
+"""Predictions on raw days as a file: raw ids, labels, answers and experts, a few thousand rows in memory at a time."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from contract.columns import (
+    ITEM_HASH,
+    TIME,
+    USER_HASH,
+    label_column,
+    prediction_column,
+    weight_column,
+)
+from contract.dataset import SCHEMA_KEY
+from contract.inputs import Batch
+from features.batches import BatchReader
+from features.encode_days import EncodedDays, EncodedPart
+from features.source.parquet_files import AtomicWriter
+from pipeline.evaluation.predictions import BATCH_ROWS, Progress
+from serving.graph.engine import Engine
+from serving.graph.expert_use import ExpertUse
+
+EXPERTS = "experts__"
+
+
+def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress | None = None) -> int:
+    """Score encoded days with a bundle's graph and write ``predictions.parquet``'s columns and more.
+
+    Beside ``__user``, ``__item``, ``__time``, labels, weights and predictions there are the raw ids under their own
+    names, and for each gate ``experts__LEVEL__TASK`` with the numbers of the experts that the row used.
+
+    Returns:
+        The rows written.
+
+    Raises:
+        SchemaMismatchError: the rows were encoded for another bundle.
+        PredictionError: the graph fails.
+    """
+    engine = Engine(bundle)
+    total = sum(int(part.wanted.sum()) for part in days.parts)
+    tables = (table for part in days.parts for table in _tables(engine, part, days.keys))
+    first = next(tables)
+    schema = first.schema.with_metadata({SCHEMA_KEY: engine.schema.fingerprint()})
+    with AtomicWriter(out, schema) as writer:
+        for table in chain([first], tables):
+            writer.write(table.cast(schema))
+            if progress is not None:
+                progress(writer.rows, total)
+    return total
+
+
+def _tables(engine: Engine, part: EncodedPart, keys: tuple[str, ...]) -> Iterator[pa.Table]:
+    """The rows of a part, a batch at a time."""
+    raw = part.raw([*keys, TIME])
+    begin = 0
+    for batch in BatchReader(part.file, engine.schema, BATCH_ROWS).epoch():
+        answers, use = engine.predict_with_experts(batch.inputs)
+        yield _table(raw.slice(begin, batch.rows), batch, answers, use)
+        begin += batch.rows
+
+
+def _table(raw: pa.Table, batch: Batch, answers: dict[str, Any], use: ExpertUse) -> pa.Table:
+    columns: dict[str, Any] = {name: raw[name] for name in raw.column_names if name != TIME}
+    columns |= {USER_HASH: batch.user, ITEM_HASH: batch.item, TIME: raw[TIME]}
+    for place, (task, values) in enumerate(answers.items()):
+        columns[label_column(task)] = batch.labels[:, place]
+        columns[weight_column(task)] = batch.weights[:, place]
+        columns[prediction_column(task)] = values
+    for gate in use.gates:
+        rows, experts = np.nonzero(gate.weights)
+        offsets = np.searchsorted(rows, np.arange(batch.rows + 1)).astype(np.int32)
+        chosen = pa.ListArray.from_arrays(pa.array(offsets), pa.array(experts.astype(np.int16)))
+        columns |= {f"{EXPERTS}{gate.level}__{task}": chosen for task in gate.tasks}
+    return pa.table(columns)

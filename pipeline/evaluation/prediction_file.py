@@ -1,0 +1,185 @@
+"""Read labels and scores that any tool wrote as Parquet or CSV, whatever it calls its columns."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contract.columns import ITEM_HASH, PREDICTION, TIME, USER_HASH, label_column, prediction_column, weight_column
+from contract.errors import ConfigError, DataError
+from contract.hashing import hash_array
+from pipeline.evaluation.predictions import Kind, Predictions
+
+_ROLE = re.compile(r"^(user|item|time|(label|prediction|weight)\.[^.=]+)$")
+Columns = Mapping[str, str]
+"""What a column is (``user``, ``label.click`` ...) -> its name in the file."""
+
+
+def parse_columns(words: Sequence[str]) -> dict[str, str]:
+    """The mapping of ``--columns``: words such as ``label.click=y``.
+
+    Raises:
+        ConfigError: a word of another form.
+
+    Example:
+        >>> parse_columns(["user=uid", "label.click=y"])
+        {'user': 'uid', 'label.click': 'y'}
+    """
+    found = {}
+    for word in words:
+        role, _, name = word.partition("=")
+        if not _ROLE.match(role) or not name:
+            message = (
+                f"--columns {word}: expected is WHAT=COLUMN, where WHAT is user, item, time, label.TASK, "
+                "prediction.TASK or weight.TASK"
+            )
+            raise ConfigError(message)
+        found[role] = name
+    return found
+
+
+def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
+    """Read a file of labels and scores.
+
+    Without a mapping the names are those of ``predictions.parquet``: ``__user``, ``__item``, ``__time``,
+    ``label__TASK``, ``prediction__TASK``, ``weight__TASK``; all but labels and predictions may lack. Ids may be
+    numbers or texts. A row whose label is null or NaN, or whose weight is 0, does not count for that task. A task is
+    binary where all its labels are 0 or 1.
+
+    Raises:
+        DataError: not a table, a column is missing, or a value that cannot be used.
+    """
+    table, given = _read(path), dict(columns or {})
+    tasks = _tasks(path, table, given)
+    names = {role: given.get(role, default) for role, default in _defaults(tasks).items()}
+    needed = [names[f"{what}.{task}"] for task in tasks for what in ("label", "prediction")]
+    missing = [name for name in (*needed, *given.values()) if name not in table.column_names]
+    if missing:
+        message = (
+            f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}. A file needs a label and a "
+            "prediction of each task: name them as in --columns label.click=y prediction.click=p user=uid"
+        )
+        raise DataError(message)
+    labels, weights, scores = zip(*(_task(path, table, names, task) for task in tasks), strict=True)
+    kinds: dict[str, Kind] = {
+        task: _kind(label[weight > 0]) for task, label, weight in zip(tasks, labels, weights, strict=True)
+    }
+    user = _ids(table, names["user"], mapped="user" in given)
+    item = _ids(table, names["item"], mapped="item" in given)
+    time = _times(path, table, names["time"])
+    zeros = np.zeros(table.num_rows, dtype=np.uint64)
+    return Predictions(
+        tasks=kinds,
+        labels=np.stack(labels, axis=1),
+        weights=np.stack(weights, axis=1),
+        scores=np.stack(scores, axis=1),
+        user=zeros if user is None else user,
+        item=zeros if item is None else item,
+        time=np.zeros(table.num_rows, dtype=np.int64) if time is None else time,
+        grouped=user is not None,
+        keyed=not (user is None and item is None and time is None),
+    )
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        if path.suffix in {".csv", ".tsv"}:
+            options = pa.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
+            return pa.csv.read_csv(path, parse_options=options)
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowInvalid) as error:
+        message = f"{path} cannot be read as Parquet: {error}"
+        raise DataError(message) from error
+
+
+def _tasks(path: Path, table: pa.Table, given: Columns) -> list[str]:
+    """The tasks with a prediction, in the file's order, or in that of the mapping."""
+    mapped = [role.partition(".")[2] for role in given if role.startswith("prediction.")]
+    tasks = mapped or [name.removeprefix(PREDICTION) for name in table.column_names if name.startswith(PREDICTION)]
+    if not tasks:
+        message = (
+            f"{path} has no column 'prediction__TASK' (it has {', '.join(table.column_names)}); say which columns "
+            "are what, as in --columns label.click=y prediction.click=p user=uid"
+        )
+        raise DataError(message)
+    return tasks
+
+
+def _defaults(tasks: Sequence[str]) -> dict[str, str]:
+    names = {"user": USER_HASH, "item": ITEM_HASH, "time": TIME}
+    for task in tasks:
+        names |= {
+            f"label.{task}": label_column(task),
+            f"prediction.{task}": prediction_column(task),
+            f"weight.{task}": weight_column(task),
+        }
+    return names
+
+
+def _task(
+    path: Path, table: pa.Table, names: Columns, task: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Labels, weights and scores [N] of a task; where it does not apply the weight is 0."""
+    labels = _floats(path, table, names[f"label.{task}"])
+    scores = _floats(path, table, names[f"prediction.{task}"])
+    weight = names[f"weight.{task}"]
+    weights = _floats(path, table, weight) if weight in table.column_names else np.ones(labels.size, np.float32)
+    applies = ~np.isnan(labels) & (np.nan_to_num(weights) > 0)
+    bad = int(np.count_nonzero(applies & ~np.isfinite(scores)))
+    if bad:
+        message = f"{path}: {names[f'prediction.{task}']} has no finite value in {bad} rows that have a label"
+        raise DataError(message)
+    zero = np.float32(0)
+    return np.where(applies, labels, zero), np.where(applies, weights, zero), np.where(applies, scores, zero)
+
+
+def _floats(path: Path, table: pa.Table, name: str) -> NDArray[np.float32]:
+    """A column as float32 [N]; null becomes NaN."""
+    column = table[name].combine_chunks()
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    try:
+        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        message = f"{path}: column {name!r} is {column.type}, but labels, predictions and weights are numbers"
+        raise DataError(message) from error
+    return np.asarray(values, dtype=np.float32)
+
+
+def _kind(labels: NDArray[np.float32]) -> Literal["binary", "regression"]:
+    return "binary" if bool(np.isin(labels, (0.0, 1.0)).all()) else "regression"
+
+
+def _ids(table: pa.Table, name: str, *, mapped: bool) -> NDArray[np.uint64] | None:
+    """Hashes [N]: raw ids are hashed as features hash them, so that files of both kinds can be compared."""
+    if name not in table.column_names:
+        return None
+    column = table[name].combine_chunks()
+    if not mapped and pa.types.is_integer(column.type):
+        return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False)).astype(np.uint64)
+    if pa.types.is_floating(column.type):
+        # What pandas makes of whole numbers with gaps.
+        column = pc.if_else(pc.is_nan(column), None, column).cast(pa.int64())
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return np.asarray(hash_array(column), dtype=np.uint64)
+
+
+def _times(path: Path, table: pa.Table, name: str) -> NDArray[np.int64] | None:
+    """Milliseconds since 1970 [N], from those or from a time."""
+    if name not in table.column_names:
+        return None
+    column = table[name].combine_chunks()
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("ms", column.type.tz), safe=False).cast(pa.int64())
+    if not pa.types.is_integer(column.type):
+        message = f"{path}: column {name!r} is {column.type}, but a time is a timestamp or milliseconds since 1970"
+        raise DataError(message)
+    return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False)).astype(np.int64)

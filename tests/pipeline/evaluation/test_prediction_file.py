@@ -1,0 +1,97 @@
+"""Score files from anywhere."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+
+from contract.errors import ConfigError, DataError
+from pipeline.cli.main import main
+from pipeline.evaluation.compare import compare
+from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.prediction_file import load_predictions, parse_columns
+
+QUICK = EvaluateConfig(replicates=50)
+COLUMNS = ["user=uid", "item=iid", "label.click=y", "prediction.click=p", "label.watch=seconds", "prediction.watch=s"]
+
+
+def _table(seed: int = 0, rows: int = 300) -> pa.Table:
+    """String ids of which one is missing, and a task without a label in some rows."""
+    rng = np.random.default_rng(seed)
+    p = rng.random(rows)
+    clicked = rng.random(rows) < p
+    seconds = [float(v) if on else None for on, v in zip(clicked, rng.gamma(2.0, 9.0, rows), strict=True)]
+    users = [None if i == 0 else f"u{i % 40}" for i in range(rows)]
+    columns = {"uid": users, "iid": [f"i{i}" for i in rng.integers(0, 50, rows)], "y": clicked, "p": p}
+    return pa.table({**columns, "seconds": seconds, "s": rng.gamma(2.0, 9.0, rows)})
+
+
+def test_a_file_with_its_own_names_is_compared_with_itself(tmp_path: Path) -> None:
+    pq.write_table(_table(), tmp_path / "scores.parquet")
+    shuffled = _table().take(np.random.default_rng(1).permutation(300))
+    pq.write_table(shuffled, tmp_path / "shuffled.parquet")
+    columns = parse_columns(COLUMNS)
+    found = compare(tmp_path / "scores.parquet", tmp_path / "shuffled.parquet", config=QUICK, columns=columns)
+    assert found.rows == 300
+    assert found.tasks["click"]["auc"].difference == 0.0
+    assert found.tasks["watch"]["rmse"].n == sum(_table()["y"].to_pylist())
+
+
+def test_another_tool_s_scores_get_the_full_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(_table(), tmp_path / "lightgbm.parquet")
+    out = tmp_path / "out"
+    words = ["--predictions", str(tmp_path / "lightgbm.parquet"), "--columns", *COLUMNS, "--out", str(out)]
+    assert main(["evaluate", *words, "--replicates", "50", "--at", "3,5"]) == 0
+    assert "click: auc 0.8" in capsys.readouterr().out
+    found = json.loads((out / "evaluation.json").read_text())
+    assert {"auc", "gauc", "ndcg@3", "recall@5"} <= found["tasks"]["click"].keys()
+    assert found["baselines"]["constant"]["click"]["auc"]["value"] == 0.5
+    assert "<h1>lightgbm</h1>" in (out / "report.html").read_text("utf-8")
+
+
+def test_files_without_ids_are_matched_by_their_order(tmp_path: Path) -> None:
+    bare = _table().select(["y", "p"])
+    pyarrow.csv.write_csv(bare, tmp_path / "bare.csv")
+    pq.write_table(_table(), tmp_path / "full.parquet")
+    columns = {role: name for role, name in parse_columns(COLUMNS).items() if role.endswith("click")}
+    found = compare(tmp_path / "bare.csv", tmp_path / "full.parquet", config=QUICK, columns=columns)
+    assert found.tasks["click"]["auc"].difference == 0.0
+
+
+def test_raw_ids_are_hashed_as_features_hash_them(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"uid": [7, 8], "y": [0, 1], "p": [0.1, 0.9]}), tmp_path / "i.parquet")
+    pq.write_table(pa.table({"uid": [7.0, 8.0], "y": [0, 1], "p": [0.1, 0.9]}), tmp_path / "f.parquet")
+    columns = parse_columns(["user=uid", "label.t=y", "prediction.t=p"])
+    ids = [load_predictions(tmp_path / name, columns).user.tolist() for name in ("i.parquet", "f.parquet")]
+    assert ids[0] == ids[1]
+    assert ids[0] != [7, 8]
+
+
+def test_scores_that_are_no_probabilities_have_an_auc_and_no_log_loss(tmp_path: Path) -> None:
+    table = _table().append_column("raw", pa.array(_table()["p"].to_numpy() * 6 - 3))
+    pq.write_table(table, tmp_path / "r.parquet")
+    words = ["--predictions", str(tmp_path / "r.parquet"), "--columns", "label.click=y", "prediction.click=raw"]
+    assert main(["evaluate", *words, "--out", str(tmp_path / "out"), "--replicates", "50"]) == 0
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert {"auc", "pr_auc"} <= found["tasks"]["click"].keys()
+    assert found["undefined"]["click"]["log_loss"].startswith("the scores are no probabilities: they lie from -2.99")
+
+
+def test_wrong_words_and_missing_columns_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--columns labels=y: expected is WHAT=COLUMN"):
+        parse_columns(["labels=y"])
+    pq.write_table(_table(), tmp_path / "s.parquet")
+    with pytest.raises(DataError, match=r"no column 'z'; it has uid, iid, y, p"):
+        load_predictions(tmp_path / "s.parquet", {"label.click": "z", "prediction.click": "p"})
+    with pytest.raises(DataError, match=r"no column 'prediction__TASK'"):
+        load_predictions(tmp_path / "s.parquet")
+    with pytest.raises(DataError, match=r"column 'uid' is string, but labels"):
+        load_predictions(tmp_path / "s.parquet", {"label.click": "uid", "prediction.click": "p"})
+    holes = _table().set_column(3, "p", pa.array([None, *_table()["p"].to_pylist()[1:]]))
+    pq.write_table(holes, tmp_path / "h.parquet")
+    with pytest.raises(DataError, match=r"p has no finite value in 1 rows that have a label"):
+        load_predictions(tmp_path / "h.parquet", {"label.click": "y", "prediction.click": "p"})
