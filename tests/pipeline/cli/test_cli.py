@@ -25,7 +25,7 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 def test_every_promised_verb_is_there() -> None:
     operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
-    more = {"predict", "schedule", "doctor", "import", "config-schema"}
+    more = {"predict", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
     assert {*DESIGNED, *operating, *more} == set(VERB_NAMES)
 
 
@@ -143,6 +143,7 @@ def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score", "mirror"}
+    blocks |= {"retention"}
     assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 
