@@ -24,3 +24,6 @@ PACKED_FILE = "packed.onnx"
 TABLES_FILE = "tables.bin"
 GOLDEN_FILE = "golden.npz"
 ONLINE_FOLDER = "online"
+
+RECIPE_FILE, PRIORS_FILE = "recipe.json", "priors.json"
+"""A bundle's recipe with all defaults filled in, and the means over training rows that its rates are smoothed by."""

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from contract.errors import DataError
 from contract.files import exclusive
-from contract.graph_names import ONLINE_FOLDER
+from contract.graph_names import ONLINE_FOLDER, PRIORS_FILE
 from contract.schema import KeySpec, Schema
 from features.encode.encoder import Encoder
-from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous, fit, moment_of
+from features.encode.fit_encoders import Fitted, Previous, fit, moment_of
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress

@@ -4,7 +4,6 @@ So a published version can be judged on days that came after it. Point-in-time f
 functions as in training; nothing is fitted. On the same days the rows equal those of the training build bit for bit.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +19,10 @@ from pydantic import ValidationError
 
 from contract.columns import TIME
 from contract.errors import ConfigError, DataError, SchemaMismatchError
-from contract.files import write_text
+from contract.graph_names import PRIORS_FILE, RECIPE_FILE
 from contract.schema import IdSpec, Schema
 from features.encode.encoder import Encoder
-from features.encode.fit_encoders import PRIORS_FILE, Fitted, Previous
-from features.encode.vocabulary import VOCABULARY_FILE
+from features.encode.fit_encoders import Fitted, Previous
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress
@@ -35,8 +33,6 @@ from features.incremental.raw_rows import PartitionRows, history_names
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES, TEST
 from features.source.zones import day_begin_ms, day_number
 
-RECIPE_FILE = "recipe.json"
-"""The `data:` block that a bundle's rows were made by, with all defaults filled in."""
 _EPOCH = date(1970, 1, 1)
 
 
@@ -116,13 +112,6 @@ class FittedRecipe:
             message = f"{directory} has no {PRIORS_FILE}; export its run again"
             raise DataError(message)
         return cls(config, fitted)
-
-
-def save_recipe(config: FeaturesConfig, features: Path, out: Path) -> None:
-    """Put the recipe and what its build in `features` fitted beside the schema in `out`; `FittedRecipe` reads them."""
-    write_text(config.model_dump_json(indent=1) + "\n", out / RECIPE_FILE)
-    for name in (VOCABULARY_FILE, PRIORS_FILE):
-        shutil.copyfile(features / name, out / name)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from contract.columns import label_column
 from contract.errors import DataError
+from contract.graph_names import PRIORS_FILE
 from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64, refuse_overflow
@@ -34,7 +35,6 @@ FEWEST_NULLS = 20
 """A null's own component learns from as many rows at least; with fewer, a null counts as the lowest value."""
 WORKERS = 2
 """Columns that are read and fitted at a time; sorting and counting let go of the interpreter."""
-PRIORS_FILE = "priors.json"
 
 
 @dataclass(frozen=True)

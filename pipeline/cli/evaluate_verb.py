@@ -36,16 +36,17 @@ def _evaluate(args: Namespace) -> None:
         message = "name a BUNDLE to score the rows with, or a file of scores with --predictions"
         raise ConfigError(message)
     from pipeline.evaluation.prediction_file import parse_columns  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.report import evaluate_and_report as report  # noqa: PLC0415
+    from pipeline.report.commands import evaluate_for_command, evaluate_predictions  # noqa: PLC0415
+    from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415
 
-    settings = report.evaluation_settings(_settings(args))
+    settings = evaluation_settings(_settings(args))
     if args.predictions:
-        made = report.evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
+        made = evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
     else:
         bundle = a_bundle(args.bundle)
         data = encoded_rows(args.data, "--data") if args.data else None
         train = encoded_rows(args.train, "--train") if args.train else None
-        made = report.evaluate_for_command(bundle, data or raw_days(args), train, args.out, settings, args.keep_days)
+        made = evaluate_for_command(bundle, data or raw_days(args), train, args.out, settings, args.keep_days)
     respond(args, made.as_json(), made.lines())
 
 

@@ -20,7 +20,7 @@ def _predict(args: Namespace) -> None:
     if not is_raw(args):
         message = "say which raw rows to predict on, with --events or with the recipe's own log and --from or --to"
         raise ConfigError(message)
-    from pipeline.report.evaluate_and_report import predict_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.report.commands import predict_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
 
     rows, notes = predict_for_command(a_bundle(args.bundle), raw_days(args), args.out, args.keep_days)
     lines = [*(f"note: {note}" for note in notes), f"{rows:,} rows: {args.out}"]

@@ -1,6 +1,7 @@
 """Offline evaluation: the served graph over encoded Parquet or raw days, or another tool's scores, with intervals."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ from pydantic import JsonValue
 
 from contract.errors import DataError
 from contract.schema import Schema
-from features.encode_days import EncodedDays
 from pipeline.evaluation.baselines import TrainingRows, read_training
 from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfig, measure
 from pipeline.evaluation.prediction_file import Columns, load_predictions
@@ -21,12 +21,22 @@ from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
 
-__all__ = ["PREDICTIONS_FILE", "EvaluateConfig", "evaluate", "evaluate_file"]
+__all__ = ["PREDICTIONS_FILE", "EvaluateConfig", "LabelledRows", "evaluate", "evaluate_file"]
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Encoded rows, what they are called, the time zone in which their days begin, and notes on them for the reader."""
+
+    dataset: Path
+    name: str
+    zone: str = "UTC"
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
     bundle_dir: Path,
-    data: Path | EncodedDays,
+    data: Path | LabelledRows,
     train: Path | None,
     out_dir: Path,
     *,
@@ -39,7 +49,7 @@ def evaluate(
 
     Args:
         bundle_dir: A bundle, or a directory with ``model.onnx`` and ``schema.json`` that is to become one.
-        data: Encoded Parquet of the same schema, or raw days that the bundle's own recipe encoded.
+        data: Encoded rows of the same schema; as `LabelledRows` with what should be said about them.
         train: Encoded training rows, for the baselines and the slices of new users and items; None leaves out
             popularity and those slices.
         out_dir: Gets ``evaluation.json``, ``curves.json`` and ``predictions.parquet``; made if absent.
@@ -58,23 +68,22 @@ def evaluate(
     config = config or EvaluateConfig()
     model = name or model_name(bundle_dir)
     engine = Engine(bundle_dir, threads=config.threads)
-    rows = data if isinstance(data, Path) else data.dataset
-    predictions = predict(engine, rows, engine.schema, progress)
+    rows = data if isinstance(data, LabelledRows) else LabelledRows(data, str(data))
+    predictions = predict(engine, rows.dataset, engine.schema, progress)
     training = None if train is None else read_training(train, engine.schema)
-    zone = "UTC" if isinstance(data, Path) else data.zone
     moments = [name for name in config.slice_by if name in TIME_SLICES]
     features = tuple(name for name in config.slice_by if name not in moments)
-    masks = by_feature(features, rows, engine.schema, bundle_dir)
+    masks = by_feature(features, rows.dataset, engine.schema, bundle_dir)
     if training is not None:
         masks = by_history(predictions, training, engine.schema) | masks
-    masks |= by_time(predictions, moments, zone)
+    masks |= by_time(predictions, moments, rows.zone)
     context = Context(
         model=model,
-        data=str(data) if isinstance(data, Path) else data.name,
+        data=rows.name,
         baselines=_baselines(predictions, training, engine.schema),
         masks=masks,
         experts=_graph_facts(engine) | dict(experts or {}),
-        notes=() if isinstance(data, Path) else tuple(data.notes()),
+        notes=rows.notes,
     )
     return measure(predictions, context, config, out_dir)
 

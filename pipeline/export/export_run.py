@@ -9,8 +9,8 @@ from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
-from features.encode_days import save_recipe
 from features.feature_config import FeaturesConfig
+from features.recipe_files import save_recipe
 from models.export import ExportReport, as_json, export
 from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate

@@ -8,11 +8,8 @@ from pydantic import JsonValue, ValidationError
 
 from contract.errors import ConfigError
 from contract.schema import Schema
-from features.encode_days import EncodedDays, FittedRecipe, RawDays, encoded_days
-from pipeline.console import Progress, stage
-from pipeline.evaluation.evaluate import EvaluateConfig, evaluate, evaluate_file
-from pipeline.evaluation.predict_days import predict_days
-from pipeline.evaluation.prediction_file import Columns
+from pipeline.console import Progress
+from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.report import write_report
 
@@ -76,7 +73,7 @@ def evaluation_settings(values: Mapping[str, object]) -> EvaluateConfig:
 
 def evaluate_and_report(
     bundle: Path,
-    data: Path | EncodedDays,
+    data: Path | LabelledRows,
     train: Path | None,
     out: Path,
     config: EvaluateConfig,
@@ -95,32 +92,3 @@ def evaluate_and_report(
     units = {task.name: task.unit for task in Schema.load(bundle).tasks}
     report = write_report(out, history=about.history, facts=about.facts, units=units)
     return Judged(found, out, report)
-
-
-def evaluate_for_command(
-    bundle: Path, data: Path | RawDays, train: Path | None, out: Path, config: EvaluateConfig, kept: Path | None = None
-) -> Judged:
-    """The same for ``moerank evaluate``, with live status; raw days are encoded by the bundle's own recipe."""
-    with stage("evaluate") as progress:
-        if isinstance(data, Path):
-            return evaluate_and_report(bundle, data, train, out, config, progress=progress)
-        with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
-            return evaluate_and_report(bundle, days, train, out, config, progress=progress)
-
-
-def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns: Columns) -> Judged:
-    """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
-    with stage("evaluate"):
-        found = evaluate_file(path, out, columns=columns, config=config)
-        return Judged(found, out, write_report(out))
-
-
-def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | None = None) -> tuple[int, list[str]]:
-    """Score raw days into a file, with live status.
-
-    Returns:
-        The rows written, and what a reader should know about them.
-    """
-    with stage("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
-        rows = predict_days(bundle, encoded, out, lambda done, total: progress.live(f"{done:,} of {total:,} rows"))
-        return rows, encoded.notes()

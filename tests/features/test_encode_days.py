@@ -12,7 +12,8 @@ from contract.dataset import EncodedDataset
 from contract.errors import ConfigError, DataError, SchemaMismatchError
 from contract.schema import Schema
 from features.build import build
-from features.encode_days import FittedRecipe, RawDays, encoded_days, save_recipe
+from features.encode_days import FittedRecipe, RawDays, encoded_days
+from features.recipe_files import save_recipe
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 HISTORIES = [{"name": "last_items", "of": "item", "by": "user", "last": 3, "shares": "item"}]

@@ -13,7 +13,8 @@ from contract.errors import SchemaMismatchError
 from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
-from features.encode_days import RawDays, save_recipe
+from features.encode_days import RawDays
+from features.recipe_files import save_recipe
 from models.export import export
 from pipeline.cli.main import main
 from pipeline.evaluation.compare import compare

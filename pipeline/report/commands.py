@@ -1,0 +1,41 @@
+"""What the verbs `evaluate` and `predict` do, with live status."""
+
+from pathlib import Path
+
+from features.encode_days import FittedRecipe, RawDays, encoded_days
+from pipeline.console import stage
+from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate_file
+from pipeline.evaluation.predict_days import predict_days
+from pipeline.evaluation.prediction_file import Columns
+from pipeline.report import write_report
+from pipeline.report.evaluate_and_report import Judged, evaluate_and_report
+
+
+def evaluate_for_command(
+    bundle: Path, data: Path | RawDays, train: Path | None, out: Path, config: EvaluateConfig, kept: Path | None = None
+) -> Judged:
+    """The same for ``moerank evaluate``, with live status; raw days are encoded by the bundle's own recipe."""
+    with stage("evaluate") as progress:
+        if isinstance(data, Path):
+            return evaluate_and_report(bundle, data, train, out, config, progress=progress)
+        with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
+            rows = LabelledRows(days.dataset, days.name, days.zone, tuple(days.notes()))
+            return evaluate_and_report(bundle, rows, train, out, config, progress=progress)
+
+
+def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns: Columns) -> Judged:
+    """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
+    with stage("evaluate"):
+        found = evaluate_file(path, out, columns=columns, config=config)
+        return Judged(found, out, write_report(out))
+
+
+def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | None = None) -> tuple[int, list[str]]:
+    """Score raw days into a file, with live status.
+
+    Returns:
+        The rows written, and what a reader should know about them.
+    """
+    with stage("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
+        rows = predict_days(bundle, encoded, out, lambda done, total: progress.live(f"{done:,} of {total:,} rows"))
+        return rows, encoded.notes()
