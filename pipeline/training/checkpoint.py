@@ -6,7 +6,6 @@ checkpoint of any number of ranks loads on any other. Its index is a pickle: loa
 """
 
 import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,12 +15,11 @@ from typing import Any
 import torch.distributed as dist
 from pydantic import ValidationError
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
-from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from contract.errors import DataError, IntegrityError
-from contract.files import sha256_of, write_text
+from contract.files import sha256_of
 from contract.schema import Schema
 from contract.settings import Settings
 from models.model_config import ModelConfig
@@ -31,8 +29,8 @@ from models.weighting import Weighting
 from pipeline.training.run_progress import RunProgress
 
 FOLDER = "checkpoint"
-_META_FILE = "checkpoint.json"
-_BEST_FILE = "best.json"
+META_FILE = "checkpoint.json"
+BEST_FILE = "best.json"
 
 
 class CheckpointMeta(Settings):
@@ -44,37 +42,37 @@ class CheckpointMeta(Settings):
     files: dict[str, str]
 
 
-class _BestPointer(Settings):
+class BestPointer(Settings):
+    """``best.json``: the step of the best epoch's checkpoint."""
+
     step: int
 
 
-def save(run_dir: Path, sharded: Sharded, weighting: Weighting, progress: RunProgress) -> None:
-    """Write a checkpoint of all ranks, then drop all others but the best.
+def resume(run_dir: Path, sharded: Sharded, weighting: Weighting, say: Callable[[str], None] = print) -> RunProgress:
+    """Load the latest sound checkpoint into a model, optimisers and loss weighting; without one, start anew.
 
-    Raises:
-        OSError: the disk is full or not writable; earlier checkpoints stay as they were.
-    """
-    folder = run_dir / FOLDER
-    target = folder / _name(progress.step)
-    partial = folder / f".{target.name}.partial"
-    _on_first_rank(lambda: shutil.rmtree(partial, ignore_errors=True))
-    state = _state(sharded, weighting)
-    with _quiet():
-        save_shards(state, storage_writer=FileSystemWriter(partial, overwrite=False, sync_files=True))
-    _on_first_rank(lambda: _finish(partial, target, sharded.ranker, progress))
-
-
-def resume(run_dir: Path, sharded: Sharded, weighting: Weighting) -> RunProgress:
-    """Load the latest checkpoint into a model, optimisers and loss weighting; without one, start from the beginning.
+    `say` is told of checkpoints that are damaged and passed over.
 
     Raises:
         SchemaMismatchError: the run was trained on other features.
-        IntegrityError: the checkpoint is damaged.
+        IntegrityError: all checkpoints are damaged.
         DataError: the run trains another model.
     """
-    directory = latest(run_dir)
-    if directory is None:
-        return RunProgress()
+    first_error: IntegrityError | None = None
+    for directory in stored(run_dir):
+        try:
+            progress = _resume_from(directory, sharded, weighting)
+        except IntegrityError as error:
+            say(f"passed over a damaged checkpoint: {error}")
+            first_error = first_error or error
+        else:
+            return progress
+    if first_error is not None:
+        raise first_error
+    return RunProgress()
+
+
+def _resume_from(directory: Path, sharded: Sharded, weighting: Weighting) -> RunProgress:
     meta = read_meta(directory)
     sharded.ranker.schema.require(meta.schema_fingerprint, str(directory))
     if meta.model != sharded.ranker.config:
@@ -84,7 +82,7 @@ def resume(run_dir: Path, sharded: Sharded, weighting: Weighting) -> RunProgress
         # Adam has no state before its first step, and only what exists is loaded.
         if not optimizer.state_dict()["state"]:
             optimizer.init_state()
-    state = _state(sharded, weighting)
+    state = state_of(sharded, weighting)
     _load(state, directory)
     sharded.model.load_state_dict(state["model"])
     sharded.optimizer.load_state_dict(state["optimizer"])
@@ -115,18 +113,23 @@ def load_ranker(run_dir: Path, schema: Schema) -> Ranker:
 
 def latest(run_dir: Path) -> Path | None:
     """The checkpoint with most steps."""
-    found = [path for path in (run_dir / FOLDER).glob("step-*") if (path / _META_FILE).is_file()]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return next(iter(stored(run_dir)), None)
+
+
+def stored(run_dir: Path) -> list[Path]:
+    """All finished checkpoints, the one with most steps first."""
+    found = [path for path in (run_dir / FOLDER).glob("step-*") if (path / META_FILE).is_file()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def best(run_dir: Path) -> Path | None:
     """The checkpoint that ``best.json`` names, if it is there."""
     try:
-        pointer = _BestPointer.model_validate_json((run_dir / FOLDER / _BEST_FILE).read_bytes())
+        pointer = BestPointer.model_validate_json((run_dir / FOLDER / BEST_FILE).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    directory = run_dir / FOLDER / _name(pointer.step)
-    return directory if (directory / _META_FILE).is_file() else None
+    directory = run_dir / FOLDER / name_of(pointer.step)
+    return directory if (directory / META_FILE).is_file() else None
 
 
 def read_meta(directory: Path) -> CheckpointMeta:
@@ -136,8 +139,8 @@ def read_meta(directory: Path) -> CheckpointMeta:
         IntegrityError: it cannot be read, or a file is missing or changed.
     """
     try:
-        meta = CheckpointMeta.model_validate_json((directory / _META_FILE).read_bytes())
-        changed = set(meta.files.items()) ^ set(_hashes(directory).items())
+        meta = CheckpointMeta.model_validate_json((directory / META_FILE).read_bytes())
+        changed = set(meta.files.items()) ^ set(hashes_of(directory).items())
     except (OSError, ValidationError) as error:
         message = f"checkpoint {directory} cannot be read ({error}); delete it and train again"
         raise IntegrityError(message) from error
@@ -147,27 +150,8 @@ def read_meta(directory: Path) -> CheckpointMeta:
     return meta
 
 
-def _finish(partial: Path, target: Path, ranker: Ranker, progress: RunProgress) -> None:
-    meta = CheckpointMeta(
-        schema_fingerprint=ranker.schema.fingerprint(),
-        model=ranker.config,
-        progress=progress,
-        files=_hashes(partial),
-    )
-    write_text(meta.model_dump_json() + "\n", partial / _META_FILE)
-    # A run that was interrupted right after an epoch writes the same step twice.
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    keep = {target.name}
-    if progress.best is not None:
-        keep.add(_name(progress.best.step))
-        write_text(_BestPointer(step=progress.best.step).model_dump_json() + "\n", target.parent / _BEST_FILE)
-    for path in target.parent.glob("step-*"):
-        if path.name not in keep:
-            shutil.rmtree(path)
-
-
-def _state(sharded: Sharded, weighting: Weighting) -> dict[str, Any]:
+def state_of(sharded: Sharded, weighting: Weighting) -> dict[str, Any]:
+    """Everything that training changes, as it lies on this rank."""
     return {
         "model": sharded.model.state_dict(),
         "optimizer": sharded.optimizer.state_dict(),
@@ -177,34 +161,30 @@ def _state(sharded: Sharded, weighting: Weighting) -> dict[str, Any]:
 
 def _load(state: dict[str, Any], directory: Path) -> None:
     try:
-        with _quiet():
+        with quietly():
             load_shards(state, storage_reader=FileSystemReader(directory), no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, ValueError, CheckpointException) as error:
         message = f"checkpoint {directory} cannot be loaded ({str(error).splitlines()[0]}); delete it and train again"
         raise IntegrityError(message) from error
 
 
-def _on_first_rank(work: Callable[[], None]) -> None:
-    if dist.get_rank() == 0:
-        work()
-    dist.barrier()
-
-
-def _name(step: int) -> str:
+def name_of(step: int) -> str:
+    """The directory of a step's checkpoint."""
     return f"step-{step}"
 
 
-def _hashes(directory: Path) -> dict[str, str]:
+def hashes_of(directory: Path) -> dict[str, str]:
+    """The sha256 of a checkpoint's files by name."""
     hashes = {}
     for path in directory.iterdir():
-        if path.name != _META_FILE:
+        if path.name != META_FILE:
             hashes[path.name] = sha256_of(path)
     return hashes
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # torch.distributed.checkpoint warns of its own internals, and of running on one process.
+def quietly() -> Iterator[None]:
+    """Without the warnings that torch.distributed.checkpoint has of its own internals, and of one process."""
     logger = logging.getLogger("torch.distributed")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -5,14 +5,15 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from contract.errors import ConfigError, DataError
+from contract.errors import ConfigError, DataError, TrainingError
 from contract.inputs import Batch
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -25,7 +26,8 @@ from models.row_share import RowShare
 from models.sharding import LearningRates, Sharded, best_device, process_group, shard
 from pipeline.training import expert_record
 from pipeline.training.balanced_hash import deal_ids
-from pipeline.training.checkpoint import resume, save
+from pipeline.training.checkpoint import resume
+from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.data_check import check_rows
 from pipeline.training.interruption import Interruption, watch_interruption
 from pipeline.training.loss_meter import LossTally
@@ -38,6 +40,14 @@ from pipeline.training.training_step import StepResult, TrainingStep, Wishes
 from pipeline.training.validation import Validation, validate
 
 _BOARD_EVERY = 50
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Timed out waiting",
+    "Broken pipe",
+)
+"""What gloo says when another process is gone."""
 
 
 def train(
@@ -65,18 +75,33 @@ def train(
     schema = Schema.load(features_dir)
     check_metric(config, schema.tasks)
     device = best_device()
-    with process_group(device):
+    with process_group(device), _other_ranks():
         run = _Run(schema, model_config, config, features_dir, device)
-        progress = resume(run_dir, run.sharded, run.weighting)
+        first = dist.get_rank() == 0
+        progress = resume(run_dir, run.sharded, run.weighting, say if first else _silent)
         with (
-            Journal(run_dir, say, live, progress, writes=dist.get_rank() == 0) as journal,
+            CheckpointWriter(run_dir, run.sharded, run.weighting, config.checkpoint) as writer,
+            Journal(run_dir, say, live, progress, writes=first) as journal,
             watch_interruption() as stop,
         ):
             for remark in run.remarks:
                 journal.say(remark)
             while progress.epoch < config.epochs and not progress.stopped:
-                progress = run.epoch(progress, journal, stop, run_dir)
+                progress = run.epoch(progress, journal, stop, writer)
     return _result(run_dir, progress)
+
+
+@contextmanager
+def _other_ranks() -> Iterator[None]:
+    """Say in words that another rank has ended, which torch tells in the words of its sockets."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = str(error)
+        if world_size() > 1 and any(words in told for words in _LOST):
+            message = "another rank has ended, and training cannot go on without it: its own message says why"
+            raise TrainingError(message) from error
+        raise
 
 
 def world_size() -> int:
@@ -117,7 +142,9 @@ class _Run:
         bf16 = use_bf16(config, device)
         self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=bf16, teacher=teacher)
 
-    def epoch(self, progress: RunProgress, journal: Journal, stop: Interruption, run_dir: Path) -> RunProgress:
+    def epoch(
+        self, progress: RunProgress, journal: Journal, stop: Interruption, writer: CheckpointWriter
+    ) -> RunProgress:
         """Train to the epoch's end, validate, write it all down and save."""
         started, first, first_row = time.monotonic(), progress.step, progress.row
         tally = LossTally(self.schema.tasks, self.device)
@@ -125,7 +152,7 @@ class _Run:
         skipped = 0
         places = self.rows.bounds(progress.row)
         for begin, batch in zip(places, self.rows.epoch(progress.epoch, progress.row), strict=True):
-            result = self._step(begin, batch, progress, Wishes(stop=stop.asked))
+            result = self._step(begin, batch, progress, Wishes(stop.asked, writer.is_due(progress)))
             if result.losses is None:
                 skipped += 1
                 journal.say(f"skipped a batch: {result.bad}")
@@ -136,7 +163,9 @@ class _Run:
             if progress.step % _BOARD_EVERY == 0:
                 journal.scalars({"step/loss": tally.total}, progress.step)
             if result.wishes.stop:
-                self._stop(progress, journal, run_dir)
+                _stop(progress, journal, writer)
+            elif result.wishes.save and progress.row < self.rows.total_rows:
+                writer.save(progress)
         seconds = time.monotonic() - started
         journal.live(lambda: f"epoch {progress.epoch + 1}: validating")
         tally.join_ranks()
@@ -146,7 +175,7 @@ class _Run:
         record |= {"steps": progress.step - first, "seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = goodness(validation.metrics, self.schema.tasks, self.config)
         progress = progress.after_epoch(record, value, self.config)
-        save(run_dir, self.sharded, self.weighting, progress)
+        writer.save(progress)
         journal.epoch(progress)
         self._show_experts(progress, journal, validation.health)
         return progress
@@ -180,10 +209,15 @@ class _Run:
         at = f"epoch {progress.epoch + 1}/{self.config.epochs}, row {progress.row:,}/{self.rows.total_rows:,}"
         return f"{at}, loss {tally.total:.4f}"
 
-    def _stop(self, progress: RunProgress, journal: Journal, run_dir: Path) -> None:
-        save(run_dir, self.sharded, self.weighting, progress)
-        journal.say(f"stopped at step {progress.step}; run again to go on from there")
-        raise KeyboardInterrupt
+
+def _stop(progress: RunProgress, journal: Journal, writer: CheckpointWriter) -> None:
+    writer.save(progress, wait=True)
+    journal.say(f"stopped at step {progress.step}; run again to go on from there")
+    raise KeyboardInterrupt
+
+
+def _silent(text: str) -> None:
+    del text
 
 
 def _by_user(config: TrainConfig, schema: Schema) -> bool:

@@ -77,6 +77,7 @@ class TrainingStep:
             if not finite:
                 self._seed(step)
                 bad = diagnose_loss(self.sharded.model, self.sharded.ranker, self.loss, batch, step)
+                bad = bad if alone else _with_rows(bad)
                 return self._refuse(bad, kept, wishes)
             if not alone:
                 losses = self.loss(output, labels, weights, users, sums_T, taught)
@@ -135,6 +136,13 @@ class TrainingStep:
         for name, buffer in self.sharded.ranker.network.named_buffers():
             buffer.copy_(kept[name])
         return StepResult(None, wishes, bad)
+
+
+def _with_rows(bad: BadBatch) -> BadBatch:
+    """What the first rank that holds a bad row says; all ranks must ask together."""
+    everyone: list[BadBatch | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, bad)
+    return next((each for each in everyone if each is not None and each.rows), bad)
 
 
 def _agree(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, bool, Wishes]:

@@ -1,7 +1,10 @@
 """One rank of test_ranks.py: ``train FEATURES RUN``, ``stop FEATURES RUN`` or ``score FEATURES RUN OUT``."""
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +19,7 @@ from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from models.sharding import LearningRates, best_device, process_group, shard
 from models.weighting import FixedConfig
-from pipeline.training.checkpoint import resume
+from pipeline.training.checkpoint import latest, resume
 from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config
@@ -40,6 +43,20 @@ def stop_in_second_epoch(features: Path, run_dir: Path) -> None:
         train(features, MODEL, config, run_dir, say)
 
 
+def lose_a_worker(features: Path, run_dir: Path) -> None:
+    """The second rank is killed once, after the first checkpoint in the middle of an epoch."""
+    config = TrainConfig.model_validate({"epochs": 2, "batch_size": 250, "checkpoint": {"every_steps": 2}})
+
+    def die() -> None:
+        while latest(run_dir) is None:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        threading.Thread(target=die, daemon=True).start()
+    train(features, MODEL, config, run_dir, print)
+
+
 def score(features: Path, run_dir: Path, out: Path) -> None:
     schema = Schema.load(features)
     with process_group(best_device()):
@@ -61,4 +78,5 @@ def score(features: Path, run_dir: Path, out: Path) -> None:
 if __name__ == "__main__":
     paths = [Path(argument) for argument in sys.argv[2:]]
     programs: dict[str, Callable[..., None]] = {"train": train_run, "stop": stop_in_second_epoch, "score": score}
+    programs["lose"] = lose_a_worker
     programs[sys.argv[1]](*paths)

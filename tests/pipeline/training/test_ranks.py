@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = small_schema()
 
 
-def on_ranks(count: int, *arguments: object) -> None:
+def on_ranks(count: int, *arguments: object, restarts: int = 0) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    command.append(f"--max-restarts={restarts}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     run = subprocess.run(
         [*command, "-m", "tests.pipeline.rank_program", *map(str, arguments)],
@@ -35,6 +36,7 @@ def on_ranks(count: int, *arguments: object) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr[:8000]
+    return run.stdout
 
 
 @pytest.mark.slow
@@ -60,6 +62,18 @@ def test_a_run_stopped_on_two_ranks_goes_on_on_one_and_on_three_with_every_row_o
         assert history[1]["valid"]["rating"]["rmse"] == pytest.approx(
             histories[1][1]["valid"]["rating"]["rmse"], rel=5e-3
         )
+
+
+@pytest.mark.slow
+def test_after_a_killed_worker_torchrun_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features", SCHEMA)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    on_ranks(2, "lose", features, run_dir, restarts=3)
+    epochs = json.loads((run_dir / "history.json").read_text())["epochs"]
+    assert [epoch["step"] for epoch in epochs] == [9, 18]
+    # The first epoch's record is of the second attempt, which began where a checkpoint was.
+    assert epochs[0]["steps"] < 9
 
 
 @pytest.mark.slow

@@ -1,0 +1,57 @@
+"""Training that is killed again and again, also inside a checkpoint, ends with the weights of one that was not."""
+
+import multiprocessing
+from pathlib import Path
+
+import torch
+
+from models.model_config import ModelConfig
+from pipeline.training.checkpoint import latest, load_ranker
+from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
+from tests.faults.conftest import LONG, seeded
+from tests.models.small import small_config, small_schema
+from tests.pipeline.tiny_features import write_features
+
+KILLS, EPOCHS = (100, 20) if LONG else (10, 3)
+SCHEMA = small_schema()
+MODEL: ModelConfig = small_config(gate={"name": "top_k", "k": 2}, dropout=0.1)
+CONFIG = TrainConfig.model_validate(
+    {"epochs": EPOCHS, "batch_size": 64, "checkpoint": {"every_steps": 1}, "early_stopping": None}
+)
+
+
+def work(features: Path, run_dir: Path) -> None:
+    torch.set_num_threads(1)
+    train(features, MODEL, CONFIG, run_dir, lambda _: None)
+
+
+def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "features", SCHEMA)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    work(features, whole)
+    # Children are forked from a server that has imported everything, and no more.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.test_killed_training"])
+    dice = seeded()
+    kills = inside = 0
+    while kills < KILLS:
+        child = context.Process(target=work, args=(features, killed))
+        child.start()
+        before = latest(killed)
+        while child.is_alive() and latest(killed) == before:
+            child.join(0.01)
+        child.join(dice.uniform(0.0, 0.3))
+        if not child.is_alive():
+            break
+        child.kill()
+        child.join()
+        kills += 1
+        inside += bool(list((killed / "checkpoint").glob(".step-*.partial")))
+    work(features, killed)
+    assert kills == KILLS
+    assert inside > 0
+    assert not list((killed / "checkpoint").glob(".*"))
+    expected, actual = load_ranker(whole, SCHEMA).state_dict(), load_ranker(killed, SCHEMA).state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(actual[name], tensor, rtol=0, atol=0, msg=name)
