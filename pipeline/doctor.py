@@ -4,6 +4,7 @@ Each check looks at one thing and returns findings; a finding that is not `ok` c
 """
 
 import importlib.metadata
+import json
 import os
 import shutil
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+
+from serving.graph.precision import PROPERTY
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -52,6 +55,22 @@ def examine(workspace: Path = Path("runs")) -> list[Check]:
         _ports,
     )
     return [finding for check in checks for finding in check()]
+
+
+def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") -> Check:
+    """How a bundle would be served on this machine: provider, precision and form.
+
+    Raises:
+        IntegrityError: not a bundle whose graph loads.
+    """
+    from serving.graph.engine import Engine  # noqa: PLC0415 - only this check needs it
+
+    engine = Engine(path, device=device)
+    form = engine.properties.get("form", "unknown")
+    known = json.loads(engine.properties.get(PROPERTY, "{}"))
+    passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
+    found = f"{engine.providers[0]}, {engine.precision}, {form} form; on CUDA it may be served at {passed}"
+    return Check("bundle", "ok", f"{path}: {found}")
 
 
 def healthy(findings: list[Check]) -> bool:

@@ -8,6 +8,7 @@ from pipeline.cli.verb import Verb, add_json, respond
 
 def _doctor_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--workspace", type=Path, default=Path("runs"), help="whose disk to look at [%(default)s]")
+    parser.add_argument("--bundle", type=Path, help="STORE/MODEL/VERSION: how it would be served on this machine")
     add_json(parser)
 
 
@@ -15,6 +16,7 @@ def _doctor(args: Namespace) -> int:
     from pipeline import doctor  # noqa: PLC0415 - keeps `moerank --help` fast
 
     findings = doctor.examine(args.workspace)
+    findings += [doctor.examine_bundle(args.bundle)] if args.bundle else []
     lines = []
     for finding in findings:
         lines.append(f"{finding.status:<8} {finding.subject:<17} {finding.found}")

@@ -16,6 +16,7 @@ from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate
 from models.ranker import Ranker
 from pipeline.console import Progress
+from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
 from pipeline.provenance import git_revision
@@ -50,7 +51,14 @@ def export_run(
     _pack(ranker, report, sample.inputs, out / PACKED_FILE, config)
     figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), (out / PACKED_FILE,))
     drop_unread_tables(out, config.tables)
-    made = {"calibration": calibration, "changes": figures, "git_revision": git_revision()}
+    progress("judging the precisions of CUDA")
+    precisions = judge_tf32(out / MODEL_FILE, schema, valid)
+    made = {
+        "cuda_precisions": precisions,
+        "calibration": calibration,
+        "changes": figures,
+        "git_revision": git_revision(),
+    }
     for graph in (out / MODEL_FILE, out / PACKED_FILE):
         if graph.is_file():
             annotate(

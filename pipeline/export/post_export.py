@@ -6,6 +6,7 @@ Shape legend: N rows, T tasks.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,7 +79,7 @@ class ExportConfig(Settings):
         return found
 
 
-class _Answers:
+class Answers:
     """Answers [N, T] beside the labels and weights of the rows that have them."""
 
     def __init__(self, rows: list[tuple[Array, Array, Array]]) -> None:
@@ -86,7 +87,7 @@ class _Answers:
 
 
 def _chosen(
-    given: _Answers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
+    given: Answers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
 ) -> dict[str, Method]:
     """The methods with ``auto`` decided; tasks that need none are left out."""
     chosen: dict[str, Method] = {}
@@ -116,14 +117,14 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Lit
         users.append(batch.user)
     if not rows:
         return {}
-    given = _Answers(rows)
+    given = Answers(rows)
     chosen = _chosen(given, np.concatenate(users), methods, ranker.schema)
     fitted = calibrate(ranker, given.scores, given.labels, given.weights, chosen)
     names = [task.name for task in ranker.schema.tasks]
     return {name: _told(found, given, names.index(name)) for name, found in fitted.items()}
 
 
-def _told(found: Platt | Curve, given: _Answers, task: int) -> dict[str, Any]:
+def _told(found: Platt | Curve, given: Answers, task: int) -> dict[str, Any]:
     kept = given.weights[:, task] > 0
     logits, labels = given.scores[kept, task], given.labels[kept, task]
     before, after = (log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, found.apply(logits)))
@@ -146,13 +147,13 @@ def apply_if_equal(
     """
     if not changes:
         return {}
-    whole = _answers(graph, schema, valid)
+    whole = answers_of(graph, schema, valid)
     figures = {}
     for name, change in changes.items():
         fresh = graph.with_name(f".{graph.name}-changed")
         try:
             change(graph, fresh)
-            figures[name] = compared(schema, whole, _answers(fresh, schema, valid))
+            figures[name] = compared(schema, whole, answers_of(fresh, schema, valid))
             refuse_losses(name, figures[name])
             fresh.replace(graph)
             for variant in variants:
@@ -171,7 +172,7 @@ def drop_unread_tables(directory: Path, kept: TableForm) -> None:
             (directory / name).unlink(missing_ok=True)
 
 
-def compared(schema: Schema, whole: _Answers, changed: _Answers) -> dict[str, Any]:
+def compared(schema: Schema, whole: Answers, changed: Answers) -> dict[str, Any]:
     """The metric of every task that has labels to tell by, of both graphs."""
     figures = {}
     for t, task in enumerate(schema.tasks):
@@ -225,10 +226,16 @@ def answerer(graph: Path, schema: Schema) -> Callable[[Inputs], Array]:
     return answer
 
 
-def _answers(graph: Path, schema: Schema, valid: Path) -> _Answers:
+def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None) -> Answers:
+    """A graph's answers to encoded rows: to all, or to the first `rows` of them, in whole batches.
+
+    Raises:
+        ExportError: there are no rows.
+    """
     answer = answerer(graph, schema)
-    rows = [(answer(b.inputs), b.labels, b.weights) for b in BatchReader(valid, schema, _ROWS).epoch()]
-    if not rows:
+    batches = islice(BatchReader(valid, schema, _ROWS).epoch(), None if rows is None else max(1, rows // _ROWS))
+    found = [(answer(b.inputs), b.labels, b.weights) for b in batches]
+    if not found:
         message = f"{valid} has no rows to judge smaller numbers by; export in float32"
         raise ExportError(message)
-    return _Answers(rows)
+    return Answers(found)

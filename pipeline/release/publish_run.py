@@ -27,6 +27,7 @@ EXPORT_FACTS = (
     "idle",
     "calibration",
     "changes",
+    "cuda_precisions",
 )
 """What the manifest tells of how the graph was made."""
 

@@ -13,6 +13,7 @@ from contract.graph_names import PACKED_FILE, REQUEST_OF
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
 from serving.graph.engine import Device, Engine
+from serving.graph.precision import CudaPrecision
 from serving.store.golden import GoldenCase, require_golden
 
 
@@ -20,16 +21,22 @@ class BatchedEngine:
     """The packed graph of a bundle directory, beside that of `Engine`; both read the same tables."""
 
     def __init__(
-        self, directory: Path, schema: Schema | None = None, *, threads: int = 1, device: Device = "cpu"
+        self,
+        directory: Path,
+        schema: Schema | None = None,
+        *,
+        threads: int = 1,
+        device: Device = "cpu",
+        precision: CudaPrecision = "fp32",
     ) -> None:
         """Load ``packed.onnx``, which `export.packed` writes.
 
         Raises:
             IntegrityError: there is no such graph, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
-            ConfigError: CUDA was asked for and is not used.
+            ConfigError: CUDA was asked for and is not used, or the bundle did not pass at `precision`.
         """
-        self._engine = Engine(directory, schema, threads=threads, device=device, file=PACKED_FILE)
+        self._engine = Engine(directory, schema, threads=threads, device=device, precision=precision, file=PACKED_FILE)
 
     def predict(self, requests: Sequence[Inputs]) -> list[dict[str, NDArray[np.float32]]]:
         """Each request's predictions by task, float32 [n], as `Engine.predict` would give them one by one.
@@ -53,7 +60,7 @@ class BatchedEngine:
         Raises:
             PredictionError: as `Engine.check`.
         """
-        require_golden(name, case, self.predict([case.inputs])[0])
+        require_golden(name, case, self.predict([case.inputs])[0], self._engine.tolerance)
 
 
 def joined(parts: Sequence[PartInputs]) -> PartInputs:

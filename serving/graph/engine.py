@@ -6,7 +6,7 @@ Shape legend: N candidate rows, T tasks.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -17,15 +17,12 @@ from contract.graph_names import INPUT_NAMES, MODEL_FILE, PACKED_FILE, REQUEST_O
 from contract.inputs import Inputs
 from contract.schema import Schema
 from serving.graph.expert_use import ExpertUse, outputs_of, read_gates, use_from
+from serving.graph.precision import CudaPrecision, golden_tolerance
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
-_PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    "auto": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-}
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class Engine:
@@ -38,6 +35,7 @@ class Engine:
         *,
         threads: int = 1,
         device: Device = "cpu",
+        precision: CudaPrecision = "fp32",
         file: str = MODEL_FILE,
     ) -> None:
         """Load a graph of a bundle directory.
@@ -47,24 +45,28 @@ class Engine:
             schema: What the graph must have been made with; None reads the directory's own.
             threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
             device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
+            precision: What CUDA multiplies in; the CPU always computes in float32.
             file: Which of the bundle's graphs; `serving.graph.batched_graph` takes the other one.
 
         Raises:
             IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
-            ConfigError: CUDA is required and the session does not run on it.
+            ConfigError: CUDA is required and the session does not run on it, or the bundle did not pass at `precision`.
         """
         self.schema = Schema.load(directory) if schema is None else schema
         path = directory / file
-        self._session = _session(path, threads, device)
+        self._session = _session(path, threads, device, precision)
         self.providers: list[str] = list(self._session.get_providers())
-        if device == "cuda" and "CUDAExecutionProvider" not in self.providers:
+        if device == "cuda" and CUDA not in self.providers:
             message = (
                 f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
             raise ConfigError(message)
         self.properties = _properties(self._session, path)
+        self.precision: CudaPrecision = precision if CUDA in self.providers else "fp32"
+        """What the session multiplies in."""
+        self.tolerance = golden_tolerance(self.properties, self.precision, f"the graph {path}")
         self.schema.require(self.properties.get(SCHEMA_FINGERPRINT, "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
@@ -146,9 +148,9 @@ class Engine:
         """Compare the answers to a golden request with those that the exporter saw.
 
         Raises:
-            PredictionError: an answer is further off than `TOLERANCE`, or no answer was recorded for a task.
+            PredictionError: an answer is further off than `tolerance`, or no answer was recorded for a task.
         """
-        require_golden(name, case, self.predict(case.inputs))
+        require_golden(name, case, self.predict(case.inputs), self.tolerance)
 
 
 def _finite(values: NDArray[np.float32]) -> bool:
@@ -164,16 +166,25 @@ def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:
         raise IntegrityError(message) from error
 
 
-def _session(path: Path, threads: int, device: Device) -> ort.InferenceSession:
+def provider_options(device: Device, precision: CudaPrecision) -> list[tuple[str, dict[str, Any]]]:
+    """The providers to ask for, best first, of those that this onnxruntime was built with."""
+    wanted: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
+    if device != "cpu":
+        # TF32 is the provider's default: it moves answers by 1e-4 to 1e-3 without a word.
+        wanted.insert(0, (CUDA, {"use_tf32": "0" if precision == "fp32" else "1"}))
+    available = set(ort.get_available_providers())
+    return [(name, options) for name, options in wanted if name in available]
+
+
+def _session(path: Path, threads: int, device: Device, precision: CudaPrecision) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads of several sessions in one process take the cores from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    available = set(ort.get_available_providers())
-    providers = [name for name in _PROVIDERS[device] if name in available]
-    if "CUDAExecutionProvider" in providers:
+    providers = provider_options(device, precision)
+    if providers[0][0] == CUDA:
         # Elsewhere importing torch loads CUDA's libraries out of their packages; a server does not import it.
         ort.preload_dlls()
     try:

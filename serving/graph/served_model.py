@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from serving.graph.context import Clock
 from serving.graph.engine import Device, Engine
 from serving.graph.expert_use import ExpertUse
 from serving.graph.input_checks import InputCheck
+from serving.graph.precision import CudaPrecision
 from serving.graph.pushed_features import PushedReader
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
@@ -32,6 +33,7 @@ class EngineOptions:
     threads: int = 1
     device: Device = "cpu"
     require_gpu: bool = False
+    precision: CudaPrecision = "fp32"
     users: UserStore | None = None
     pushed: PushedReader | None = None
     """Where features that were pushed since the version was made are looked up."""
@@ -65,10 +67,11 @@ class RankingModel:
         options = options or EngineOptions()
         bundle = bundles.load(path)
         device: Device = "cuda" if options.require_gpu else options.device
-        engine = Engine(path, bundle.schema, threads=options.threads, device=device)
+        how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
+        engine = Engine(path, bundle.schema, **how)
         packed = None
         if PACKED_FILE in bundle.manifest.files:
-            packed = BatchedEngine(path, bundle.schema, threads=options.threads, device=device)
+            packed = BatchedEngine(path, bundle.schema, **how)
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)

@@ -51,7 +51,11 @@ class RunningServer:
             open_source(settings.store, settings.cache),
             [ModelSelection.parse(text) for text in settings.models],
             EngineOptions(
-                device=settings.device, require_gpu=settings.require_gpu, users=self.users, pushed=self.pushed
+                device=settings.device,
+                require_gpu=settings.require_gpu,
+                precision=settings.cuda_precision,
+                users=self.users,
+                pushed=self.pushed,
             ),
             settings.score,
             settings.traffic,

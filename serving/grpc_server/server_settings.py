@@ -49,6 +49,9 @@ class ServerSettings(Settings):
     max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
     require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
+    cuda_precision: Literal["fp32", "tf32", "fp16"] = Field(
+        "fp32", description="what CUDA multiplies in; others than fp32 only where the bundle passed with them"
+    )
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
     user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")

@@ -52,11 +52,13 @@ def read(path: Path) -> dict[str, GoldenCase]:
         raise IntegrityError(message) from error
 
 
-def require_golden(name: str, case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]]) -> None:
+def require_golden(
+    name: str, case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]], tolerance: float = TOLERANCE
+) -> None:
     """Compare predictions [N] by task with those that the exporter saw.
 
     Raises:
-        PredictionError: one is further off than `TOLERANCE`, or no answer was recorded for a task.
+        PredictionError: one is further off than `tolerance`, relative to 1 + |answer|, or none was recorded for a task.
     """
     for task, values in predictions.items():
         expected = case.answers.get(task)
@@ -64,8 +66,8 @@ def require_golden(name: str, case: GoldenCase, predictions: Mapping[str, NDArra
             message = f"golden request {name} has no answers for {task} to compare with"
             raise PredictionError(message)
         off = np.abs(values - expected) / (1 + np.abs(expected))
-        if off.max(initial=0.0) > TOLERANCE:
-            message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {TOLERANCE:.2g}"
+        if not off.max(initial=0.0) <= tolerance:
+            message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {tolerance:.2g}"
             raise PredictionError(message)
 
 

@@ -10,9 +10,13 @@ import pytest
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.batched_export import export_packed
+from models.export.onnx_file import write_onnx
 from models.export.table_precision import store_tables
+from models.export_graph.exported_network import Form
+from models.export_graph.serving_graph import ServingGraph
 from serving.graph.batched_graph import BatchedEngine
-from serving.graph.engine import Engine
+from serving.graph.engine import Engine, provider_options
+from tests.models.host_values import copies
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 CUDA = "CUDAExecutionProvider"
@@ -26,6 +30,8 @@ NO_LISTS = small_schema(
 )
 TOP_K = {"name": "top_k", "k": 2}
 CLOSE = 1e-4
+COUNTED = ("dselect_k", "comet")
+"""Gates whose slots are counted in each run."""
 gpu = pytest.mark.gpu
 needs_cuda = pytest.mark.skipif(
     CUDA not in onnxruntime.get_available_providers(), reason="this onnxruntime is built without CUDA"
@@ -53,6 +59,16 @@ def test_cuda_answers_as_the_cpu(form: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(together[task], values, atol=CLOSE, rtol=CLOSE)
 
 
+@pytest.mark.parametrize("gate", ["top_k", "softmax", "top_p", *COUNTED])
+@pytest.mark.parametrize("form", ["sparse", "dense"])
+def test_no_value_of_the_host_goes_into_a_kernel_of_the_card(form: Form, gate: str, tmp_path: Path) -> None:
+    ranker = lively_ranker(NO_LISTS, small_config(gate=TOP_K if gate == "top_k" else {"name": gate}))
+    for packed in (False, True):
+        write_onnx(ServingGraph(ranker, form), NO_LISTS, tmp_path / "model.onnx", {}, packed=packed)
+        counted = form == "sparse" and gate in COUNTED
+        assert {each.split()[-1] for each in copies(tmp_path / "model.onnx")} == ({"TopK"} if counted else set())
+
+
 @gpu
 @needs_cuda
 @pytest.mark.parametrize("tables", ["fp32", "fp16", "int8"])
@@ -65,6 +81,6 @@ def test_nothing_is_copied_between_host_and_device_within_the_graph(tables: str,
         path = tmp_path / "stored.onnx"
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "placed.onnx")
-    onnxruntime.InferenceSession(str(path), options, providers=[CUDA, "CPUExecutionProvider"])
+    onnxruntime.InferenceSession(str(path), options, providers=provider_options("cuda", "fp32"))
     placed = onnx.load(tmp_path / "placed.onnx", load_external_data=False)
     assert not [node.name for node in placed.graph.node if node.op_type.startswith("Memcpy")]

@@ -1,0 +1,61 @@
+"""The precision that CUDA multiplies in, and how far a bundle's answers may then lie from those of its export.
+
+onnxruntime's CUDA provider multiplies in TF32 (10 bits of mantissa) unless it is told not to. A bundle says for which
+precisions its quality was measured, and how far answers moved (`models.export.cuda_precision`).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from contract.errors import ConfigError, IntegrityError
+from contract.settings import Settings
+from serving.store.golden import TOLERANCE
+
+CudaPrecision = Literal["fp32", "tf32", "fp16"]
+PROPERTY = "cuda_precisions"
+"""The graph's property with the facts, JSON by precision."""
+
+
+class PrecisionFacts(Settings):
+    """What the export found out about a precision."""
+
+    passed: bool
+    tolerance: float = Field(default=TOLERANCE, gt=0)
+    """Largest accepted |difference| of a golden answer, relative to 1 + |answer|."""
+    reason: str = ""
+
+
+_FACTS = TypeAdapter(dict[str, PrecisionFacts])
+
+
+def golden_tolerance(properties: Mapping[str, str], precision: CudaPrecision, owner: str) -> float:
+    """How far golden answers may be off at a precision.
+
+    Args:
+        properties: The graph's own.
+        precision: What CUDA is to multiply in.
+        owner: The graph, for messages.
+
+    Raises:
+        ConfigError: the bundle did not pass at this precision, or does not say.
+        IntegrityError: the property is damaged.
+    """
+    if precision == "fp32":
+        return TOLERANCE
+    try:
+        facts = _FACTS.validate_python(json.loads(properties.get(PROPERTY, "{}")))
+    except (ValueError, ValidationError) as error:
+        message = f"{owner}: the property {PROPERTY} is wrong ({error}); export the model again"
+        raise IntegrityError(message) from error
+    found = facts.get(precision)
+    if found is None or not found.passed:
+        why = "its export did not measure it" if found is None else found.reason
+        message = (
+            f"{owner} cannot be served at --cuda-precision {precision}: {why}; use --cuda-precision fp32, or export "
+            "the model again"
+        )
+        raise ConfigError(message)
+    return found.tolerance

@@ -1,0 +1,83 @@
+"""Which precisions of CUDA a bundle may be served at."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.errors import ConfigError
+from models.export.onnx_file import annotate, write_onnx
+from models.export_graph.serving_graph import ServingGraph
+from pipeline.doctor import examine_bundle
+from pipeline.export.cuda_precision import judge_tf32
+from serving.graph.engine import CPU, Engine, provider_options
+from serving.graph.precision import PROPERTY, golden_tolerance
+from serving.store.golden import TOLERANCE, GoldenCase, require_golden
+from tests.models.small import inputs, lively_ranker, small_config, small_schema
+from tests.pipeline.tiny_features import write_features
+
+SCHEMA = small_schema()
+FACTS = {"tf32": {"passed": True, "tolerance": 3e-4, "reason": ""}}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}))
+    metadata = {"schema_fingerprint": SCHEMA.fingerprint(), "form": "dense"}
+    write_onnx(ServingGraph(ranker, "dense"), SCHEMA, folder / "model.onnx", metadata)
+    SCHEMA.save(folder)
+    features = write_features(folder / "features", SCHEMA)
+    facts = judge_tf32(folder / "model.onnx", SCHEMA, features / "valid.parquet")
+    annotate(folder / "model.onnx", {PROPERTY: json.dumps(facts)})
+    return folder
+
+
+def test_an_export_says_how_far_tf32_moves_its_answers(bundle: Path) -> None:
+    facts = json.loads(Engine(bundle).properties[PROPERTY])
+    assert facts["fp32"] == {"passed": True, "tolerance": TOLERANCE, "reason": ""}
+    assert facts["tf32"]["passed"]
+    assert TOLERANCE < facts["tf32"]["tolerance"] < 0.02
+    assert golden_tolerance({PROPERTY: json.dumps(facts)}, "tf32", "it") == facts["tf32"]["tolerance"]
+
+
+def test_a_golden_answer_that_tf32_moves_is_accepted_at_tf32_alone(bundle: Path) -> None:
+    rows = inputs(SCHEMA, 1, 5)
+    answers = Engine(bundle).predict(rows)
+    moved = {task: values + np.float32(2e-4) for task, values in answers.items()}
+    case = GoldenCase(rows, moved)
+    require_golden("moved", case, answers, golden_tolerance({PROPERTY: json.dumps(FACTS)}, "tf32", "it"))
+    with pytest.raises(Exception, match="is off by"):
+        Engine(bundle).check("moved", case)
+
+
+@pytest.mark.parametrize(
+    ("properties", "reason"),
+    [
+        ({}, "its export did not measure it"),
+        ({PROPERTY: json.dumps({"tf32": {"passed": False, "reason": "like: auc .8 -> .7"}})}, "like: auc .8 -> .7"),
+    ],
+)
+def test_a_precision_that_a_bundle_did_not_pass_at_is_refused(properties: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        golden_tolerance(properties, "tf32", "it")
+    assert golden_tolerance(properties, "fp32", "it") == TOLERANCE
+
+
+def test_cuda_multiplies_in_float32_unless_asked_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["CUDAExecutionProvider", CPU]
+    monkeypatch.setattr("serving.graph.engine.ort.get_available_providers", lambda: both)
+    assert provider_options("cuda", "fp32")[0] == ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert provider_options("auto", "tf32")[0] == ("CUDAExecutionProvider", {"use_tf32": "1"})
+    assert provider_options("cpu", "tf32") == [(CPU, {})]
+
+
+def test_the_cpu_computes_in_float32_whatever_is_asked_of_cuda(bundle: Path) -> None:
+    engine = Engine(bundle, device="cpu", precision="tf32")
+    assert (engine.precision, engine.tolerance) == ("fp32", TOLERANCE)
+
+
+def test_doctor_names_provider_precision_and_form(bundle: Path) -> None:
+    found = examine_bundle(bundle, "cpu").found
+    assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32" in found
