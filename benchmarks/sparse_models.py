@@ -23,7 +23,9 @@ from models.export.onnx_file import write_onnx
 from models.export_graph.exported_network import Form, NetworkGraph, rows_of
 from models.export_graph.lookup import Tensors
 from models.export_graph.serving_graph import ServingGraph
-from models.export_graph.split import SplitInput
+from models.export_graph.split import InputParts, SplitInput
+from models.export_graph.towers import SeparateTowers
+from models.heads.towers import Tower
 from models.model_config import ModelConfig
 from models.ranker import Ranker
 from serving.graph.batched_graph import joined
@@ -39,14 +41,16 @@ class TiledGraph(ServingGraph):
     def __init__(self, ranker: Ranker) -> None:
         """Rebuild a ranker whose gates read what its experts read."""
         super().__init__(ranker, "dense")
-        self.network = NetworkGraph(ranker.network, ranker.config, 0, "dense")
+        towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]
+        self.towers = SeparateTowers(towers, ranker.schema.tasks)
+        self.network = NetworkGraph(ranker.network, ranker.config, InputParts(), "dense")
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, and behind them each gate's weights."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
         joined = SplitInput(None, rows_of(SplitInput(request, candidate)))
-        mixtures, weights = self.network(joined, self._routing_ids(inputs, candidate))
-        return (*self.chain.multiply([tower(m) for tower, m in zip(self.towers, mixtures, strict=True)]), *weights)
+        mixtures, weights = self.network(joined, self._routing_ids(inputs, SplitInput(request, candidate)))
+        return (*self.chain.multiply(self.towers(mixtures)), *weights)
 
 
 def layer(experts: int) -> Ranker:

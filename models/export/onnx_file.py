@@ -22,7 +22,8 @@ from contract.files import appearing
 from contract.graph_names import REQUEST_OF, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
-from models.export_graph.pairing import pair_add_onnx
+from models.export_graph.pairing import pair_add_onnx, pair_linear_onnx
+from models.export_graph.prepared import ITEM_ROWS
 from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.sparse_experts import expert_answers_onnx
 
@@ -30,6 +31,7 @@ OPSET = 20
 TABLES = "table_VK"
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.moerank.pair_add.default: pair_add_onnx,
+    torch.ops.moerank.pair_linear.default: pair_linear_onnx,
     torch.ops.moerank.expert_answers.default: expert_answers_onnx,
 }
 # Rows to trace with: not 0 or 1, which the exporter would settle for good, and all different.
@@ -38,15 +40,15 @@ _SEQUENCES = ("Sequence", "Optional")
 _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
-def input_names(schema: Schema, *, packed: bool = False) -> list[str]:
-    """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a packed one's index."""
+def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False) -> list[str]:
+    """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a variant's indexes."""
     names = []
     for part in PARTS:
         specs = schema.part(part)
         names += [f"{part}_ids"] * bool(specs.ids)
         names += [f"{part}_list_values", f"{part}_list_lengths"] * bool(specs.lists)
         names += [f"{part}_dense"] * bool(specs.dense)
-    return [*names, REQUEST_OF] if packed else names
+    return [*names, *[REQUEST_OF] * packed, *[ITEM_ROWS] * prepared]
 
 
 def write_onnx(
@@ -57,15 +59,17 @@ def write_onnx(
     *,
     external_tables: bool = False,
     packed: bool = False,
+    prepared: bool = False,
 ) -> None:
     """Trace the module and write a checked file; with `external_tables` the tables lie beside it in `TABLES_FILE`.
 
-    `packed`: the graph takes any number of requests, and for each candidate the number of its own.
+    `packed`: the graph takes any number of requests, and for each candidate the number of its own. `prepared`: it takes
+    each candidate's row in the tables of prepared items; `schema` is that of the other features.
 
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
     """
-    example = _example(schema, packed=packed)
+    example = _example(schema, packed=packed, prepared=prepared)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -141,8 +145,9 @@ def _name_rows(model: ir.Model) -> None:
         value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
-def _example(schema: Schema, *, packed: bool) -> dict[str, Tensor]:
-    example = {REQUEST_OF: torch.arange(_TRACED["candidate"]) % _TRACED["request"]}
+def _example(schema: Schema, *, packed: bool, prepared: bool) -> dict[str, Tensor]:
+    request_N = torch.arange(_TRACED["candidate"]) % _TRACED["request"]
+    example = {REQUEST_OF: request_N, ITEM_ROWS: torch.zeros_like(request_N)}
     for part in PARTS:
         specs, rows = schema.part(part), _TRACED[part]
         lengths = torch.full((len(specs.lists), rows), 2, dtype=torch.int64)
@@ -153,7 +158,7 @@ def _example(schema: Schema, *, packed: bool) -> dict[str, Tensor]:
             "dense": torch.zeros(rows, len(specs.dense)),
         }
         example |= {f"{part}_{kind}": tensor for kind, tensor in columns.items()}
-    return {name: example[name] for name in input_names(schema, packed=packed)}
+    return {name: example[name] for name in input_names(schema, packed=packed, prepared=prepared)}
 
 
 def _dynamic_shapes(example: dict[str, Tensor]) -> dict[str, dict[int, Dim]]:

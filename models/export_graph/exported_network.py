@@ -13,12 +13,13 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from contract.errors import ExportError
 from models.experts.level import Level, streams_of
 from models.export_graph.blocks import ScaledInput, Tail, affine_of, folded_mlp
 from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
 from models.export_graph.pairing import pair_add
 from models.export_graph.routing import RequestColumns, Router, static_weights
-from models.export_graph.split import SplitInput, SplitLinear
+from models.export_graph.split import InputParts, SplitInput, SplitLinear
 from models.layers.mlp import Block
 from models.model_config import ModelConfig
 from models.network import Network
@@ -36,27 +37,35 @@ class Routed(NamedTuple):
 class NetworkGraph(nn.Module):
     """From the input matrix by parts to what each task's tower reads."""
 
-    def __init__(self, network: Network, config: ModelConfig, request_width: int, form: Form) -> None:
-        """Rebuild a trained network in one of the mixture's forms."""
+    def __init__(self, network: Network, config: ModelConfig, parts: InputParts, form: Form) -> None:
+        """Rebuild a trained network in one of the mixture's forms.
+
+        Raises:
+            ExportError: items are to be prepared, but the first layer reads more than sums of features.
+        """
         super().__init__()
         norm: nn.Module = network.input_norm
         columns = None
         if network.routes_by_columns:
-            columns = RequestColumns(network.columns_R.tolist(), request_width, network.inputs, norm)
+            columns = RequestColumns(network.columns_R.tolist(), parts.request, network.inputs, norm)
         bottom = [block for block in network.bottom if isinstance(block, Block)]
         gated = not bottom and any(each.feature_gate for level in network.plan.levels[:1] for each in level.sets)
         self.whole: _Whole | None = None
         if network.interaction is not None or gated:
+            if parts.items is not None:
+                what = "the interaction" if network.interaction is not None else "the feature gate"
+                message = f"{what} reads all features of a row at once, so no share of it can be prepared for an item"
+                raise ExportError(message)
             self.whole = _Whole(network)
-            norm, request_width = nn.Identity(), 0
+            norm, parts = nn.Identity(), InputParts()
         self.bottom: _Bottom | None = None
         if bottom:
-            self.bottom = _Bottom(bottom, norm, request_width)
-            norm, request_width = nn.Identity(), 0
+            self.bottom = _Bottom(bottom, norm, parts)
+            norm, parts = nn.Identity(), InputParts()
         self.levels = nn.ModuleList()
         for level in network.typed_levels:
-            self.levels.append(LevelGraph(level, config, form, _NetworkInput(norm, request_width, columns)))
-            norm, request_width = nn.Identity(), 0
+            self.levels.append(LevelGraph(level, config, form, _NetworkInput(norm, parts, columns)))
+            norm, parts = nn.Identity(), InputParts()
         self.task_streams = network.plan.task_streams
 
     def forward(self, given: SplitInput, ids_N: Tensor | None) -> Routed:
@@ -74,8 +83,8 @@ class NetworkGraph(nn.Module):
 class _NetworkInput:
     """What stands before a level's first layers."""
 
-    def __init__(self, norm: nn.Module, request_width: int, columns: RequestColumns | None) -> None:
-        self.norm, self.request_width, self.columns = norm, request_width, columns
+    def __init__(self, norm: nn.Module, parts: InputParts, columns: RequestColumns | None) -> None:
+        self.norm, self.parts, self.columns = norm, parts, columns
 
 
 class LevelGraph(nn.Module):
@@ -90,16 +99,16 @@ class LevelGraph(nn.Module):
             for bank in level.typed_banks
         )
         self.gated = [bank.feature_gate is not None for bank in level.typed_banks]
-        banks, norm, width = level.typed_banks, before.norm, before.request_width
+        banks, norm, parts = level.typed_banks, before.norm, before.parts
         self.static: StaticMixture | None = None
         if form == "static":
-            self.static = StaticMixture(banks, static_weights(level), norm, width)
+            self.static = StaticMixture(banks, static_weights(level), norm, parts)
             return
-        self.router = Router(level, norm, width, before.columns)
-        self.mixture: nn.Module = DenseMixture(banks, norm, width)
+        self.router = Router(level, norm, parts, before.columns)
+        self.mixture: nn.Module = DenseMixture(banks, norm, parts)
         if form == "sparse":
             activation = "silu" if level.plan.swish else config.activation
-            self.mixture = SparseMixture(banks, level.typed_gates, norm, width, activation)
+            self.mixture = SparseMixture(banks, level.typed_gates, norm, parts, activation)
 
     def forward(self, streams: Sequence[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routed:
         """The output streams and the gates' weights; `given` is the input matrix as it came."""
@@ -129,9 +138,9 @@ class _Whole(nn.Module):
 class _Bottom(nn.Module):
     """The shared layers, the first of them split by part."""
 
-    def __init__(self, blocks: list[Block], norm: nn.Module, request_width: int) -> None:
+    def __init__(self, blocks: list[Block], norm: nn.Module, parts: InputParts) -> None:
         super().__init__()
-        self.first = SplitLinear(affine_of(blocks[0]).after(norm), request_width)
+        self.first = SplitLinear(affine_of(blocks[0]).after(norm), parts)
         self.tail = Tail(blocks[0])
         self.rest = folded_mlp(blocks[1:])
 

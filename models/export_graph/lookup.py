@@ -13,7 +13,6 @@ from torch.nn import functional
 
 from contract.inputs import PartName
 from models.input_layout import PartLayout
-from models.layers.dense import DenseColumns
 
 Tensors = dict[str, Tensor]
 
@@ -30,8 +29,7 @@ class PartLookup(nn.Module):
         self.part: PartName = layout.name
         self.ids, self.lists, self.offsets = layout.ids, layout.lists, table_offsets
         self.width = layout.width(embedding_dim)
-        self.dense = DenseColumns(layout)
-        self.has_dense = bool(layout.raw or layout.source)
+        self.dense = DenseGraph(layout)
         self.register_buffer("id_offsets_F", _int64([table_offsets[s.table_name] for s in layout.ids]))
         self.register_buffer("id_rows_F", _int64([s.rows for s in layout.ids]))
 
@@ -42,8 +40,8 @@ class PartLookup(nn.Module):
             columns.append(functional.embedding(self.known_ids(inputs) + self.id_offsets_F, table_VK).flatten(1))
         if self.lists:
             columns += self._pool(table_VK, inputs)
-        if self.has_dense:
-            columns += self.dense(inputs[f"{self.part}_dense"])
+        if self.dense.width:
+            columns.append(self.dense(inputs[f"{self.part}_dense"]))
         return torch.cat(columns, dim=1) if columns else None
 
     def known_ids(self, inputs: Tensors) -> Tensor:
@@ -73,6 +71,39 @@ class PartLookup(nn.Module):
             sums_NK = functional.embedding(rows_NS, table_VK).sum(dim=1)
             pooled.append(sums_NK / lengths_N1.clamp(min=1) if spec.pooling == "mean" else sums_NK)
         return pooled
+
+
+class DenseGraph(nn.Module):
+    """A part's dense scalars [N, D] to columns [N, W], as `models.layers.dense.DenseColumns` joined makes them.
+
+    The components of piecewise-linear numbers are x - b, clipped to [0, 1]. Picking columns of a matrix one by one
+    costs ten times as much as multiplying by a matrix of zeros and ones, which gives the very same numbers: all but one
+    of the products are zeros. Raw scalars go along.
+    """
+
+    spread_DW: Tensor
+    lower_W: Tensor
+
+    def __init__(self, layout: PartLayout) -> None:
+        """Place the layout's columns."""
+        super().__init__()
+        sources = [*layout.raw, *layout.source]
+        self.width, self.raw = len(sources), len(layout.raw)
+        spread_DW = torch.zeros(len(layout.dense), len(sources))
+        spread_DW[sources, range(len(sources))] = 1.0
+        self.register_buffer("spread_DW", spread_DW)
+        self.register_buffer("lower_W", torch.tensor([0.0] * self.raw + list(layout.lower), dtype=torch.float32))
+
+    def forward(self, dense_ND: Tensor) -> Tensor:
+        """[N, D] -> [N, W]."""
+        if self.width == self.raw == dense_ND.shape[1]:
+            return dense_ND
+        spread_NW = torch.addmm(-self.lower_W, dense_ND, self.spread_DW)
+        if not self.raw:
+            return spread_NW.clamp(0.0, 1.0)
+        if self.raw == self.width:
+            return spread_NW
+        return torch.cat([spread_NW[:, : self.raw], spread_NW[:, self.raw :].clamp(0.0, 1.0)], dim=1)
 
 
 def longest(lengths_N1: Tensor) -> int:

@@ -1,8 +1,8 @@
 """The mixture of a level's experts in the graph, in three forms with equal answers.
 
 Static: constant weights, unused experts deleted. Dense: every expert for every row. Sparse: each expert for the rows
-that selected it (`models.export_graph.sparse_experts`), the answers brought back to row order by an inverse
-permutation.
+that selected it (`models.export_graph.sparse_experts`), the answers of several gates' experts brought back to row order
+by an inverse permutation.
 
 Shape legend: N candidate rows, E experts, O outputs of one expert, G gates, M rows of all experts, S slots (experts of
 a row).
@@ -18,7 +18,7 @@ from models.export_graph.affine import join
 from models.export_graph.blocks import Folded, expert_affines, expert_block, expert_tail
 from models.export_graph.routing import Routes, StaticWeights
 from models.export_graph.sparse_experts import SparseExperts
-from models.export_graph.split import SplitInput, SplitLinear
+from models.export_graph.split import InputParts, SplitInput, SplitLinear
 from models.gates import Gate
 from models.gates.always import AlwaysGate
 from models.layers.mlp import Activation
@@ -27,11 +27,11 @@ from models.layers.mlp import Activation
 class ExpertNetworks(nn.Module):
     """Experts of one bank with folded norms: first layers split by part, the rest one network an expert."""
 
-    def __init__(self, experts: Experts, kept: list[int], norm: nn.Module, request_width: int) -> None:
+    def __init__(self, experts: Experts, kept: list[int], norm: nn.Module, parts: InputParts) -> None:
         """Take the `kept` experts, at least one; `norm` stands before their first layers."""
         super().__init__()
         first = [affine.after(norm) for affine in expert_affines(experts, 0)]
-        self.first = SplitLinear(join([first[e] for e in kept]), request_width)
+        self.first = SplitLinear(join([first[e] for e in kept]), parts)
         self.hidden = first[0].bias_H.shape[0]
         self.rest = nn.ModuleList(_rest(experts, e) for e in kept)
 
@@ -46,7 +46,7 @@ class StaticMixture(nn.Module):
 
     weights_GE: Tensor
 
-    def __init__(self, banks: list[Bank], weights: StaticWeights, norm: nn.Module, request_width: int) -> None:
+    def __init__(self, banks: list[Bank], weights: StaticWeights, norm: nn.Module, parts: InputParts) -> None:
         """Keep the experts that `weights` names."""
         super().__init__()
         self.places: list[int] = []
@@ -56,7 +56,7 @@ class StaticMixture(nn.Module):
             kept = [e - bank.first for e in weights.kept if bank.first <= e < bank.first + count]
             if kept:
                 self.places.append(place)
-                self.networks.append(ExpertNetworks(bank.experts, kept, norm, request_width))
+                self.networks.append(ExpertNetworks(bank.experts, kept, norm, parts))
         self.register_buffer("weights_GE", weights.weights_GE)
         self.used = [[e for e, w in enumerate(row) if w != 0.0] for row in weights.weights_GE.tolist()]
 
@@ -76,11 +76,11 @@ class StaticMixture(nn.Module):
 class DenseMixture(nn.Module):
     """Every expert for every row."""
 
-    def __init__(self, banks: list[Bank], norm: nn.Module, request_width: int) -> None:
+    def __init__(self, banks: list[Bank], norm: nn.Module, parts: InputParts) -> None:
         """Take all experts of all banks."""
         super().__init__()
         self.networks = nn.ModuleList(
-            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, request_width) for bank in banks
+            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, parts) for bank in banks
         )
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
@@ -94,18 +94,16 @@ class SparseMixture(nn.Module):
     """Each expert only for the rows that selected it."""
 
     def __init__(
-        self, banks: list[Bank], gates: list[Gate], norm: nn.Module, request_width: int, activation: Activation
+        self, banks: list[Bank], gates: list[Gate], norm: nn.Module, parts: InputParts, activation: Activation
     ) -> None:
         """Take all experts; a gate that promises no bound on its selection has it counted anew in each run."""
         super().__init__()
         routed = [bank for bank in banks if not bank.always]
-        self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, request_width, activation) for bank in routed)
+        self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, parts, activation) for bank in routed)
         self.counts = [bank.experts.count for bank in routed]
         # What every row takes stands last in the plan, and needs no gathering.
         self.always = nn.ModuleList(
-            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, request_width)
-            for bank in banks
-            if bank.always
+            ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, parts) for bank in banks if bank.always
         )
         self.slots = [None if gate.selectors < gate.max_selected else gate.max_selected for gate in gates]
         self.adds_always = [isinstance(gate, AlwaysGate) for gate in gates]
@@ -114,6 +112,8 @@ class SparseMixture(nn.Module):
         """Each gate's mixture [N, O]."""
         routed = sum(self.counts)
         union_NE = routes.union()[:, :routed]
+        if len(self.experts) == len(routes.weights) == 1 and not self.always:
+            return [self.experts[0](inputs[0], union_NE, routes.weights[0])]
         unions = union_NE.split(self.counts, dim=1)
         pairs = zip(self.experts, inputs[: len(self.counts)], unions, strict=True)
         first, *others = [run(x, u) for run, x, u in pairs]

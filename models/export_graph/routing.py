@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from models.experts.level import Level, Widen
 from models.export_graph.affine import Affine
 from models.export_graph.pairing import pair_add
-from models.export_graph.split import SplitInput, SplitLinear
+from models.export_graph.split import InputParts, SplitInput, SplitLinear
 from models.gates import Gate
 
 
@@ -50,7 +50,7 @@ class GateGraph(nn.Module):
     """One gate of a level: its answer for every candidate row, over all experts of the level."""
 
     def __init__(
-        self, gate: Gate, widen: Widen, norm: nn.Module, request_width: int, columns: RequestColumns | None
+        self, gate: Gate, widen: Widen, norm: nn.Module, parts: InputParts, columns: RequestColumns | None
     ) -> None:
         """Copy the gate in evaluation mode; `norm` stands before its projection, or it routes by `columns` alone."""
         super().__init__()
@@ -60,7 +60,7 @@ class GateGraph(nn.Module):
         if gate.projection is not None:
             affine = Affine.of(gate.projection.weight, gate.projection.bias).after(gate.norm)
             whole = affine.after(norm) if columns is None else columns.spread(affine)
-            self.projection = SplitLinear(whole, request_width if columns is None else columns.width)
+            self.projection = SplitLinear(whole, parts if columns is None else InputParts(columns.width))
 
     def forward(self, x: SplitInput, given: SplitInput, ids_N: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights and selected set [N, E]; `x` are the gate's streams, `given` the input matrix as it came."""
@@ -69,9 +69,10 @@ class GateGraph(nn.Module):
             logits = self.projection(SplitInput(given.request_RD, None) if self.by_request else x)
         routing = self.gate.route(logits, ids_N)
         weights, selected = self.widen(routing.weights_BE), self.widen(routing.selected_BE)
-        if not (self.by_request or self.gate.static) or given.candidate_ND is None:
+        nothing_N1 = given.nothing()
+        if not (self.by_request or self.gate.static) or nothing_N1 is None:
             return weights, selected
-        nothing_NE = torch.zeros_like(given.candidate_ND[:, :1]).expand(-1, weights.shape[1])
+        nothing_NE = nothing_N1.expand(-1, weights.shape[1])
         # A static gate has one row for all requests.
         request_N = given.request_N if self.by_request else None
         counted = pair_add(selected.to(weights.dtype), nothing_NE, request_N)
@@ -81,12 +82,12 @@ class GateGraph(nn.Module):
 class Router(nn.Module):
     """All gates of a level."""
 
-    def __init__(self, level: Level, norm: nn.Module, request_width: int, columns: RequestColumns | None) -> None:
+    def __init__(self, level: Level, norm: nn.Module, parts: InputParts, columns: RequestColumns | None) -> None:
         """Take over the level's gates; see `GateGraph`."""
         super().__init__()
         pairs = zip(level.typed_gates, level.widen, strict=True)
         self.gates = nn.ModuleList(
-            GateGraph(gate, widen, norm, request_width, columns) for gate, widen in pairs if isinstance(widen, Widen)
+            GateGraph(gate, widen, norm, parts, columns) for gate, widen in pairs if isinstance(widen, Widen)
         )
 
     def forward(self, inputs: list[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routes:

@@ -4,22 +4,19 @@ Shape legend: R requests, N candidate rows, T tasks, V rows of the stacked table
 experts of a gate's level.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from contract.graph_names import GATE_OUTPUT, REQUEST_OF
-from contract.schema import TaskSpec
-from models.export_graph.affine import Affine
-from models.export_graph.blocks import folded, folded_mlp
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.lookup import PartLookup, Tensors
 from models.export_graph.pairing import pair_add
+from models.export_graph.prepared import ITEM_ROWS, PreparedItems, item_rows
 from models.export_graph.routing import static_weights
-from models.export_graph.split import SplitInput
+from models.export_graph.split import InputParts, SplitInput
+from models.export_graph.towers import towers_graph
 from models.heads.towers import Tower
-from models.layers.mlp import Block
+from models.input_layout import layouts
 from models.ranker import Ranker
 
 
@@ -27,58 +24,65 @@ class ServingGraph(nn.Module):
     """Answers by task [N] from the graph's inputs by name. `outputs`: what the graph calls what it answers."""
 
     table_VK: Tensor
+    routing_ids_I: Tensor
 
-    def __init__(self, ranker: Ranker, form: Form) -> None:
-        """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms."""
+    def __init__(self, ranker: Ranker, form: Form, items: PreparedItems | None = None) -> None:
+        """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms.
+
+        With `items`, what hangs on them alone is computed here and now, and the graph takes their rows instead.
+
+        Raises:
+            ExportError: items are given, and the model's first layer has no share that could be prepared.
+        """
         super().__init__()
         config = ranker.config
         table, offsets = stacked_tables(ranker)
         self.register_buffer("table_VK", table)
-        self.parts = nn.ModuleList(PartLookup(layout, offsets, config.embedding_dim) for layout in ranker.layouts)
-        request_width = ranker.layouts[0].width(config.embedding_dim)
-        self.network = NetworkGraph(ranker.network, config, request_width, form)
+        shown = layouts(ranker.schema if items is None else items.lean(ranker.schema))
+        self.parts = nn.ModuleList(PartLookup(layout, offsets, config.embedding_dim) for layout in shown)
+        rows = None
+        if items is not None:
+            whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
+            rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
+        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows)
+        self.network = NetworkGraph(ranker.network, config, parts, form)
         self.chain = ranker.network.towers.chain
-        towers = zip(ranker.network.towers.towers, ranker.schema.tasks, strict=True)
-        self.towers = nn.ModuleList(_TowerGraph(tower, task) for tower, task in towers if isinstance(tower, Tower))
+        towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]
+        self.towers = towers_graph(towers, ranker.schema.tasks, self.network.task_streams)
         self.routing_id = ranker.routing_id
+        self.routes_by_item = False
+        if ranker.routing_id is not None:
+            part, column = ranker.routing_id
+            spec = ranker.layouts[part].ids[column]
+            self.routes_by_item = items is not None and spec.name in items.names
+            if items is not None and self.routes_by_item:
+                ids_I = torch.from_numpy(items.inputs.ids[:, column])
+                self.register_buffer("routing_ids_I", torch.where((ids_I >= 0) & (ids_I < spec.rows), ids_I, 0))
+            else:
+                self.routing_id = part, shown[part].ids.index(spec)
         gates = 0 if form == "static" else len(ranker.network.typed_gates)
         self.outputs = [task.name for task in ranker.schema.tasks] + [f"{GATE_OUTPUT}{gate}" for gate in range(gates)]
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order, and behind them each gate's weights [N, E]."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
-        given = SplitInput(request, candidate, inputs.get(REQUEST_OF))
-        mixtures, weights = self.network(given, self._routing_ids(inputs, candidate))
-        answers = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
-        return (*self.chain.multiply(answers), *weights)
+        given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS))
+        mixtures, weights = self.network(given, self._routing_ids(inputs, given))
+        return (*self.chain.multiply(self.towers(mixtures)), *weights)
 
-    def _routing_ids(self, inputs: Tensors, candidate: Tensor | None) -> Tensor | None:
+    def _routing_ids(self, inputs: Tensors, given: SplitInput) -> Tensor | None:
         if self.routing_id is None:
             return None
+        if self.routes_by_item:
+            return self.routing_ids_I[inputs[ITEM_ROWS]]
         part, column = self.routing_id
         lookup = self.parts[part]
         assert isinstance(lookup, PartLookup)  # noqa: S101 the list holds lookups; this tells the type checker
         ids = lookup.known_ids(inputs)[:, column]
-        if part == 1 or candidate is None:
+        nothing_N1 = given.nothing(torch.int64)
+        if part == 1 or nothing_N1 is None:
             return ids
-        nothing_N1 = torch.zeros_like(candidate[:, :1], dtype=torch.int64)
         return pair_add(ids.unsqueeze(1), nothing_N1, inputs.get(REQUEST_OF)).squeeze(1)
-
-
-class _TowerGraph(nn.Module):
-    """A tower with its answer on the task's own scale."""
-
-    def __init__(self, tower: Tower, task: TaskSpec) -> None:
-        super().__init__()
-        self.hidden = folded_mlp([block for block in tower.hidden if isinstance(block, Block)])
-        head = Affine.of(tower.head.weight, tower.head.bias)
-        regression = task.kind == "regression"
-        self.head = folded(head.scaled(max(task.spread, 1e-6), task.base_rate) if regression else head)
-        self.answer = nn.Identity() if regression else nn.Sequential(copy.deepcopy(tower.calibration), nn.Sigmoid())
-
-    def forward(self, mixture_NO: Tensor) -> Tensor:
-        answer_N1: Tensor = self.answer(self.head(self.hidden(mixture_NO)))
-        return answer_N1.squeeze(1)
 
 
 def describe_gates(ranker: Ranker, form: Form) -> list[dict[str, object]]:

@@ -89,17 +89,21 @@ class DSelectKGate(Gate):
     def choose(self, routed: Tensor) -> Choice:
         """Mix the selectors' codes; experts of weight 0 are not selected."""
         codes_BKE, weight_logits_BK = self.selector_codes(routed)
-        weights_BE = (weight_logits_BK.softmax(-1).unsqueeze(-1) * codes_BKE).sum(-2)
+        weights_BK = weight_logits_BK.softmax(-1)
+        # Selector by selector: a sum over an axis of two is ten times as dear in an exported graph.
+        weights_BE = weights_BK[:, :1] * codes_BKE[:, 0]
+        for selector in range(1, self.selectors):
+            weights_BE = weights_BE + weights_BK[:, selector : selector + 1] * codes_BKE[:, selector]
         penalties = self._penalties(codes_BKE) if self.training else {}
         return Choice(weights_BE, weights_BE > 0, penalties, logits_BX=weight_logits_BK)
 
     def selector_codes(self, logits_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each selector puts on each expert, r [B, K, E], and the logits of the selectors' weights [B, K]."""
         split = self.selectors * self.bits
-        bits_BKM = logits_BL[:, :split].unflatten(-1, (self.selectors, self.bits))
+        ones_BKM = smooth_step(logits_BL[:, :split], self.config.gamma).unflatten(-1, (self.selectors, self.bits))
         codes_BKE = logits_BL.new_ones(()).expand(logits_BL.shape[0], self.selectors, 1)
         for bit in range(self.bits):
-            one_BK1 = smooth_step(bits_BKM[..., bit : bit + 1], self.config.gamma)
+            one_BK1 = ones_BKM[..., bit : bit + 1]
             codes_BKE = torch.stack([codes_BKE * (1 - one_BK1), codes_BKE * one_BK1], -1).flatten(-2)
         return codes_BKE[..., : self.experts], logits_BL[:, split:]
 

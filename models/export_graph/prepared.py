@@ -1,0 +1,46 @@
+"""What is prepared for items before any request: which features, and their values for every item.
+
+Shape legend: I items.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contract.inputs import PartInputs
+from contract.schema import Schema
+from models.export_graph.lookup import PartLookup
+from models.export_graph.split import ItemRows
+from models.input_layout import PartLayout
+
+ITEM_ROWS = "candidate_rows"
+"""The input int64 [N] of a prepared graph: each candidate's row in the tables of prepared items."""
+
+
+@dataclass(frozen=True)
+class PreparedItems:
+    """The features `names` of the candidate's part for I items; `inputs` has all columns of the part."""
+
+    names: frozenset[str]
+    inputs: PartInputs
+
+    def lean(self, schema: Schema) -> Schema:
+        """The schema of what a request still brings."""
+        return schema.model_copy(update={"features": tuple(f for f in schema.features if f.name not in self.names)})
+
+
+@torch.no_grad()
+def item_rows(items: PreparedItems, lookup: PartLookup, table_VK: Tensor, layout: PartLayout, dim: int) -> ItemRows:
+    """The prepared features' columns of the input matrix."""
+    wanted = [columns for spec, columns in layout.features(dim, 0) if spec.name in items.names]
+    columns_J = tuple(column for columns in wanted for column in columns)
+    arrays = {
+        "candidate_ids": items.inputs.ids,
+        "candidate_list_values": items.inputs.list_values,
+        "candidate_list_lengths": items.inputs.list_lengths,
+        "candidate_dense": items.inputs.dense,
+    }
+    whole_ID = lookup(table_VK, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    assert whole_ID is not None  # noqa: S101 a prepared feature has columns
+    return ItemRows(columns_J, whole_ID[:, list(columns_J)])
