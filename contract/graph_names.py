@@ -7,6 +7,8 @@ INPUT_NAMES = tuple(f"{part}_{array}" for part in PARTS for array in ARRAYS)
 """What a graph may ask for; see `contract.inputs.Inputs.arrays`. It asks only for those that have any feature."""
 REQUEST_OF = "candidate_request"
 """The input int64 [candidates] of a batched graph that names each candidate's request."""
+ITEM_ROWS = "candidate_rows"
+"""The input int64 [candidates] of a prepared graph: each candidate's row of the tables, the last for unknown items."""
 GATE_OUTPUT = "expert_weights_"
 """Before a gate's number: outputs that the graph computes anyway, so that naming them costs a run nothing."""
 
@@ -17,11 +19,15 @@ FORM = "form"
 TABLES = "tables"
 QUANTISED = "quantised"
 BATCHED = "packed"
+PREPARED = "prepared"
+CUDA_PRECISIONS = "cuda_precisions"
 
 # A bundle's files.
 MODEL_FILE = "model.onnx"
 PACKED_FILE = "packed.onnx"
+PREPARED_FILE = "prepared.onnx"
 TABLES_FILE = "tables.bin"
+PREPARED_ROWS_FILE = "prepared.bin"
 GOLDEN_FILE = "golden.npz"
 ONLINE_FOLDER = "online"
 

@@ -17,7 +17,7 @@ from typing import Literal
 
 import psutil
 
-from serving.graph.precision import PROPERTY
+from contract.graph_names import CUDA_PRECISIONS
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -67,7 +67,7 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
 
     engine = Engine(path, device=device)
     form = engine.properties.get("form", "unknown")
-    known = json.loads(engine.properties.get(PROPERTY, "{}"))
+    known = json.loads(engine.properties.get(CUDA_PRECISIONS, "{}"))
     passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
     found = f"{engine.providers[0]}, {engine.precision}, {form} form; on CUDA it may be served at {passed}"
     return Check("bundle", "ok", f"{path}: {found}")

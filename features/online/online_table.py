@@ -36,7 +36,8 @@ class ListColumn:
 class Found(NamedTuple):
     """What a table has about n keys: `known` [n], `ids` [n, F], `dense` [n, D], `key_hashes` [n, K].
 
-    `lists` holds packed values and lengths [n] by name.
+    `lists` holds packed values and lengths [n] by name. `rows` [n]: where in the table they stand, if
+    that was asked.
     """
 
     known: NDArray[np.bool_]
@@ -44,6 +45,7 @@ class Found(NamedTuple):
     dense: NDArray[np.float32]
     key_hashes: Hashes
     lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]
+    rows: NDArray[np.int64] | None = None
 
 
 class Lookup(Protocol):

@@ -1,7 +1,7 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -13,6 +13,7 @@ from contract.errors import DataError, RequestError
 from contract.graph_names import ONLINE_FOLDER
 from contract.hashing import NULL_HASH, Hashes, combine, hash_integers
 from contract.inputs import PARTS, Inputs, PartName
+from contract.prepared import without
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.vocabulary import Vocabularies
@@ -33,6 +34,7 @@ class EncodedRequest:
 
     `missing_context` names features of the context that the request left out, `unseen_context` those whose id training
     never saw, and `clipped` counts, by feature, the given numbers beyond what training saw: they count as its extremes.
+    With `item_rows`, each candidate's row [N] of prepared items, the inputs are those of the graph over these.
     """
 
     inputs: Inputs
@@ -43,6 +45,7 @@ class EncodedRequest:
     clipped: Mapping[str, int] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     """Features whose values were given (``overridden``) or ``pushed``; all others were looked up."""
+    item_rows: NDArray[np.int64] | None = None
 
 
 def no_check() -> None:
@@ -63,7 +66,7 @@ class RequestEncoder:
 
         `users` makes, from the table of users, what is asked in its place.
         """
-        self._schema, self._encoder = schema, encoder
+        self._schema, self._encoder, self._tables, self._users = schema, encoder, tables, users
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
         self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
@@ -98,6 +101,15 @@ class RequestEncoder:
         vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
         return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER), users)
 
+    def lean(self, names: Collection[str], rows_of: Callable[[OnlineTable], Lookup]) -> "RequestEncoder":
+        """An encoder without the features `names` of items, of which `rows_of` says the row in their table."""
+        lean = RequestEncoder(
+            without(self._schema, names), self._encoder, replace(self._tables, item=None), self._users
+        )
+        if self._tables.item is not None:
+            lean._entities["candidate"] = Route(rows_of(self._tables.item), lean._layouts["candidate"])
+        return lean
+
     @property
     def schema(self) -> Schema:
         """The schema that the inputs follow."""
@@ -124,8 +136,8 @@ class RequestEncoder:
             self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
         }
         own = dict(hashes)
-        known_user = self._fill_entity("request", self._schema.user_key, hashes, columns)
-        known_items = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
+        known_user, _ = self._fill_entity("request", self._schema.user_key, hashes, columns)
+        known_items, item_rows = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
         for spec in self._own_ids:
             self._fill_feature(spec, own[spec.name], columns)
         check()
@@ -151,7 +163,8 @@ class RequestEncoder:
         unseen = tuple(spec.name for spec in self._context_ids if self._is_unseen(spec, given, columns))
         sources = dict.fromkeys((column.name for column, _ in fresh), "pushed") | dict.fromkeys(given, "overridden")
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
-        return EncodedRequest(inputs, not bool(known_user.all()), ~known_items, missing, unseen, clipped, sources)
+        unknown = not bool(known_user.all())
+        return EncodedRequest(inputs, unknown, ~known_items, missing, unseen, clipped, sources, item_rows)
 
     def _fill_given(
         self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
@@ -205,15 +218,19 @@ class RequestEncoder:
 
     def _fill_entity(
         self, part: PartName, key: str, hashes: dict[str, Hashes], columns: Mapping[PartName, Columns]
-    ) -> NDArray[np.bool_]:
-        """Look an entity up by its own hashes [n]; its attributes that key pair tables join `hashes`."""
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+        """Look an entity up by its own hashes [n]; its attributes that key pair tables join `hashes`.
+
+        Returns:
+            Who is known, and their rows in the table if it tells.
+        """
         route = self._entities[part]
         if route is None:
-            return np.ones(len(hashes[key]), dtype=np.bool_)
+            return np.ones(len(hashes[key]), dtype=np.bool_), None
         found = route.table.lookup(hashes[key])
         route.copy(found, columns[part])
         hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
-        return found.known
+        return found.known, found.rows
 
     def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for group in self._groups:

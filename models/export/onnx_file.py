@@ -6,7 +6,7 @@ Shape legend: R requests, N candidate rows, V packed ids, L list features.
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from torch.export import Dim
 
 from contract.errors import ExportError
 from contract.files import appearing
-from contract.graph_names import REQUEST_OF, TABLES_FILE
+from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
 from models.export_graph.pairing import pair_add_onnx, pair_linear_onnx
-from models.export_graph.prepared import ITEM_ROWS
 from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.sparse_experts import expert_answers_onnx
 
 OPSET = 20
 TABLES = "table_VK"
+PREPARED_ROWS = ("prepared_IH", "prepared_IEH")
+"""Last parts of the names of the items' shares."""
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.moerank.pair_add.default: pair_add_onnx,
     torch.ops.moerank.pair_linear.default: pair_linear_onnx,
@@ -92,7 +93,10 @@ def write_onnx(
     model.metadata_props.update(metadata)
     model.producer_name = "moerank"
     if external_tables:
-        _move_tables(model, path.parent)
+        _move(model, [TABLES], path.with_name(TABLES_FILE))
+    if prepared:
+        shares = [name for name in model.graph.initializers if name.rpartition(".")[2] in PREPARED_ROWS]
+        _move(model, shares, path.with_name(PREPARED_ROWS_FILE))
     ir.save(model, path)
     try:
         onnx.checker.check_model(path, full_check=True)
@@ -117,11 +121,13 @@ def annotate(path: Path, facts: Mapping[str, str]) -> None:
         ir.save(model, fresh)
 
 
-def _move_tables(model: ir.Model, directory: Path) -> None:
+def _move(model: ir.Model, names: Sequence[str], file: Path) -> None:
     # Memory-mapped by the runtime: they load at once, all processes share them, and they may exceed protobuf's 2 GB.
-    tables = model.graph.initializers[TABLES]
-    assert tables.const_value is not None  # noqa: S101 an initialiser has a value
-    (tables.const_value,) = ir.external_data.convert_tensors_to_external([tables.const_value], directory, TABLES_FILE)
+    held = [model.graph.initializers[name] for name in names if name in model.graph.initializers]
+    tensors = [value.const_value for value in held if value.const_value is not None]
+    moved = ir.external_data.convert_tensors_to_external(tensors, file.parent, file.name)
+    for value, tensor in zip(held, moved, strict=True):
+        value.const_value = tensor
 
 
 def _refuse_loops(names: list[str]) -> None:

@@ -6,6 +6,7 @@ Shape legend: R requests, N candidate rows, T tasks, E experts.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -13,11 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import ExportError
-from contract.graph_names import REQUEST_OF
+from contract.graph_names import ITEM_ROWS, REQUEST_OF
 from contract.inputs import Inputs, PartInputs
+from contract.prepared import left_over, taken, with_items
+from contract.schema import Schema
 from models.diagnostics.expert_health import union
-from models.export.parity_sample import generate, sanitised, taken
+from models.export.parity_sample import generate, sanitised
 from models.export.unselected_experts import shifted, shifted_biases, shifts
+from models.export_graph.prepared import PreparedItems
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 
@@ -52,11 +56,24 @@ class Parity:
 
 @dataclass(frozen=True)
 class _Case:
-    """Inputs as the graph takes them; `request_N` is each candidate's request where the graph is a packed one."""
+    """Inputs as the graph takes them, but for the columns that items bring.
+
+    `request_N` is each candidate's request where the graph is a packed one, `item_N` its item's row where it is one
+    over prepared `items`.
+    """
 
     name: str
     inputs: Inputs
     request_N: NDArray[np.int64] | None = None
+    item_N: NDArray[np.int64] | None = None
+    items: PreparedItems | None = None
+
+    def arrays(self, schema: Schema) -> dict[str, Any]:
+        """By the names of a graph's inputs."""
+        inputs = self.inputs
+        if self.items is not None:
+            inputs = replace(inputs, candidate=left_over(inputs.candidate, schema.candidate, self.items.names))
+        return {**inputs.arrays(), REQUEST_OF: self.request_N, ITEM_ROWS: self.item_N}
 
     @property
     def paired(self) -> Inputs:
@@ -66,17 +83,21 @@ class _Case:
         return Inputs(taken(self.inputs.request, self.request_N), self.inputs.candidate)
 
 
-def check_parity(ranker: Ranker, path: Path, sample: Inputs, *, packed: bool = False) -> Parity:
+def check_parity(
+    ranker: Ranker, path: Path, sample: Inputs, *, packed: bool = False, items: PreparedItems | None = None
+) -> Parity:
     """Compare on the sample and on generated rows, more than 2,000 in all; experts that none selects by other biases.
+
+    `items`: the graph is one over these, and each row is compared with one of them.
 
     Raises:
         ExportError: a difference above the tolerance, showing the worst row.
     """
     check = _Check(ranker, path)
     for case in _packed_cases(ranker, sample) if packed else _cases(ranker, sample):
-        check.compare(case)
+        check.compare(_with_items(ranker, case, items))
     idle = check.unreached()
-    rows = _generated(ranker, *_REACHING, packed=packed)
+    rows = _with_items(ranker, _generated(ranker, *_REACHING, packed=packed), items)
     for shift in shifts(ranker, _SEED):
         if not check.unreached():
             break
@@ -101,7 +122,7 @@ class _Check:
 
     def compare(self, case: _Case) -> None:
         expected = self._eager(sanitised(case.paired, self.ranker.schema))
-        actual = _run(self.session, [task.name for task in self.ranker.schema.tasks], case)
+        actual = _run(self.session, self.ranker.schema, case)
         if not np.isfinite(actual).all():
             message = f"the graph answers with values that are not finite on {case.name}"
             raise ExportError(message)
@@ -162,8 +183,21 @@ def _session(path: Path, instead: Mapping[str, onnxruntime.OrtValue] | None = No
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: onnxruntime.InferenceSession, tasks: list[str], case: _Case) -> Array:
-    arrays = {**case.inputs.arrays(), REQUEST_OF: case.request_N}
+def _with_items(ranker: Ranker, case: _Case, items: PreparedItems | None) -> _Case:
+    """The case with items drawn at random, the last row, that of unknown items, among them."""
+    if items is None:
+        return case
+    count = items.inputs.rows
+    item_N = np.random.default_rng([_SEED, count]).integers(0, count, case.inputs.candidate.rows)
+    item_N[0] = count - 1
+    rows = taken(items.inputs, item_N)
+    candidate = with_items(case.inputs.candidate, rows, ranker.schema.candidate, items.names)
+    return replace(case, inputs=replace(case.inputs, candidate=candidate), item_N=item_N, items=items)
+
+
+def _run(session: onnxruntime.InferenceSession, schema: Schema, case: _Case) -> Array:
+    arrays = case.arrays(schema)
+    tasks = [task.name for task in schema.tasks]
     answers = session.run(tasks, {node.name: arrays[node.name] for node in session.get_inputs()})
     return np.stack(answers, axis=1)
 

@@ -21,16 +21,6 @@ def generate(schema: Schema, requests: int, candidates: int, rng: np.random.Gene
     return Inputs(_part(schema.request, requests, rng), _part(schema.candidate, candidates, rng))
 
 
-def taken(part: PartInputs, rows_n: NDArray[np.intp]) -> PartInputs:
-    """Some rows of a part, in the order of `rows_n` and as often as they come there."""
-    lengths_Ln = part.list_lengths[:, rows_n]
-    starts = (part.list_lengths.reshape(-1).cumsum().reshape(part.list_lengths.shape) - part.list_lengths)[:, rows_n]
-    counts = lengths_Ln.reshape(-1)
-    # Each value's place: its list's start, and how far it stands behind that.
-    places_V = np.arange(counts.sum()) + np.repeat(starts.reshape(-1) - (counts.cumsum() - counts), counts)
-    return PartInputs(part.ids[rows_n], part.list_values[places_V], lengths_Ln, part.dense[rows_n])
-
-
 def sanitised(inputs: Inputs, schema: Schema) -> Inputs:
     """The same inputs with the ids that are no row of their table set to 0, as the graph reads them."""
     return Inputs(_clean(inputs.request, schema.request), _clean(inputs.candidate, schema.candidate))

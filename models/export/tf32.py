@@ -28,6 +28,9 @@ def write_tf32(source: Path, target: Path) -> int:
     products = [node for node in list(model.graph) if node.op_type in _PRODUCTS]
     for node in products:
         rounding.apply(node)
+    for name, value in list(model.graph.initializers.items()):
+        if not value.uses():
+            del model.graph.initializers[name]
     ir.save(model, target)
     return len(products)
 

@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from contract.inputs import PartInputs
+from contract.prepared import without
 from contract.schema import Schema
 from models.export_graph.lookup import PartLookup
 from models.export_graph.split import ItemRows
 from models.input_layout import PartLayout
-
-ITEM_ROWS = "candidate_rows"
-"""The input int64 [N] of a prepared graph: each candidate's row in the tables of prepared items."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class PreparedItems:
 
     def lean(self, schema: Schema) -> Schema:
         """The schema of what a request still brings."""
-        return schema.model_copy(update={"features": tuple(f for f in schema.features if f.name not in self.names)})
+        return without(schema, self.names)
 
 
 @torch.no_grad()

@@ -7,11 +7,11 @@ experts of a gate's level.
 import torch
 from torch import Tensor, nn
 
-from contract.graph_names import GATE_OUTPUT, REQUEST_OF
+from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.lookup import PartLookup, Tensors
 from models.export_graph.pairing import pair_add
-from models.export_graph.prepared import ITEM_ROWS, PreparedItems, item_rows
+from models.export_graph.prepared import PreparedItems, item_rows
 from models.export_graph.routing import static_weights
 from models.export_graph.split import InputParts, SplitInput
 from models.export_graph.towers import towers_graph

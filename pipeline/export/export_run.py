@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE
+from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE, PREPARED_FILE
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -19,6 +19,8 @@ from pipeline.console import Progress
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
+from pipeline.export.prepare import as_json as preparation_as_json
+from pipeline.export.prepare import prepare
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 
@@ -49,23 +51,26 @@ def export_run(
     settings: dict[str, Any] = {"typical_rows": config.typical_rows, "require_sparse": config.require_sparse}
     report = export(ranker, schema, sample.inputs, out / MODEL_FILE, config.form, **settings)
     _pack(ranker, report, sample.inputs, out / PACKED_FILE, config)
-    figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), (out / PACKED_FILE,))
+    preparation, items = prepare(ranker, report, features_dir, sample.inputs, out, config.prepare)
+    variants = (out / PACKED_FILE, out / PREPARED_FILE)
+    figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
     drop_unread_tables(out, config.tables)
     progress("judging the precisions of CUDA")
     precisions = judge_tf32(out / MODEL_FILE, schema, valid)
     made = {
         "cuda_precisions": precisions,
+        "preparation": preparation_as_json(preparation),
         "calibration": calibration,
         "changes": figures,
         "git_revision": git_revision(),
     }
-    for graph in (out / MODEL_FILE, out / PACKED_FILE):
+    for graph in (out / MODEL_FILE, *variants):
         if graph.is_file():
             annotate(
                 graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in made.items()}
             )
     progress("golden requests and online tables")
-    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if figures else None)
+    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if figures else None, items)
     schema.save(out)
     save_recipe(recipe, features_dir, out)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)

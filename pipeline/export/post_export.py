@@ -59,6 +59,8 @@ class ExportConfig(Settings):
 
     ``auto`` takes none, Platt's or the isotonic curve, whichever has the lowest log loss on rows that did not fit it.
     """
+    prepare: Literal["items", "none", "auto"] = "auto"
+    """``items`` computes what hangs on the item alone at export, into a second graph; ``auto``: where that pays."""
     packed: bool = False
     """Write a second graph beside the first that answers several requests in one run."""
 
@@ -158,11 +160,19 @@ def apply_if_equal(
             fresh.replace(graph)
             for variant in variants:
                 if variant.is_file():
-                    change(variant, fresh)
-                    fresh.replace(variant)
+                    _change_alike(change, variant, fresh)
         finally:
             fresh.unlink(missing_ok=True)
     return figures
+
+
+def _change_alike(change: Change, variant: Path, fresh: Path) -> None:
+    try:
+        change(variant, fresh)
+    except ExportError:
+        # A graph over prepared items may read no table at all: what it has not got need not be made smaller.
+        return
+    fresh.replace(variant)
 
 
 def drop_unread_tables(directory: Path, kept: TableForm) -> None:

@@ -28,6 +28,7 @@ EXPORT_FACTS = (
     "calibration",
     "changes",
     "cuda_precisions",
+    "preparation",
 )
 """What the manifest tells of how the graph was made."""
 

@@ -87,7 +87,7 @@ class RankingService:
         asked = []
         for position, request in enumerate(requests):
             try:
-                asked.append(self._ask(request, call, ahead=position))
+                asked.append(self._ask(request, call, ahead=position, together=True))
             except RequestError as error:
                 where = f"requests[{position}]"
                 text = f"{where}: {error}"
@@ -115,7 +115,9 @@ class RankingService:
         models = [_describe(model) for model in self._registry.models()]
         return ranking_pb2.ListModelsResponse(models=models).SerializeToString()
 
-    def _ask(self, message: ranking_pb2.RankRequest, call: CallContext, ahead: int = 0) -> Asked:
+    def _ask(
+        self, message: ranking_pb2.RankRequest, call: CallContext, ahead: int = 0, *, together: bool = False
+    ) -> Asked:
         if codec_rank.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -126,7 +128,7 @@ class RankingService:
         model, shadow = self._registry.choose(message.model, message.version, key)
         with self._telemetry.watching(model, call.clock):
             request = codec_rank.request_from(message, call.require_time)
-            encoded = model.encode(request, call.require_time)
+            encoded = model.encode(request, call.require_time, together=together)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
         arm = self._registry.arm_of(model)

@@ -13,7 +13,15 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.errors import ConfigError, IntegrityError, PredictionError
-from contract.graph_names import INPUT_NAMES, MODEL_FILE, PACKED_FILE, REQUEST_OF, SCHEMA_FINGERPRINT
+from contract.graph_names import (
+    INPUT_NAMES,
+    ITEM_ROWS,
+    MODEL_FILE,
+    PACKED_FILE,
+    PREPARED_FILE,
+    REQUEST_OF,
+    SCHEMA_FINGERPRINT,
+)
 from contract.inputs import Inputs
 from contract.schema import Schema
 from serving.graph.expert_use import ExpertUse, outputs_of, read_gates, use_from
@@ -22,6 +30,8 @@ from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
+_VARIANTS = {PACKED_FILE: (REQUEST_OF,), PREPARED_FILE: (ITEM_ROWS,)}
+"""What other graphs of a bundle ask for besides."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
@@ -80,7 +90,7 @@ class Engine:
         if not outputs.issuperset(self.tasks):
             message = f"{path} answers {sorted(outputs)}, but the schema's tasks are {sorted(self.tasks)}"
             raise IntegrityError(message)
-        unknown = set(self.inputs) - {*INPUT_NAMES, *((REQUEST_OF,) if path.name == PACKED_FILE else ())}
+        unknown = set(self.inputs) - {*INPUT_NAMES, *_VARIANTS.get(path.name, ())}
         if unknown:
             message = f"{path} asks for {sorted(unknown)}; a graph's inputs are among {', '.join(INPUT_NAMES)}"
             raise IntegrityError(message)
@@ -99,8 +109,17 @@ class Engine:
         Raises:
             PredictionError: as `predict`.
         """
-        rows = inputs.candidate.rows
-        answers = self._spread(self._run(self._with_experts, inputs.arrays()), rows)
+        return self.run_with_experts(inputs.arrays(), inputs.candidate.rows)
+
+    def run_with_experts(
+        self, arrays: Mapping[str, Array], rows: int
+    ) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
+        """As `predict_with_experts`, from arrays as `run` takes them.
+
+        Raises:
+            PredictionError: as `predict`.
+        """
+        answers = self._spread(self._run(self._with_experts, arrays), rows)
         count = len(self.tasks)
         return self._checked(answers[:count], rows), use_from(self.gates, answers[count:], rows)
 

@@ -11,12 +11,11 @@ from typing import Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import ConfigError, IntegrityError
+from contract.graph_names import CUDA_PRECISIONS
 from contract.settings import Settings
 from serving.store.golden import TOLERANCE
 
 CudaPrecision = Literal["fp32", "tf32", "fp16"]
-PROPERTY = "cuda_precisions"
-"""The graph's property with the facts, JSON by precision."""
 
 
 class PrecisionFacts(Settings):
@@ -46,9 +45,9 @@ def golden_tolerance(properties: Mapping[str, str], precision: CudaPrecision, ow
     if precision == "fp32":
         return TOLERANCE
     try:
-        facts = _FACTS.validate_python(json.loads(properties.get(PROPERTY, "{}")))
+        facts = _FACTS.validate_python(json.loads(properties.get(CUDA_PRECISIONS, "{}")))
     except (ValueError, ValidationError) as error:
-        message = f"{owner}: the property {PROPERTY} is wrong ({error}); export the model again"
+        message = f"{owner}: the property {CUDA_PRECISIONS} is wrong ({error}); export the model again"
         raise IntegrityError(message) from error
     found = facts.get(precision)
     if found is None or not found.passed:

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE, PACKED_FILE
+from contract.graph_names import GOLDEN_FILE, PACKED_FILE, PREPARED_FILE
 from contract.score import Score, ScoreConfig, default_score
+from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 from serving.graph.answer import RankAnswer
 from serving.graph.batched_graph import BatchedEngine
@@ -19,6 +20,7 @@ from serving.graph.engine import Device, Engine
 from serving.graph.expert_use import ExpertUse
 from serving.graph.input_checks import InputCheck
 from serving.graph.precision import CudaPrecision
+from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
@@ -51,6 +53,8 @@ class RankingModel:
     """For several requests in one run, where the bundle has that graph."""
     pushed: PushedReader | None = None
     """What was pushed since the version was made."""
+    prepared: PreparedEngine | None = None
+    """For candidates whose share of the first layers was computed at export, where the bundle has that graph."""
 
     @classmethod
     def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
@@ -72,13 +76,17 @@ class RankingModel:
         packed = None
         if PACKED_FILE in bundle.manifest.files:
             packed = BatchedEngine(path, bundle.schema, **how)
+        prepared = PreparedEngine(path, bundle.schema, **how) if PREPARED_FILE in bundle.manifest.files else None
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
                 if packed is not None:
                     packed.check(name, case)
+                if prepared is not None:
+                    prepared.check(name, case)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
-        return cls(bundle, engine, RequestEncoder.open(path, users), _score(bundle, score), packed, options.pushed)
+        encoder, scored = RequestEncoder.open(path, users), _score(bundle, score)
+        return cls(bundle, engine, encoder, scored, packed, options.pushed, prepared)
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -87,6 +95,23 @@ class RankingModel:
             ConfigError: the score does not fit the tasks.
         """
         return replace(self, score=_score(self.bundle, config))
+
+    @cached_property
+    def _prepared_encoder(self) -> PreparedEncoder | None:
+        return None if self.prepared is None else PreparedEncoder(self.encoder, self.prepared.names)
+
+    def encode(
+        self, request: RankRequest, check: Callable[[], None] = no_check, *, together: bool = False
+    ) -> EncodedRequest:
+        """Encode a request with what is known now; `check` is called under way, and may raise.
+
+        It is encoded for the graph that answers it, which is that of several requests if it may be run `together`.
+
+        Raises:
+            RequestError: the request cannot be encoded, naming the field.
+        """
+        lean = None if together and self.packed is not None else self._prepared_encoder
+        return (self.encoder if lean is None else lean).encode(request, check, self.pushed)
 
     @cached_property
     def check(self) -> InputCheck:
@@ -102,14 +127,6 @@ class RankingModel:
     def version(self) -> int:
         """The bundle's version."""
         return self.bundle.manifest.version
-
-    def encode(self, request: RankRequest, check: Callable[[], None] = no_check) -> EncodedRequest:
-        """Encode a request with what is known now; `check` is called under way, and may raise.
-
-        Raises:
-            RequestError: the request cannot be encoded, naming the field.
-        """
-        return self.encoder.encode(request, check, self.pushed)
 
     def rank(
         self, request: RankRequest, top_k: int = 0, clock: Clock | None = None, *, experts: bool = False
@@ -134,10 +151,16 @@ class RankingModel:
             PredictionError: the graph failed.
         """
         use: ExpertUse | None = None
-        if experts:
-            predictions, use = self.engine.predict_with_experts(encoded.inputs)
+        inputs, rows = encoded.inputs, encoded.item_rows
+        if self.prepared is not None and rows is not None:
+            if experts:
+                predictions, use = self.prepared.predict_with_experts(inputs, rows)
+            else:
+                predictions = self.prepared.predict(inputs, rows)
+        elif experts:
+            predictions, use = self.engine.predict_with_experts(inputs)
         else:
-            predictions = self.engine.predict(encoded.inputs)
+            predictions = self.engine.predict(inputs)
         clock.lap("infer")
         return self._ordered(encoded, predictions, top_k, use)
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import IntegrityError, PredictionError
+from contract.graph_names import ITEM_ROWS
 from contract.inputs import PARTS, Inputs, PartInputs
 
 TOLERANCE = 1e-4
@@ -20,10 +21,14 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One request's encoded inputs and its answers, float32 [N] by task."""
+    """One request's encoded inputs and its answers, float32 [N] by task.
+
+    `item_rows` int64 [N], where the candidates are prepared items: the same answers come by their rows.
+    """
 
     inputs: Inputs
     answers: Mapping[str, NDArray[np.float32]]
+    item_rows: NDArray[np.int64] | None = None
 
 
 def write(path: Path, cases: Mapping[str, GoldenCase]) -> None:
@@ -32,6 +37,7 @@ def write(path: Path, cases: Mapping[str, GoldenCase]) -> None:
     for name, case in cases.items():
         arrays |= {f"{name}/inputs/{key}": value for key, value in case.inputs.arrays().items()}
         arrays |= {f"{name}/answers/{task}": value for task, value in case.answers.items()}
+        arrays |= {} if case.item_rows is None else {f"{name}/inputs/{ITEM_ROWS}": case.item_rows}
     with path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
@@ -75,7 +81,12 @@ def _case(arrays: Mapping[str, NDArray[np.generic]], name: str) -> GoldenCase:
     request, candidate = (_part(arrays, f"{name}/inputs/{part}_") for part in PARTS)
     prefix = f"{name}/answers/"
     answers = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    return GoldenCase(Inputs(request, candidate), {task: value.astype(np.float32) for task, value in answers.items()})
+    rows = arrays.get(f"{name}/inputs/{ITEM_ROWS}")
+    return GoldenCase(
+        Inputs(request, candidate),
+        {task: value.astype(np.float32) for task, value in answers.items()},
+        None if rows is None else rows.astype(np.int64),
+    )
 
 
 def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> PartInputs:

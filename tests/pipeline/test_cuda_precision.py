@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from contract.errors import ConfigError
+from contract.graph_names import CUDA_PRECISIONS
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
 from pipeline.export.cuda_precision import judge_tf32
 from serving.graph.engine import CPU, Engine, provider_options
-from serving.graph.precision import PROPERTY, golden_tolerance
+from serving.graph.precision import golden_tolerance
 from serving.store.golden import TOLERANCE, GoldenCase, require_golden
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features
@@ -30,16 +31,16 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     SCHEMA.save(folder)
     features = write_features(folder / "features", SCHEMA)
     facts = judge_tf32(folder / "model.onnx", SCHEMA, features / "valid.parquet")
-    annotate(folder / "model.onnx", {PROPERTY: json.dumps(facts)})
+    annotate(folder / "model.onnx", {CUDA_PRECISIONS: json.dumps(facts)})
     return folder
 
 
 def test_an_export_says_how_far_tf32_moves_its_answers(bundle: Path) -> None:
-    facts = json.loads(Engine(bundle).properties[PROPERTY])
+    facts = json.loads(Engine(bundle).properties[CUDA_PRECISIONS])
     assert facts["fp32"] == {"passed": True, "tolerance": TOLERANCE, "reason": ""}
     assert facts["tf32"]["passed"]
     assert TOLERANCE < facts["tf32"]["tolerance"] < 0.02
-    assert golden_tolerance({PROPERTY: json.dumps(facts)}, "tf32", "it") == facts["tf32"]["tolerance"]
+    assert golden_tolerance({CUDA_PRECISIONS: json.dumps(facts)}, "tf32", "it") == facts["tf32"]["tolerance"]
 
 
 def test_a_golden_answer_that_tf32_moves_is_accepted_at_tf32_alone(bundle: Path) -> None:
@@ -47,7 +48,7 @@ def test_a_golden_answer_that_tf32_moves_is_accepted_at_tf32_alone(bundle: Path)
     answers = Engine(bundle).predict(rows)
     moved = {task: values + np.float32(2e-4) for task, values in answers.items()}
     case = GoldenCase(rows, moved)
-    require_golden("moved", case, answers, golden_tolerance({PROPERTY: json.dumps(FACTS)}, "tf32", "it"))
+    require_golden("moved", case, answers, golden_tolerance({CUDA_PRECISIONS: json.dumps(FACTS)}, "tf32", "it"))
     with pytest.raises(Exception, match="is off by"):
         Engine(bundle).check("moved", case)
 
@@ -56,7 +57,10 @@ def test_a_golden_answer_that_tf32_moves_is_accepted_at_tf32_alone(bundle: Path)
     ("properties", "reason"),
     [
         ({}, "its export did not measure it"),
-        ({PROPERTY: json.dumps({"tf32": {"passed": False, "reason": "like: auc .8 -> .7"}})}, "like: auc .8 -> .7"),
+        (
+            {CUDA_PRECISIONS: json.dumps({"tf32": {"passed": False, "reason": "like: auc .8 -> .7"}})},
+            "like: auc .8 -> .7",
+        ),
     ],
 )
 def test_a_precision_that_a_bundle_did_not_pass_at_is_refused(properties: dict[str, str], reason: str) -> None:

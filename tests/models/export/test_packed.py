@@ -10,10 +10,10 @@ import pytest
 from contract.errors import ExportError, IntegrityError, PredictionError
 from contract.graph_names import REQUEST_OF
 from contract.inputs import Inputs
+from contract.prepared import taken
 from contract.schema import IdSpec
 from models.export import ExportReport, export
 from models.export.batched_export import export_packed
-from models.export.parity_sample import taken
 from models.ranker import Ranker
 from serving.graph.batched_graph import BatchedEngine, joined
 from serving.graph.engine import Engine

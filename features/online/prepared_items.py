@@ -1,0 +1,81 @@
+"""Requests for graphs over prepared items, and the items that are prepared: the rows of the online table of items.
+
+Shape legend: I items and the unknown one, N candidate rows.
+"""
+
+from collections.abc import Callable, Collection
+
+import numpy as np
+
+from contract.hashing import Hashes
+from contract.inputs import PartInputs
+from contract.schema import IdSpec, Schema
+from features.online.online_table import Found, OnlineTable
+from features.online.pushed_values import PushedSource
+from features.online.request_columns import Columns, Layout, Route
+from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
+
+
+def preparable(schema: Schema, table: OnlineTable | None) -> frozenset[str]:
+    """The features that hang on the item alone and stand in the table of items."""
+    if table is None:
+        return frozenset()
+    held = {*table.id_names, *table.dense_names, *table.lists}
+    return frozenset(spec.name for spec in schema.features if spec.side == "item" and spec.name in held)
+
+
+def item_inputs(schema: Schema, table: OnlineTable) -> PartInputs:
+    """The candidate's part for every row of the table [I], the last one being the unknown item; others hold zeros."""
+    layout, rows = Layout(schema.candidate), np.arange(len(table.keys) + 1)
+    columns = Columns(layout, len(rows))
+    Route(table, layout).copy(table.at(rows, np.ones(len(rows), dtype=np.bool_)), columns)
+    return columns.inputs()
+
+
+class RowsOfItems:
+    """A table of items of which only the rows' numbers, and what keys other tables, are looked up."""
+
+    id_names: tuple[str, ...] = ()
+    dense_names: tuple[str, ...] = ()
+
+    def __init__(self, table: OnlineTable) -> None:
+        """Look items up in this table."""
+        self._table = table
+        self.key_names = table.key_names
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """As `OnlineTable.lookup`, without features."""
+        rows, known = self._table.find(hashes)
+        keys = self._table.key_hashes.take(rows, axis=0) if self.key_names else np.empty((len(rows), 0), np.uint64)
+        return Found(known, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0), np.float32), keys, {}, rows)
+
+
+class PreparedEncoder:
+    """Encodes requests for a graph over prepared items where it can answer them, else for the general graph.
+
+    It cannot where a request brings its own values of prepared features, where such were pushed, or where it names
+    unknown items that have embedding rows of their own.
+    """
+
+    def __init__(self, general: RequestEncoder, names: Collection[str]) -> None:
+        """Prepared are the features `names`, all of which the table of items holds."""
+        self._general, self._names = general, frozenset(names)
+        self._lean = general.lean(self._names, RowsOfItems)
+        specs = (spec for spec in general.schema.features if isinstance(spec, IdSpec) and spec.name in self._names)
+        key = general.schema.item_key
+        self._known_only = any(s.name == key and (s.encoding == "hash" or s.unknown_rows) for s in specs)
+
+    def encode(
+        self, request: RankRequest, check: Callable[[], None] = no_check, pushed: PushedSource | None = None
+    ) -> EncodedRequest:
+        """As `RequestEncoder.encode`; where `item_rows` is set, the inputs are those of the prepared graph.
+
+        Raises:
+            RequestError: as `RequestEncoder.encode`.
+        """
+        if not self._names.isdisjoint(request.item_features):
+            return self._general.encode(request, check)
+        encoded = self._lean.encode(request, check)
+        if self._known_only and encoded.unknown_items.any():
+            return self._general.encode(request, check)
+        return encoded
