@@ -82,28 +82,37 @@ class DenseGraph(nn.Module):
     """
 
     spread_DW: Tensor
-    lower_W: Tensor
+    shift_W: Tensor
+    least_W: Tensor
+    most_W: Tensor
 
     def __init__(self, layout: PartLayout) -> None:
         """Place the layout's columns."""
         super().__init__()
-        sources = [*layout.raw, *layout.source]
-        self.width, self.raw = len(sources), len(layout.raw)
-        spread_DW = torch.zeros(len(layout.dense), len(sources))
-        spread_DW[sources, range(len(sources))] = 1.0
+        sources = [*layout.raw, *layout.source, *layout.nulls]
+        self.width, self.raw, marks = len(sources), len(layout.raw), len(layout.nulls)
+        clipped = self.width - self.raw
+        spread_DW = torch.zeros(len(layout.dense), self.width)
+        # The mark of a null, whose position is -1, is clip(-p, 0, 1).
+        spread_DW[sources, range(self.width)] = torch.tensor([1.0] * (self.width - marks) + [-1.0] * marks)
         self.register_buffer("spread_DW", spread_DW)
-        self.register_buffer("lower_W", torch.tensor([0.0] * self.raw + list(layout.lower), dtype=torch.float32))
+        # Bounds that let raw scalars pass.
+        beyond = torch.finfo(torch.float32).max
+        self.register_buffer("least_W", torch.tensor([-beyond] * self.raw + [0.0] * clipped))
+        self.register_buffer("most_W", torch.tensor([beyond] * self.raw + [1.0] * clipped))
+        lower = [0.0] * self.raw + [*layout.lower] + [0.0] * marks
+        self.register_buffer("shift_W", -torch.tensor(lower, dtype=torch.float32))
 
     def forward(self, dense_ND: Tensor) -> Tensor:
         """[N, D] -> [N, W]."""
         if self.width == self.raw == dense_ND.shape[1]:
             return dense_ND
-        spread_NW = torch.addmm(-self.lower_W, dense_ND, self.spread_DW)
+        spread_NW = torch.addmm(self.shift_W, dense_ND, self.spread_DW)
         if not self.raw:
             return spread_NW.clamp(0.0, 1.0)
         if self.raw == self.width:
             return spread_NW
-        return torch.cat([spread_NW[:, : self.raw], spread_NW[:, self.raw :].clamp(0.0, 1.0)], dim=1)
+        return spread_NW.maximum(self.least_W).minimum(self.most_W)
 
 
 def longest(lengths_N1: Tensor) -> int:
