@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.hashing import Hashes
 from contract.inputs import PartInputs
-from contract.schema import IdSpec, Schema
+from contract.schema import DenseSpec, IdSpec, Schema
 from features.online.online_table import Found, OnlineTable
 from features.online.pushed_values import PushedSource
 from features.online.request_columns import Columns, Layout, Route
@@ -61,6 +61,9 @@ class PreparedEncoder:
         """Prepared are the features `names`, all of which the table of items holds."""
         self._general, self._names = general, frozenset(names)
         self._lean = general.lean(self._names, RowsOfItems)
+        dense = (spec for spec in general.schema.features if isinstance(spec, DenseSpec) and spec.name in self._names)
+        # A request gives a vector by its own name, not by its numbers'.
+        self._given_names = self._names | {spec.vector for spec in dense if spec.vector}
         specs = (spec for spec in general.schema.features if isinstance(spec, IdSpec) and spec.name in self._names)
         key = general.schema.item_key
         self._known_only = any(s.name == key and (s.encoding == "hash" or s.unknown_rows) for s in specs)
@@ -73,7 +76,7 @@ class PreparedEncoder:
         Raises:
             RequestError: as `RequestEncoder.encode`.
         """
-        if not self._names.isdisjoint(request.item_features):
+        if not self._given_names.isdisjoint(request.item_features):
             return self._general.encode(request, check)
         encoded = self._lean.encode(request, check)
         if self._known_only and encoded.unknown_items.any():
