@@ -3,15 +3,17 @@
 Shape legend: I items and the unknown one, N candidate rows.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 
+from contract.errors import RequestError
 from contract.hashing import Hashes
 from contract.inputs import PartInputs
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.online.online_table import Found, OnlineTable
-from features.online.pushed_values import PushedSource
+from features.online.pushed_values import PushedColumn, PushedSource
 from features.online.request_columns import Columns, Layout, Route
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 
@@ -76,9 +78,33 @@ class PreparedEncoder:
         Raises:
             RequestError: as `RequestEncoder.encode`.
         """
-        if not self._given_names.isdisjoint(request.item_features):
-            return self._general.encode(request, check)
-        encoded = self._lean.encode(request, check)
+        once = None if pushed is None else _ReadOnce(pushed, request)
+        fresh = set(request.item_features) | (set() if once is None else once.names)
+        if not self._given_names.isdisjoint(fresh):
+            return self._general.encode(request, check, once)
+        encoded = self._lean.encode(request, check, once)
         if self._known_only and encoded.unknown_items.any():
-            return self._general.encode(request, check)
+            return self._general.encode(request, check, once)
         return encoded
+
+
+class _ReadOnce:
+    """What was pushed of a request's user and items, read once, whichever graph it is encoded for."""
+
+    def __init__(self, source: PushedSource, request: RankRequest) -> None:
+        self._source = source
+        self._columns = list(source.entities(request.user, request.items))
+        self.names = {column.name for column in self._columns if column.side == "item"}
+
+    def entities(self, user: int | str | None, items: Sequence[int | str]) -> Iterable[PushedColumn]:
+        """As `PushedSource.entities`, for the request that it was read for."""
+        del user, items
+        return self._columns
+
+    def pairs(self, side: Literal["user", "item"], keys: tuple[str, ...], hashes: Hashes) -> Iterable[PushedColumn]:
+        """As `PushedSource.pairs`."""
+        return self._source.pairs(side, keys, hashes)
+
+    def refuse(self, name: str, error: RequestError) -> None:
+        """As `PushedSource.refuse`."""
+        self._source.refuse(name, error)
