@@ -21,7 +21,7 @@ from contract.schema import Schema
 from models.diagnostics.expert_health import union
 from models.export.parity_sample import generate, sanitised
 from models.export.unselected_experts import shifted, shifted_biases, shifts
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 

@@ -15,7 +15,7 @@ from contract.inputs import Inputs
 from models.export.exporter import ExportReport
 from models.export.onnx_file import PREPARED_ROWS, write_onnx
 from models.export.parity import Parity, check_parity
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker
 

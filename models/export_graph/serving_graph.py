@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF
 from models.export_graph.exported_network import Form, NetworkGraph
+from models.export_graph.exported_towers import towers_graph
+from models.export_graph.item_shares import PreparedItems, item_rows
 from models.export_graph.lookup import PartLookup, Tensors
 from models.export_graph.pairing import pair_add
-from models.export_graph.prepared import PreparedItems, item_rows
 from models.export_graph.routing import static_weights
 from models.export_graph.split import InputParts, SplitInput
-from models.export_graph.towers import towers_graph
 from models.heads.towers import Tower
 from models.input_layout import layouts
 from models.ranker import Ranker

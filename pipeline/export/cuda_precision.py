@@ -25,7 +25,7 @@ def judge_tf32(graph: Path, schema: Schema, valid: Path) -> dict[str, Any]:
     """Whether a graph keeps its quality under TF32, and how far its answers then lie from its float32 ones.
 
     Returns:
-        By precision what `serving.graph.precision.PrecisionFacts` holds, and the metrics before and after.
+        By precision what `serving.graph.cuda_tolerance.PrecisionFacts` holds, and the metrics before and after.
     """
     rounded = graph.with_name(f".{graph.name}-tf32")
     exact: dict[str, Any] = {"fp32": {"passed": True, "tolerance": _FLOOR, "reason": ""}}

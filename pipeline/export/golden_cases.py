@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contract.inputs import Batch, Inputs
 from features.batches import BatchReader
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.export.prepare import prepared_inputs

@@ -81,7 +81,7 @@ class ExportConfig(Settings):
         return found
 
 
-class Answers:
+class LabelledAnswers:
     """Answers [N, T] beside the labels and weights of the rows that have them."""
 
     def __init__(self, rows: list[tuple[Array, Array, Array]]) -> None:
@@ -89,7 +89,7 @@ class Answers:
 
 
 def _chosen(
-    given: Answers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
+    given: LabelledAnswers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
 ) -> dict[str, Method]:
     """The methods with ``auto`` decided; tasks that need none are left out."""
     chosen: dict[str, Method] = {}
@@ -119,14 +119,14 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Lit
         users.append(batch.user)
     if not rows:
         return {}
-    given = Answers(rows)
+    given = LabelledAnswers(rows)
     chosen = _chosen(given, np.concatenate(users), methods, ranker.schema)
     fitted = calibrate(ranker, given.scores, given.labels, given.weights, chosen)
     names = [task.name for task in ranker.schema.tasks]
     return {name: _told(found, given, names.index(name)) for name, found in fitted.items()}
 
 
-def _told(found: Platt | Curve, given: Answers, task: int) -> dict[str, Any]:
+def _told(found: Platt | Curve, given: LabelledAnswers, task: int) -> dict[str, Any]:
     kept = given.weights[:, task] > 0
     logits, labels = given.scores[kept, task], given.labels[kept, task]
     before, after = (log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, found.apply(logits)))
@@ -182,7 +182,7 @@ def drop_unread_tables(directory: Path, kept: TableForm) -> None:
             (directory / name).unlink(missing_ok=True)
 
 
-def compared(schema: Schema, whole: Answers, changed: Answers) -> dict[str, Any]:
+def compared(schema: Schema, whole: LabelledAnswers, changed: LabelledAnswers) -> dict[str, Any]:
     """The metric of every task that has labels to tell by, of both graphs."""
     figures = {}
     for t, task in enumerate(schema.tasks):
@@ -236,7 +236,7 @@ def answerer(graph: Path, schema: Schema) -> Callable[[Inputs], Array]:
     return answer
 
 
-def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None) -> Answers:
+def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None) -> LabelledAnswers:
     """A graph's answers to encoded rows: to all, or to the first `rows` of them, in whole batches.
 
     Raises:
@@ -248,4 +248,4 @@ def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None
     if not found:
         message = f"{valid} has no rows to judge smaller numbers by; export in float32"
         raise ExportError(message)
-    return Answers(found)
+    return LabelledAnswers(found)

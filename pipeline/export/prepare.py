@@ -18,7 +18,7 @@ from features.online.online_table import OnlineTables
 from features.online.prepared_items import item_inputs, preparable
 from models.export import ExportReport
 from models.export.prepared_export import PreparedGraph, export_prepared
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from models.ranker import Ranker
 
 Prepare = Literal["items", "none", "auto"]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from contract.graph_names import PACKED_FILE, REQUEST_OF
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
+from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
-from serving.graph.precision import CudaPrecision
 from serving.store.golden import GoldenCase, require_golden
 
 

@@ -16,10 +16,10 @@ from features.online.request_encoder import EncodedRequest, RankRequest, Request
 from serving.graph.answer import RankAnswer
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
+from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
 from serving.graph.expert_use import ExpertUse
 from serving.graph.input_checks import InputCheck
-from serving.graph.precision import CudaPrecision
 from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader
 from serving.graph.users import UserStore

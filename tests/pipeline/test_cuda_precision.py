@@ -12,8 +12,8 @@ from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
 from pipeline.export.cuda_precision import judge_tf32
+from serving.graph.cuda_tolerance import golden_tolerance
 from serving.graph.engine import CPU, Engine, provider_options
-from serving.graph.precision import golden_tolerance
 from serving.store.golden import TOLERANCE, GoldenCase, require_golden
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features

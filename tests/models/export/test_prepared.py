@@ -10,7 +10,7 @@ from contract.errors import ExportError
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.prepared_export import PreparedGraph, export_prepared
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from models.export_graph.serving_graph import ServingGraph
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.test_pairs import ARCHITECTURES, GATES, pairs

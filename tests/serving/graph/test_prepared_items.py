@@ -17,7 +17,7 @@ from features.online.pushed_values import PushedColumn
 from features.online.request_encoder import RankRequest, RequestEncoder
 from models.export import export
 from models.export.prepared_export import PreparedGraph, export_prepared
-from models.export_graph.prepared import PreparedItems
+from models.export_graph.item_shares import PreparedItems
 from serving.graph.engine import Engine
 from serving.graph.prepared_graph import PreparedEngine
 from serving.store.golden import GoldenCase, read, write
