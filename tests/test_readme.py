@@ -1,4 +1,4 @@
-"""The README is true: its files are written, its commands run, and they print lines of the form it shows.
+"""README and guide are true: their files are written, their commands run, and they print lines of the form shown.
 
 A fenced block is one of: ``console`` (commands after ``$``, then what they print, ``...`` for lines left out),
 ``python FILE`` or ``yaml FILE`` (written to FILE), ``text`` (shown only).
@@ -22,7 +22,8 @@ import pytest
 # Only against a hang: on a quiet machine all of it takes five minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md")}
+TEXT = "\n".join(PAGES.values())
 
 # Not run, and why.
 NOT_RUN = {
@@ -67,9 +68,7 @@ class Block:
 
 def blocks() -> list[Block]:
     found, heading = [], ""
-    for match in re.finditer(
-        r"^## (?P<heading>.+)$|^```(?P<info>\S.*)\n(?P<text>(?:.*\n)*?)```$", README, re.MULTILINE
-    ):
+    for match in re.finditer(r"^## (?P<heading>.+)$|^```(?P<info>\S.*)\n(?P<text>(?:.*\n)*?)```$", TEXT, re.MULTILINE):
         heading = match["heading"] or heading
         if match["info"]:
             found.append(Block(match["info"], match["text"], heading))
@@ -201,8 +200,9 @@ def test_make_has_the_targets_that_are_not_run() -> None:
     assert {line.split()[1] for line in lines if line.startswith("make ")} <= targets
 
 
-def test_links_and_places_lead_somewhere() -> None:
-    places = re.findall(r"\]\((?!https?:)([^)#]+)\)", README) + re.findall(r"^\| `([a-z]+/)` \|", README, re.MULTILINE)
-    made = {"data/"}
-    assert len(places) > 10
-    assert [place for place in places if place not in made and not (ROOT / place).exists()] == []
+@pytest.mark.parametrize(
+    "page", sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")})
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
