@@ -23,6 +23,8 @@ _PLAIN_ROUNDS = tuple((int(shift), int(factor)) for shift, factor in _ROUNDS)
 _ALL = 2**64 - 1
 _PRIME = np.uint64(31)
 _WORD = 8
+_LARGEST = 2.0**63
+"""From here on a float is no integer of 64 bits."""
 
 
 def mix(values: Hashes) -> Hashes:
@@ -94,6 +96,8 @@ def hash_array(values: pa.Array | pa.ChunkedArray, name: str = "") -> Hashes:
         values = values.dictionary_decode()
     if pa.types.is_null(values.type):
         return np.zeros(len(values), dtype=np.uint64)
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), None, values)
     hashed = _hash_strings(values) if _is_text(values.type) else _hash_integers(values, name)
     hashed[hashed == NULL_HASH] = np.uint64(1)
     if values.null_count:

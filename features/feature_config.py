@@ -1,64 +1,16 @@
 """The `data:` block of a recipe: sources, features, point-in-time aggregates, histories, tasks and the split."""
 
-from datetime import date
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from contract.durations import Duration
 from contract.settings import Settings
+from features.table_config import EntityConfig, EventsConfig, LabelTableConfig, PastConfig
 
 Window = Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*[hd])$")]
 AsOf = Literal["event", "hour", "day"]
-
-
-class TableConfig(Settings):
-    """A Parquet table: a file, a directory with hive partitions, a glob, or any of these as an fsspec URL.
-
-    `columns` maps a column's name to an expression on the others: a derived column, or a new name for one there is.
-    """
-
-    path: str
-    columns: dict[str, str] = {}
-    verify: bool = True
-    """Read every page once before the build, so that damage is refused with file, row group and column."""
-
-
-class EventsConfig(TableConfig):
-    """The log: one row an event. Without `user`, `item` or `time`, what needs them is refused by name."""
-
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    time_zone: str = "UTC"
-    """Where a day begins, summer time included, for aggregates as of the end of the previous day."""
-    until: date | None = None
-    """The last day of the log that is read, in `time_zone`: replays the night after it, whatever came later."""
-    duplicates: Literal["keep", "first", "refuse"] = "keep"
-    late: Literal["rebuild", "refuse"] = "rebuild"
-    """What to do with rows of days that were built before: build from their day on again, or refuse them."""
-    partition_rows: int = Field(default=50_000, ge=1)
-    """Days are kept together until they have so many events; what was built is reused by such runs of whole days."""
-    user_columns: tuple[str, ...] = ()
-    item_columns: tuple[str, ...] = ()
-    """Columns of the log that describe the user or the item, not the context; serving takes their latest value."""
-
-
-class EntityConfig(TableConfig):
-    """Attributes of users or of items, one row a key.
-
-    `known_at` names the column with the moment (a time with zone) from which a row's attributes were known; events
-    before it see nulls, so that no feature is newer than its label.
-    """
-
-    key: str
-    known_at: str | None = None
-
-
-class PastConfig(TableConfig):
-    """Events older than the whole log that carry no time: they count in aggregates and histories, and never train."""
-
-    order: str | None = None
 
 
 class FeatureConfig(Settings):
@@ -78,6 +30,8 @@ class FeatureConfig(Settings):
     name: str
     kind: Literal["id", "id_list", "dense", "vector"] = "id"
     width: int | None = Field(default=None, ge=1, le=4096)
+    separator: str | None = Field(default=None, min_length=1)
+    """Of a list that is one text, such as ``drama|war``: what stands between its values."""
     encoding: Literal["vocabulary", "hash", "piecewise_linear", "standardise", "log1p"] | None = None
     min_count: int = Field(default=1, ge=1)
     buckets: int = Field(default=10_000, ge=2)
@@ -88,6 +42,20 @@ class FeatureConfig(Settings):
     nans: Literal["missing", "refuse"] = "missing"
     fill: float | None = None
     unknown_rows: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _name_is_plain(self) -> "FeatureConfig":
+        if "." in self.name:
+            short = self.name.rpartition(".")[2] or "value"
+            message = (
+                f"feature {self.name!r}: names have no dots; for a field of a struct write "
+                f"`columns: {{{short}: {self.name}}}` under the table, and the feature as {short!r}"
+            )
+            raise ValueError(message)
+        if self.separator is not None and self.kind != "id_list":
+            message = f"feature {self.name!r}: `separator` is for kind id_list"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _policies_fit_kind(self) -> "FeatureConfig":
@@ -289,6 +257,7 @@ class FeaturesConfig(Settings):
     """Everything that turns raw Parquet into training rows and online tables."""
 
     events: EventsConfig
+    labels: tuple[LabelTableConfig, ...] = ()
     users: EntityConfig | None = None
     items: EntityConfig | None = None
     past: PastConfig | None = None
@@ -321,7 +290,19 @@ class FeaturesConfig(Settings):
         if twice:
             message = f"names used twice: {', '.join(twice)}; give each feature and task its own name"
             raise ValueError(message)
+        self._check_labels()
         if not (self.features or self.crosses or self.aggregates or self.histories):
             message = "no features: list at least one under `features`, `crosses`, `aggregates` or `histories`"
             raise ValueError(message)
         return self
+
+    def _check_labels(self) -> None:
+        """A task made of a later row must say when its label is final, or aggregates would see it too early."""
+        for task in self.tasks:
+            for table in self.labels:
+                if table.within and not task.within and re.search(rf"\b{table.name}(_\w+)?\b", task.label):
+                    message = (
+                        f"task {task.name!r} is made of labels {table.name!r}, which come up to {table.within} after "
+                        f"the event; give the task `within: {table.within}`, too: nothing may see its label earlier"
+                    )
+                    raise ValueError(message)

@@ -152,7 +152,11 @@ def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     if pa.types.is_timestamp(values.type) or pa.types.is_date(values.type):
-        values = values.cast(pa.timestamp("ms")).cast(pa.int64())
+        # Milliseconds since 1970; what is finer is cut off.
+        values = values.cast(
+            pa.timestamp("ms", values.type.tz if pa.types.is_timestamp(values.type) else None), safe=False
+        )
+        values = values.cast(pa.int64())
     if pa.types.is_boolean(values.type):
         values = values.cast(pa.int8())
     numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type)

@@ -15,16 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contract.columns import label_column
 from contract.errors import DataError
 from contract.graph_names import PRIORS_FILE
 from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64, refuse_overflow
+from features.encode.fit_tasks import fit_task
 from features.encode.learn_vocabulary import Words, is_string, learn
 from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
-from features.feature_config import FeatureConfig, FeaturesConfig, TaskConfig
+from features.feature_config import FeatureConfig, FeaturesConfig
 from features.incremental.raw_dataset import Staged
 from features.point_in_time.aggregates import AggregateColumns
 from features.point_in_time.feature_plan import Planned
@@ -86,7 +86,7 @@ def _fit(
     train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
 ) -> Fitted:
     _check_shares(planned)
-    tasks = tuple(workers.map(partial(_fit_task, train), config.tasks))
+    tasks = tuple(workers.map(partial(fit_task, train), config.tasks))
     means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
     known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
     priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
@@ -249,7 +249,7 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
     column = planned.column
     encoding = (column.encoding if column else None) or "piecewise_linear"
     kept = previous.dense(planned.name, encoding) if previous else None
-    fitted = kept or _fit_dense(train, planned, priors)
+    fitted = kept or _finite(_fit_dense(train, planned, priors))
     if column is None:
         return fitted
     policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
@@ -291,6 +291,22 @@ def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> 
     return known, len(values) - len(known)
 
 
+def _finite(spec: DenseSpec) -> DenseSpec:
+    """A spec all of whose fitted numbers are finite.
+
+    Raises:
+        DataError: one that is not, as a mean of the largest floats, which often mark what is missing.
+    """
+    if not all(map(math.isfinite, (*spec.edges, spec.mean, spec.scale, spec.default or 0.0))):
+        message = (
+            f"feature {spec.name!r} has values too large to fit (mean {spec.mean:g}, scale {spec.scale:g}); "
+            "if one of them marks what is missing, such as 1.8e308, write null in its place: "
+            f"`columns: {{{spec.name}: if({spec.name} > 1e300, null, {spec.name})}}`"
+        )
+        raise DataError(message)
+    return spec
+
+
 def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
     """Distinct ascending edges of at most `bins` bins over `values`, which hold no NaN.
 
@@ -316,35 +332,3 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
 def _mean(train: Staged, column: str) -> float:
     values = _known(as_float64(_read(train, column), column))
     return float(values.mean()) if len(values) else 0.0
-
-
-def _fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
-    labels = as_float64(_read(train, label_column(task.name)), task.name)
-    labels = labels[~np.isnan(labels)]
-    if task.kind == "binary":
-        ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)
-        if not ones or not zeros or ones + zeros < len(labels):
-            raise _not_binary(task, labels)
-        mean = int(ones) / len(labels)
-        spread = math.sqrt(mean * (1.0 - mean))
-    elif len(labels):
-        labels = _known(labels)
-        mean, spread = float(labels.mean()), float(labels.std()) or 1.0
-    else:
-        message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
-        raise DataError(message)
-    return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=mean, spread=spread)
-
-
-def _not_binary(task: TaskConfig, labels: NDArray[np.float64]) -> DataError:
-    classes = np.unique(labels)
-    shown = ", ".join(f"{c:g}" for c in classes[:3]) or "none"
-    if len(classes) > 1:
-        return DataError(
-            f"task {task.name!r} is binary, but its label {task.label!r} takes {len(classes)} values "
-            f"({shown}, ...); make it a comparison such as '{task.label} >= 1', or use kind: regression"
-        )
-    return DataError(
-        f"task {task.name!r} is binary, but its label {task.label!r} is {shown} in all {len(labels)} training rows "
-        "to which it applies; both 0 and 1 must occur (look at `label`, `where` and the split)"
-    )

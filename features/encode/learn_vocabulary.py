@@ -131,4 +131,5 @@ def _as_integers(column: pa.Array, name: str) -> pa.Array:
         raise DataError(message)
     if pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.int32())
-    return column.cast(pa.int64())
+    # Numbers beyond 2**63 keep their bits, as their hashes do.
+    return column.view(pa.int64()) if pa.types.is_uint64(column.type) else column.cast(pa.int64())

@@ -29,7 +29,7 @@ from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from contract.settings import Settings
 from features.encode.encoder import Encoder, Ids, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
-from features.feature_config import EventsConfig, FeaturesConfig
+from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_dataset import Staged, where
 from features.incremental.raw_rows import PLACE, PartitionRows
@@ -37,6 +37,7 @@ from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.ragged import Stretches
 from features.source.parquet_files import AtomicWriter, write_table
+from features.table_config import EventsConfig
 
 GROUP_ROWS = 16_384
 """Rows of a row group, about: several of them, of several days, are mixed when they are read."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,13 @@ _LOG_FILE = "log.json"
 
 
 class LastLog(Settings):
-    """What the last finished build saw: `seed` of its stamps, the log's files with their versions, and its days."""
+    """What the last finished build saw: `seed` of its stamps, the log's files with their versions, and its days.
+
+    `until` is the last day that it was to read.
+    """
 
     seed: str
+    until: date | None = None
     files: dict[str, str]
     days: dict[int, DayFacts]
 

@@ -119,7 +119,7 @@ def _by_expression(
     """The splits of partitions' rows that an expression over all these rows tells."""
     if not parts:
         return []
-    table = read_parquet(connection, [str(part.path) for part in parts], hive=False)
+    table = read_parquet(connection, [str(part.path) for part in parts])
     drawn = to_arrow(connection, with_split(connection, table, config, last_ms).select(ROW, SPLIT))
     rows = [part.read([ROW])[ROW].to_numpy() for part in parts]
     first = min(int(numbers.min()) for numbers in rows)

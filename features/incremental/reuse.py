@@ -4,7 +4,7 @@ A partition is reused while its stamp and all before it are unchanged, and no at
 changed. From the first one that differs, because of new, late or corrected rows, everything is built again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,16 @@ from features.incremental.partition_store import LastLog, PartitionStore
 from features.incremental.partitions import DayFacts, Partition, add_facts, day_facts, partitions, recipe_digest
 from features.point_in_time.carry_over import Earlier
 from features.point_in_time.timeline import Span
+from features.source.data_files import DataFiles, find_data
 from features.source.entities import Entities, Sources
+from features.source.event_log import with_end, with_keys
 from features.source.filesystems import file_facts
 from features.source.query_engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
+from features.source.read_files import read_files
 from features.source.row_types import DAY_MS
-from features.source.tables import find_files, key_of, with_derived
+from features.source.tables import align, key_of, place_of, prepared, source_files
 from features.source.times import event_ms
-from features.source.used_columns import used_columns
+from features.source.used_columns import raw_columns, used_columns
 from features.source.zones import day_begin_ms
 
 
@@ -75,7 +78,7 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
         DataError: late rows that the recipe refuses.
     """
     zone = config.events.time_zone
-    past = file_facts(find_files(config.past.path, "data.past")) if config.past else []
+    past = file_facts(source_files(config.past, "data.past")) if config.past else []
     seed = recipe_digest(config, sources.events, past)
     before = store.last()
     log = _log(connection, sources, config, seed, before)
@@ -101,24 +104,35 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
 
 def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: str, before: LastLog | None) -> LastLog:
     """The log by day; where it only gained files since the last build, what is read is these."""
-    files = find_files(config.events.path, "data.events")
+    files = source_files(config.events, "data.events")
     versions = dict(file_facts(files))
     if not config.incremental or is_spark(connection):
         days = _as_one(connection, sources, config)
-    elif before and before.seed == seed and before.files.items() <= versions.items() and _adds_up(config):
+    elif before and _goes_on(before, seed, versions, config):
         fresh = [file for file in files if file not in before.files]
         days = before.days
         if fresh:
-            table = with_derived(read_parquet(connection, fresh), config.events, "data.events")
-            days = add_facts(days, day_facts(connection, table, config))
+            days = add_facts(days, day_facts(connection, _fresh_rows(connection, sources, config, fresh), config))
     else:
         days = day_facts(connection, sources.events, config)
-    return LastLog(seed=seed, files=versions, days=days)
+    return LastLog(seed=seed, until=config.events.until, files=versions, days=days)
 
 
-def _adds_up(config: FeaturesConfig) -> bool:
-    """Whether the rows of several files are those of each; a row dropped as a repetition may stand in another file."""
-    return config.events.duplicates == "keep"
+def _goes_on(before: LastLog, seed: str, versions: Mapping[str, str], config: FeaturesConfig) -> bool:
+    """Whether the log is what the last build saw and some more files, whose rows can be counted by themselves."""
+    same = before.seed == seed and before.until == config.events.until and before.files.items() <= versions.items()
+    # What is dropped as a repetition, or joined, may stand in another file.
+    return same and config.events.duplicates == "keep" and config.events.sql is None and not config.labels
+
+
+def _fresh_rows(connection: Backend, sources: Sources, config: FeaturesConfig, files: Sequence[str]) -> ir.Table:
+    """The rows of some files of the log, with the columns and types of the whole."""
+    data = DataFiles(tuple(files), find_data(config.events.path, "data.events").root)
+    unverified = config.events.model_copy(update={"verify": False})
+    table = prepared(
+        read_files(connection, data, unverified, "data.events", raw_columns(config)), unverified, "data.events"
+    )
+    return align(with_end(with_keys(connection, table, config), config.events), sources.events)
 
 
 def _as_one(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
@@ -140,8 +154,9 @@ def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str
     if late and config.events.late == "refuse":
         day = next(d for d, n in now.rows.items() if n > before.rows.get(d, 0))
         message = (
-            f"{config.events.path}: {late} rows are late: they belong to {np.datetime64(day, 'D')} or after, and the "
-            f"last build went on to {np.datetime64(max(before.rows), 'D')}; leave them out, or set events.late: rebuild"
+            f"{place_of(config.events)}: {late} rows are late: they belong to {np.datetime64(day, 'D')} or after, and "
+            f"the last build went on to {np.datetime64(max(before.rows), 'D')}; leave them out, or set "
+            "events.late: rebuild"
         )
         raise DataError(message)
     if late:
@@ -150,7 +165,7 @@ def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str
 
 
 def _open(connection: Backend, store: PartitionStore, plan: tuple[Partition, ...]) -> ir.Table:
-    return read_parquet(connection, [str(store.path(partition)) for partition in plan], hive=False)
+    return read_parquet(connection, [str(store.path(partition)) for partition in plan])
 
 
 def _attributes(entity: ir.Table, config: FeaturesConfig) -> ir.Table:
@@ -180,7 +195,7 @@ def _changed_keys(
         if not file.is_file():
             yield key, now.select(key)
             continue
-        before = read_parquet(connection, [str(file)], hive=False)
+        before = read_parquet(connection, [str(file)])
         if _types(before) != _types(now):
             yield key, ibis.union(now.select(key), before.select(key).cast({key: now[key].type()}))
             continue

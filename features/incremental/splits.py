@@ -10,7 +10,7 @@ from contract.columns import TIME
 from contract.durations import milliseconds
 from contract.hashing import Hashes, combine, hash_array
 from features.feature_config import FeaturesConfig, SplitByExpression, SplitByHash, SplitByTime, SplitByUser
-from features.source.expressions import compile_expression
+from features.source.expressions import compile_condition
 from features.source.query_engine import Backend, scalar
 from features.source.row_types import EVENT, KIND, ROW
 
@@ -66,8 +66,8 @@ def _embargo(rows: ir.Table, begins: list[ir.Value | int | None], gap: int) -> i
 def _split(table: ir.Table, config: FeaturesConfig, last_ms: int) -> ir.Value:
     split = config.split
     if isinstance(split, SplitByExpression):
-        valid = compile_expression(split.valid, table, "data.split.valid")
-        test = compile_expression(split.test, table, "data.split.test") if split.test else ibis.literal(False)  # noqa: FBT003
+        valid = compile_condition(split.valid, table, "data.split.valid")
+        test = compile_condition(split.test, table, "data.split.test") if split.test else ibis.literal(False)  # noqa: FBT003
         return ibis.cases((test, TEST), (valid, VALID), else_=TRAIN).cast("int8")
     if isinstance(split, SplitByTime):
         test_begin = last_ms - (milliseconds(split.test) if split.test else 0)

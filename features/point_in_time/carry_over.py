@@ -47,9 +47,9 @@ class Earlier:
         fresh_files = self.files[held + 1 :]
         rows = None
         if fresh_files:
-            rows = choose(read_parquet(connection, [str(file) for file in fresh_files], hive=False))
+            rows = choose(read_parquet(connection, [str(file) for file in fresh_files]))
             if last is not None:
-                before = read_parquet(connection, [str(last)], hive=False)
+                before = read_parquet(connection, [str(last)])
                 rows = ibis.union(before.cast(dict(rows.schema())).select(rows.columns), rows)
             if last is None or _rows_of(fresh_files) > _rows_of([last]):
                 last = self.folder / f"{self.files[-1].stem}.{name}.parquet"
@@ -58,7 +58,7 @@ class Earlier:
         for file in kept.values():
             if file != last:
                 file.unlink()
-        return read_parquet(connection, [str(last)], hive=False) if rows is None else rows
+        return read_parquet(connection, [str(last)]) if rows is None else rows
 
 
 def _rows_of(files: Iterable[Path]) -> int:

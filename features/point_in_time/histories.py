@@ -21,7 +21,7 @@ from features.feature_config import FeaturesConfig, HistoryConfig
 from features.point_in_time.carry_over import Earlier, last_events
 from features.point_in_time.ragged import Stretches, plain
 from features.point_in_time.timeline import Timeline
-from features.source.expressions import compile_expression
+from features.source.expressions import compile_condition
 from features.source.query_engine import Backend, record_batches, scalar
 from features.source.row_types import KIND, ORDER, PAST, ROW
 
@@ -104,7 +104,7 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     """Key, time, the values under the lists' names, and whether the row is an event that the lists hold."""
     counts = (table[KIND] <= PAST) & table[history.of].notnull()
     if history.where:
-        counts = counts & compile_expression(history.where, table, f"{where}.where").fill_null(False)  # noqa: FBT003
+        counts = counts & compile_condition(history.where, table, f"{where}.where")
     values = {name: table[of] for name, of in {history.name: history.of, **history.columns}.items()}
     flagged = table.select(TIME, ORDER, ROW, **{_KEY: table[history.by], _COUNTS: counts.cast("int64"), **values})
     return flagged.filter(flagged[_KEY].notnull())

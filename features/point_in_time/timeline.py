@@ -19,6 +19,7 @@ from features.feature_config import FeaturesConfig
 from features.point_in_time.carry_over import Earlier, Rows
 from features.point_in_time.labels import with_tasks
 from features.point_in_time.negatives import with_negatives
+from features.source.column_types import check_columns
 from features.source.entities import Sources, known_by, with_attributes
 from features.source.ownership import Ownership, find_ownership
 from features.source.query_engine import Backend, materialise, named, numbered, scalar
@@ -35,7 +36,7 @@ from features.source.row_types import (
     USER,
     tile_column,
 )
-from features.source.tables import check_types, read_table
+from features.source.tables import align, read_table, with_lists
 from features.source.times import event_ms
 from features.source.used_columns import raw_columns, used_columns
 from features.source.zones import day_begin_ms, day_number, day_of, hour_of
@@ -94,7 +95,7 @@ def build_timeline(
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
     seen = Seen(connection, events.drop(ROW), earlier)
     found = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
-    aligned = ibis.union(*[_align(probe, seen.joined) for probe in found])
+    aligned = ibis.union(*[align(probe, seen.joined) for probe in found])
     first += int(scalar(connection, events.count()))
     probes = numbered(connection, "probes", aligned, ROW, [], first)
     labelled = with_tasks(ibis.union(events, probes), config, last)
@@ -118,10 +119,7 @@ def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, 
 def _check_features(
     config: FeaturesConfig, ownership: Ownership, events: ir.Table, entities: dict[str, ir.Table]
 ) -> None:
-    for place, feature in enumerate(config.features):
-        side = ownership.side(feature.name, f"data.features[{place}]")
-        table = events if feature.name in events.columns else entities[side]
-        check_types(table, [feature.name], f"data.features[{place}]")
+    check_columns(config, ownership, events, entities)
     needs = {
         "aggregates": config.aggregates,
         "histories": config.histories,
@@ -149,12 +147,12 @@ def _log(
         log = log.filter(log[config.events.time or TIME] >= ibis.literal(begin, "timestamp('UTC')"))
     if config.past is None:
         return log
-    past = read_table(connection, config.past, "data.past", raw_columns(config))
+    past = with_lists(read_table(connection, config.past, "data.past", raw_columns(config)), config)
     order = past[config.past.order].cast("int64") if config.past.order else ibis.literal(0, "int64")
     zone = config.events.time_zone
     before = day_begin_ms(day_number(span.first_ms, zone), zone) - 1
     dated = past.mutate(**{TIME: ibis.literal(before, "int64"), KIND: ibis.literal(PAST, "int8"), ORDER: order})
-    return ibis.union(log, _align(dated, log))
+    return ibis.union(log, align(dated, log))
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ class Seen:
     def _reduced(self, name: str, choose: Rows, reduce: Rows) -> ir.Table:
         rows = choose(self.joined)
         if self.earlier is not None:
-            rows = ibis.union(rows, _align(self.earlier.fold(self.connection, name, choose, reduce), rows))
+            rows = ibis.union(rows, align(self.earlier.fold(self.connection, name, choose, reduce), rows))
         return reduce(rows)
 
 
@@ -232,14 +230,6 @@ def _entity_probe(latest: ir.Table, entity: ir.Table | None, key: str, own: tupl
 def _dated(table: ir.Table, kind: int, cutoff: int) -> ir.Table:
     return table.mutate(
         **{TIME: ibis.literal(cutoff, "int64"), KIND: ibis.literal(kind, "int8"), ORDER: ibis.literal(0, "int64")}
-    )
-
-
-def _align(table: ir.Table, like: ir.Table) -> ir.Table:
-    """The columns of `like` in its order and types; those that `table` lacks are null."""
-    schema = like.schema()
-    return table.select(
-        **{name: table[name].cast(kind) if name in table.columns else ibis.null(kind) for name, kind in schema.items()}
     )
 
 

@@ -8,11 +8,13 @@ import ibis.expr.types as ir
 
 from contract.columns import TIME
 from contract.errors import DataError
-from features.feature_config import EntityConfig, FeaturesConfig
-from features.source.expressions import epoch_ms
+from features.feature_config import FeaturesConfig
+from features.source.event_log import read_events
+from features.source.functions import epoch_ms
 from features.source.query_engine import Backend
-from features.source.tables import key_of, read_entity, read_events, require_columns, require_zone
+from features.source.tables import key_of, place_of, read_entity, require_columns, require_zone, with_lists
 from features.source.used_columns import raw_columns
+from features.table_config import EntityConfig
 
 Entities = dict[str, ir.Table]
 """The table of users or of items by side, its key renamed to the log's."""
@@ -33,7 +35,15 @@ def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str
         DataError: one that cannot be used.
         ConfigError: a derived column that cannot be compiled.
     """
-    return Sources(read_events(connection, config, known), read_entities(connection, config))
+    events, entities = read_events(connection, config, known), read_entities(connection, config)
+    for side, entity in entities.items():
+        key = key_of(config, side)
+        here, there = events[key].type().copy(nullable=True), entity[key].type().copy(nullable=True)
+        if here != there and here.is_integer() and there.is_integer():
+            # Either may have keys that the other's type cannot hold.
+            events = events.mutate(**{key: events[key].cast("int64")})
+            entities[side] = entity.mutate(**{key: entity[key].cast("int64")})
+    return Sources(events, entities)
 
 
 def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:
@@ -44,10 +54,10 @@ def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:
     """
     entities = {}
     for side, entity in _configs(config).items():
-        table = read_entity(connection, entity, f"data.{side}s", raw_columns(config))
+        table = with_lists(read_entity(connection, entity, f"data.{side}s", raw_columns(config)), config)
         if entity.known_at is not None:
-            require_columns(table, {entity.known_at: f"data.{side}s.known_at"}, entity.path)
-            require_zone(table, entity.known_at, entity.path)
+            require_columns(table, {entity.known_at: f"data.{side}s.known_at"}, place_of(entity))
+            require_zone(table, entity.known_at, place_of(entity))
         entities[side] = table.rename({key_of(config, side): entity.key})
     return entities
 
@@ -92,6 +102,6 @@ def _check_same_kind(log: ir.Table, entity: ir.Table, key: str, side: str) -> No
     if not (entity[key].type().is_integer() and log[key].type().is_integer()):
         message = (
             f"column {key!r} is {log[key].type()} in the log, but {entity[key].type()} in data.{side}s; "
-            "make them one type"
+            f"make them one type, such as `columns: {{{key}: text({key})}}` under one of them"
         )
         raise DataError(message)

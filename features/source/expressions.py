@@ -1,120 +1,38 @@
 """The small checked grammar of labels, masks, weights, splits and derived columns, compiled to ibis.
 
-Allowed are columns, numbers, strings, ``true``/``false``, + - * /, comparisons, ``and`` ``or`` ``not``, ``in [..]``
-and the functions of `FUNCTIONS`. Text is parsed to a syntax tree and translated node by node; nothing
-is ever evaluated as Python.
+Allowed are columns (odd names between backticks, fields of structs after a dot), numbers, strings, ``true``/``false``/
+``null``, + - * / // %, comparisons, ``and`` ``or`` ``not``, ``in [..]``, ``if(condition, value, other)``,
+``case(condition, value, ..., other)`` and the functions of `FUNCTIONS`. Text is parsed to a syntax tree and translated
+node by node; nothing is ever evaluated as Python.
 """
 
 import ast
 import difflib
 import functools
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
 from contract.errors import ConfigError
-from features.source.zones import local_ms
+from features.source.functions import FUNCTIONS, widened
 
-NANOSECONDS = 9
-"""The scale of times that DuckDB would round to microseconds."""
-_epoch_us: Callable[[Any], Any] = ibis.udf.scalar.builtin(
-    lambda time: time, name="epoch_us", signature=((None,), "int64")
+_CONDITIONAL = ("if", "case")
+_TOKENS = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|`(?P<name>[^`]+)`|(?P<before>^|[(,\[=<>+*/%-]|\b(?:and|or|not|in)\b)(?P<space>\s*)if\s*\("""
 )
-"""DuckDB's own, which takes a fifth of the time of its conversions of times with a zone."""
-
-
-def _log1p(value: Any) -> Any:
-    return (value + 1).ln()
-
-
-def _clip(value: Any, low: Any, high: Any) -> Any:
-    return value.clip(lower=low, upper=high)
-
-
-def _bucket(value: Any, *edges: Any) -> Any:
-    """The number of edges at or below the value; null stays null."""
-    return functools.reduce(operator.add, [(value >= edge).cast("int64") for edge in edges])
-
-
-def _first(value: Any) -> Any:
-    return ibis.ifelse(value.length() > 0, value[0], ibis.null())
-
-
-def _hour(value: Any, zone: str = "UTC") -> Any:
-    return local_seconds(value, zone) // 3600 % 24
-
-
-def _weekday(value: Any, zone: str = "UTC") -> Any:
-    """Monday is 0; 1 January 1970 was a Thursday."""
-    return (local_seconds(value, zone) // 86_400 + 3) % 7
-
-
-def _weekend(value: Any, zone: str = "UTC") -> Any:
-    return (_weekday(value, zone) >= 5).cast("int64")  # noqa: PLR2004 - Saturday and Sunday
-
-
-def _month(value: Any, zone: str = "UTC") -> Any:
-    return _civil(value, zone)[1]
-
-
-def _day(value: Any, zone: str = "UTC") -> Any:
-    return _civil(value, zone)[2]
-
-
-def _civil(value: Any, zone: str) -> tuple[Any, Any, Any]:
-    """Year, month and day of the month (Howard Hinnant, "chrono-compatible low-level date algorithms")."""
-    days = local_seconds(value, zone) // 86_400 + 719_468
-    era = days // 146_097
-    of_era = days % 146_097
-    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    shifted = (5 * of_year + 2) // 153
-    month = (shifted + 2) % 12 + 1
-    return year + era * 400 + (month <= 2).cast("int64"), month, of_year - (153 * shifted + 2) // 5 + 1  # noqa: PLR2004
-
-
-def _seconds_between(later: Any, earlier: Any) -> Any:
-    """Seconds from one time to another."""
-    return (epoch_ms(later) - epoch_ms(earlier)) / 1000
-
-
-def epoch_ms(value: Any) -> Any:
-    """Milliseconds since 1970 in UTC as an integer, the only form of time that all engines treat alike."""
-    if value.get_backend().name == "duckdb" and value.type().scale != NANOSECONDS:
-        return (_epoch_us(value) // 1000).cast("int64")
-    if value.type().timezone is not None:
-        return epoch_ms(value.cast("timestamp"))
-    # DuckDB's epoch is a float that keeps the fraction of a second, whatever ibis says of its type.
-    seconds = value.truncate("s").epoch_seconds().cast("float64").cast("int64")
-    return seconds * 1000 + value.millisecond()
-
-
-def local_seconds(value: Any, zone: str) -> Any:
-    """Seconds since 1970 on the clocks of a time zone, summer time included."""
-    return local_ms(epoch_ms(value), zone) // 1000
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "log1p": _log1p,
-    "clip": _clip,
-    "bucket": _bucket,
-    "first": _first,
-    "hour": _hour,
-    "weekday": _weekday,
-    "weekend": _weekend,
-    "month": _month,
-    "day": _day,
-    "seconds_between": _seconds_between,
-}
+_QUOTED, _IF = "__quoted_", "__if"
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -132,49 +50,104 @@ def compile_expression(text: str, table: ir.Table, where: str) -> Any:
     Raises:
         ConfigError: a syntax error, an unknown column or function, or a construct outside the grammar.
     """
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        message = f"{where}: {text!r} is not an expression ({error.msg} at column {error.offset})"
-        raise ConfigError(message) from error
-    return _Compiler(table, f"{where}: {text!r}").visit(tree.body)
+    tree, quoted = _parse(text, where)
+    return _Compiler(table, f"{where}: {text!r}", quoted).compiled(tree)
+
+
+def compile_condition(text: str, table: ir.Table, where: str) -> ir.BooleanValue:
+    """As `compile_expression`, to a condition that is never null; whole numbers hold where they are not 0.
+
+    Raises:
+        ConfigError: also a value that is no condition.
+    """
+    tree, quoted = _parse(text, where)
+    compiler = _Compiler(table, f"{where}: {text!r}", quoted)
+    condition = compiler.condition(compiler.compiled(tree), text.strip())
+    return condition.fill_null(False)  # noqa: FBT003
 
 
 def column_names(text: str) -> set[str]:
     """The names that an expression mentions; a text that does not parse mentions none (compiling it reports why)."""
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError:
+        tree, quoted = _parse(text, "")
+    except ConfigError:
         return set()
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names = {quoted.get(node.id, node.id) for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return names | {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def _parse(text: str, where: str) -> tuple[ast.expr, dict[str, str]]:
+    """The syntax tree, and by their stand-ins the names that were quoted."""
+    quoted: dict[str, str] = {}
+
+    def plain(match: re.Match[str]) -> str:
+        if match["text"] is not None:
+            return match[0]
+        if match["name"] is None:
+            return f"{match['before']}{match['space']}{_IF}("
+        stand_in = f"{_QUOTED}{len(quoted)}"
+        quoted[stand_in] = match["name"]
+        return stand_in
+
+    try:
+        return ast.parse(_TOKENS.sub(plain, text.strip()), mode="eval").body, quoted
+    except SyntaxError as error:
+        hint = "; a column's name with other signs stands between backticks, `like this`"
+        message = f"{where}: {text!r} is not an expression ({error.msg} at column {error.offset}){hint}"
+        raise ConfigError(message) from error
 
 
 class _Compiler(ast.NodeVisitor):
     """One method a node of the grammar; anything else is refused."""
 
-    def __init__(self, table: ir.Table, place: str) -> None:
-        self._table = table
-        self._place = place
+    def __init__(self, table: ir.Table, place: str, quoted: dict[str, str]) -> None:
+        self._table, self._place, self._quoted = table, place, quoted
+
+    def compiled(self, tree: ast.expr) -> Any:
+        """The whole tree.
+
+        Raises:
+            ConfigError: also values that do not go together, such as a text and a number.
+        """
+        try:
+            return self.visit(tree)
+        except (TypeError, AttributeError, ibis.common.exceptions.IbisError) as error:
+            what = f"these values do not go together ({str(error).splitlines()[0][:200]})"
+            raise self._refuse(what) from error
 
     def _refuse(self, what: str) -> ConfigError:
         return ConfigError(f"{self._place}: {what}")
 
     def generic_visit(self, node: ast.AST) -> Any:
         what = (
-            f"{type(node).__name__} is not allowed; use columns, numbers, strings, + - * /, comparisons, "
-            f"and/or/not, in [..] and {', '.join(FUNCTIONS)}"
+            f"{type(node).__name__} is not allowed; use columns, numbers, strings, + - * / // %, comparisons, "
+            f"and/or/not, in [..], {', '.join((*_CONDITIONAL, *FUNCTIONS))}"
         )
         raise self._refuse(what)
 
     def visit_Name(self, node: ast.Name) -> Any:
-        if node.id in {"true", "false"}:
-            return ibis.literal(node.id == "true")
-        if node.id not in self._table.columns:
-            close = difflib.get_close_matches(node.id, self._table.columns, n=1)
+        name = self._quoted.get(node.id, node.id)
+        if name not in self._table.columns and name in {"true", "false", "null"}:
+            return ibis.null() if name == "null" else ibis.literal(name == "true")
+        if name not in self._table.columns:
+            close = difflib.get_close_matches(name, self._table.columns, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(self._table.columns)}"
-            what = f"no column {node.id!r}{hint}"
+            what = f"no column {name!r}{hint}"
             raise self._refuse(what)
-        return self._table[node.id]
+        return self._table[name]
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        whole = ast.unparse(node)
+        if whole in self._table.columns:
+            return self._table[whole]
+        value = self.visit(node.value)
+        dtype = value.type()
+        fields = dtype.value_type if dtype.is_array() else dtype
+        if not fields.is_struct() or node.attr not in fields.names:
+            there = f"it has {', '.join(fields.names)}" if fields.is_struct() else f"it is {dtype}, no struct"
+            what = f"{ast.unparse(node.value)} has no field {node.attr!r}; {there}"
+            raise self._refuse(what)
+        return value.map(lambda one: one[node.attr]) if dtype.is_array() else value[node.attr]
 
     def visit_Constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, int | float | str | bool):
@@ -185,24 +158,52 @@ class _Compiler(ast.NodeVisitor):
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         if type(node.op) not in _BINARY:
             return self.generic_visit(node.op)
-        return _BINARY[type(node.op)](self.visit(node.left), self.visit(node.right))
+        left, right = self._operand(node.left), self._operand(node.right)
+        if isinstance(node.op, ast.Mult | ast.FloorDiv | ast.Mod):
+            # A product of decimals has twice the digits, which no decimal has.
+            left, right = (v.cast("float64") if isinstance(v, ir.DecimalValue) else v for v in (left, right))
+        return _BINARY[type(node.op)](left, right)
+
+    def _operand(self, node: ast.expr) -> Any:
+        value = widened(self.visit(node))
+        if isinstance(value, ir.TimestampValue | ir.DateValue):
+            what = f"{ast.unparse(node)} is a moment, and arithmetic takes numbers; use seconds_between(later, earlier)"
+            raise self._refuse(what)
+        return value
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         value = self.visit(node.operand)
         if isinstance(node.op, ast.USub):
-            return -value
-        return ~self._condition(value, node.operand) if isinstance(node.op, ast.Not) else self.generic_visit(node.op)
+            return -widened(value)
+        return (
+            ~self.condition(value, ast.unparse(node.operand))
+            if isinstance(node.op, ast.Not)
+            else self.generic_visit(node.op)
+        )
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         join = operator.and_ if isinstance(node.op, ast.And) else operator.or_
-        return functools.reduce(join, [self._condition(self.visit(value), value) for value in node.values])
+        return functools.reduce(join, [self.condition(self.visit(value), ast.unparse(value)) for value in node.values])
 
-    def _condition(self, value: Any, node: ast.expr) -> Any:
-        """Refuse numbers as conditions, which an engine would negate and combine bit by bit."""
+    def visit_IfExp(self, node: ast.IfExp) -> Any:
+        return ibis.ifelse(self.condition(self.visit(node.test), ast.unparse(node.test)), *self._both(node))
+
+    def _both(self, node: ast.IfExp) -> tuple[Any, Any]:
+        return self.visit(node.body), self.visit(node.orelse)
+
+    def condition(self, value: Any, text: str) -> Any:
+        """A condition; a whole number is one, and holds where it is not 0 (an engine would negate it bit by bit).
+
+        Raises:
+            ConfigError: a text, a fraction or a moment.
+        """
+        if isinstance(value, bool):
+            return ibis.literal(value)
         if isinstance(value, ibis.Expr) and value.type().is_boolean():
             return value
-        text = ast.unparse(node)
-        what = f"and, or and not take conditions, but {text} is none; write a comparison such as {text} == 1"
+        if isinstance(value, ibis.Expr) and value.type().is_integer():
+            return value != 0
+        what = f"{text} is no condition; write a comparison such as {text} == 1"
         raise self._refuse(what)
 
     def visit_Compare(self, node: ast.Compare) -> Any:
@@ -219,11 +220,25 @@ class _Compiler(ast.NodeVisitor):
         return _COMPARE[type(op)](self.visit(left), self.visit(right))
 
     def visit_Call(self, node: ast.Call) -> Any:
-        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            what = f"unknown function {ast.unparse(node.func)!r}; there are {', '.join(FUNCTIONS)}"
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name in {_IF, "case"} and not node.keywords:
+            return self._cases(node.args, "if" if name == _IF else name)
+        if name not in FUNCTIONS or node.keywords:
+            close = difflib.get_close_matches(name, FUNCTIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join((*_CONDITIONAL, *FUNCTIONS))}"
+            what = f"unknown function {ast.unparse(node.func)!r}; {hint}"
             raise self._refuse(what)
         try:
-            return FUNCTIONS[node.func.id](*[self.visit(argument) for argument in node.args])
-        except (TypeError, AttributeError) as error:
-            what = f"{node.func.id} does not take these arguments"
+            return FUNCTIONS[name](*[self.visit(argument) for argument in node.args])
+        except (TypeError, AttributeError, ibis.common.exceptions.IbisError) as error:
+            what = f"{name} does not take these arguments"
             raise self._refuse(what) from error
+
+    def _cases(self, arguments: Sequence[ast.expr], name: str) -> Any:
+        """The value of the first condition that holds, or the last argument."""
+        if len(arguments) % 2 == 0 or len(arguments) == 1:
+            what = f"{name} takes conditions, each with its value, and at last what holds otherwise"
+            raise self._refuse(what)
+        pairs = zip(arguments[:-1:2], arguments[1::2], strict=True)
+        cases = [(self.condition(self.visit(test), ast.unparse(test)), self.visit(value)) for test, value in pairs]
+        return ibis.cases(*cases, else_=self.visit(arguments[-1]))

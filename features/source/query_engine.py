@@ -1,7 +1,7 @@
 """The engines that run the feature expressions: DuckDB in this process, or Spark; what differs between them is here."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,12 @@ def numbered(connection: Backend, name: str, table: ir.Table, column: str, order
     return stored.mutate(**{column: stored.rowid() + first})
 
 
-def read_parquet(connection: Backend, files: list[str], *, hive: bool = True) -> ir.Table:
-    """Open Parquet files of one table; `hive` partitions become columns."""
+def read_parquet(
+    connection: Backend, files: Sequence[str], partitions: Mapping[str, str] | None = None, root: str = ""
+) -> ir.Table:
+    """Open Parquet files of one schema; `partitions`, types by name, are read from the folders below `root`."""
     if is_spark(connection):
-        reader = _session(connection).read.option("basePath", _base_path(files[0]))
+        reader = _session(connection).read.option("basePath", root or files[0].rpartition("/")[0])
         name = f"parquet_{hashlib.sha256(chr(0).join(files).encode()).hexdigest()[:16]}"
         frame = reader.parquet(*files)
         frame.createOrReplaceTempView(name)
@@ -95,18 +97,14 @@ def read_parquet(connection: Backend, files: list[str], *, hive: bool = True) ->
         # ibis gives both of Spark's types of time no zone; TimestampType is the one that means a moment.
         moments = [c.name for c in frame.schema if c.dataType.typeName() == "timestamp"]
         return table.mutate(**{c: table[c].cast("timestamp('UTC')") for c in moments}) if moments else table
-    return connection.read_parquet(files, hive_partitioning=hive, union_by_name=hive)
+    if not partitions:
+        return connection.read_parquet(list(files), hive_partitioning=False)
+    table = connection.read_parquet(list(files), hive_partitioning=True, hive_types_autocast=False)
+    return table.mutate(**{name: table[name].cast(dtype) for name, dtype in partitions.items()})
 
 
 def _session(connection: Backend) -> Any:
     return connection._session  # noqa: SLF001 - ibis offers no public way to its session
-
-
-def _base_path(file: str) -> str:
-    """The part of a path before its hive partitions, or its folder."""
-    parts = file.split("/")
-    ends = [place for place, part in enumerate(parts[:-1]) if "=" in part]
-    return "/".join(parts[: ends[0] if ends else -1])
 
 
 def to_arrow(connection: Backend, table: ir.Table) -> pa.Table:

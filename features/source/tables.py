@@ -1,83 +1,68 @@
 """Read the raw Parquet tables as ibis tables: checked, with derived columns, and free of repeated rows if asked."""
 
-import glob
 from collections.abc import Mapping
-from datetime import date
-from pathlib import Path
-from typing import Any
 
 import duckdb
+import ibis
 import ibis.expr.types as ir
 
 from contract.errors import ConfigError, DataError
-from features.feature_config import EntityConfig, EventsConfig, FeaturesConfig, TableConfig
-from features.source.expressions import compile_expression, epoch_ms
-from features.source.filesystems import file_facts, filesystem_of, find_remote, without_protocol
-from features.source.query_engine import Backend, is_spark, read_parquet, scalar, to_arrow
-from features.source.used_columns import raw_columns
-from features.source.verify_parquet import check_files
-from features.source.zones import day_of
-
-_EPOCH = date(1970, 1, 1)
+from features.feature_config import FeaturesConfig
+from features.source.data_files import find_data, find_files
+from features.source.expressions import compile_condition, compile_expression
+from features.source.functions import split_text
+from features.source.key_columns import as_key
+from features.source.query_engine import Backend, scalar, to_arrow
+from features.source.read_files import read_files, run_query
+from features.source.times import as_moment
+from features.table_config import EntityConfig, TableConfig
 
 
 def read_table(
     connection: Backend, config: TableConfig, where: str, used: set[str], known: Mapping[str, str] | None = None
 ) -> ir.Table:
-    """Open a Parquet file, directory or glob, and add its derived columns; of `used` columns the pages are verified.
+    """Open a table, and add its derived columns; of `used` columns the pages are verified.
 
     Files that are as they were `known`, by path and version, were verified before.
 
     Raises:
-        DataError: nothing there, not Parquet, damaged, of several schemas, or no rows.
-        ConfigError: a derived column that cannot be compiled.
+        DataError: nothing there, not Parquet, damaged, types that do not fit together, or no rows.
+        ConfigError: a derived column or a condition that cannot be compiled.
     """
-    files = find_files(config.path, where)
-    filesystem = filesystem_of(config.path)
-    intact = {path for path, version in file_facts(files) if known and known.get(path) == version}
-    check_files(files, filesystem, where, pages=config.verify, columns=used, intact=intact)
-    if filesystem is not None and not is_spark(connection):
-        connection.con.register_filesystem(filesystem)
+    if config.sql is not None:
+        table = run_query(connection, config.sql, where)
+    else:
+        table = read_files(connection, find_data(config.path, where), config, where, used, known)
+    table = prepared(table, config, where)
     try:
-        table = read_parquet(connection, files)
         rows = int(scalar(connection, table.count()))
     except duckdb.Error as error:
-        message = f"{where}: {config.path} cannot be read as Parquet: {str(error).splitlines()[0]}"
+        message = f"{where}: {place_of(config)} cannot be read as Parquet: {str(error).splitlines()[0]}"
         raise DataError(message) from error
     if rows == 0:
-        message = f"{where}: {config.path} has no rows; at least one is needed"
+        kept = f" for which `where: {config.where}` holds" if config.where else ""
+        message = f"{where}: {place_of(config)} has no rows{kept}; at least one is needed"
         raise DataError(message)
-    return with_derived(table, config, where)
-
-
-def with_derived(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
-    """A table with its derived columns.
-
-    Raises:
-        ConfigError: one that cannot be compiled.
-    """
-    for name, text in config.columns.items():
-        table = table.mutate(**{name: compile_expression(text, table, f"{where}.columns.{name}")})
     return table
 
 
-def find_files(path: str, where: str) -> list[str]:
-    """The Parquet files behind a path or URL: itself, all below a directory, or the matches of a glob, sorted.
+def prepared(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
+    """A table as the recipe sees it: moments as such, derived columns added, rows chosen.
 
     Raises:
-        DataError: there are none.
+        ConfigError: an expression that cannot be compiled, or a column that cannot be a moment.
     """
-    filesystem, local = filesystem_of(path), without_protocol(path)
-    if filesystem is not None:
-        files = find_remote(filesystem, path)
-    elif Path(local).is_dir():
-        files = sorted(str(file) for file in Path(local).rglob("*.parquet"))
-    else:
-        files = sorted(glob.glob(local, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-    if not files:
-        message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`"
-        raise DataError(message)
-    return files
+    for name, how in config.times.items():
+        require_columns(table, {name: f"{where}.times"}, place_of(config))
+        table = table.mutate(**{name: as_moment(table[name], how, f"{where}.times.{name}")})
+    for name, text in config.columns.items():
+        table = table.mutate(**{name: compile_expression(text, table, f"{where}.columns.{name}")})
+    return table.filter(compile_condition(config.where, table, f"{where}.where")) if config.where else table
+
+
+def place_of(config: TableConfig) -> str:
+    """Where a table comes from, for messages."""
+    return config.path or "the query"
 
 
 def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None:
@@ -92,65 +77,20 @@ def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None
             raise DataError(message)
 
 
-def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> ir.Table:
-    """The log, checked for its keys and time, with exact duplicates kept, dropped or refused.
-
-    Raises:
-        DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
-    """
-    events = config.events
-    table = read_table(connection, events, "data.events", raw_columns(config), known)
-    named = {"user": events.user, "item": events.item, "time": events.time}
-    require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, events.path)
-    if events.time is not None:
-        _check_time(connection, table, events.time, events.path)
-    if events.until is not None:
-        table = _until(table, events, events.until)
-    return _without_duplicates(connection, table, events)
-
-
-def _until(table: ir.Table, events: EventsConfig, last: date) -> ir.Table:
-    if events.time is None:
-        message = f"{events.path}: data.events.until is {last}, but data.events.time names no column to compare"
-        raise ConfigError(message)
-    day = day_of(epoch_ms(table[events.time]).cast("int64"), events.time_zone)
-    return table.filter(day <= (last - _EPOCH).days)
-
-
 def require_zone(table: ir.Table, time: str, path: str) -> None:
     """Refuse a time without zone, which means another moment on every machine.
 
     Raises:
         DataError: naming the column and its type.
     """
-    kind = table[time].type()
-    if not kind.is_timestamp() or kind.timezone is None:
+    dtype = table[time].type()
+    if not dtype.is_timestamp() or dtype.timezone is None:
+        how = "unit: ms" if dtype.is_numeric() else "zone: UTC"
         message = (
-            f"{path}: column {time!r} is {kind}; allowed is a timestamp with a time zone "
-            "(write it as UTC, such as pyarrow's timestamp('ms', tz='UTC'))"
+            f"{path}: column {time!r} is {dtype}; allowed is a timestamp with a time zone: "
+            f"say what it means, such as `times: {{{time}: {{{how}}}}}` under the table"
         )
         raise DataError(message)
-
-
-def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> None:
-    require_zone(table, time, path)
-    missing = int(scalar(connection, table[time].isnull().sum()) or 0)
-    if missing:
-        message = f"{path}: {missing} rows have no {time!r}; every event needs its time"
-        raise DataError(message)
-
-
-def _without_duplicates(connection: Backend, table: ir.Table, events: EventsConfig) -> ir.Table:
-    if events.duplicates == "keep":
-        return table
-    distinct = table.distinct()
-    if events.duplicates == "first":
-        return distinct
-    total, unique = (int(scalar(connection, t.count())) for t in (table, distinct))
-    if total != unique:
-        message = f"{events.path}: {total - unique} of {total} rows repeat another exactly; set duplicates: first"
-        raise DataError(message)
-    return table
 
 
 def read_entity(connection: Backend, config: EntityConfig, where: str, used: set[str]) -> ir.Table:
@@ -160,37 +100,37 @@ def read_entity(connection: Backend, config: EntityConfig, where: str, used: set
         DataError: naming the key and what is wrong with it.
     """
     table = read_table(connection, config, where, used)
-    require_columns(table, {config.key: f"{where}.key"}, config.path)
+    require_columns(table, {config.key: f"{where}.key"}, place_of(config))
+    table = table.mutate(**{config.key: as_key(connection, table, config.key, place_of(config))})
     key = table[config.key]
     counts = to_arrow(
         connection, table.aggregate(rows=table.count(), distinct=key.nunique(), null=key.isnull().sum())
     ).to_pylist()[0]
     if counts["null"]:
-        message = f"{config.path}: {counts['null']} rows have no {config.key!r}; each row of {where} needs its key"
+        message = f"{place_of(config)}: {counts['null']} rows have no {config.key!r}; each row of {where} needs its key"
         raise DataError(message)
     if counts["rows"] != counts["distinct"]:
         repeated = counts["rows"] - counts["distinct"]
-        message = f"{config.path}: {repeated} rows repeat a {config.key!r}; one row a key is allowed"
+        message = f"{place_of(config)}: {repeated} rows repeat a {config.key!r}; one row a key is allowed"
         raise DataError(message)
     return table
 
 
-def check_types(table: ir.Table, columns: list[str], path: str) -> None:
-    """Refuse columns whose type no feature can take.
+def with_lists(table: ir.Table, config: FeaturesConfig) -> ir.Table:
+    """A table with its texts of several values split, where a feature has a `separator`.
 
     Raises:
-        DataError: a struct, a map, JSON, UUID, bytes, a list of lists: whatever is no value or list of values.
+        DataError: such a column that is no text.
     """
-    for column in columns:
-        kind = table[column].type()
-        if not _is_value(kind.value_type if kind.is_array() else kind):
-            message = f"{path}: column {column!r} is {kind}; allowed are numbers, strings, times and lists of them"
-            raise DataError(message)
-
-
-def _is_value(kind: Any) -> bool:
-    plain = kind.is_numeric() or kind.is_boolean() or kind.is_timestamp() or kind.is_date() or kind.is_null()
-    return bool(plain or (kind.is_string() and not kind.is_json()))
+    split = {}
+    for feature in config.features:
+        if feature.separator is not None and feature.name in table.columns:
+            dtype = table[feature.name].type()
+            if not dtype.is_string():
+                message = f"feature {feature.name!r} has a separator, but its column is {dtype}; it splits texts"
+                raise DataError(message)
+            split[feature.name] = split_text(table[feature.name], feature.separator)
+    return table.mutate(**split) if split else table
 
 
 def key_of(config: FeaturesConfig, side: str) -> str:
@@ -204,3 +144,16 @@ def key_of(config: FeaturesConfig, side: str) -> str:
         message = f"data.{side}s is given, but data.events.{side} does not say which column of the log refers to it"
         raise ConfigError(message)
     return key
+
+
+def align(table: ir.Table, like: ir.Table) -> ir.Table:
+    """The columns of `like` in its order and types; those that `table` lacks are null."""
+    schema = like.schema()
+    return table.select(
+        **{name: table[name].cast(kind) if name in table.columns else ibis.null(kind) for name, kind in schema.items()}
+    )
+
+
+def source_files(config: TableConfig, where: str) -> list[str]:
+    """The files of a table; of a query none, because nothing tells which it reads."""
+    return [] if config.sql is not None else find_files(config.path, where)

@@ -23,9 +23,18 @@ def used_columns(config: FeaturesConfig) -> set[str]:
 
 def raw_columns(config: FeaturesConfig) -> set[str]:
     """Every column of any source that the recipe mentions, derived columns' own sources included."""
-    tables = [table for table in (config.events, config.users, config.items, config.past) if table is not None]
-    names = used_columns(config) | {name for t in tables for text in t.columns.values() for name in column_names(text)}
+    entities = [table for table in (config.users, config.items, config.past) if table is not None]
+    tables = [config.events, *config.labels, *entities]
+    texts = [text for table in tables for text in (*table.columns.values(), table.where) if text]
+    names = used_columns(config) | {name for text in texts for name in column_names(text)}
+    names |= {name for table in tables for name in table.times} | _label_columns(config, names)
     names |= {entity.key for entity in (config.users, config.items) if entity is not None}
     names |= {entity.known_at for entity in (config.users, config.items) if entity is not None and entity.known_at}
     past = config.past.order if config.past else None
     return names | {name for name in (config.events.time, past) if name}
+
+
+def _label_columns(config: FeaturesConfig, names: set[str]) -> set[str]:
+    """What is read of label tables: keys, times, and the columns that are mentioned with the table's name before."""
+    mentioned = {name.removeprefix(f"{table.name}_") for table in config.labels for name in names}
+    return mentioned | {name for table in config.labels for name in (*table.by, table.time) if name}

@@ -48,6 +48,11 @@ def local_ms(ms: Any, zone: str) -> Any:
     return ms + _by_step(ms, [(begin, offset) for begin, offset in steps])
 
 
+def utc_ms(local: Any, zone: str) -> Any:
+    """The moment at which the clocks of a zone showed a time; of an hour that they showed twice, the later one."""
+    return local - _by_step(local, [(begin + offset, offset) for begin, offset in offset_steps(zone)])
+
+
 def day_of(ms: Any, zone: str) -> Any:
     """The number of a moment's day on a zone's clocks."""
     return (local_ms(ms, zone) // DAY_MS).cast("int64")

@@ -4,6 +4,7 @@ A run's directory is named by the stamp of what it trains from, so that the same
 run: an interrupted one goes on from its last checkpoint, a finished one is not repeated.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from contract.settings import Settings
 from features.build import build
 from features.feature_config import FeaturesConfig
 from features.source.filesystems import file_facts
-from features.source.tables import find_files
+from features.source.tables import source_files
+from features.table_config import TableConfig
 from pipeline.console import Progress, say
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.export_run import export_run
@@ -127,8 +129,15 @@ def _data_settings(data: FeaturesConfig) -> str:
 
 
 def _source_facts(data: FeaturesConfig) -> dict[str, object]:
-    tables = {"events": data.events, "users": data.users, "items": data.items, "past": data.past}
-    return {name: file_facts(find_files(table.path, f"data.{name}.path")) for name, table in tables.items() if table}
+    tables: dict[str, TableConfig | None] = {f"labels.{table.name}": table for table in data.labels}
+    tables |= {"events": data.events, "users": data.users, "items": data.items, "past": data.past}
+    # Nothing tells whether the rows of a query are those of the last build, so that it is always run.
+    now = [("query", str(time.time_ns()))]
+    return {
+        name: now if table.sql else file_facts(source_files(table, f"data.{name}"))
+        for name, table in tables.items()
+        if table
+    }
 
 
 def train_model(config: ProjectConfig) -> Run:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.files import write_text
-from features.source.expressions import FUNCTIONS
+from features.source.functions import FUNCTIONS
 from pipeline.project.project_config import ProjectConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"

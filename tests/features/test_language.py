@@ -16,9 +16,9 @@ from contract.schema import Schema
 from features.build import build
 from features.encode.fit_encoders import Previous
 from features.online.request_encoder import RankRequest, RequestEncoder
+from features.source.data_files import find_files
 from features.source.query_engine import connect
 from features.source.row_types import EVENT, KIND, ROW, SAMPLED
-from features.source.tables import find_files
 from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000

@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from features.source.data_files import find_files
 from features.source.filesystems import file_facts
-from features.source.tables import find_files
 
 
 class _Quiet(SimpleHTTPRequestHandler):

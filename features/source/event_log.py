@@ -1,0 +1,82 @@
+"""The log of a recipe: one row an event, with what came of it, checked for its keys and its time."""
+
+from collections.abc import Mapping
+from datetime import date
+
+import ibis.expr.types as ir
+
+from contract.errors import ConfigError, DataError
+from features.feature_config import FeaturesConfig
+from features.source.functions import epoch_ms
+from features.source.key_columns import as_key
+from features.source.label_tables import with_labels
+from features.source.query_engine import Backend, scalar
+from features.source.tables import place_of, read_table, require_columns, require_zone, with_lists
+from features.source.used_columns import raw_columns
+from features.source.zones import day_of
+from features.table_config import EventsConfig
+
+_EPOCH = date(1970, 1, 1)
+
+
+def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> ir.Table:
+    """The log, checked for its keys and time, with exact duplicates kept, dropped or refused.
+
+    Raises:
+        DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
+    """
+    events = config.events
+    table = read_table(connection, events, "data.events", raw_columns(config), known)
+    named = {"user": events.user, "item": events.item, "time": events.time}
+    require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, place_of(events))
+    if events.time is not None:
+        _check_time(connection, table, events.time, place_of(events))
+    table = with_keys(connection, with_labels(connection, table, config), config)
+    return _without_duplicates(connection, with_end(table, events), events)
+
+
+def with_end(table: ir.Table, events: EventsConfig) -> ir.Table:
+    """The log up to the last day that is read.
+
+    Raises:
+        ConfigError: a last day, but no time.
+    """
+    if events.until is None:
+        return table
+    if events.time is None:
+        message = f"{place_of(events)}: data.events.until is {events.until}, but data.events.time names no column"
+        raise ConfigError(message)
+    day = day_of(epoch_ms(table[events.time]).cast("int64"), events.time_zone)
+    return table.filter(day <= (events.until - _EPOCH).days)
+
+
+def with_keys(connection: Backend, table: ir.Table, config: FeaturesConfig) -> ir.Table:
+    """The log with its keys in the types that keys have, and with its lists.
+
+    Raises:
+        DataError: a key with fractions.
+    """
+    keys = [key for key in (config.events.user, config.events.item) if key is not None]
+    keyed = table.mutate(**{key: as_key(connection, table, key, place_of(config.events)) for key in keys})
+    return with_lists(keyed, config)
+
+
+def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> None:
+    require_zone(table, time, path)
+    missing = int(scalar(connection, table[time].isnull().sum()) or 0)
+    if missing:
+        message = f"{path}: {missing} rows have no {time!r}; every event needs its time"
+        raise DataError(message)
+
+
+def _without_duplicates(connection: Backend, table: ir.Table, events: EventsConfig) -> ir.Table:
+    if events.duplicates == "keep":
+        return table
+    distinct = table.distinct()
+    if events.duplicates == "first":
+        return distinct
+    total, unique = (int(scalar(connection, t.count())) for t in (table, distinct))
+    if total != unique:
+        message = f"{place_of(events)}: {total - unique} of {total} rows repeat another exactly; set duplicates: first"
+        raise DataError(message)
+    return table

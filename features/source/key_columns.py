@@ -1,0 +1,37 @@
+"""Columns that name a user or an item, as whole numbers of 64 bits or as texts."""
+
+import ibis
+import ibis.expr.types as ir
+
+from contract.errors import DataError
+from features.source.query_engine import Backend, scalar
+
+_LOW_BITS = 2**63 - 1
+
+
+def as_key(connection: Backend, table: ir.Table, name: str, path: str) -> ir.Value:
+    """A key column; numbers that pandas made floats because of a null are whole, and NaN is null.
+
+    Raises:
+        DataError: fractions, which name nothing.
+    """
+    value = table[name]
+    dtype = value.type()
+    if dtype.is_uint64():
+        return by_bits(value)
+    if not dtype.is_floating():
+        return value
+    known = ibis.ifelse(value.isnan(), ibis.null(dtype), value)
+    fractions = int(scalar(connection, (known != known.floor()).sum()) or 0)
+    if fractions:
+        message = (
+            f"{path}: column {name!r} is a key, but {fractions} rows have fractions; a key is a whole number or text"
+        )
+        raise DataError(message)
+    return known.cast("int64")
+
+
+def by_bits(value: ir.Value) -> ir.Value:
+    """Whole numbers up to 2**64 - 1 as the signed ones with the same bits, as requests send them, too."""
+    low = (value & ibis.literal(_LOW_BITS, "uint64")).cast("int64")
+    return ibis.ifelse(value > _LOW_BITS, low + ibis.literal(-(2**63), "int64"), low)
