@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from contract.settings import Settings
 from models.architectures import ArchitectureConfig, MMoEConfig, SharedBottomConfig
-from models.gates import DSelectKConfig, GateConfig
+from models.gates import DSelectKConfig, GateConfig, TopKConfig
 from models.interactions import InteractionConfig, NoInteractionConfig
 from models.layers.mlp import Activation, BlockConfig, Norm
 
@@ -44,11 +44,11 @@ class ModelConfig(Settings):
     experts: Width = 8
     expert_widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
     tower_widths: tuple[Width, ...] = (32,)
-    activation: Activation = "relu"
+    activation: Activation = "silu"
     norm: Norm = "batch"
     dropout: Rate = 0.1
     residual: bool = False
-    gate: GateConfig = DSelectKConfig()
+    gate: GateConfig = TopKConfig()
     gate_scope: Literal["per_task", "shared"] = "per_task"
     routing: Literal["all", "user", "context", "static"] = "all"
     routing_norm: Literal["none", "batch"] = "batch"
@@ -58,7 +58,8 @@ class ModelConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.architecture, SharedBottomConfig) and self.gate != DSelectKConfig():
+        # Both defaults that there have been stand for a gate that nobody chose.
+        if isinstance(self.architecture, SharedBottomConfig) and self.gate not in (TopKConfig(), DSelectKConfig()):
             message = f"shared_bottom has no experts to choose from, so gate {self.gate.name} has no use: leave it out"
             raise ValueError(message)
         return self

@@ -76,8 +76,8 @@ def _degradation(health: ExpertHealth, tasks: Sequence[str]) -> Iterator[str]:
         if weights[largest] > OCCUPIED_SHARE * total:
             yield (
                 f"degradation: {_named([e])} is shared, but {weights[largest] / total:.0%} of its weight is "
-                f"{tasks[largest]}'s; compare with model.gate_scope shared, or give that task an expert of its own "
-                "(architecture mmoe with private_experts)"
+                f"{tasks[largest]}'s; try model.gate_scope shared, or an expert of that task's own (architecture "
+                "mmoe with private_experts)"
             )
 
 

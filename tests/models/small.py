@@ -35,7 +35,14 @@ def small_schema(**changes: Any) -> Schema:
 
 
 def small_config(**changes: Any) -> ModelConfig:
-    sizes: dict[str, Any] = {"embedding_dim": 8, "experts": 4, "expert_widths": (16, 8), "tower_widths": (8,)}
+    sizes: dict[str, Any] = {
+        "activation": "relu",
+        "gate": {"name": "dselect_k"},
+        "embedding_dim": 8,
+        "experts": 4,
+        "expert_widths": (16, 8),
+        "tower_widths": (8,),
+    }
     return ModelConfig.model_validate(sizes | changes)
 
 
