@@ -9,6 +9,7 @@ READY := $(VENV)/ready-$(DEVICE)
 # Tests run side by side, each file in one process; those that load a server run alone, after the others.
 WORKERS ?= 2
 SINCE ?= HEAD
+BENCH ?=
 PACKAGES := contract features models serving pipeline moerank
 TORCH := $(shell grep '^torch==' requirements/$(DEVICE).txt)
 # Asked only where pip's own indexes have no such build.
@@ -19,7 +20,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick pairs long faults check format proto docs clean
+.PHONY: help setup demo test quick bench pairs long faults check format proto docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -39,6 +40,9 @@ test: $(READY) ## the whole test suite, the examples in docstrings, and the cove
 
 quick: $(READY) ## the tests of what changed since the last commit (SINCE=main: since then), in under a minute
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.quick --changed-since $(SINCE) -q --exitfirst
+
+bench: $(READY) ## all benchmarks one after the other, and which bounds fall short (hours; on a quiet machine)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 pairs: $(READY) ## every pair of gate and architecture: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py

@@ -1,0 +1,94 @@
+"""All benchmarks one after the other, then which bounds fall short: ``python -m benchmarks [NAME ...]``, `make bench`.
+
+Each runs in a process of its own, so that none measures what another left in memory. What cannot run here (a rival or a
+data set is absent) is a row that says why and fails nothing; a bound that falls short makes the exit code 1.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+# The quick ones first; a variable that a benchmark cannot do without.
+NAMES = ("sparse_graph", "sparse_training", "serving", "serving_threads", "features", "gates", "bounds", "kuairand")
+NEEDS = {"kuairand": "KUAIRAND_DIR"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark said: its cases, or why there are none."""
+
+    name: str
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    missing: list[dict[str, Any]] = field(default_factory=list)
+    skipped: str = ""
+    failed: str = ""
+
+    @property
+    def short(self) -> list[dict[str, Any]]:
+        """The cases whose bound does not hold."""
+        return [case for case in self.cases if not case["holds"]]
+
+
+def outcome_of(name: str, output: str, errors: str) -> Outcome:
+    """Read what a benchmark printed: its JSON object is the last line."""
+    lines = output.strip().splitlines()
+    try:
+        said = json.loads(lines[-1])
+        return Outcome(name, said["cases"], said.get("not_installed", []))
+    except (IndexError, ValueError, KeyError, TypeError):
+        reason = (errors.strip().splitlines() or ["it printed no result"])[-1]
+        absent = re.match(r"ModuleNotFoundError: No module named '([^']+)'", reason)
+        return Outcome(name, skipped=f"not installed: {absent[1]}") if absent else Outcome(name, failed=reason)
+
+
+def run(name: str) -> Outcome:
+    """Run one benchmark, showing its table as it comes."""
+    variable = NEEDS.get(name)
+    if variable and not os.environ.get(variable):
+        return Outcome(name, skipped=f"{variable} is not set")
+    print(f"\n## {name}\n", flush=True)
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    print("\n".join(line for line in ran.stdout.splitlines() if not line.startswith("{")), flush=True)
+    return outcome_of(name, ran.stdout, ran.stderr)
+
+
+def summary(outcomes: Sequence[Outcome]) -> list[str]:
+    """Lines on what falls short, what did not run, and what was not installed."""
+    lines = []
+    for outcome in outcomes:
+        lines += [f"not run: {outcome.name}: {outcome.skipped}"] * bool(outcome.skipped)
+        lines += [f"failed: {outcome.name}: {outcome.failed}"] * bool(outcome.failed)
+        lines += [f"not installed: {outcome.name}: {row['case']} ({row['package']})" for row in outcome.missing]
+        for case in outcome.short:
+            sign = "<=" if case["better"] == "lower" else ">="
+            lines.append(
+                f"falls short: {outcome.name}: {case['case']}: {case['value']:.4g} {case['unit']}, bound {sign} "
+                f"{case['bound']:g}"
+            )
+    bounded = [case for outcome in outcomes for case in outcome.cases if case["bound"] is not None]
+    held = sum(case["holds"] for case in bounded)
+    return [*lines, f"{held} of {len(bounded)} bounds hold"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the named benchmarks, or all; exit code 1 if a bound falls short or a benchmark ends in an error."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME", help=f"of {', '.join(NAMES)}")
+    chosen = parser.parse_args(argv).names
+    unknown = sorted(set(chosen) - set(NAMES))
+    if unknown:
+        parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+    outcomes = [run(name) for name in chosen]
+    print("\n## All\n\n" + "\n".join(summary(outcomes)))
+    return 1 if any(outcome.short or outcome.failed for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

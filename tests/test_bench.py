@@ -1,0 +1,53 @@
+"""`make bench`: what falls short is said, what is absent fails nothing, and every benchmark is run by it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import NAMES, Outcome, main, outcome_of, run, summary
+
+ROOT = Path(__file__).resolve().parent.parent
+CASE = {"case": "a day", "value": 0.3, "unit": "of a build", "bound": 0.2, "better": "lower", "holds": False}
+HELD = CASE | {"value": 0.1, "holds": True}
+
+
+def said(*cases: object) -> str:
+    missing = [{"case": "polars", "package": "polars"}]
+    return "| case |\n" + json.dumps({"cases": cases, "not_installed": missing}) + "\n"
+
+
+def test_a_bound_that_falls_short_is_named_with_value_and_bound() -> None:
+    outcome = outcome_of("features", said(CASE, HELD), "")
+    assert summary([outcome]) == [
+        "not installed: features: polars (polars)",
+        "falls short: features: a day: 0.3 of a build, bound <= 0.2",
+        "1 of 2 bounds hold",
+    ]
+
+
+def test_a_missing_package_is_a_row_and_no_failure() -> None:
+    errors = "Traceback ...\nModuleNotFoundError: No module named 'lightgbm'\n"
+    assert outcome_of("bounds", "", errors) == Outcome("bounds", skipped="not installed: lightgbm")
+
+
+def test_any_other_error_is_a_failure_with_its_last_line() -> None:
+    assert outcome_of("serving", "| half a table", "Traceback\nValueError: h2load") == Outcome(
+        "serving", failed="ValueError: h2load"
+    )
+
+
+def test_a_data_set_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUAIRAND_DIR", raising=False)
+    assert run("kuairand").skipped == "KUAIRAND_DIR is not set"
+
+
+def test_an_unknown_name_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sparsegraph"])
+    assert "there is no benchmark 'sparsegraph'; there are sparse_graph" in capsys.readouterr().err
+
+
+def test_every_program_that_prints_bounds_is_among_them() -> None:
+    programs = {file.stem for file in (ROOT / "benchmarks").glob("*.py") if "return finish(" in file.read_text()}
+    assert programs == set(NAMES)
