@@ -34,7 +34,7 @@ def lines_to(reader: Callable[[str], None]) -> Iterator[None]:
 
 
 class Progress:
-    """Tells how a stage goes on; call it with a few words as each part of the stage begins."""
+    """Tells how work goes on; call it with a few words as each part of it begins."""
 
     def __init__(self, name: str, status: Status | None) -> None:
         """`status` is the live line of a terminal; without a terminal there is none."""
@@ -58,8 +58,8 @@ class Progress:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[Progress]:
-    """Show that a stage is under way, and its wall time when it is done."""
+def progress_of(name: str) -> Iterator[Progress]:
+    """Show that work is under way, and its wall time when it is done."""
     started = time.monotonic()
     if _SCREEN.is_terminal:
         with _SCREEN.status(name) as status:

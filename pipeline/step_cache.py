@@ -14,9 +14,9 @@ from pydantic import ValidationError
 
 from contract.files import write_text
 from contract.settings import Settings
-from pipeline.console import Progress, say, stage
+from pipeline.console import Progress, progress_of, say
 
-STAMP_FILE = "step.json"
+STEP_FILE = "step.json"
 
 
 class StepRecord(Settings):
@@ -34,7 +34,7 @@ class StepRecord(Settings):
 def read_record(directory: Path) -> StepRecord | None:
     """The record in a directory; None where there is none, or none that this version can read."""
     try:
-        return StepRecord.model_validate_json((directory / STAMP_FILE).read_bytes())
+        return StepRecord.model_validate_json((directory / STEP_FILE).read_bytes())
     except (OSError, ValidationError):
         return None
 
@@ -59,8 +59,8 @@ def once(
         return found
     started = time.monotonic()
     if in_place:
-        (directory / STAMP_FILE).unlink(missing_ok=True)
-    with stage(step) as progress:
+        (directory / STEP_FILE).unlink(missing_ok=True)
+    with progress_of(step) as progress:
         result = work(progress)
     record = StepRecord(
         step=step,
@@ -70,5 +70,5 @@ def once(
         outputs=tuple(outputs),
         result=result,
     )
-    write_text(record.model_dump_json(indent=1) + "\n", directory / STAMP_FILE)
+    write_text(record.model_dump_json(indent=1) + "\n", directory / STEP_FILE)
     return record

@@ -18,12 +18,12 @@ def _export_users_arguments(parser: ArgumentParser) -> None:
 
 
 def _export_users(args: Namespace) -> None:
-    from pipeline.console import stage  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.console import progress_of  # noqa: PLC0415 - keeps `moerank --help` fast
     from serving.graph.user_export import export_users  # noqa: PLC0415
     from serving.graph.users import UserStore  # noqa: PLC0415
 
     store = UserStore(args.to, seconds=_PATIENCE_SECONDS)
-    with stage("export-users") as progress:
+    with progress_of("export-users") as progress:
         report = lambda done, total: progress.live(f"{done:,} of {total:,}")  # noqa: E731 - shorter than a function
         users = export_users(existing(args.directory, "DIRECTORY"), store, args.expire, report)
     store.close()

@@ -30,7 +30,7 @@ from pipeline.project.project_config import ProjectConfig, read_config, write_co
 from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
-from pipeline.step_cache import STAMP_FILE, StepRecord, once, read_record
+from pipeline.step_cache import STEP_FILE, StepRecord, once, read_record
 from pipeline.training.train import train, world_size
 from serving.store.remote_store import RemoteStore
 
@@ -309,7 +309,7 @@ def publish_model(run: Run) -> Published:
     run.publication_dir.mkdir(exist_ok=True)
     before = read_record(run.publication_dir)
     if before is not None and not Path(before.result["bundle"]).is_dir():
-        (run.publication_dir / STAMP_FILE).unlink()  # someone removed it from the store
+        (run.publication_dir / STEP_FILE).unlink()  # someone removed it from the store
     record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
     if config.mirror is not None:
         _copy_to(config.mirror, run, int(Path(str(record.result["bundle"])).name))

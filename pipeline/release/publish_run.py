@@ -12,7 +12,7 @@ from pipeline.project.project_config import ProjectConfig
 from pipeline.provenance import git_revision, library_versions
 from pipeline.release.model_card import render_card
 from pipeline.report.report_page import REPORT_FILE
-from pipeline.step_cache import STAMP_FILE
+from pipeline.step_cache import STEP_FILE
 from serving.store.bundle import publish
 
 CARD_FILE = "MODEL_CARD.md"
@@ -63,4 +63,4 @@ def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, e
 
 def _bundle_files(export_dir: Path) -> list[Path]:
     """All that was exported, without the record of the step."""
-    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STAMP_FILE]
+    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STEP_FILE]

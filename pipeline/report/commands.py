@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from features.encode_days import FittedRecipe, RawDays, encoded_days
-from pipeline.console import stage
+from pipeline.console import progress_of
 from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate_file
 from pipeline.evaluation.predict_days import predict_days
 from pipeline.evaluation.prediction_file import Columns
@@ -15,7 +15,7 @@ def evaluate_for_command(
     bundle: Path, data: Path | RawDays, train: Path | None, out: Path, config: EvaluateConfig, kept: Path | None = None
 ) -> Judged:
     """The same for ``moerank evaluate``, with live status; raw days are encoded by the bundle's own recipe."""
-    with stage("evaluate") as progress:
+    with progress_of("evaluate") as progress:
         if isinstance(data, Path):
             return evaluate_and_report(bundle, data, train, out, config, progress=progress)
         with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
@@ -25,7 +25,7 @@ def evaluate_for_command(
 
 def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns: Columns) -> Judged:
     """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
-    with stage("evaluate"):
+    with progress_of("evaluate"):
         found = evaluate_file(path, out, columns=columns, config=config)
         return Judged(found, out, write_report(out))
 
@@ -36,6 +36,6 @@ def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | Non
     Returns:
         The rows written, and what a reader should know about them.
     """
-    with stage("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
+    with progress_of("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
         rows = predict_days(bundle, encoded, out, lambda done, total: progress.live(f"{done:,} of {total:,} rows"))
         return rows, encoded.notes()

@@ -35,7 +35,7 @@ from pipeline.training.precision import use_bf16
 from pipeline.training.run_progress import EpochRecord, RunProgress, check_metric, goodness
 from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
-from pipeline.training.training_log import Journal
+from pipeline.training.training_log import TrainingLog
 from pipeline.training.training_step import StepResult, TrainingStep, Wishes
 from pipeline.training.validation import Validation, validate
 
@@ -81,13 +81,13 @@ def train(
         progress = resume(run_dir, run.sharded, run.weighting, say if first else _silent)
         with (
             CheckpointWriter(run_dir, run.sharded, run.weighting, config.checkpoint) as writer,
-            Journal(run_dir, say, live, progress, writes=first) as journal,
+            TrainingLog(run_dir, say, live, progress, writes=first) as training_log,
             watch_interruption() as stop,
         ):
             for remark in run.remarks:
-                journal.say(remark)
+                training_log.say(remark)
             while progress.epoch < config.epochs and not progress.stopped:
-                progress = run.epoch(progress, journal, stop, writer)
+                progress = run.epoch(progress, training_log, stop, writer)
     return _result(run_dir, progress)
 
 
@@ -143,7 +143,7 @@ class _Run:
         self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=bf16, teacher=teacher)
 
     def epoch(
-        self, progress: RunProgress, journal: Journal, stop: Interruption, writer: CheckpointWriter
+        self, progress: RunProgress, training_log: TrainingLog, stop: Interruption, writer: CheckpointWriter
     ) -> RunProgress:
         """Train to the epoch's end, validate, write it all down and save."""
         started, first, first_row = time.monotonic(), progress.step, progress.row
@@ -155,19 +155,19 @@ class _Run:
             result = self._step(begin, batch, progress, Wishes(stop.asked, writer.is_due(progress)))
             if result.losses is None:
                 skipped += 1
-                journal.say(f"skipped a batch: {result.bad}")
+                training_log.say(f"skipped a batch: {result.bad}")
             else:
                 tally.add(result.losses)
             progress = progress.after_step(self.rows.batch_end(begin))
-            journal.live(lambda: self._where(progress, tally))  # noqa: B023 it is called at once
+            training_log.live(lambda: self._where(progress, tally))  # noqa: B023 it is called at once
             if progress.step % _BOARD_EVERY == 0:
-                journal.scalars({"step/loss": tally.total}, progress.step)
+                training_log.scalars({"step/loss": tally.total}, progress.step)
             if result.wishes.stop:
-                _stop(progress, journal, writer)
+                _stop(progress, training_log, writer)
             elif result.wishes.save and progress.row < self.rows.total_rows:
                 writer.save(progress)
         seconds = time.monotonic() - started
-        journal.live(lambda: f"epoch {progress.epoch + 1}: validating")
+        training_log.live(lambda: f"epoch {progress.epoch + 1}: validating")
         tally.join_ranks()
         validation = validate(self.sharded, self.held_out, self.device)
         rows = self.rows.total_rows - first_row
@@ -176,8 +176,8 @@ class _Run:
         value = goodness(validation.metrics, self.schema.tasks, self.config)
         progress = progress.after_epoch(record, value, self.config)
         writer.save(progress)
-        journal.epoch(progress)
-        self._show_experts(progress, journal, validation.health)
+        training_log.epoch(progress)
+        self._show_experts(progress, training_log, validation.health)
         return progress
 
     def _step(self, begin: int, batch: Batch, progress: RunProgress, wishes: Wishes) -> StepResult:
@@ -186,13 +186,13 @@ class _Run:
         share = RowShare(first - begin, last - begin, total, repeated)
         return self.step(batch, share, progress.step, self.config.epochs * self.rows.steps, wishes)
 
-    def _show_experts(self, progress: RunProgress, journal: Journal, health: ExpertHealth) -> None:
+    def _show_experts(self, progress: RunProgress, training_log: TrainingLog, health: ExpertHealth) -> None:
         if self.sharded.ranker.network.levels:
-            journal.image("experts/share of rows", expert_record.picture(health.share), progress)
-            journal.image("experts/mean weight", expert_record.picture(health.weight), progress)
+            training_log.image("experts/share of rows", expert_record.picture(health.share), progress)
+            training_log.image("experts/mean weight", expert_record.picture(health.weight), progress)
         if progress.stopped or progress.epoch == self.config.epochs:
             for warning in diagnose(health, [task.name for task in self.schema.tasks]):
-                journal.say(f"experts: {warning}")
+                training_log.say(f"experts: {warning}")
 
     def _record(self, progress: RunProgress, tally: LossTally, validation: Validation) -> EpochRecord:
         trained: EpochRecord = {name: {"loss": loss} for name, loss in tally.tasks().items()}
@@ -210,9 +210,9 @@ class _Run:
         return f"{at}, loss {tally.total:.4f}"
 
 
-def _stop(progress: RunProgress, journal: Journal, writer: CheckpointWriter) -> None:
+def _stop(progress: RunProgress, training_log: TrainingLog, writer: CheckpointWriter) -> None:
     writer.save(progress, wait=True)
-    journal.say(f"stopped at step {progress.step}; run again to go on from there")
+    training_log.say(f"stopped at step {progress.step}; run again to go on from there")
     raise KeyboardInterrupt
 
 

@@ -26,11 +26,11 @@ Say = Callable[[str], None]
 _LIVE_INTERVAL_S = 0.25
 
 
-class Journal:
-    """The journal of one run; other ranks than the first keep none."""
+class TrainingLog:
+    """The log of one run; other ranks than the first keep none."""
 
     def __init__(self, run_dir: Path, say: Say, live: Say | None, progress: RunProgress, *, writes: bool) -> None:
-        """Go on with a run's journal; scalars of steps that will be run again are dropped."""
+        """Go on with the log of a run; scalars of steps that will be run again are dropped."""
         self._run_dir, self._writes = run_dir, writes
         self._say = say if writes else _silent
         self._live = live if writes else None

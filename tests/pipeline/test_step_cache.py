@@ -12,7 +12,7 @@ from contract.digests import digest_of
 from contract.errors import ConfigError
 from contract.files import exclusive
 from pipeline.console import Progress
-from pipeline.step_cache import STAMP_FILE, once, read_record
+from pipeline.step_cache import STEP_FILE, once, read_record
 
 
 class Work:
@@ -66,7 +66,7 @@ def test_failed_work_that_replaces_as_a_whole_keeps_what_was_made_before(tmp_pat
 def test_a_damaged_record_means_working_again(tmp_path: Path) -> None:
     work = Work(tmp_path)
     work.run("a")
-    (tmp_path / STAMP_FILE).write_text("{", encoding="utf-8")
+    (tmp_path / STEP_FILE).write_text("{", encoding="utf-8")
     assert work.run("a") == {"times": 2}
 
 
