@@ -29,6 +29,8 @@ PREPARED_FILE = "prepared.onnx"
 TABLES_FILE = "tables.bin"
 PREPARED_ROWS_FILE = "prepared.bin"
 GOLDEN_FILE = "golden.npz"
+RAW_GOLDEN_FILE = "golden_requests.json"
+"""The golden requests that are raw, by the name of their case: they go through the request encoder first."""
 ONLINE_FOLDER = "online"
 
 RECIPE_FILE, PRIORS_FILE = "recipe.json", "priors.json"

@@ -22,6 +22,7 @@ from features.incremental.log_rows import log_rows
 from features.incremental.partition_store import PartitionStore
 from features.incremental.raw_dataset import Staged
 from features.online.build_tables import build_online
+from features.online.raw_requests import replay_rows
 from features.point_in_time.aggregates import refuse_tiny_addends
 from features.point_in_time.timeline import Timeline
 from features.quality.check_data import check_quality, save_report
@@ -95,6 +96,8 @@ def _build(
     schema.save(made)
     fitted.vocabularies.save(made)
     (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
+    progress("replaying training rows as requests")
+    replay_rows(staged, encoded, planned, fitted.priors, made)
     result = FeatureBuild(
         made, schema.fingerprint(), staged.counts, len(schema.features), timeline.cutoff_ms, *work.days, str(work)
     )

@@ -13,12 +13,14 @@ import onnx
 import pyarrow as pa
 from onnx import TensorProto, helper, numpy_helper
 
-from contract.graph_names import PACKED_FILE, REQUEST_OF
+from contract.graph_names import PACKED_FILE, RAW_GOLDEN_FILE, REQUEST_OF
 from contract.hashing import hash_array
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
 from features.encode.vocabulary import Vocabularies
 from features.online.online_table import OnlineTable, OnlineTables
+from features.online.raw_requests import request_to_json
+from features.online.request_encoder import RankRequest, RequestEncoder
 from serving.graph.engine import Engine
 from serving.store.bundle import publish
 from serving.store.golden import GoldenCase, write
@@ -173,7 +175,12 @@ def make_files(
     vocabularies().save(folder)
     online_tables().save(folder / "online")
     inputs = make_inputs(1, [1, 2, 3])
-    write(folder / "golden.npz", {"first": GoldenCase(inputs, Engine(folder, schema).predict(inputs))})
+    engine = Engine(folder, schema)
+    raw = RankRequest(3, [100, 101, 7777], {"tab": "home"}, {"activity": 0.5})
+    encoded = RequestEncoder.open(folder).encode(raw).inputs
+    cases = {"first": inputs, "raw": encoded}
+    write(folder / "golden.npz", {name: GoldenCase(each, engine.predict(each)) for name, each in cases.items()})
+    (folder / RAW_GOLDEN_FILE).write_text(json.dumps({"raw": request_to_json(raw)}), encoding="utf-8")
     (folder / "MODEL_CARD.md").write_text("# tiny\n", encoding="utf-8")
     return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
 

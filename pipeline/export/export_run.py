@@ -23,6 +23,8 @@ from pipeline.export.prepare import as_json as preparation_as_json
 from pipeline.export.prepare import prepare
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
+from serving.graph.engine import Engine
+from serving.store import golden
 
 SAMPLE_ROWS = 2048
 
@@ -70,12 +72,24 @@ def export_run(
                 graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in made.items()}
             )
     progress("golden requests and online tables")
-    write_golden(ranker, rows, out / GOLDEN_FILE, answerer(out / MODEL_FILE, schema) if figures else None, items)
+    write_golden(ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if figures else None, items=items)
     schema.save(out)
     save_recipe(recipe, features_dir, out)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
+    _answer_golden(out, schema)
     return as_json(report) | made
+
+
+def _answer_golden(out: Path, schema: Schema) -> None:
+    """Answer the golden requests as a server will, so that nothing is published that no server serves.
+
+    Raises:
+        PredictionError: an answer is not the model's.
+    """
+    engine = Engine(out, schema)
+    for name, case in golden.read(out / GOLDEN_FILE).items():
+        engine.check(name, case)
 
 
 def _pack(ranker: Ranker, report: ExportReport, sample: Inputs, target: Path, config: ExportConfig) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE, PACKED_FILE, PREPARED_FILE
+from contract.errors import IntegrityError
+from contract.graph_names import GOLDEN_FILE, PACKED_FILE, PREPARED_FILE, RAW_GOLDEN_FILE
 from contract.score import Score, ScoreConfig, default_score
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
@@ -84,9 +85,12 @@ class RankingModel:
                     packed.check(name, case)
                 if prepared is not None:
                     prepared.check(name, case)
+        plain = RequestEncoder.open(path)
+        if RAW_GOLDEN_FILE in bundle.manifest.files:
+            _check_encoder(path, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
-        encoder, scored = RequestEncoder.open(path, users), _score(bundle, score)
-        return cls(bundle, engine, encoder, scored, packed, options.pushed, prepared)
+        encoder = RequestEncoder.open(path, users) if users else plain
+        return cls(bundle, engine, encoder, _score(bundle, score), packed, options.pushed, prepared)
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -211,6 +215,16 @@ class RankingModel:
             clipped=encoded.clipped,
             sources={} if use is None else self._sources(encoded),
         )
+
+
+def _check_encoder(path: Path, encoder: RequestEncoder) -> None:
+    """Encode the raw golden requests, and compare with what training made of them."""
+    cases = golden.read(path / GOLDEN_FILE)
+    for name, fields in golden.read_raw(path / RAW_GOLDEN_FILE).items():
+        if name not in cases:
+            message = f"the raw golden request {name} has no case in {GOLDEN_FILE} to compare with"
+            raise IntegrityError(message)
+        golden.require_same_inputs(name, cases[name].inputs, encoder.encode(RankRequest(**fields)).inputs)
 
 
 def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:

@@ -3,9 +3,11 @@
 Array names inside the file: ``CASE/inputs/ARRAY`` and ``CASE/answers/TASK``.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -74,6 +76,35 @@ def require_golden(
         off = np.abs(values - expected) / (1 + np.abs(expected))
         if not off.max(initial=0.0) <= tolerance:
             message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {tolerance:.2g}"
+            raise PredictionError(message)
+
+
+def read_raw(path: Path) -> dict[str, dict[str, Any]]:
+    """The fields of raw requests by case.
+
+    Raises:
+        IntegrityError: not such a file.
+    """
+    try:
+        requests = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): dict(request) for name, request in requests.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        message = f"{path} does not hold raw golden requests: {error}"
+        raise IntegrityError(message) from error
+
+
+def require_same_inputs(name: str, expected: Inputs, found: Inputs) -> None:
+    """Compare what a raw golden request is encoded as with what training made of it.
+
+    Raises:
+        PredictionError: naming the array and the column that differ.
+    """
+    arrays = found.arrays()
+    for array, values in expected.arrays().items():
+        other = arrays[array]
+        if values.shape != other.shape or not np.array_equal(values, other):
+            column = np.argwhere(values != other)[0].tolist() if values.shape == other.shape else "its shape"
+            message = f"golden request {name} is encoded otherwise than in training: {array} differs at {column}"
             raise PredictionError(message)
 
 
