@@ -14,6 +14,8 @@ class MoerankError(Exception):
     exit_code: ClassVar[int] = 1
     grpc_status: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
+    request_id: str = ""
+    """Of an error that a server answered: the id under which its log has it."""
 
 
 class ConfigError(MoerankError):
@@ -77,6 +79,12 @@ class UnavailableError(MoerankError):
 
     grpc_status = "UNAVAILABLE"
     reason = "UNAVAILABLE"
+
+
+class ServerError(MoerankError):
+    """A server that failed on a request, or does not know what is asked of it; its log says why."""
+
+    reason = "SERVER_FAILED"
 
 
 class RequestError(MoerankError):

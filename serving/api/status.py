@@ -75,6 +75,8 @@ _BY_CODE: dict[grpc.StatusCode, type[errors.MoerankError]] = {
     grpc.StatusCode.UNAUTHENTICATED: errors.AuthenticationError,
     grpc.StatusCode.PERMISSION_DENIED: errors.NotAllowedError,
     grpc.StatusCode.NOT_FOUND: errors.ModelNotFoundError,
+    grpc.StatusCode.CANCELLED: errors.UnavailableError,
+    grpc.StatusCode.ABORTED: errors.UnavailableError,
 }
 
 
@@ -93,22 +95,46 @@ class FailedCall(Protocol):
 
 def error_of(call: FailedCall, target: str) -> errors.MoerankError:
     """The leaf that a failed call stands for; the opposite of `status_of`."""
-    code = call.code()
+    code, told = call.code(), _Told(call)
     text = f"{target} answered {code.name}: {call.details()}"
-    reason, field = _reason_and_field(call)
-    leaf = _LEAVES.get(reason) or _BY_CODE.get(code)
+    leaf = _LEAVES.get(told.reason) or _BY_CODE.get(code)
+    error: errors.MoerankError
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        return errors.RequestError(call.details() or text, field=field)
-    if leaf is errors.UnavailableError and not reason:
-        text = f"no ranking server answers at {target} ({call.details()}); start one with `moerank serve STORE`"
-    return (leaf or errors.MoerankError)(text)
+        error = errors.RequestError(call.details() or text, field=told.field)
+    elif leaf is errors.UnavailableError and not told.reason:
+        message = f"no ranking server answers at {target} ({call.details()}); start one with `moerank serve STORE`"
+        error = errors.UnavailableError(message)
+    elif leaf is None or leaf is errors.MoerankError:
+        error = errors.ServerError(text)
+    else:
+        error = leaf(text)
+    error.request_id = told.request_id
+    return error
 
 
-def _reason_and_field(call: FailedCall) -> tuple[str, str]:
-    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for key, value in call.trailing_metadata() or ():
-        if key == DETAILS_KEY:
-            for detail in status_pb2.Status.FromString(value).details:
+def retry_delay(call: FailedCall) -> float | None:
+    """After how many seconds a failed call may be tried again: as the server says, 0 at once, None never.
+
+    A call that ends as CANCELLED although nobody cancelled it was under way when a server ended.
+    """
+    delay = _Told(call).delay
+    if delay is not None:
+        return delay
+    return 0.0 if call.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED} else None
+
+
+class _Told:
+    """The details of a failed call."""
+
+    def __init__(self, call: FailedCall) -> None:
+        info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        self.delay: float | None = None
+        for key, value in call.trailing_metadata() or ():
+            for detail in status_pb2.Status.FromString(value).details if key == DETAILS_KEY else ():
                 detail.Unpack(info)
                 detail.Unpack(bad)
-    return info.reason, bad.field_violations[0].field if bad.field_violations else ""
+                if detail.Unpack(retry):
+                    self.delay = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        self.reason = info.reason
+        self.request_id = info.metadata.get("request_id", "")
+        self.field = bad.field_violations[0].field if bad.field_violations else ""

@@ -1,13 +1,14 @@
 """The asyncio client of the ranking service, with a deadline and retries."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from serving.api.status import FailedCall, error_of
+from serving.client.attempts import CallOptions, Pause, Send
 from serving.client.client_request import Columnar
 from serving.client.client_response import Query, RankResult, answer_from
 from serving.client.connection import Connection
@@ -23,7 +24,7 @@ class AsyncRankingClient(Connection):
     server answers, `DeadlineError` where none answers in time, `OverloadedError`, `ModelNotFoundError`.
     """
 
-    transport: ClassVar[Any] = aio
+    grpc_module: ClassVar[Any] = aio
 
     async def rank(  # noqa: PLR0913 what one call may say
         self,
@@ -37,15 +38,18 @@ class AsyncRankingClient(Connection):
         model: str = "",
         version: int = 0,
         debug: bool = False,
+        options: CallOptions | None = None,
     ) -> RankResult:
-        """Predict and rank candidates for one user; `debug` asks which experts the answer takes, too."""
+        """Predict and rank candidates for one user; `debug` asks which experts and values the answer takes, too."""
         query = Query(user, list(items), context, user_features, item_features, top_k, debug)  # type: ignore[arg-type]
-        return RankResult(query.items, answer_from(await self._call("Rank", query.message(model, version))))
+        return RankResult(query.items, answer_from(await self._call("Rank", query.message(model, version), options)))
 
-    async def batch_rank(self, queries: Sequence[Query], *, model: str = "", version: int = 0) -> list[RankResult]:
+    async def batch_rank(
+        self, queries: Sequence[Query], *, model: str = "", version: int = 0, options: CallOptions | None = None
+    ) -> list[RankResult]:
         """Rank for several users in one call; the answers are in the order of the queries."""
         message = ranking_pb2.BatchRankRequest(requests=[query.message(model, version) for query in queries])
-        responses = (await self._call("BatchRank", message)).responses
+        responses = (await self._call("BatchRank", message, options)).responses
         return [RankResult(q.items, answer_from(r)) for q, r in zip(queries, responses, strict=True)]
 
     async def model(self, name: str = "") -> ranking_pb2.Model:
@@ -68,8 +72,42 @@ class AsyncRankingClient(Connection):
         """Close the connection."""
         await self.close()
 
-    async def _call(self, method: str, message: Message) -> Any:
+    async def _call(self, method: str, message: Message, options: CallOptions | None = None) -> Any:
+        steps = self._steps(options)
+        outcome: Any = None
         try:
-            return await self._send(method, message)
+            while True:
+                step = steps.send(outcome)
+                outcome = None
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    outcome = await self._attempt(method, message, step)
+        except StopIteration as done:
+            return done.value
+
+    async def _attempt(self, method: str, message: Message, step: Send) -> Any:
+        """The response, or what grpcio raises; of hedged calls the first response."""
+        calls = [asyncio.ensure_future(self._answer(method, message, step))]
+        try:
+            if step.hedge_seconds is not None:
+                done, _ = await asyncio.wait(calls, timeout=step.hedge_seconds)
+                if not done:
+                    calls.append(asyncio.ensure_future(self._answer(method, message, step)))
+            waiting = set(calls)
+            outcome: Any = None
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                outcome = next(iter(done)).result()
+                if not isinstance(outcome, Exception):
+                    break
+            return outcome
+        finally:
+            for call in calls:
+                call.cancel()
+
+    async def _answer(self, method: str, message: Message, step: Send) -> Any:
+        try:
+            return await self._methods[method](message, timeout=step.seconds, metadata=step.metadata)
         except grpc.RpcError as error:
-            raise error_of(cast("FailedCall", error), self._target) from error
+            return error

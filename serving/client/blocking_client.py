@@ -1,12 +1,14 @@
 """The synchronous client of the ranking service, with a deadline and retries."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self, cast
+from queue import Empty, SimpleQueue
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import Message
 
-from serving.api.status import FailedCall, error_of
+from serving.client.attempts import CallOptions, Pause, Send
 from serving.client.channel import unreachable
 from serving.client.client_request import Columnar
 from serving.client.client_response import Query, RankResult, answer_from
@@ -35,15 +37,18 @@ class RankingClient(Connection):
         model: str = "",
         version: int = 0,
         debug: bool = False,
+        options: CallOptions | None = None,
     ) -> RankResult:
-        """Predict and rank candidates for one user; `debug` asks which experts the answer takes, too."""
+        """Predict and rank candidates for one user; `debug` asks which experts and values the answer takes, too."""
         query = Query(user, list(items), context, user_features, item_features, top_k, debug)  # type: ignore[arg-type]
-        return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version))))
+        return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version), options)))
 
-    def batch_rank(self, queries: Sequence[Query], *, model: str = "", version: int = 0) -> list[RankResult]:
+    def batch_rank(
+        self, queries: Sequence[Query], *, model: str = "", version: int = 0, options: CallOptions | None = None
+    ) -> list[RankResult]:
         """Rank for several users in one call; the answers are in the order of the queries."""
         message = ranking_pb2.BatchRankRequest(requests=[query.message(model, version) for query in queries])
-        responses = self._call("BatchRank", message).responses
+        responses = self._call("BatchRank", message, options).responses
         return [RankResult(q.items, answer_from(r)) for q, r in zip(queries, responses, strict=True)]
 
     def model(self, name: str = "") -> ranking_pb2.Model:
@@ -77,8 +82,40 @@ class RankingClient(Connection):
         """Close the connection."""
         self.close()
 
-    def _call(self, method: str, message: Message) -> Any:
+    def _call(self, method: str, message: Message, options: CallOptions | None = None) -> Any:
+        steps = self._steps(options)
+        outcome: Any = None
         try:
-            return self._send(method, message)
-        except grpc.RpcError as error:
-            raise error_of(cast("FailedCall", error), self._target) from error
+            while True:
+                step = steps.send(outcome)
+                outcome = None
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                else:
+                    outcome = self._attempt(method, message, step)
+        except StopIteration as done:
+            return done.value
+
+    def _attempt(self, method: str, message: Message, step: Send) -> Any:
+        """The response, or what grpcio raises; of hedged calls the first response."""
+        start, how = self._methods[method], {"timeout": step.seconds, "metadata": step.metadata}
+        if step.hedge_seconds is None:
+            try:
+                return start(message, **how)
+            except grpc.RpcError as error:
+                return error
+        ended: SimpleQueue[Any] = SimpleQueue()
+        calls = [start.future(message, **how)]
+        calls[0].add_done_callback(ended.put)
+        try:
+            first = ended.get(timeout=step.hedge_seconds)
+        except Empty:
+            calls.append(start.future(message, **how))
+            calls[1].add_done_callback(ended.put)
+            first = ended.get()
+            if first.code() is not grpc.StatusCode.OK:
+                first = ended.get()
+        for call in calls:
+            call.cancel()
+        # Its own class is an exception of grpcio.
+        return first.result() if first.code() is grpc.StatusCode.OK else first

@@ -10,6 +10,9 @@ from serving.stubs.moerank.v1 import ranking_pb2
 
 _SERVICE = ranking_pb2.DESCRIPTOR.services_by_name["RankingService"]
 ATTEMPTS = 4
+KEEPALIVE_MS = 10_000
+"""How often a connection with calls is asked whether it lives; the server allows as much."""
+KEEPALIVE_TIMEOUT_MS = 3_000
 RESPONSES: dict[str, type[Message]] = {
     method.name: getattr(ranking_pb2, method.output_type.name) for method in _SERVICE.methods
 }
@@ -20,20 +23,20 @@ def path(method: str) -> str:
     return f"/{_SERVICE.full_name}/{method}"
 
 
-def channel_options(attempts: int = ATTEMPTS) -> list[tuple[str, Any]]:
-    """Options of a channel: calls are repeated while the server is unavailable, and spread over all addresses."""
-    retry = {
-        "maxAttempts": max(attempts, 2),
-        "initialBackoff": "0.05s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+def channel_options() -> list[tuple[str, Any]]:
+    """Options of a channel: calls are spread over all addresses whose health is SERVING.
+
+    A server that drains, or that froze, gets no calls: one says NOT_SERVING, the other does not answer to keepalive.
+    Attempts are the client's own (see `serving.client.attempts`), since grpcio knows nothing of RetryInfo.
+    """
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": _SERVICE.full_name},
     }
-    method = {"name": [{"service": _SERVICE.full_name}], "retryPolicy": retry}
-    config = {"methodConfig": [method], "loadBalancingConfig": [{"round_robin": {}}]}
     return [
-        ("grpc.enable_retries", int(attempts > 1)),
         ("grpc.service_config", json.dumps(config)),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
     ]

@@ -1,18 +1,19 @@
 """A client's channel to the ranking service, and how its methods are called over it."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, ClassVar
 
 import grpc
 from google.protobuf.message import Message
 
+from serving.client.attempts import CallOptions, Step, attempts
 from serving.client.channel import ATTEMPTS, RESPONSES, channel_options, path
 
 
 class Connection:
-    """What the synchronous and the asyncio client share; `transport` is the module that makes the channel."""
+    """What the synchronous and the asyncio client share; `grpc_module` makes the channel."""
 
-    transport: ClassVar[Any] = grpc
+    grpc_module: ClassVar[Any] = grpc
 
     def __init__(
         self,
@@ -28,25 +29,31 @@ class Connection:
         Args:
             target: Where the server listens, in gRPC's naming (``dns:///ranker:50051`` spreads over addresses).
             seconds: Deadline of each call, retries included.
-            attempts: How often a call is tried while the server is unavailable; 1 does not retry.
+            attempts: How often a call is tried while no server is available, or a server asks to come later.
             credentials: None for plaintext.
             metadata: Sent with each call, such as an authorization header.
         """
-        options = channel_options(attempts)
+        options = channel_options()
         self._target = target
         self._seconds = seconds
+        self._attempts = max(attempts, 1)
         self._metadata = tuple(metadata)
         self._channel = (
-            self.transport.insecure_channel(target, options)
+            self.grpc_module.insecure_channel(target, options)
             if credentials is None
-            else self.transport.secure_channel(target, credentials, options)
+            else self.grpc_module.secure_channel(target, credentials, options)
         )
+        self._methods = {
+            name: self._channel.unary_unary(
+                path(name), request_serializer=_serialized, response_deserializer=response.FromString
+            )
+            for name, response in RESPONSES.items()
+        }
 
-    def _send(self, method: str, message: Message) -> Any:
-        """Start a call: gives the response, or over asyncio what to await for it."""
-        call = self._channel.unary_unary(
-            path(method),
-            request_serializer=type(message).SerializeToString,
-            response_deserializer=RESPONSES[method].FromString,
-        )
-        return call(message, timeout=self._seconds, metadata=self._metadata)
+    def _steps(self, options: CallOptions | None) -> Generator[Step, Any, Any]:
+        """What to do for one call."""
+        return attempts(self._target, self._attempts, self._seconds, self._metadata, options)
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()

@@ -4,15 +4,21 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import grpc
 import numpy as np
 import pytest
+from grpc_status import rpc_status
 
-from contract.errors import RequestError, UnavailableError
+from contract.errors import DeadlineError, OverloadedError, RequestError, ServerError, UnavailableError
+from serving.api.status import RETRY_SECONDS, status_of
 from serving.client import client_request
 from serving.client.aio_client import AsyncRankingClient
+from serving.client.attempts import CallOptions
 from serving.client.blocking_client import Query, RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
@@ -99,3 +105,133 @@ def test_columns_are_packed_where_they_can_be() -> None:
 def test_a_value_of_a_strange_type_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match=r"context\.when is a complex"):
         client_request.build_request(user=1, items=[1], context={"when": 1j})
+
+
+class Flaky:
+    """A ranking server of grpcio's own that ends the first calls as it is told, and then answers."""
+
+    def __init__(self, *ends: Callable[[grpc.ServicerContext], None]) -> None:
+        self.ends, self.seen = list(ends), list[dict[str, Any]]()
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        handlers = {"Rank": grpc.unary_unary_rpc_method_handler(self._rank)}
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("moerank.v1.RankingService", handlers),)
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+
+    def _rank(self, _: bytes, context: grpc.ServicerContext) -> bytes:
+        self.seen.append({**dict(context.invocation_metadata() or ()), "at": time.monotonic()})
+        if self.ends:
+            self.ends.pop(0)(context)
+        return b""
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0)
+
+
+def overloaded(context: grpc.ServicerContext) -> None:
+    status = status_of(OverloadedError("too much"), "r1")
+    context.abort_with_status(rpc_status.to_status(status))
+
+
+def cancelled(context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.CANCELLED, "the server ended")
+
+
+def unknown(context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.UNKNOWN, "a bug")
+
+
+def slow(_: grpc.ServicerContext) -> None:
+    time.sleep(1.5)
+
+
+def rank(kind: str, port: int, options: CallOptions | None = None, **named: Any) -> None:
+    """One call of a client of either kind."""
+
+    async def ask() -> None:
+        async with AsyncRankingClient(f"127.0.0.1:{port}", **named) as client:
+            await client.rank(1, [100], options=options)
+
+    if kind == "asyncio":
+        asyncio.run(ask())
+    else:
+        with RankingClient(f"127.0.0.1:{port}", **named) as client:
+            client.rank(1, [100], options=options)
+
+
+KINDS = pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+
+
+@KINDS
+def test_a_server_that_is_overloaded_is_asked_again_when_it_says_so(kind: str) -> None:
+    with Flaky(overloaded) as server:
+        rank(kind, server.port)
+        first, second = (call["at"] for call in server.seen)
+        assert second - first >= RETRY_SECONDS
+    with Flaky(overloaded) as server, pytest.raises(OverloadedError) as refused:
+        rank(kind, server.port, attempts=1)
+    assert refused.value.request_id == "r1"
+
+
+@KINDS
+def test_a_call_that_a_server_cancels_as_it_ends_is_made_again(kind: str) -> None:
+    with Flaky(cancelled, cancelled) as server:
+        rank(kind, server.port)
+        assert len(server.seen) == 3
+    with Flaky(cancelled) as server, pytest.raises(UnavailableError):
+        rank(kind, server.port, attempts=1)
+
+
+@KINDS
+def test_a_failure_of_the_server_has_a_name_and_is_not_tried_again(kind: str) -> None:
+    with Flaky(unknown) as server, pytest.raises(ServerError, match="a bug"):
+        rank(kind, server.port)
+    assert len(server.seen) == 1
+
+
+@KINDS
+def test_one_call_may_have_its_own_deadline_metadata_and_request_id(kind: str) -> None:
+    with Flaky() as server:
+        options = CallOptions(metadata=(("x-team", "shop"),), request_id="r-17")
+        rank(kind, server.port, options, metadata=[("x-app", "web")])
+        assert {name: server.seen[0][name] for name in ("x-team", "x-app", "x-request-id")} == {
+            "x-team": "shop",
+            "x-app": "web",
+            "x-request-id": "r-17",
+        }
+    with Flaky(slow) as server, pytest.raises(DeadlineError):
+        rank(kind, server.port, CallOptions(seconds=0.2))
+
+
+@KINDS
+def test_a_hedged_call_is_sent_once_more_and_the_first_answer_counts(kind: str) -> None:
+    with Flaky(slow) as server:
+        began = time.monotonic()
+        rank(kind, server.port, CallOptions(hedge_seconds=0.1))
+        assert time.monotonic() - began < 1.4
+        assert len(server.seen) == 2
+    with Flaky() as server:
+        rank(kind, server.port, CallOptions(hedge_seconds=5))
+        assert len(server.seen) == 1
+
+
+def test_calls_go_to_servers_that_say_serving(store: Path) -> None:
+    with (
+        start(ServerSettings(store=store, port=0)) as good,
+        start(ServerSettings(store=store, port=0)) as draining,
+        RankingClient(f"ipv4:127.0.0.1:{good.port},127.0.0.1:{draining.port}", seconds=5) as client,
+    ):
+        for _ in range(20):
+            client.rank(1, [100])
+        draining.health.drain()
+        time.sleep(0.5)
+        before = sum(work.successes for work in draining.telemetry.work())
+        for _ in range(40):
+            client.rank(1, [100])
+        assert before > 0
+        assert sum(work.successes for work in draining.telemetry.work()) == before
