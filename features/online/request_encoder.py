@@ -69,7 +69,8 @@ class RequestEncoder:
         self._schema, self._encoder, self._tables, self._users = schema, encoder, tables, users
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
-        self._context_keys = tuple(key.name for key in schema.keys if key.side == "context")
+        own = {schema.user_key, schema.item_key}
+        self._other_keys = tuple(key.name for key in schema.keys if key.name not in own)
         self._part_of: dict[str, PartName] = {spec.name: schema.part_of(spec) for spec in schema.features}
         self._layouts: dict[PartName, Layout] = {name: Layout(schema.part(name)) for name in PARTS}
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
@@ -131,7 +132,8 @@ class RequestEncoder:
             message = "items is empty; send at least one candidate to rank"
             raise RequestError(message, field="items")
         columns = {name: Columns(self._layouts[name], count if name == "candidate" else 1) for name in PARTS}
-        hashes = {
+        # What neither a table nor the request tells is null.
+        hashes = dict.fromkeys(self._other_keys, np.full(1, NULL_HASH)) | {
             self._schema.user_key: self._key_hashes(self._schema.user_key, (request.user,), "user"),
             self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
         }
@@ -143,7 +145,6 @@ class RequestEncoder:
         check()
         given = self._given.of(request, count, check)
         missing = tuple(name for name in self._context_names if given.get(name) is None)
-        hashes |= dict.fromkeys(self._context_keys, np.full(1, NULL_HASH))
         fresh = list[tuple[PushedColumn, Given]]()
         if pushed is not None:
             fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given)

@@ -28,6 +28,7 @@ def log(folder: Path) -> None:
             "page": dice.choice(["home", "search"]),
             "click": dice.random() < 0.4,
             "band": (item % 10) / 10,
+            "band_name": ["low", "high"][item % 2],
             "day": time.date(),
             "since": time - dt.timedelta(days=3),
         }
@@ -108,3 +109,22 @@ def test_standardised_numbers_beyond_those_of_training_count_as_its_extremes(tmp
     assert dense(1e300) == (dense(0.9)[0], {"band": 1})
     assert dense(-5.0) == (dense(0.0)[0], {"band": 1})
     assert dense(0.5)[1] == {}
+
+
+def test_a_cross_of_columns_that_no_table_and_no_request_tells_is_null(tmp_path: Path) -> None:
+    log(tmp_path)
+    config = FeaturesConfig.model_validate(
+        {
+            "events": {"path": str(tmp_path / "events.parquet"), "item_columns": ["band_name"], "time": "time"},
+            "features": [{"name": "page"}],
+            "crosses": [{"name": "cross", "of": ["page", "band_name"]}],
+            "tasks": [{"name": "click", "kind": "binary", "label": "click"}],
+            "split": {"by": "random", "valid": 0.15, "test": 0.15},
+        }
+    )
+    build(config, tmp_path / "features", quiet)
+    encoder = RequestEncoder.open(tmp_path / "features")
+    encoded = encoder.encode(RankRequest(None, [0, 0], {"page": "home"}, {}, {"band_name": ["low", None]}))
+    assert encoded.inputs.candidate.ids[1, 0] == 0
+    assert encoded.inputs.candidate.ids[0, 0] > 0
+    assert encoder.encode(RankRequest(None, [0], {"page": "home"})).inputs.candidate.ids.tolist() == [[0]]
