@@ -1,16 +1,18 @@
 """The quality gate: what a model must reach before it is published."""
 
 import operator
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, TypeAdapter
 
 from contract.errors import ConfigError, QualityGateError
 from contract.settings import Settings
 from pipeline.evaluation.result import Evaluation, better, headline_metric
 from pipeline.evaluation.task_metrics import Estimate
 
+GATE_FILE = "gate.json"
 Rule = Annotated[str, StringConstraints(pattern=r"^\s*[^\s.]+\.[a-z_@0-9]+\s*(>=|<=|>|<)\s*-?\d+(\.\d+)?\s*$")]
 _COMPARE: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -32,6 +34,11 @@ class QualityConfig(Settings):
     tasks: tuple[str, ...] = ()
     certain: bool = False
     min_rows: int = Field(default=1, ge=1)
+    no_worse_than: Literal["current"] | None = None
+    """``current``: a paired test on the held-out rows against the version that is served; a task that is clearly worse
+    refuses, and with `certain` also one that may be."""
+    no_worse_by: float = Field(default=0.0, ge=0)
+    """How much worse than the current version is allowed: AUC absolutely, RMSE as a share."""
 
 
 class GateFinding(Settings):
@@ -40,6 +47,9 @@ class GateFinding(Settings):
     rule: str
     passed: bool
     text: str
+
+
+_FINDINGS = TypeAdapter(tuple[GateFinding, ...])
 
 
 def examine(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding, ...]:
@@ -61,19 +71,29 @@ def _tasks(evaluation: Evaluation, config: QualityConfig) -> tuple[str, ...]:
     return config.tasks or defined or tuple(evaluation.tasks)
 
 
-def enforce(evaluation: Evaluation, config: QualityConfig) -> tuple[GateFinding, ...]:
-    """Let a model pass that satisfies every rule, and return the findings.
+def enforce(
+    evaluation: Evaluation, config: QualityConfig, more: Sequence[GateFinding] = ()
+) -> tuple[GateFinding, ...]:  # fmt: skip
+    """Let a model pass that satisfies every rule, and return the findings, `more` of which were made elsewhere.
 
     Raises:
         QualityGateError: at least one rule failed; the message lists each that did.
         ConfigError: a rule names something that the evaluation does not have.
     """
-    findings = examine(evaluation, config)
+    findings = (*examine(evaluation, config), *more)
     failed = [finding.text for finding in findings if not finding.passed]
     if failed:
         message = f"{evaluation.model} was refused by the quality gate, nothing was published: {'; '.join(failed)}"
         raise QualityGateError(message)
     return findings
+
+
+def gate_findings(evaluation_dir: Path) -> tuple[GateFinding, ...]:
+    """What the gate found when it last judged this evaluation; empty if it has not."""
+    try:
+        return _FINDINGS.validate_json((evaluation_dir / GATE_FILE).read_bytes())
+    except FileNotFoundError:
+        return ()
 
 
 def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Estimate | str:

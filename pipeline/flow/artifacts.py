@@ -6,7 +6,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from contract.errors import MoerankError
 from features.quality.check_data import load_report
-from pipeline.evaluation.quality_gate import examine
+from pipeline.evaluation.quality_gate import examine, gate_findings
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.flow.steps import Published, Run
 from pipeline.project.project_config import ProjectConfig
@@ -47,7 +47,7 @@ def keep_metrics(run: Run) -> None:
 def keep_findings(run: Run) -> None:
     """What the quality gate asked, and what it found; nothing where it has no rule that can be read."""
     try:
-        findings = examine(Evaluation.load(run.evaluation_dir), run.config.quality)
+        findings = gate_findings(run.evaluation_dir) or examine(Evaluation.load(run.evaluation_dir), run.config.quality)
     except MoerankError as error:
         _keep("quality-gate", run.config.name, f"The gate cannot judge: {error}", "Quality gate")
         return

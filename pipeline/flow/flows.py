@@ -114,11 +114,12 @@ def evaluate(run: Run) -> StepRecord:
 @logged
 def publish(run: Run) -> Published | State[Any]:
     """The quality gate, then a new current version in the store."""
-    artifacts.keep_findings(run)
     try:
         published = steps.publish_model(run)
     except QualityGateError as refusal:
         return Completed(name=REFUSED, message=str(refusal))
+    finally:
+        artifacts.keep_findings(run)
     artifacts.keep_version(run, published)
     return published
 

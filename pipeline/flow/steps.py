@@ -23,10 +23,12 @@ from features.source.filesystems import file_facts
 from features.source.tables import source_files
 from features.table_config import TableConfig
 from pipeline.console import Progress, say
+from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.export_run import export_run
 from pipeline.export.post_export import ExportConfig
 from pipeline.project.project_config import ProjectConfig, read_config, write_config
+from pipeline.release.against_current import paired_with_current
 from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
@@ -304,7 +306,11 @@ def publish_model(run: Run) -> Published:
 
     def work(progress: Progress) -> dict[str, Any]:
         progress("asking the quality gate, copying and checking the files")
-        return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result))}
+        findings: tuple[GateFinding, ...] = ()
+        if config.quality.no_worse_than == "current":
+            progress("comparing with the current version")
+            findings = paired_with_current(config, run.evaluation_dir, run.held_out).findings
+        return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result, findings))}
 
     run.publication_dir.mkdir(exist_ok=True)
     before = read_record(run.publication_dir)

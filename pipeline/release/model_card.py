@@ -1,13 +1,16 @@
 """The model card: what a person should know before relying on a published model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.project.project_config import ProjectConfig
 
 
-def render_card(config: ProjectConfig, evaluation: Evaluation, export: Mapping[str, Any]) -> str:
+def render_card(
+    config: ProjectConfig, evaluation: Evaluation, export: Mapping[str, Any], findings: Sequence[GateFinding] = ()
+) -> str:  # fmt: skip
     """Markdown: use, data, model, graph, quality with intervals and baselines, and how far the figures carry.
 
     `export` is what `pipeline.export.export_run.export_run` returned.
@@ -43,6 +46,9 @@ A row needs {export["union_over_n"]:.0%} of the experts, over all tasks.
 {chr(10).join(quality)}
 
 Intervals: {evaluation.method.interval}.
+
+## Gate
+{chr(10).join(f"- {finding.text}" for finding in findings) or "No rule was asked for."}
 
 ## Limits
 The figures hold for events like those above. Ids that were not in the training data are treated as unknown; the server

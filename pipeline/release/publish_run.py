@@ -1,12 +1,13 @@
 """Publication of a run behind the quality gate."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contract.files import write_text
 from contract.schema import Schema
-from pipeline.evaluation.quality_gate import enforce
+from pipeline.evaluation.quality_gate import GATE_FILE, GateFinding, enforce, examine
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.project.project_config import ProjectConfig
 from pipeline.provenance import git_revision, library_versions
@@ -33,8 +34,17 @@ EXPORT_FACTS = (
 """What the manifest tells of how the graph was made."""
 
 
-def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, exported: Mapping[str, Any]) -> Path:
+def publish_run(
+    config: ProjectConfig,
+    export_dir: Path,
+    evaluation_dir: Path,
+    exported: Mapping[str, Any],
+    findings: Sequence[GateFinding] = (),
+) -> Path:
     """Let the quality gate judge, then publish a new current version.
+
+    `findings` are those of tests that were made elsewhere, such as the one against the current version. All findings
+    are in ``gate.json`` beside the evaluation, whatever they say, and in the manifest and the card if they pass.
 
     Returns:
         ``STORE/MODEL/VERSION``.
@@ -43,9 +53,12 @@ def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, e
         QualityGateError: a rule failed; nothing was published.
     """
     evaluation = Evaluation.load(evaluation_dir)
-    enforce(evaluation, config.quality)
+    found = (*examine(evaluation, config.quality), *findings)
+    gate = [finding.model_dump(mode="json") for finding in found]
+    write_text(json.dumps(gate, indent=1) + "\n", evaluation_dir / GATE_FILE)
+    enforce(evaluation, config.quality, findings)
     card = evaluation_dir / CARD_FILE
-    write_text(render_card(config, evaluation, exported), card)
+    write_text(render_card(config, evaluation, exported, found), card)
     files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
     files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
     schema = Schema.load(export_dir)
@@ -56,7 +69,7 @@ def publish_run(config: ProjectConfig, export_dir: Path, evaluation_dir: Path, e
         "git_revision": git_revision(),
         "libraries": library_versions(),
         "score": config.score,
-        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}},
+        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}, "gate": gate},
     }
     return publish(config.store, config.name, files, manifest)
 

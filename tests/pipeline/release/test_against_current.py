@@ -1,0 +1,118 @@
+"""The paired test against the version that is served."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.schema import Schema
+from features.batches import BatchReader
+from features.build import build
+from features.recipe_files import save_recipe
+from models.export import export
+from pipeline.evaluation.matching import common_rows
+from pipeline.evaluation.measure import EvaluateConfig
+from pipeline.evaluation.predictions import Predictions
+from pipeline.project.project_config import ProjectConfig
+from pipeline.release.against_current import paired_with_current
+from serving.store.bundle import publish
+from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
+from tests.models.small import lively_ranker, small_config
+
+
+@dataclass(frozen=True)
+class Nights:
+    """A project whose store has version 1, and a second night's features build with what version 1 says of its rows."""
+
+    config: ProjectConfig
+    held_out: Path
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    folder = tmp_path_factory.mktemp("nights")
+    write_raw(folder, raw_tables())
+    first, second = (recipe(folder, split={"by": "expression", "valid": valid}) for valid in ("day == 4", "day == 5"))
+    build(first, folder / "first", quiet)
+    made = folder / "made"
+    made.mkdir()
+    schema = Schema.load(folder / "first")
+    sample = next(BatchReader(folder / "first" / "valid", schema, 64).epoch()).inputs
+    export(lively_ranker(schema, small_config(gate={"name": "softmax"})), schema, sample, made / "model.onnx")
+    schema.save(made)
+    save_recipe(first, folder / "first", made)
+    config = ProjectConfig(
+        name="shop",
+        workspace=folder / "runs",
+        data=second,
+        evaluate=EvaluateConfig(replicates=100, slice_replicates=50),
+    )
+    facts = {"schema_fingerprint": schema.fingerprint(), "tasks": ["like", "watch"]}
+    publish(config.store, "shop", {path.name: path for path in made.iterdir()}, facts)
+    build(second, folder / "second", quiet)
+    return Nights(config, folder / "second" / "valid", folder)
+
+
+def _predictions(nights: Nights) -> Predictions:
+    """The held-out rows with scores that a good model might give."""
+    reader = BatchReader(nights.held_out, Schema.load(nights.held_out.parent), 4096)
+    batches = list(reader.epoch())
+    labels = np.concatenate([batch.labels for batch in batches])
+    return Predictions(
+        tasks={"like": "binary", "watch": "regression"},
+        labels=labels,
+        weights=np.concatenate([batch.weights for batch in batches]),
+        scores=(0.2 + 0.6 * labels).astype(np.float32),
+        user=np.concatenate([batch.user for batch in batches]),
+        item=np.concatenate([batch.item for batch in batches]),
+        time=reader.dataset.read(["__time"])["__time"].to_numpy(),
+    )
+
+
+def test_a_better_model_passes_on_the_same_events_by_both_recipes(nights: Nights, tmp_path: Path) -> None:
+    new = _predictions(nights)
+    new.save(tmp_path / "predictions.parquet")
+    found = paired_with_current(nights.config, tmp_path, nights.held_out)
+    assert all(finding.passed for finding in found.findings)
+    assert found.compared is not None
+    assert (found.compared.version, found.compared.rows) == (1, new.rows)
+    assert found.compared.first.startswith("2024-03-06")
+    assert "is no worse than" in found.findings[0].text
+    assert found.compared.tasks["like"].b == 1.0
+
+
+def test_a_clearly_worse_model_is_refused_in_words(nights: Nights, tmp_path: Path) -> None:
+    new = _predictions(nights)
+    replace(new, scores=(1.0 - new.scores).astype(np.float32)).save(tmp_path / "predictions.parquet")
+    like = paired_with_current(nights.config, tmp_path, nights.held_out).findings[0]
+    assert not like.passed
+    assert like.text.startswith("like: auc 0.0000 is worse than 0.")
+    assert "of version 1 (" in like.text
+
+
+def test_a_store_without_a_version_has_nothing_to_compare_with(nights: Nights, tmp_path: Path) -> None:
+    config = nights.config.model_copy(update={"name": "another"})
+    (finding,) = paired_with_current(config, tmp_path, nights.held_out).findings
+    assert finding.passed
+    assert finding.text == "there is no version yet to compare with"
+
+
+def test_what_cannot_be_compared_does_not_pass(nights: Nights, tmp_path: Path) -> None:
+    (finding,) = paired_with_current(nights.config, tmp_path / "nowhere", nights.held_out).findings
+    assert not finding.passed
+    assert finding.text.startswith("version 1 cannot be compared: ")
+
+
+def test_common_rows_are_those_of_both_with_repetitions_in_their_order(nights: Nights) -> None:
+    new = _predictions(nights)
+    order = np.random.default_rng(2).permutation(new.rows)[: new.rows // 2]
+    part = replace(
+        new,
+        **{name: getattr(new, name)[order] for name in ("labels", "weights", "scores", "user", "item", "time")},
+    )
+    one, other = common_rows(new, part)
+    assert one.rows == other.rows == order.size
+    assert np.array_equal(one.user, other.user)
+    assert np.array_equal(one.labels, other.labels)
