@@ -52,7 +52,7 @@ def daily_recipe(log: Path) -> FeaturesConfig:
 
 
 def write_days(log: Path, folder: Path) -> list[Path]:
-    """The log as one file a day, as a scheduled import leaves it."""
+    """The log as one file per day, as a scheduled import leaves it."""
     folder.mkdir()
     events = pq.read_table(log)
     first = int(START.timestamp() * 1000) // DAY_MS

@@ -86,7 +86,6 @@ class Mixture(nn.Module):
     """Experts for all tasks, a static gate and a linear head a task."""
 
     def __init__(self, config: dict[str, Any], tasks: int) -> None:
-        """Build it."""
         super().__init__()
         settings = TypeAdapter[Any](GateConfig).validate_python(config)
         self.experts = Experts(INPUTS, EXPERTS, (WIDTH, WIDTH), BlockConfig("relu", "none", 0.0, residual=False))

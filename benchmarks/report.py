@@ -53,7 +53,7 @@ def case_of(
     better: Literal["lower", "higher"] = "lower",
     centre: Literal["median", "mean"] = "median",
 ) -> Case:
-    """A case out of one value a round."""
+    """A case out of one value per round."""
     middle = statistics.median(values) if centre == "median" else statistics.fmean(values)
     return Case(name, middle, unit, bound, better, len(values), (min(values), max(values)))
 

@@ -1,7 +1,7 @@
 """The graph that the serving benchmark's bounds speak of, as a bundle.
 
-30 ids of dimension 16, 8 experts 480 -> 128 -> 64, a softmax gate a task, 4 towers; dense, and tiled: all features are
-the candidates'. Shape legend: N candidates, F 30 features, D 16, E 8 experts, T 4 tasks.
+30 ids of dimension 16, 8 experts 480 -> 128 -> 64, a softmax gate per task, 4 towers; dense, and tiled: all features
+are the candidates'. Shape legend: N candidates, F 30 features, D 16, E 8 experts, T 4 tasks.
 """
 
 from collections.abc import Callable

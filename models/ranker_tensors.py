@@ -78,7 +78,7 @@ class TensorInputs(NamedTuple):
         return type(self)(self.request.to(device), self.candidate.to(device))
 
     def paired(self) -> Self:
-        """The same rows with the request part repeated to one row a candidate."""
+        """The same rows with the request part repeated to one row per candidate."""
         return type(self)(self.request.repeat(self.rows), self.candidate)
 
 
@@ -105,7 +105,7 @@ class PackedIds(NamedTuple):
 
 
 def pack_ids(parts: tuple[TensorPart, ...]) -> PackedIds:
-    """Join the parts' ids (one a row) and lists, part by part: ids first, then lists."""
+    """Join the parts' ids (one per row) and lists, part by part: ids first, then lists."""
     values: list[Tensor] = []
     lengths: list[Tensor] = []
     for part in parts:

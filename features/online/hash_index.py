@@ -77,7 +77,6 @@ class JointIndex:
     """Several indexes that are asked together, which costs little more than to ask one."""
 
     def __init__(self, indexes: Sequence[SlotIndex]) -> None:
-        """Ask these, T of them."""
         self._indexes = tuple(indexes)
         self._rows = tuple(index.rows.ravel() for index in indexes)
         self._last = np.array([[len(index.hashes) - 1] for index in indexes], dtype=np.uint64)

@@ -85,7 +85,6 @@ class OnlineTable:
     index: SlotIndex = field(default_factory=lambda: SlotIndex.build(np.zeros(0, dtype=np.uint64)))
 
     def __post_init__(self) -> None:
-        """Index the keys."""
         if len(self.keys) and not self.index.hashes.any():
             object.__setattr__(self, "index", SlotIndex.build(self.keys))
 
@@ -162,7 +161,7 @@ class OnlineTable:
 
 @dataclass(frozen=True)
 class OnlineTables:
-    """The user's and the item's table, and one a tuple of keys for pair features; either entity may be absent."""
+    """The user's and the item's table, and one per tuple of keys for pair features; either entity may be absent."""
 
     user: OnlineTable | None
     item: OnlineTable | None

@@ -1,4 +1,4 @@
-"""Multi-gate mixture of experts, with one gate a task or one for all, and private experts beside it.
+"""Multi-gate mixture of experts, with one gate per task or one for all, and private experts beside it.
 
 Source: Ma et al. 2018, "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
 equations 5 to 7. Experts shared under one selection beside experts of each task's own bound the union of what the

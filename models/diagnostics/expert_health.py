@@ -50,7 +50,6 @@ class HealthMeter:
     """Accumulates health over batches; a shared gate counts for every task that it serves."""
 
     def __init__(self, plan: Plan, tasks: int) -> None:
-        """Start from no rows."""
         self._plan, self._tasks = plan, tasks
         self._weight_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)
         self._share_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)

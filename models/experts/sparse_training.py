@@ -81,7 +81,7 @@ def mix_sparsely(experts: Sequence[Experts], inputs: Sequence[Tensor], routings:
         return _scatter(answers_MO, row_M, routings[0], rows).unsqueeze(0)
     mixtures = []
     for routing in routings:
-        # Only the gate's own pairs: with a gate a task, most pairs of the union are another's.
+        # Only the gate's own pairs: with a gate per task, most pairs of the union are another's.
         own_m = routing.selected_BE.expand(rows, -1).t().masked_select(union_EB).nonzero().squeeze(1)
         mixtures.append(_scatter(answers_MO.index_select(0, own_m), row_M[own_m], routing, rows))
     return torch.stack(mixtures)

@@ -31,10 +31,9 @@ def towers_graph(towers: Sequence[Tower], tasks: Sequence[TaskSpec], streams: Se
 
 
 class SeparateTowers(nn.ModuleList):
-    """A tower a task."""
+    """A tower per task."""
 
     def __init__(self, towers: Sequence[Tower], tasks: Sequence[TaskSpec]) -> None:
-        """Rebuild trained towers."""
         super().__init__(_TowerGraph(tower, task) for tower, task in zip(towers, tasks, strict=True))
 
     def forward(self, mixtures: Sequence[Tensor]) -> list[Tensor]:

@@ -46,7 +46,7 @@ class InputParts(NamedTuple):
 class SplitInput(NamedTuple):
     """The input matrix by parts; None for a part without columns (never all of them).
 
-    `request_N` is the request of each candidate where several share a run; None: there is one, or one a candidate.
+    `request_N` is the request of each candidate where several share a run; None: there is one, or one per candidate.
     `item_N` is the row of each candidate in the tables of prepared items.
     """
 

@@ -49,7 +49,7 @@ class GradNorm(Weighting):
         self.register_buffer("first_T", torch.zeros_like(weights_T))
 
     def backward(self, losses: Losses, shared: Shared) -> Losses:
-        """A partial backward pass a task for the norms, one whole pass, then a step of the factors."""
+        """A partial backward pass per task for the norms, one whole pass, then a step of the factors."""
         norms_T = everywhere(feature_norms(losses.tasks_T, shared.columns_BD)) * self.weights_T
         minimised = minimise(losses, self.weights_T * self.factor_T)
         self._follow(norms_T, everywhere(losses.tasks_T))

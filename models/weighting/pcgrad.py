@@ -34,7 +34,7 @@ class PCGrad(Weighting):
     """Projects in a random order of the others, drawn anew for each task and step."""
 
     def backward(self, losses: Losses, shared: Shared) -> Losses:
-        """A backward pass a task, the projections, then the result by way of a surrogate's backward pass."""
+        """A backward pass per task, the projections, then the result by way of a surrogate's backward pass."""
         leaves = [shared.columns_BD, *shared.parameters]
         found = [_gradients(loss, leaves) for loss in (losses.tasks_T * self.weights_T).unbind()]
         penalty = sum(losses.penalties.values(), losses.tasks_T.new_zeros(()))

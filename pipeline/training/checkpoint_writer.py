@@ -60,7 +60,6 @@ class CheckpointWriter:
             _sweep(run_dir)
 
     def __enter__(self) -> Self:
-        """Nothing to open."""
         return self
 
     def __exit__(

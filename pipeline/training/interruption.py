@@ -11,7 +11,6 @@ class Interruption:
     """Whether someone asked to stop."""
 
     def __init__(self) -> None:
-        """Nobody has yet."""
         self.asked = False
 
     def note(self, number: int, frame: FrameType | None) -> None:

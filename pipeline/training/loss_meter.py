@@ -15,7 +15,6 @@ class LossTally:
     """Means of total, tasks and penalties over the steps since the epoch began."""
 
     def __init__(self, tasks: tuple[TaskSpec, ...], device: torch.device) -> None:
-        """Start from no steps."""
         self._names = [task.name for task in tasks]
         self._total = torch.zeros((), device=device)
         self._tasks_T = torch.zeros(len(tasks), device=device)

@@ -39,7 +39,6 @@ class TrainingLog:
         self._board = SummaryWriter(folder, purge_step=progress.step + 1) if writes else None
 
     def __enter__(self) -> Self:
-        """Nothing to open."""
         return self
 
     def __exit__(

@@ -65,11 +65,9 @@ class AsyncRankingClient(Connection):
         await self._channel.close(None)
 
     async def __aenter__(self) -> Self:
-        """The client itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the connection."""
         await self.close()
 
     async def _call(self, method: str, message: Message, options: CallOptions | None = None) -> Any:

@@ -75,11 +75,9 @@ class RankingClient(Connection):
         self._channel.close()
 
     def __enter__(self) -> Self:
-        """The client itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection."""
         self.close()
 
     def _call(self, method: str, message: Message, options: CallOptions | None = None) -> Any:

@@ -44,7 +44,7 @@ class BatchedEngine:
         Every request has one request row, and at least one request is given.
 
         Raises:
-            PredictionError: the graph could not run, or an answer is not finite or not one number a candidate.
+            PredictionError: the graph could not run, or an answer is not finite or not one number per candidate.
         """
         counts = [inputs.candidate.rows for inputs in requests]
         arrays = Inputs(joined([r.request for r in requests]), joined([r.candidate for r in requests])).arrays()

@@ -99,7 +99,7 @@ class Engine:
         """Each task's predictions, float32 [N], in the order of the candidates.
 
         Raises:
-            PredictionError: the graph could not run, or an answer is not finite or not one number a candidate.
+            PredictionError: the graph could not run, or an answer is not finite or not one number per candidate.
         """
         return self.run(inputs.arrays(), inputs.candidate.rows)
 

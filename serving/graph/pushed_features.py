@@ -60,7 +60,6 @@ class PushCounts:
     """What was read: by outcome, and how old it was; safe to share between threads."""
 
     def __init__(self) -> None:
-        """Nothing was read yet."""
         self._lock = threading.Lock()
         self.outcomes: Counter[str] = Counter()
         """Values by what became of them: ``used``, ``stale``, ``refused``, ``damaged``."""

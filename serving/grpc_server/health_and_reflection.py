@@ -29,7 +29,6 @@ class Health:
     """Whether each service, and each model, serves. Readers take one reference and never wait."""
 
     def __init__(self) -> None:
-        """Nobody serves yet."""
         self._statuses: Mapping[str, int] = {"": NOT_SERVING}
         self._draining = False
         self._watchers: dict[GrpcioCall, _Watcher] = {}
@@ -149,7 +148,7 @@ class Reflection:
         return {f"/{name}/ServerReflectionInfo": handler for name in (REFLECTION_V1, reflection.SERVICE_NAME)}
 
     def __call__(self, requests: Any, context: grpc.ServicerContext) -> Any:
-        """Answer a stream."""
+        """Answer a stream of questions about the services."""
         return self._servicer.ServerReflectionInfo(requests, context)
 
     def begin(self, call: GrpcioCall, run: Callable[[], object]) -> None:

@@ -87,7 +87,7 @@ class Tokens:
     """The bearer tokens of a file; it may be replaced while serving."""
 
     def __init__(self, path: Path) -> None:
-        """Read the tokens, one a line.
+        """Read the tokens, one per line.
 
         Raises:
             ConfigError: the file cannot be read or holds no token.
@@ -116,6 +116,6 @@ def _bearer(token: bytes) -> bytes:
 def _tokens(path: Path, content: bytes) -> tuple[bytes, ...]:
     tokens = tuple(line.strip() for line in content.splitlines() if line.strip())
     if not tokens:
-        message = f"{path} holds no tokens; write one a line"
+        message = f"{path} holds no tokens; write one per line"
         raise ConfigError(message)
     return tokens

@@ -122,7 +122,6 @@ class RunningServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it."""
         self.stop()
 
 

@@ -44,7 +44,7 @@ class ServerSettings(Settings):
     tls_certificate: Path | None = Field(None, description="PEM certificate chain; may be replaced while serving")
     tls_key: Path | None = Field(None, description="PEM private key of the certificate")
     tls_client_ca: Path | None = Field(None, description="PEM authority; only clients that it certified may connect")
-    token_file: Path | None = Field(None, description="bearer tokens, one a line; may be replaced while serving")
+    token_file: Path | None = Field(None, description="bearer tokens, one per line; may be replaced while serving")
     threads: int = Field(default_factory=cores, ge=1, le=1024, description="calls answered at once; default: cores")
     max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")

@@ -137,8 +137,8 @@ def _counters(work: list[ModelWork]) -> Iterator[Metric]:
         ("nv_inference_request_success", "Answered requests", lambda w: w.successes),
         ("nv_inference_count", "Candidates answered", lambda w: w.rows),
         ("nv_inference_exec_count", "Runs of the model", lambda w: w.executions),
-        ("moerank_unknown_users", "Rankings for a user of whom nothing is known", lambda w: w.unknown_users),
-        ("moerank_unknown_items", "Ranked candidates of which nothing is known", lambda w: w.unknown_items),
+        ("moerank_unknown_users", "Rankings for users that the server does not know", lambda w: w.unknown_users),
+        ("moerank_unknown_items", "Ranked candidates that the server does not know", lambda w: w.unknown_items),
     )
     for name, text, read in counters:
         family = CounterMetricFamily(name, text, labels=LABELS)

@@ -50,7 +50,6 @@ class Shadows:
     """Compares in the background until it is closed."""
 
     def __init__(self) -> None:
-        """Start the thread."""
         self._queue: queue.Queue[Pair | None] = queue.Queue(WAITING)
         self._lock = threading.Lock()
         self._comparisons: dict[tuple[str, int], ShadowComparison] = {}

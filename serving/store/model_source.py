@@ -62,11 +62,9 @@ class Directory:
     """A local store."""
 
     def __init__(self, path: Path) -> None:
-        """Use a directory."""
         self._path = path
 
     def __str__(self) -> str:
-        """For messages."""
         return str(self._path)
 
     def models(self) -> list[str]:
@@ -100,7 +98,6 @@ class Remote:
         self._failed: dict[tuple[str, int], tuple[float, MoerankError]] = {}
 
     def __str__(self) -> str:
-        """For messages."""
         return self._url
 
     def models(self) -> list[str]:

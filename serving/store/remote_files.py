@@ -28,7 +28,6 @@ class RemoteFiles:
         self._url = url
 
     def __str__(self) -> str:
-        """For messages."""
         return self._url
 
     def read(self, name: str) -> bytes:
