@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import accumulate
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -12,13 +14,20 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from contract import errors
 from serving.graph.context import Phase
 from serving.graph.pushed_features import PushCounts, PushedReader
 from serving.graph.users import UserStore
-from serving.observe.telemetry import ModelWork, Telemetry
+from serving.observe.telemetry import SECONDS, ModelWork, Telemetry
 from serving.registry.registry import Registry
 from serving.registry.shadow import ShadowComparison, Shadows
 
+STATUSES = {
+    leaf.reason: leaf.grpc_status
+    for leaf in vars(errors).values()
+    if isinstance(leaf, type) and issubclass(leaf, errors.MoerankError)
+}
+"""The gRPC status of each reason that callers see."""
 LABELS = ("model", "version")
 _DURATIONS: dict[Phase, str] = {
     "queue": "nv_inference_queue_duration_us",
@@ -53,15 +62,17 @@ class ServerCollector(Collector):
         work = self._telemetry.work()
         yield from _counters(work)
         yield from _durations(work)
+        yield _latencies(work)
         yield _distributions(work)
         yield from _experts(work)
         yield GaugeMetricFamily(
             "nv_inference_pending_request_count", "Calls that wait for a thread or run", value=self._pending()
         )
-        errors = CounterMetricFamily("moerank_errors", "Calls that ended in an error", labels=("reason",))
+        text = "Calls that ended in an error, by what callers are told"
+        ended = CounterMetricFamily("moerank_errors", text, labels=("reason", "status"))
         for reason, count in sorted(self._telemetry.refusals().items()):
-            errors.add_metric((reason,), count)
-        yield errors
+            ended.add_metric((reason, STATUSES.get(reason, "INTERNAL")), count)
+        yield ended
         yield from self._versions()
         yield from self._arms()
         yield from _comparisons(self._shadows.comparisons())
@@ -75,6 +86,16 @@ class ServerCollector(Collector):
         for model in self._registry.models():
             served.add_metric((model.name,), model.version)
         yield served
+        text = "When the version that answers was published"
+        created = GaugeMetricFamily("moerank_model_created_timestamp_seconds", text, labels=LABELS)
+        text = "Mean of a task's label over the training rows"
+        rates = GaugeMetricFamily("moerank_task_base_rate", text, labels=(*LABELS, "task"))
+        for model in self._registry.models():
+            key = (model.name, str(model.version))
+            created.add_metric(key, datetime.fromisoformat(model.bundle.manifest.created).timestamp())
+            for task in model.bundle.schema.tasks:
+                rates.add_metric((*key, task.name), task.base_rate)
+        yield from (created, rates)
         refused = GaugeMetricFamily(
             "moerank_model_refused", "1 while what the store has cannot be served; the log says why", labels=("model",)
         )
@@ -177,6 +198,18 @@ def _durations(work: list[ModelWork]) -> Iterator[Metric]:
         for each in work:
             family.add_metric((each.model, str(each.version)), each.phase_ns[phase] / 1000)
         yield family
+
+
+def _latencies(work: list[ModelWork]) -> Metric:
+    family = HistogramMetricFamily(
+        "moerank_latency_seconds", "Time of answered requests, by phase and in all", labels=(*LABELS, "phase")
+    )
+    bounds = [*(f"{edge:g}" for edge in SECONDS), "+Inf"]
+    for each in work:
+        for phase, found in each.latencies.items():
+            buckets = list(zip(bounds, accumulate(found.counts), strict=True))
+            family.add_metric((each.model, str(each.version), phase), buckets, found.total_ns * 1e-9)
+    return family
 
 
 def _distributions(work: list[ModelWork]) -> Metric:

@@ -5,6 +5,7 @@ Shape legend: N candidate rows, A experts of all levels.
 
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from serving.graph.served_model import RankingModel
 SAMPLE = 16
 """Predictions of one answer in so many enter the distributions: their shape is what is watched, and it costs."""
 PROBABILITIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""Upper edges of the latency histograms."""
 SPREADS = (-3.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 3.0)
 
 
@@ -45,6 +48,28 @@ class ValueDistribution:
         """Count values [N]."""
         self.counts += np.bincount(np.searchsorted(self.edges, values), minlength=len(self.counts))
         self.total += float(values.sum(dtype=np.float64))
+
+
+@dataclass
+class Latencies:
+    """A histogram of times: how many up to each of `SECONDS`, and beyond; and the sum in nanoseconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    total_ns: int = 0
+
+    def add(self, nanoseconds: int) -> None:
+        """Count one."""
+        self.counts[bisect_left(SECONDS, nanoseconds * 1e-9)] += 1
+        self.total_ns += nanoseconds
+
+    def copy(self) -> "Latencies":
+        """A copy that does not change any more."""
+        return Latencies(list(self.counts), self.total_ns)
+
+
+def no_latencies() -> dict[str, Latencies]:
+    """One histogram a phase, and one of all together."""
+    return {phase: Latencies() for phase in (*PHASES, "total")}
 
 
 @dataclass
@@ -74,6 +99,8 @@ class ModelWork:
     success_ns: int = 0
     failure_ns: int = 0
     phase_ns: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    latencies: dict[str, Latencies] = field(default_factory=no_latencies)
+    """Of answered requests, by phase and in all."""
     rows: int = 0
     executions: int = 0
     unknown_users: int = 0
@@ -98,6 +125,7 @@ class ModelWork:
             unseen_context=Counter(self.unseen_context),
             clipped=Counter(self.clipped),
             phase_ns=dict(self.phase_ns),
+            latencies={phase: each.copy() for phase, each in self.latencies.items()},
             experts=None if self.experts is None else replace(self.experts, rows_A=self.experts.rows_A.copy()),
         )
 
@@ -135,8 +163,10 @@ class Telemetry:
             work.rows += rows
             work.success_ns += sum(laps.values())
             work.last_ms = now
+            work.latencies["total"].add(sum(laps.values()))
             for phase, nanoseconds in laps.items():
                 work.phase_ns[phase] += nanoseconds
+                work.latencies[phase].add(nanoseconds)
 
     def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int], executions: int = 1) -> None:
         """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
