@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from contract.inputs import Inputs, PartInputs
-from contract.schema import Schema
+from contract.schema import DenseSpec, IdSpec, Schema
 from features.batches import BatchReader
 from features.build import build
+from features.encode.encoder import Encoder
+from features.encode.vocabulary import Vocabularies
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder
 from tests.features.raw_world import LAST_DAY, quiet, raw_tables, recipe, write_raw
 
@@ -105,3 +110,47 @@ def test_pair_features_follow_the_context(built: Path) -> None:
     encoder = RequestEncoder.open(built)
     seen = [row_of(encoder.encode(RankRequest("u1", [3], {"surface": s})))["request_dense"] for s in ("home", "search")]
     assert not np.array_equal(*seen)
+
+
+USERS = st.sampled_from([f"u{number}" for number in range(27)])
+ITEMS = st.lists(st.integers(0, 60), min_size=1, max_size=8)
+SURFACES = st.sampled_from(["home", "search", "elsewhere", None])
+
+
+@settings(deadline=None)
+@given(USERS, ITEMS, SURFACES, st.data())
+def test_a_request_is_its_candidates_asked_one_by_one_in_any_order(
+    built: Path, user: str, items: list[int], surface: str | None, data: st.DataObject
+) -> None:
+    encoder = RequestEncoder.open(built)
+    context = {} if surface is None else {"surface": surface}
+    whole = flat_rows(encoder.encode(RankRequest(user, items, context)).inputs)
+    order = data.draw(st.permutations(range(len(items))))
+    shuffled = flat_rows(encoder.encode(RankRequest(user, [items[i] for i in order], context)).inputs)
+    alone = [flat_rows(encoder.encode(RankRequest(user, [item], context)).inputs) for item in items]
+    assert np.array_equal(whole, np.concatenate(alone))
+    assert np.array_equal(shuffled, whole[list(order)])
+
+
+@settings(deadline=None)
+@given(USERS, ITEMS, st.none() | st.floats(0, 120), st.data())
+def test_values_that_a_request_brings_are_encoded_as_a_training_columns_are(
+    built: Path, user: str, items: list[int], age: float | None, data: st.DataObject
+) -> None:
+    """The round trip: what comes with a request goes through the encoder that training rows went through."""
+    encoder = RequestEncoder.open(built)
+    tags = data.draw(st.lists(st.lists(st.sampled_from(["t0", "t1", "t2", "new"]), max_size=4),
+                              min_size=len(items), max_size=len(items)))  # fmt: skip
+    request = RankRequest(user, items, user_features={"age": age}, item_features={"tags": tags})
+    inputs = encoder.encode(request).inputs
+    schema = encoder.schema
+    specs = {spec.name: spec for spec in schema.features}
+    training = Encoder(schema, Vocabularies.load(built, schema.vocabulary_tables(), schema.vocabulary_sha256))
+    column = [spec.name for spec in schema.request.dense].index("age")
+    age_spec, tag_spec = specs["age"], specs["tags"]
+    assert isinstance(age_spec, DenseSpec)
+    assert isinstance(tag_spec, IdSpec)
+    assert inputs.request.dense[0, column] == training.dense(age_spec, pa.array([age], pa.float64()))[0]
+    lists = training.lists(tag_spec, pa.array(tags, pa.list_(pa.string())))
+    assert inputs.candidate.list_values.tolist() == lists.values.tolist()
+    assert inputs.candidate.list_lengths[0].tolist() == lists.lengths.tolist()
