@@ -21,7 +21,7 @@ _BYTES, _TOP = np.uint64(0x0001020304050607), np.uint64(56)
 
 
 @dataclass(frozen=True)
-class SlotIndex:
+class HashIndex:
     """`hashes` uint64 [buckets, 8] (0: empty) and `rows` int32 of the same shape."""
 
     hashes: Hashes
@@ -50,93 +50,94 @@ class SlotIndex:
             home[pending] = (home[pending] + 1) % buckets
         return cls(hashes, rows)
 
-    def find(self, wanted: Hashes, unknown: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def find(self, keys: Hashes, unknown: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row [n] of each hash, `unknown` where it is not there, and whether it is."""
-        rows, known = self._alone.find(wanted[None], np.array([unknown]))
-        return rows[0], known[0]
+        rows, is_known = self._joint.find(keys[None], np.array([unknown]))
+        return rows[0], is_known[0]
 
-    def place(self, wanted: int) -> int:
-        """Where, counted in slots, a hash lies; -1 if nowhere."""
-        bucket = wanted & (len(self.hashes) - 1)
-        for _ in range(len(self.hashes) if wanted else 0):
+    def slot_of(self, key: int) -> int:
+        """The slot in which a hash lies, counted through all buckets; -1 if it is not there."""
+        bucket = key & (len(self.hashes) - 1)
+        for _ in range(len(self.hashes) if key else 0):
             line = self.hashes[bucket].tolist()
-            if wanted in line:
-                return bucket * WIDTH + int(line.index(wanted))
+            if key in line:
+                return bucket * WIDTH + int(line.index(key))
             if not line[-1]:
                 break
             bucket = (bucket + 1) % len(self.hashes)
         return -1
 
     @cached_property
-    def _alone(self) -> "JointIndex":
+    def _joint(self) -> "JointHashIndex":
         # Not of itself: in a circle, a swapped-out bundle's files would stay mapped until the garbage is collected.
-        return JointIndex((SlotIndex(self.hashes, self.rows),))
+        return JointHashIndex((HashIndex(self.hashes, self.rows),))
 
 
-class JointIndex:
+class JointHashIndex:
     """Several indexes that are asked together, which costs little more than to ask one."""
 
-    def __init__(self, indexes: Sequence[SlotIndex]) -> None:
+    def __init__(self, indexes: Sequence[HashIndex]) -> None:
         self._indexes = tuple(indexes)
         self._rows = tuple(index.rows.ravel() for index in indexes)
         self._last = np.array([[len(index.hashes) - 1] for index in indexes], dtype=np.uint64)
 
-    def find(self, wanted: Hashes, unknown: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def find(self, keys: Hashes, unknown: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Rows [T, n] of the hashes [T, n], those of `unknown` [T] where they are not there, and whether they are."""
-        if wanted.shape[1] == 1:
-            return self._find_one(wanted.ravel().tolist(), unknown.tolist())
+        if keys.shape[1] == 1:
+            return self._find_one(keys.ravel().tolist(), unknown.tolist())
         # The hashes' lowest bits; what comes here is already mixed.
-        bucket = (wanted & self._last).view(np.int64)
-        lines = np.empty((*wanted.shape, WIDTH), dtype=np.uint64)
+        bucket = (keys & self._last).view(np.int64)
+        lines = np.empty((*keys.shape, WIDTH), dtype=np.uint64)
         for table, index in enumerate(self._indexes):
             index.hashes.take(bucket[table], axis=0, out=lines[table], mode="clip")
         # Eight answers are one word, of which at most one byte is set: keys are distinct.
-        same = (lines == wanted[..., None]).view("<u8")[..., 0]
+        same = (lines == keys[..., None]).view("<u8")[..., 0]
         # The null hash equals an empty slot.
-        known = (same != 0) & (wanted != NULL_HASH)
-        place = bucket * WIDTH + ((same * _BYTES) >> _TOP).view(np.int64)
-        rows = np.empty(wanted.shape, dtype=np.int32)
+        is_known = (same != 0) & (keys != NULL_HASH)
+        slot = bucket * WIDTH + ((same * _BYTES) >> _TOP).view(np.int64)
+        rows = np.empty(keys.shape, dtype=np.int32)
         for table, of_slot in enumerate(self._rows):
-            of_slot.take(place[table], out=rows[table], mode="clip")
-        found = np.where(known, rows, unknown[:, None])
-        if not known.all():
+            of_slot.take(slot[table], out=rows[table], mode="clip")
+        rows_of_keys = np.where(is_known, rows, unknown[:, None])
+        if not is_known.all():
             # A full bucket may have sent its key on.
-            further = (lines[..., WIDTH - 1] != NULL_HASH) & ~known
-            for table in np.flatnonzero(further.any(axis=1)).tolist():
-                self._go_on(table, wanted[table], bucket[table], further[table], found[table], known[table])
-        return found, known
+            may_be_next = (lines[..., WIDTH - 1] != NULL_HASH) & ~is_known
+            for table in np.flatnonzero(may_be_next.any(axis=1)).tolist():
+                self._probe_next_buckets(
+                    table, keys[table], bucket[table], may_be_next[table], rows_of_keys[table], is_known[table]
+                )
+        return rows_of_keys, is_known
 
-    def _find_one(self, wanted: list[int], unknown: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    def _find_one(self, keys: list[int], unknown: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """As `find` for one hash an index: a user's look-ups, for which arrays cost more than the search."""
-        places = [index.place(word) for index, word in zip(self._indexes, wanted, strict=True)]
+        slots = [index.slot_of(key) for index, key in zip(self._indexes, keys, strict=True)]
         rows = [
-            of_slot[place] if place >= 0 else none
-            for of_slot, place, none in zip(self._rows, places, unknown, strict=True)
+            of_slot[slot] if slot >= 0 else none for of_slot, slot, none in zip(self._rows, slots, unknown, strict=True)
         ]
-        return np.array(rows, dtype=np.int64)[:, None], np.array(places)[:, None] >= 0
+        return np.array(rows, dtype=np.int64)[:, None], np.array(slots)[:, None] >= 0
 
-    def _go_on(
+    def _probe_next_buckets(
         self,
         table: int,
-        wanted: Hashes,
+        keys: Hashes,
         bucket: NDArray[np.int64],
-        further: NDArray[np.bool_],
-        found: NDArray[np.int64],
-        known: NDArray[np.bool_],
+        may_be_next: NDArray[np.bool_],
+        rows_of_keys: NDArray[np.int64],
+        is_known: NDArray[np.bool_],
     ) -> None:
-        """Look into the next buckets of one index, into `found` and `known` [n]; nearly all end with the first."""
+        """Look into the next buckets of one index, into `rows_of_keys` and `is_known` [n]; one step finds most."""
         hashes, rows = self._indexes[table].hashes, self._rows[table]
-        places = np.flatnonzero(further)
+        pending = np.flatnonzero(may_be_next)
         for step in range(1, len(hashes)):
-            if not len(places):
+            if not len(pending):
                 return
-            now = (bucket[places] + step) % len(hashes)
-            lines = hashes.take(now, axis=0)
-            same = lines == wanted[places, None]
-            hit = same.any(axis=1) & (wanted[places] != NULL_HASH)
-            found[places[hit]] = rows[now[hit] * WIDTH + same[hit].argmax(axis=1)]
-            known[places[hit]] = True
-            places = places[~hit & (lines[:, WIDTH - 1] != NULL_HASH)]
+            next_bucket = (bucket[pending] + step) % len(hashes)
+            lines = hashes.take(next_bucket, axis=0)
+            same = lines == keys[pending, None]
+            hit = same.any(axis=1) & (keys[pending] != NULL_HASH)
+            rows_of_keys[pending[hit]] = rows[next_bucket[hit] * WIDTH + same[hit].argmax(axis=1)]
+            is_known[pending[hit]] = True
+            pending = pending[~hit & (lines[:, WIDTH - 1] != NULL_HASH)]
 
 
 def _home(hashes: Hashes, buckets: int) -> NDArray[np.int64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contract.errors import DataError
 from contract.hashing import Hashes
-from features.online.hash_index import SlotIndex
+from features.online.hash_index import HashIndex
 
 META_FILE = "table.json"
 
@@ -82,11 +82,11 @@ class OnlineTable:
     id_names: tuple[str, ...] = ()
     dense_names: tuple[str, ...] = ()
     key_names: tuple[str, ...] = ()
-    index: SlotIndex = field(default_factory=lambda: SlotIndex.build(np.zeros(0, dtype=np.uint64)))
+    index: HashIndex = field(default_factory=lambda: HashIndex.build(np.zeros(0, dtype=np.uint64)))
 
     def __post_init__(self) -> None:
         if len(self.keys) and not self.index.hashes.any():
-            object.__setattr__(self, "index", SlotIndex.build(self.keys))
+            object.__setattr__(self, "index", HashIndex.build(self.keys))
 
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row of each key hash, and whether it is known; the unknown get the last row."""
@@ -155,7 +155,7 @@ class OnlineTable:
             id_names=tuple(meta["ids"]),
             dense_names=tuple(meta["dense"]),
             key_names=tuple(meta["keys"]),
-            index=SlotIndex(mapped("slot_hashes").view(np.uint64), mapped("slot_rows").view(np.int32)),
+            index=HashIndex(mapped("slot_hashes").view(np.uint64), mapped("slot_rows").view(np.int32)),
         )
 
 

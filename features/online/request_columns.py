@@ -9,7 +9,7 @@ from contract.hashing import Hashes, combine
 from contract.inputs import PartInputs, PartName
 from contract.schema import Part
 from features.encode.encoder import Lists
-from features.online.hash_index import JointIndex
+from features.online.hash_index import JointHashIndex
 from features.online.online_table import Found, Lookup, OnlineTable
 
 Places = slice | NDArray[np.int64]
@@ -83,7 +83,7 @@ class PairGroup:
         self.keys = tuple(tables)
         self._tables = tuple(tables.values())
         self._routes = tuple(Route(table, layout) for table in self._tables)
-        self._index = JointIndex([table.index for table in self._tables])
+        self._index = JointHashIndex([table.index for table in self._tables])
         self._unknown = np.array([len(table.keys) for table in self._tables])
 
     def copy(self, words: Hashes, columns: Columns) -> None:

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from contract.errors import DataError
 from contract.hashing import combine, hash_integers, mix
-from features.online.hash_index import JointIndex, SlotIndex
+from features.online.hash_index import HashIndex, JointHashIndex
 from features.online.online_table import OnlineTable
 
 
 @given(st.sets(st.integers(min_value=1, max_value=2**64 - 1), max_size=300), st.integers(0, 2**64 - 1))
 def test_every_key_is_found_and_no_other(keys: set[int], other: int) -> None:
     hashes = np.array(sorted(keys), dtype=np.uint64)
-    index = SlotIndex.build(hashes)
+    index = HashIndex.build(hashes)
     rows, known = index.find(hashes, len(hashes))
     assert known.all()
     assert rows.tolist() == list(range(len(hashes)))
@@ -28,24 +28,24 @@ def test_every_key_is_found_and_no_other(keys: set[int], other: int) -> None:
 @pytest.mark.parametrize("step", [1, 2**20, 2**44])
 def test_keys_that_crowd_one_bucket_are_found(step: int) -> None:
     hashes = (np.arange(1, 200, dtype=np.uint64)) * np.uint64(step)
-    rows, known = SlotIndex.build(hashes).find(hashes, 199)
+    rows, known = HashIndex.build(hashes).find(hashes, 199)
     assert known.all()
     assert rows.tolist() == list(range(199))
-    assert not SlotIndex.build(hashes).find(hashes + np.uint64(1) * np.uint64(step) * np.uint64(500), 199)[1].any()
+    assert not HashIndex.build(hashes).find(hashes + np.uint64(1) * np.uint64(step) * np.uint64(500), 199)[1].any()
 
 
 @given(st.lists(st.sets(st.integers(1, 2**64 - 1), max_size=60), min_size=1, max_size=4), st.integers(0, 2**20))
 def test_indexes_asked_together_or_for_one_key_answer_as_each_alone(keys: list[set[int]], seed: int) -> None:
-    indexes = [SlotIndex.build(np.array(sorted(some), dtype=np.uint64)) for some in keys]
+    indexes = [HashIndex.build(np.array(sorted(some), dtype=np.uint64)) for some in keys]
     unknown = np.array([len(some) for some in keys])
     everything = np.array(sorted({0, seed, *(key for some in keys for key in some)}), dtype=np.uint64)
     wanted = np.stack([np.random.default_rng(seed).permutation(everything) for _ in keys])
-    rows, known = JointIndex(indexes).find(wanted, unknown)
+    rows, known = JointHashIndex(indexes).find(wanted, unknown)
     for table, some in enumerate(keys):
         places = {key: row for row, key in enumerate(sorted(some))}
         assert rows[table].tolist() == [places.get(key, len(some)) for key in wanted[table].tolist()]
         assert known[table].tolist() == [key in places for key in wanted[table].tolist()]
-    one_row, one_known = JointIndex(indexes).find(wanted[:, :1], unknown)
+    one_row, one_known = JointHashIndex(indexes).find(wanted[:, :1], unknown)
     assert one_row.tolist() == rows[:, :1].tolist()
     assert one_known.tolist() == known[:, :1].tolist()
 
