@@ -57,14 +57,14 @@ class EncodedSplits:
 
     pieces: dict[int, Path]
     facts: Path
-    tally: Path
+    counts: Path
 
     @classmethod
     def named(cls, path: Path, splits: NDArray[np.int8]) -> Self:
         """The files of rows of some splits; their names begin with `path`."""
         found = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
         pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in found}
-        return cls(pieces, path.with_name(f"{path.name}.parts.json"), path.with_name(f"{path.name}.tally.json"))
+        return cls(pieces, path.with_name(f"{path.name}.parts.json"), path.with_name(f"{path.name}.counts.json"))
 
     @property
     def files(self) -> list[Path]:
@@ -130,7 +130,7 @@ def assemble(
             schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
             _write_pieces(rows, part.pieces, staged.splits[place], schema)
             part.describe(encoded_with)
-    for file in set(kept.iterdir()).difference(*([*part.files, part.facts, part.tally] for part in wanted)):
+    for file in set(kept.iterdir()).difference(*([*part.files, part.facts, part.counts] for part in wanted)):
         file.unlink()
     # The last partition knows all that is known.
     encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[-1])

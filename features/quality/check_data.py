@@ -23,7 +23,7 @@ from features.incremental.splits import SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.quality.leakage import LeakFinding, find_leaks
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
-from features.quality.row_counts import label_rates, older_than, tally_of
+from features.quality.row_counts import count_rows, label_rates, older_than
 
 QUALITY_FILE = "quality.json"
 _BINS, _VALUES = 10, 30
@@ -45,16 +45,16 @@ def check_quality(
         last = before.features.get(plan.name) if before else None
         profiles[plan.name] = _profile(raw_values(staged.sample, plan, fitted.priors), spec, last)
     tasks = [task.name for task in schema.tasks]
-    tallies = [tally_of(part.files, part.tally, tasks) for part in encoded]
-    known = zip(encoded, tallies, strict=True)
-    older = sum(older_than(part.files, tally, before.cutoff_ms) for part, tally in known) if before else 0
+    counts_by_partition = [count_rows(part.files, part.counts, tasks) for part in encoded]
+    known = zip(encoded, counts_by_partition, strict=True)
+    older = sum(older_than(part.files, counts, before.cutoff_ms) for part, counts in known) if before else 0
     report = QualityReport(
-        rows=sum(tally.rows for tally in tallies),
-        duplicates=sum(tally.repeats for tally in tallies),
+        rows=sum(counts.rows for counts in counts_by_partition),
+        duplicates=sum(counts.repeats for counts in counts_by_partition),
         late=max(0, older - before.rows) if before else 0,
         cutoff_ms=0,
         features=profiles,
-        label_rates={task: label_rates(tallies, task) for task in tasks},
+        label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
         leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
     )
     _enforce(report, staged, planned, fitted, config)

@@ -18,7 +18,7 @@ from features.source.parquet_files import read_columns
 from features.source.row_types import DAY_MS
 
 
-class Tally(Settings):
+class RowCounts(Settings):
     """A partition's rows, how many of them repeat another's user, item and time, and when they happened.
 
     `labels` are by task and day (UTC, since 1970) the number of labelled rows and the sum of their labels.
@@ -31,36 +31,36 @@ class Tally(Settings):
     labels: dict[str, dict[int, tuple[int, float]]]
 
 
-def tally_of(pieces: Sequence[Path], kept: Path, tasks: Sequence[str]) -> Tally:
-    """The tally of a partition's encoded rows, which lie in `pieces`; it is kept in a file."""
+def count_rows(pieces: Sequence[Path], kept: Path, tasks: Sequence[str]) -> RowCounts:
+    """Count a partition's encoded rows, which lie in `pieces`; the counts are kept in a file."""
     if kept.is_file():
-        return Tally.model_validate_json(kept.read_bytes())
-    tally = _count(pieces, tasks)
+        return RowCounts.model_validate_json(kept.read_bytes())
+    counts = _count(pieces, tasks)
     with appearing(kept) as partial:
-        partial.write_text(tally.model_dump_json() + "\n", encoding="utf-8")
-    return tally
+        partial.write_text(counts.model_dump_json() + "\n", encoding="utf-8")
+    return counts
 
 
-def older_than(pieces: Sequence[Path], tally: Tally, moment_ms: int) -> int:
+def older_than(pieces: Sequence[Path], counts: RowCounts, moment_ms: int) -> int:
     """How many of a partition's rows are older than a moment."""
-    if tally.last_ms < moment_ms or tally.first_ms >= moment_ms:
-        return tally.rows if tally.last_ms < moment_ms else 0
+    if counts.last_ms < moment_ms or counts.first_ms >= moment_ms:
+        return counts.rows if counts.last_ms < moment_ms else 0
     times = pa.concat_arrays([read_columns(piece, [TIME])[TIME].combine_chunks() for piece in pieces])
     return int(pc.sum(pc.less(times, moment_ms)).as_py())
 
 
-def label_rates(tallies: Sequence[Tally], task: str) -> dict[str, float]:
+def label_rates(counts_by_partition: Sequence[RowCounts], task: str) -> dict[str, float]:
     """The mean label of each day."""
     seen: dict[int, int] = defaultdict(int)
     total: dict[int, float] = defaultdict(float)
-    for tally in tallies:
-        for day, (count, labels) in tally.labels[task].items():
+    for counts in counts_by_partition:
+        for day, (count, labels) in counts.labels[task].items():
             seen[day] += count
             total[day] += labels
     return {str(np.datetime64(day, "D")): round(total[day] / seen[day], 6) for day in sorted(seen)}
 
 
-def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
+def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> RowCounts:
     """Count a row group at a time, so that a partition of many millions of rows takes little but its hashes."""
     hashes: list[Hashes] = []
     ends: list[int] = []
@@ -76,7 +76,7 @@ def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> Tally:
             _add(by_day, times[mine] // DAY_MS, rows[label_column(task)].to_numpy()[mine])
     known = np.sort(np.concatenate(hashes))
     repeats = int(np.count_nonzero(known[1:] == known[:-1]))
-    return Tally(rows=len(known), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)
+    return RowCounts(rows=len(known), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)
 
 
 def _row_groups(pieces: Sequence[Path], names: list[str]) -> Iterator[pa.Table]:

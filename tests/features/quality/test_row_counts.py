@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.quality.row_counts import label_rates, older_than, tally_of
+from features.quality.row_counts import count_rows, label_rates, older_than
 from features.source.row_types import DAY_MS
 
 Row = tuple[int, int, int, bool]
@@ -42,7 +42,7 @@ def test_pieces_are_counted_as_their_rows_together(
 ) -> None:
     folder = tmp_path_factory.mktemp("counts")
     pieces = [write_rows(folder / f"{n}.parquet", rows) for n, rows in enumerate((first, second))]
-    counts = tally_of(pieces, folder / "counts.json", ["like"])
+    counts = count_rows(pieces, folder / "counts.json", ["like"])
     rows = first + second
     # Keys are told apart without their lowest bit, which marks that a key is there.
     keys = [(user | 1, item | 1, time) for user, item, time, _ in rows]
@@ -59,9 +59,9 @@ def test_pieces_are_counted_as_their_rows_together(
 
 def test_what_was_counted_is_not_counted_again(tmp_path: Path) -> None:
     piece = write_rows(tmp_path / "a.parquet", [(1, 1, 5, True)])
-    counts = tally_of([piece], tmp_path / "counts.json", ["like"])
+    counts = count_rows([piece], tmp_path / "counts.json", ["like"])
     piece.unlink()
-    assert tally_of([piece], tmp_path / "counts.json", ["like"]) == counts
+    assert count_rows([piece], tmp_path / "counts.json", ["like"]) == counts
 
 
 @pytest.mark.parametrize(("moment", "older"), [(0, 0), (5, 0), (6, 1), (90, 2), (91, 3)])
@@ -69,5 +69,5 @@ def test_rows_older_than_a_moment_are_counted_only_where_a_partition_spans_it(
     tmp_path: Path, moment: int, older: int
 ) -> None:
     piece = write_rows(tmp_path / "a.parquet", [(1, 1, 5, True), (1, 1, 20, True), (1, 1, 90, True)])
-    counts = tally_of([piece], tmp_path / "counts.json", ["like"])
+    counts = count_rows([piece], tmp_path / "counts.json", ["like"])
     assert older_than([piece], counts, moment) == older
