@@ -32,7 +32,7 @@ from features.encode.fit_encoders import Fitted, raw_values
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_dataset import Staged, where
-from features.incremental.raw_rows import PLACE, PartitionRows
+from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.ragged import Stretches
@@ -249,7 +249,7 @@ def _used(planned: list[Planned], schema: Schema, keys: EventsConfig) -> list[st
     """The raw columns that encoding needs."""
     names = [column for plan in planned for column in plan.raw]
     names += task_columns(task.name for task in schema.tasks)
-    return list(dict.fromkeys([*names, keys.user or PLACE, keys.item or PLACE, TIME]))
+    return list(dict.fromkeys([*names, keys.user or SHUFFLE_KEY, keys.item or SHUFFLE_KEY, TIME]))
 
 
 def _lists(stretches: Stretches, encoded: Ids) -> pa.Array:

@@ -11,7 +11,14 @@ import pyarrow as pa
 from contract.columns import TIME
 from contract.hashing import Hashes, hash_array
 from features.feature_config import FeaturesConfig
-from features.incremental.raw_rows import PLACE, PLACES, SHUFFLE, TARGET, Target, write_partitions
+from features.incremental.raw_rows import (
+    PARTITION,
+    SHUFFLE_KEY,
+    SHUFFLE_MODULUS,
+    SHUFFLE_MULTIPLIER,
+    PartitionFile,
+    write_partitions,
+)
 from features.point_in_time.aggregates import State, aggregate_states, zero_for_null
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.histories import History, find_histories
@@ -21,7 +28,7 @@ from features.source.query_engine import Backend, record_batches, to_arrow
 from features.source.row_types import EVENT, FIRST_PAIR, ITEM, KIND, NOBODY, ORDER, ROW, SAMPLED, USER, tile_column
 
 Progress = Callable[[str], None]
-Targets = Sequence[tuple[int, Path]]
+PartitionStarts = Sequence[tuple[int, Path]]
 """First moments and files of partitions."""
 
 
@@ -30,14 +37,14 @@ def stage(
     timeline: Timeline,
     planned: list[Planned],
     config: FeaturesConfig,
-    targets: Targets,
+    starts: PartitionStarts,
     directory: Path,
     progress: Progress,
 ) -> None:
-    """Write raw values and what later days need of a row into `targets`, and probes to ``probe_KIND`` in `directory`.
+    """Write raw values and what later days need of a row into `starts`, and probes to ``probe_KIND`` in `directory`.
 
-    A target takes the rows from its first moment on. Rows lie in a fixed random order, because batches are read in the
-    order of the file.
+    A partition takes the rows from its first moment on. Rows lie in a fixed random order, because batches are read in
+    the order of the file.
     """
     progress("sums over earlier events")
     states = aggregate_states(connection, timeline, config)
@@ -45,13 +52,15 @@ def stage(
     histories = find_histories(connection, timeline, config)
     progress("rows")
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
-    rows = rows.mutate(**{PLACE: (rows[ROW] * SHUFFLE) % PLACES, TARGET: _target_of(rows, targets)})
-    extra = [*_kept_columns(timeline.table, config), PLACE, TARGET]
+    rows = rows.mutate(
+        **{SHUFFLE_KEY: (rows[ROW] * SHUFFLE_MULTIPLIER) % SHUFFLE_MODULUS, PARTITION: _partition_of(rows, starts)}
+    )
+    extra = [*_kept_columns(timeline.table, config), SHUFFLE_KEY, PARTITION]
     table = _with_states(rows, states, planned, timeline, extra)
-    if targets:
-        bounds = _with_bounds(connection, rows, targets)
-        batches = ahead(record_batches(connection, table.order_by([TARGET, PLACE]), ROW_GROUP_ROWS))
-        write_partitions(batches, bounds, histories, kept=config.incremental)
+    if starts:
+        files = _partition_files(connection, rows, starts)
+        batches = ahead(record_batches(connection, table.order_by([PARTITION, SHUFFLE_KEY]), ROW_GROUP_ROWS))
+        write_partitions(batches, files, histories, kept=config.incremental)
     for kind, mine in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
         table = _with_states(probes, states, mine, timeline, [KIND, ROW])
@@ -112,8 +121,8 @@ def _with_lists(
 
 
 def key_hashes(rows: pa.Table | pa.RecordBatch, key: str | None) -> Hashes:
-    """The hashes of a key column; without one, rows are told apart by their place in the file's random order."""
-    return hash_array(rows.column(key)) if key else rows.column(PLACE).to_numpy().astype(np.uint64)
+    """The hashes of a key column; without one, rows are told apart by their shuffle key."""
+    return hash_array(rows.column(key)) if key else rows.column(SHUFFLE_KEY).to_numpy().astype(np.uint64)
 
 
 def _kept_columns(table: ir.Table, config: FeaturesConfig) -> list[str]:
@@ -131,14 +140,14 @@ def _write(batches: Iterator[pa.RecordBatch], path: Path) -> None:
             writer.write(batch)
 
 
-def _target_of(rows: ir.Table, targets: Targets) -> ir.Value:
-    """The number of each row's target."""
-    later = [(rows[TIME] >= begin, place) for place, (begin, _) in reversed(list(enumerate(targets))) if place]
+def _partition_of(rows: ir.Table, starts: PartitionStarts) -> ir.Value:
+    """The number of each row's partition among those to build."""
+    later = [(rows[TIME] >= begin, number) for number, (begin, _) in reversed(list(enumerate(starts))) if number]
     return ibis.cases(*later, else_=0).cast("int32") if later else ibis.literal(0, "int32")
 
 
-def _with_bounds(connection: Backend, rows: ir.Table, targets: Targets) -> list[Target]:
-    """The targets with the row numbers that they lie between."""
-    bounds = rows.group_by(TARGET).aggregate(first=rows[ROW].min(), last=rows[ROW].max())
-    found = {row[TARGET]: (row["first"], row["last"] + 1) for row in to_arrow(connection, bounds).to_pylist()}
-    return [Target(path, *found.get(place, (0, 0))) for place, (_, path) in enumerate(targets)]
+def _partition_files(connection: Backend, rows: ir.Table, starts: PartitionStarts) -> list[PartitionFile]:
+    """The partitions to build with the row numbers that they lie between."""
+    ranges = rows.group_by(PARTITION).aggregate(first=rows[ROW].min(), last=rows[ROW].max())
+    row_range = {row[PARTITION]: (row["first"], row["last"] + 1) for row in to_arrow(connection, ranges).to_pylist()}
+    return [PartitionFile(path, *row_range.get(number, (0, 0))) for number, (_, path) in enumerate(starts)]

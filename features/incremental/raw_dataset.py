@@ -14,7 +14,7 @@ from contract.errors import DataError
 from contract.hashing import hash_array
 from features.feature_config import FeaturesConfig, SplitByHash
 from features.incremental.compute_rows import key_hashes
-from features.incremental.raw_rows import PLACE, PartitionRows, history_names
+from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows, history_names
 from features.incremental.raw_sample import sample_rows
 from features.incremental.reuse import PartitionWork
 from features.incremental.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, draw_split, train_before, with_split
@@ -25,7 +25,7 @@ from features.source.zones import day_begin_ms
 
 @dataclass(frozen=True)
 class Staged:
-    """Partitions, whose rows lie in the order of their places, and of each the split [rows] of its rows.
+    """Partitions, whose rows lie in the order of their shuffle keys, and of each the split [rows] of its rows.
 
     `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds.
     """
@@ -108,7 +108,7 @@ def where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
 def _drawn(part: PartitionRows, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:
     """A random split from the hashes of keys and time."""
     keys = [key for key in (config.events.user, config.events.item) if key]
-    rows = part.read(dict.fromkeys([*keys, TIME, PLACE]))
+    rows = part.read(dict.fromkeys([*keys, TIME, SHUFFLE_KEY]))
     user, item = (key_hashes(rows, key) for key in (config.events.user, config.events.item))
     return draw_split(user, item, hash_array(rows[TIME]), split, config.seed)
 

@@ -22,14 +22,14 @@ from features.source.row_types import ROW
 
 KEPT_GROUP_ROWS = 8_192
 """Row groups of kept partitions are small, because a sample takes the first of each."""
-PLACE = "__place"
-SHUFFLE, PLACES = 2_654_435_761, 4_294_967_296
-"""Rows lie in the order of their place, which is a hash of their number (Knuth's multiplicative one)."""
-TARGET = "__target"
+SHUFFLE_KEY = "__shuffle_key"
+SHUFFLE_MULTIPLIER, SHUFFLE_MODULUS = 2_654_435_761, 4_294_967_296
+"""Rows lie in the order of a hash of their number (Knuth's multiplicative one): a file's first rows are a sample."""
+PARTITION = "__partition"
 """The column with the number of each row's partition, on the way to its file."""
 
 
-class Target(NamedTuple):
+class PartitionFile(NamedTuple):
     """The file of a partition, and the row numbers that its rows lie between."""
 
     path: Path
@@ -100,34 +100,34 @@ class PartitionRows:
 
 
 def write_partitions(
-    batches: Iterator[pa.RecordBatch], targets: Sequence[Target], histories: Sequence[History], *, kept: bool
+    batches: Iterator[pa.RecordBatch], files: Sequence[PartitionFile], histories: Sequence[History], *, kept: bool
 ) -> None:
-    """Write rows in the order of their `TARGET`, each to its file; one is finished before the next begins.
+    """Write rows in the order of their `PARTITION`, each to its file; one is finished before the next begins.
 
     What is thrown away after the build is not compressed.
     """
     current = -1
     with contextlib.ExitStack() as stack:
         for batch in batches:
-            ends = np.searchsorted(batch[TARGET].to_numpy(), np.arange(len(targets)), side="right")
-            for place in np.unique(batch[TARGET].to_numpy()).tolist():
+            ends = np.searchsorted(batch[PARTITION].to_numpy(), np.arange(len(files)), side="right")
+            for place in np.unique(batch[PARTITION].to_numpy()).tolist():
                 if place != current:
                     stack.close()
-                    current, target = place, targets[place]
-                    mine = [history.within(target.first_row, target.end_row) for history in histories]
-                    _write_events(target.path, mine, kept=kept)
+                    current, file = place, files[place]
+                    mine = [history.within(file.first_row, file.end_row) for history in histories]
+                    _write_events(file.path, mine, kept=kept)
                     writer: AtomicWriter | None = None
                 begin = ends[place - 1] if place else 0
-                rows = _with_stretches(batch.drop_columns([TARGET]).slice(begin, ends[place] - begin), mine)
+                rows = _with_stretches(batch.drop_columns([PARTITION]).slice(begin, ends[place] - begin), mine)
                 if writer is None:
-                    writer = stack.enter_context(_writer(target.path, rows.schema, kept=kept))
+                    writer = stack.enter_context(_writer(file.path, rows.schema, kept=kept))
                 writer.write(rows)
 
 
 def _writer(path: Path, schema: pa.Schema, *, kept: bool) -> AtomicWriter:
     if kept:
         return AtomicWriter(path, schema, "lz4", KEPT_GROUP_ROWS)
-    return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=[PLACE], durable=False)
+    return AtomicWriter(path, schema, "none", ROW_GROUP_ROWS, statistics=[SHUFFLE_KEY], durable=False)
 
 
 def _write_events(path: Path, histories: Iterable[History], *, kept: bool) -> None:

@@ -1,4 +1,4 @@
-"""A sample of the training rows: those whose place, a hash of their number, lies below a bound.
+"""A sample of the training rows: those whose shuffle key, a hash of their number, lies below a bound.
 
 It is the same however often partitions are built. Of the partitions that have nothing but training rows it is carried
 to the next build, which needs a part of it: the bound falls as rows are added.
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from features.incremental.raw_rows import PLACE, PLACES, PartitionRows
+from features.incremental.raw_rows import SHUFFLE_KEY, SHUFFLE_MODULUS, PartitionRows
 from features.incremental.splits import TRAIN
 from features.source.parquet_files import AtomicWriter
 
@@ -35,7 +35,7 @@ def sample_rows(
         OSError: a page is damaged.
     """
     train = sum(int(np.count_nonzero(mine == TRAIN)) for mine in splits)
-    bound = int(PLACES * min(1.0, SAMPLE_ROWS / max(train, 1)))
+    bound = int(SHUFFLE_MODULUS * min(1.0, SAMPLE_ROWS / max(train, 1)))
     names = parts[0].schema.names
     held, before = _carried(parts[:settled], carried, bound)
 
@@ -56,7 +56,7 @@ def _carried(parts: Sequence[PartitionRows], carried: Path, bound: int) -> tuple
         for file in carried.glob(f"{parts[held - 1].path.stem}.sample_*.parquet"):
             if int(file.stem.rpartition("_")[2]) >= bound:
                 rows = pq.read_table(file, page_checksum_verification=True)
-                return held, [rows.filter(pc.less(rows[PLACE], bound))]
+                return held, [rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
     return 0, []
 
 
@@ -68,8 +68,8 @@ def _carry(rows: pa.Table, last: PartitionRows, carried: Path, bound: int) -> No
 
 
 def _up_to(part: PartitionRows, bound: int, names: list[str]) -> pa.Table:
-    """The rows of a partition whose places lie below a bound; it begins with them."""
-    column = next(c for c in range(part.metadata.num_columns) if part.metadata.schema.column(c).path == PLACE)
+    """The rows of a partition whose shuffle keys lie below a bound; it begins with them."""
+    column = next(c for c in range(part.metadata.num_columns) if part.metadata.schema.column(c).path == SHUFFLE_KEY)
     groups = [part.metadata.row_group(g).column(column) for g in range(part.metadata.num_row_groups)]
     rows = part.read(names, [g for g, group in enumerate(groups) if g == 0 or group.statistics.min < bound])
-    return rows.filter(pc.less(rows[PLACE], bound))
+    return rows.filter(pc.less(rows[SHUFFLE_KEY], bound))

@@ -55,7 +55,7 @@ class PartitionWork:
         """The last day of each partition."""
         return [partition.last for partition in self.partitions]
 
-    def targets(self, zone: str) -> list[tuple[int, Path]]:
+    def to_build(self, zone: str) -> list[tuple[int, Path]]:
         """First moment and file of each partition to build."""
         return [(day_begin_ms(p.first, zone), self.store.path(p)) for p in self.partitions[self.reused :]]
 
