@@ -64,8 +64,8 @@ class _Rows:
     def piece(self, begin: int, end: int) -> Batch:
         """A stretch of rows."""
         inputs = Inputs(self.request.piece(begin, end), self.candidate.piece(begin, end))
-        kind = np.dtype(np.float32)
-        labels, weights = (_matrix(columns, begin, end, kind) for columns in (self.labels, self.weights))
+        dtype = np.dtype(np.float32)
+        labels, weights = (_matrix(columns, begin, end, dtype) for columns in (self.labels, self.weights))
         return Batch(inputs, labels, weights, self.user[begin:end], self.item[begin:end])
 
 
@@ -150,16 +150,16 @@ class BatchReader:
         """
         pending: list[Batch] = []
         sizes = deque(end - begin for begin, end in self._shares(start))
-        held = 0
+        pending_rows = 0
         for rows, first, last in _read_ahead(self._groups(number, start)):
             at = first
             while at < last:
-                end = min(at + sizes[0] - held, last)
+                end = min(at + sizes[0] - pending_rows, last)
                 pending.append(rows.piece(at, end))
-                held, at = held + end - at, end
-                if held == sizes[0]:
+                pending_rows, at = pending_rows + end - at, end
+                if pending_rows == sizes[0]:
                     yield _join(pending)
-                    pending, held = [], 0
+                    pending, pending_rows = [], 0
                     sizes.popleft()
 
     def labels_of(self, task: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -191,15 +191,15 @@ class BatchReader:
         """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
         all_groups = self.dataset.row_groups
         order = np.arange(len(all_groups))
-        groups, held = [], 0
+        groups, together = [], 0
         for number in (order if generator is None else generator.permutation(order)).tolist():
             groups.append(all_groups[number])
-            held += all_groups[number].rows
-            if held >= rows:
-                yield groups, held
-                groups, held = [], 0
+            together += all_groups[number].rows
+            if together >= rows:
+                yield groups, together
+                groups, together = [], 0
         if groups:
-            yield groups, held
+            yield groups, together
 
     def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None, places: Order = None) -> _Rows:
         table = self.dataset.read_groups(groups, self._columns)
@@ -245,11 +245,11 @@ def _column_names(schema: Schema) -> list[str]:
     return [*(spec.name for spec in schema.features), *tasks, USER_HASH, ITEM_HASH]
 
 
-def _matrix(columns: Sequence[NDArray[S]], begin: int, end: int, kind: np.dtype[T]) -> NDArray[T]:
+def _matrix(columns: Sequence[NDArray[S]], begin: int, end: int, dtype: np.dtype[T]) -> NDArray[T]:
     """A stretch of columns side by side, row-major [rows, columns]."""
-    matrix = np.empty((end - begin, len(columns)), dtype=kind)
-    for place, column in enumerate(columns):
-        matrix[:, place] = column[begin:end]
+    matrix = np.empty((end - begin, len(columns)), dtype=dtype)
+    for column_number, column in enumerate(columns):
+        matrix[:, column_number] = column[begin:end]
     return matrix
 
 

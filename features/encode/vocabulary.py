@@ -79,11 +79,11 @@ class Vocabularies:
             sorted_by_day.append((since[order], self._hashes[table][order], rows[order]))
         before = [0] * len(sorted_by_day)
         for day in days:
-            for place, (since, hashes, rows) in enumerate(sorted_by_day):
+            for number, (since, hashes, rows) in enumerate(sorted_by_day):
                 end = int(np.searchsorted(since, day, side="right"))
-                digest.update(b"%d" % (end - before[place]) + hashes[before[place] : end].tobytes())
-                digest.update(rows[before[place] : end].tobytes())
-                before[place] = end
+                digest.update(b"%d" % (end - before[number]) + hashes[before[number] : end].tobytes())
+                digest.update(rows[before[number] : end].tobytes())
+                before[number] = end
             found.append(digest.hexdigest())
         return found
 
@@ -120,12 +120,14 @@ class Vocabularies:
         stored = pq.read_table(directory / VOCABULARY_FILE, page_checksum_verification=True)
         values, since = {}, {}
         for table in tables:
-            mine = stored.filter(pc.equal(stored["table"], table))
-            text = mine["value"].combine_chunks()
-            integer = mine["integer"].combine_chunks()
+            of_table = stored.filter(pc.equal(stored["table"], table))
+            text = of_table["value"].combine_chunks()
+            integer = of_table["integer"].combine_chunks()
             values[table] = text.cast(pa.int64()) if len(integer) and integer[0].as_py() else text
             # Vocabularies of earlier versions were learned at once.
-            since[table] = mine["since"].to_numpy() if "since" in mine.column_names else np.full(len(text), ALWAYS)
+            since[table] = (
+                of_table["since"].to_numpy() if "since" in of_table.column_names else np.full(len(text), ALWAYS)
+            )
         loaded = cls(values, since)
         if loaded.sha256() != sha256:
             path = directory / VOCABULARY_FILE

@@ -61,16 +61,16 @@ def stage(
         files = _partition_files(connection, rows, starts)
         batches = ahead(record_batches(connection, table.order_by([PARTITION, SHUFFLE_KEY]), ROW_GROUP_ROWS))
         write_partitions(batches, files, histories, kept=config.incremental)
-    for kind, mine in probe_plans(planned, timeline).items():
-        probes = timeline.table.filter((timeline.table[KIND] == kind) | (timeline.table[KIND] == NOBODY))
-        table = _with_states(probes, states, mine, timeline, [KIND, ROW])
-        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, mine)
-        _write(batches, probe_file(directory, kind))
+    for row_type, probe_features in probe_plans(planned, timeline).items():
+        probes = timeline.table.filter((timeline.table[KIND] == row_type) | (timeline.table[KIND] == NOBODY))
+        table = _with_states(probes, states, probe_features, timeline, [KIND, ROW])
+        batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, probe_features)
+        _write(batches, probe_file(directory, row_type))
 
 
-def probe_file(directory: Path, kind: int) -> Path:
+def probe_file(directory: Path, row_type: int) -> Path:
     """Where the raw values of a kind of probe are staged, as Arrow's file format has them."""
-    return directory / f"probe_{kind}.arrow"
+    return directory / f"probe_{row_type}.arrow"
 
 
 def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
@@ -112,10 +112,10 @@ def _with_lists(
 ) -> Iterator[pa.RecordBatch]:
     """The lists of the histories that are planned, in the place of row numbers."""
     names = {plan.name for plan in planned}
-    mine = [history for history in histories if not names.isdisjoint(history.values)]
+    used_histories = [history for history in histories if not names.isdisjoint(history.values)]
     for batch in batches:
         columns = {name: batch[name] for name in batch.schema.names if name != ROW}
-        for history in mine:
+        for history in used_histories:
             columns |= history.lists(batch[ROW].to_numpy())
         yield pa.RecordBatch.from_pydict(columns)
 

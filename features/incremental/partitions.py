@@ -33,11 +33,13 @@ class DayFacts(NamedTuple):
 
 def add_facts(one: Mapping[int, DayFacts], other: Mapping[int, DayFacts]) -> dict[int, DayFacts]:
     """The days of two logs together, in order."""
-    found = dict(one)
+    total = dict(one)
     for day, facts in other.items():
-        mine = found.get(day, DayFacts(0, 0, facts.last_ms))
-        found[day] = DayFacts(mine.rows + facts.rows, mine.digest + facts.digest, max(mine.last_ms, facts.last_ms))
-    return dict(sorted(found.items()))
+        before = total.get(day, DayFacts(0, 0, facts.last_ms))
+        total[day] = DayFacts(
+            before.rows + facts.rows, before.digest + facts.digest, max(before.last_ms, facts.last_ms)
+        )
+    return dict(sorted(total.items()))
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def day_facts(connection: Backend, events: ir.Table, config: FeaturesConfig) -> 
     facts = rows.group_by("day").aggregate(
         rows=rows.count(), digest=rows["digest"].sum().cast("int64"), last_ms=rows["ms"].max()
     )
-    found = to_arrow(connection, facts.order_by("day")).to_pylist()
-    return {row["day"]: DayFacts(row["rows"], row["digest"], row["last_ms"]) for row in found}
+    days = to_arrow(connection, facts.order_by("day")).to_pylist()
+    return {row["day"]: DayFacts(row["rows"], row["digest"], row["last_ms"]) for row in days}
 
 
 def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str) -> tuple[Partition, ...]:
@@ -71,19 +73,19 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
     """
     end = max(day.last_ms for day in facts.values())
     lag = max((milliseconds(task.within) for task in config.tasks if task.within), default=0)
-    cut: list[Partition] = []
+    finished: list[Partition] = []
     run: list[int] = []
     stamp = seed
-    for place, day in enumerate(facts):
+    for day_number, day in enumerate(facts):
         run.append(day)
-        is_last = place == len(facts) - 1
+        is_last = day_number == len(facts) - 1
         full = sum(facts[d].rows for d in run) >= config.events.partition_rows
         if is_last or (full and config.negatives is None):
             final = not lag or day_begin_ms(day + 1, config.events.time_zone) + lag <= end
             stamp = digest_of(stamp, [(d, facts[d].rows, facts[d].digest) for d in run], None if final else end)
-            cut.append(Partition(run[0], day, len(run), stamp))
+            finished.append(Partition(run[0], day, len(run), stamp))
             run = []
-    return tuple(cut)
+    return tuple(finished)
 
 
 def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str:

@@ -58,8 +58,8 @@ class PartitionRows:
     def schema(self) -> pa.Schema:
         """The columns, lists among them."""
         schema = self.metadata.schema.to_arrow_schema()
-        for place, names in enumerate(self.histories):
-            events = pq.read_schema(_events_file(self.path, place))
+        for number, names in enumerate(self.histories):
+            events = pq.read_schema(_events_file(self.path, number))
             for name in names:
                 schema = schema.append(pa.field(name, pa.list_(events.field(name).type)))
         return schema
@@ -78,8 +78,8 @@ class PartitionRows:
         """As `read`, but lists as their stretches."""
         columns: dict[str, None] = {}
         for name in names:
-            place = self._history(name)
-            columns |= dict.fromkeys([name] if place is None else stretch_columns(self.histories[place][0]))
+            number = self._history(name)
+            columns |= dict.fromkeys([name] if number is None else stretch_columns(self.histories[number][0]))
         with pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True) as file:
             if groups is None:
                 return file.read(columns=list(columns))
@@ -87,16 +87,16 @@ class PartitionRows:
 
     def events(self, name: str) -> pa.Array:
         """The values that the lists of a name are cut from."""
-        place = self._history(name)
-        return read_columns(_events_file(self.path, place or 0), [name])[name].combine_chunks()
+        number = self._history(name)
+        return read_columns(_events_file(self.path, number or 0), [name])[name].combine_chunks()
 
     def stretches(self, rows: pa.Table, name: str) -> Stretches:
         """Where the lists of a name lie among these, for rows as they are stored."""
-        place = self._history(name)
-        return Stretches.of(rows, self.histories[place or 0][0])
+        number = self._history(name)
+        return Stretches.of(rows, self.histories[number or 0][0])
 
     def _history(self, name: str) -> int | None:
-        return next((place for place, names in enumerate(self.histories) if name in names), None)
+        return next((number for number, names in enumerate(self.histories) if name in names), None)
 
 
 def write_partitions(
@@ -110,15 +110,17 @@ def write_partitions(
     with contextlib.ExitStack() as stack:
         for batch in batches:
             ends = np.searchsorted(batch[PARTITION].to_numpy(), np.arange(len(files)), side="right")
-            for place in np.unique(batch[PARTITION].to_numpy()).tolist():
-                if place != current:
+            for number in np.unique(batch[PARTITION].to_numpy()).tolist():
+                if number != current:
                     stack.close()
-                    current, file = place, files[place]
-                    mine = [history.within(file.first_row, file.end_row) for history in histories]
-                    _write_events(file.path, mine, kept=kept)
+                    current, file = number, files[number]
+                    partition_histories = [history.within(file.first_row, file.end_row) for history in histories]
+                    _write_events(file.path, partition_histories, kept=kept)
                     writer: AtomicWriter | None = None
-                begin = ends[place - 1] if place else 0
-                rows = _with_stretches(batch.drop_columns([PARTITION]).slice(begin, ends[place] - begin), mine)
+                begin = ends[number - 1] if number else 0
+                rows = _with_stretches(
+                    batch.drop_columns([PARTITION]).slice(begin, ends[number] - begin), partition_histories
+                )
                 if writer is None:
                     writer = stack.enter_context(_writer(file.path, rows.schema, kept=kept))
                 writer.write(rows)
@@ -131,9 +133,9 @@ def _writer(path: Path, schema: pa.Schema, *, kept: bool) -> AtomicWriter:
 
 
 def _write_events(path: Path, histories: Iterable[History], *, kept: bool) -> None:
-    for place, history in enumerate(histories):
+    for number, history in enumerate(histories):
         table = pa.table(history.plain_values())
-        with AtomicWriter(_events_file(path, place), table.schema, "lz4" if kept else "none", durable=kept) as writer:
+        with AtomicWriter(_events_file(path, number), table.schema, "lz4" if kept else "none", durable=kept) as writer:
             writer.write(table)
 
 
@@ -144,6 +146,6 @@ def _with_stretches(rows: pa.RecordBatch, histories: Iterable[History]) -> pa.Re
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _events_file(path: Path, place: int) -> Path:
+def _events_file(path: Path, number: int) -> Path:
     """The events of a history in the lists of a partition's rows."""
-    return path.with_name(f"{path.stem}.{place}.parquet")
+    return path.with_name(f"{path.stem}.{number}.parquet")

@@ -34,33 +34,33 @@ def sample_rows(
     Raises:
         OSError: a page is damaged.
     """
-    train = sum(int(np.count_nonzero(mine == TRAIN)) for mine in splits)
+    train = sum(int(np.count_nonzero(of_partition == TRAIN)) for of_partition in splits)
     bound = int(SHUFFLE_MODULUS * min(1.0, SAMPLE_ROWS / max(train, 1)))
     names = parts[0].schema.names
-    held, before = _carried(parts[:settled], carried, bound)
+    covered, before = _cached_sample(parts[:settled], carried, bound)
 
     def read(number: int) -> pa.Table:
         rows = _up_to(parts[number], bound, names)
         return rows.filter(pa.array((splits[number] == TRAIN)[: len(rows)]))
 
     with ThreadPoolExecutor(READERS) as readers:
-        fresh = list(readers.map(read, range(held, len(parts))))
-    if settled - held > FEW:
-        _carry(pa.concat_tables([*before, *fresh[: settled - held]]), parts[settled - 1], carried, bound)
+        fresh = list(readers.map(read, range(covered, len(parts))))
+    if settled - covered > FEW:
+        _cache_sample(pa.concat_tables([*before, *fresh[: settled - covered]]), parts[settled - 1], carried, bound)
     return pa.concat_tables([*before, *fresh])
 
 
-def _carried(parts: Sequence[PartitionRows], carried: Path, bound: int) -> tuple[int, list[pa.Table]]:
+def _cached_sample(parts: Sequence[PartitionRows], carried: Path, bound: int) -> tuple[int, list[pa.Table]]:
     """How many of the first partitions an earlier sample covers up to the bound, and its rows below it."""
-    for held in range(len(parts), 0, -1):
-        for file in carried.glob(f"{parts[held - 1].path.stem}.sample_*.parquet"):
+    for covered in range(len(parts), 0, -1):
+        for file in carried.glob(f"{parts[covered - 1].path.stem}.sample_*.parquet"):
             if int(file.stem.rpartition("_")[2]) >= bound:
                 rows = pq.read_table(file, page_checksum_verification=True)
-                return held, [rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
+                return covered, [rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
     return 0, []
 
 
-def _carry(rows: pa.Table, last: PartitionRows, carried: Path, bound: int) -> None:
+def _cache_sample(rows: pa.Table, last: PartitionRows, carried: Path, bound: int) -> None:
     for file in carried.glob("*.sample_*.parquet"):
         file.unlink()
     with AtomicWriter(carried / f"{last.path.stem}.sample_{bound}.parquet", rows.schema, "lz4") as writer:

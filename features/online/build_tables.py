@@ -31,33 +31,38 @@ def build_online(
     plans = probe_plans(planned, timeline)
     owner = timeline.ownership
 
-    def table(kind: int, keys: tuple[str, ...], key_names: tuple[str, ...]) -> OnlineTable:
-        mine = [(plan, specs[plan.name]) for plan in plans[kind]]
-        rows = pa.ipc.open_file(probe_file(raw, kind)).read_all()
+    def table(row_type: int, keys: tuple[str, ...], key_names: tuple[str, ...]) -> OnlineTable:
+        table_plans = [(plan, specs[plan.name]) for plan in plans[row_type]]
+        rows = pa.ipc.open_file(probe_file(raw, row_type)).read_all()
         nobody = pc.equal(rows[KIND], NOBODY)
         rows = pa.concat_tables([rows.filter(pc.invert(nobody)), rows.filter(nobody)])
-        return _encode_table(rows, keys, mine, key_names, encoder, fitted)
+        return _encode_table(rows, keys, table_plans, key_names, encoder, fitted)
 
-    def entity(kind: int, side: str, key: str | None) -> OnlineTable | None:
+    def entity(row_type: int, side: str, key: str | None) -> OnlineTable | None:
         if key is None:
             return None
-        return table(kind, (key,), tuple(k.name for k in encoder.schema.keys if k.side == side and k.name != key))
+        return table(row_type, (key,), tuple(k.name for k in encoder.schema.keys if k.side == side and k.name != key))
 
-    pairs = {keys: table(FIRST_PAIR + place, keys, ()) for place, keys in enumerate(timeline.pairs)}
+    pairs = {keys: table(FIRST_PAIR + number, keys, ()) for number, keys in enumerate(timeline.pairs)}
     OnlineTables(entity(USER, "user", owner.user), entity(ITEM, "item", owner.item), pairs).save(directory)
 
 
 def _encode_table(
-    rows: pa.Table, keys: tuple[str, ...], mine: Plans, key_names: tuple[str, ...], encoder: Encoder, fitted: Fitted
+    rows: pa.Table,
+    keys: tuple[str, ...],
+    table_plans: Plans,
+    key_names: tuple[str, ...],
+    encoder: Encoder,
+    fitted: Fitted,
 ) -> OnlineTable:
     """Sort by key hash, the unknown's row last, and encode the features that hang on these keys."""
     hashes = combine([hash_array(rows[key], key) for key in keys])
     order = np.append(np.argsort(hashes[:-1], kind="stable"), len(hashes) - 1)
     rows = rows.take(pa.array(order))
-    values = {spec.name: raw_values(rows, plan, fitted.priors) for plan, spec in mine}
-    ids = [s for _, s in mine if isinstance(s, IdSpec) and s.kind == "id"]
-    lists = [s for _, s in mine if isinstance(s, IdSpec) and s.kind == "id_list"]
-    dense = [s for _, s in mine if isinstance(s, DenseSpec)]
+    values = {spec.name: raw_values(rows, plan, fitted.priors) for plan, spec in table_plans}
+    ids = [s for _, s in table_plans if isinstance(s, IdSpec) and s.kind == "id"]
+    lists = [s for _, s in table_plans if isinstance(s, IdSpec) and s.kind == "id_list"]
+    dense = [s for _, s in table_plans if isinstance(s, DenseSpec)]
     count = len(order)
     return OnlineTable(
         keys=hashes[order][:-1],
@@ -71,9 +76,9 @@ def _encode_table(
     )
 
 
-def _stack(columns: Sequence[NDArray[T]], rows: int, kind: np.dtype[T]) -> NDArray[T]:
+def _stack(columns: Sequence[NDArray[T]], rows: int, dtype: np.dtype[T]) -> NDArray[T]:
     """Columns side by side, row-major [rows, columns]."""
-    return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((rows, 0), dtype=kind)
+    return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((rows, 0), dtype=dtype)
 
 
 def _packed(encoder: Encoder, spec: IdSpec, values: pa.Array) -> ListColumn:

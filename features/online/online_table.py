@@ -116,9 +116,9 @@ class OnlineTable:
         }  # fmt: skip
         for name, array in arrays.items():
             np.save(directory / f"{name}.npy", array, allow_pickle=False)
-        for place, column in enumerate(self.lists.values()):
-            np.save(directory / f"list_{place}_values.npy", column.values, allow_pickle=False)
-            np.save(directory / f"list_{place}_offsets.npy", column.offsets, allow_pickle=False)
+        for number, column in enumerate(self.lists.values()):
+            np.save(directory / f"list_{number}_values.npy", column.values, allow_pickle=False)
+            np.save(directory / f"list_{number}_offsets.npy", column.offsets, allow_pickle=False)
         meta = {"ids": self.id_names, "dense": self.dense_names, "keys": self.key_names, "lists": list(self.lists)}
         (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
@@ -141,10 +141,10 @@ class OnlineTable:
 
         lists = {
             name: ListColumn(
-                values=mapped(f"list_{place}_values").view(np.int32),
-                offsets=mapped(f"list_{place}_offsets").view(np.int64),
+                values=mapped(f"list_{number}_values").view(np.int32),
+                offsets=mapped(f"list_{number}_offsets").view(np.int64),
             )
-            for place, name in enumerate(meta["lists"])
+            for number, name in enumerate(meta["lists"])
         }
         return cls(
             keys=mapped("keys").view(np.uint64),
@@ -173,8 +173,8 @@ class OnlineTables:
         for name, table in (("user", self.user), ("item", self.item)):
             if table is not None:
                 table.save(directory / name)
-        for place, table in enumerate(self.pairs.values()):
-            table.save(directory / f"pair_{place}")
+        for number, table in enumerate(self.pairs.values()):
+            table.save(directory / f"pair_{number}")
         index = {"pairs": [list(keys) for keys in self.pairs]}
         (directory / "tables.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
 
@@ -193,5 +193,5 @@ class OnlineTables:
         user, item = (
             OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
         )
-        tables = {tuple(keys): OnlineTable.open(directory / f"pair_{place}") for place, keys in enumerate(pairs)}
+        tables = {tuple(keys): OnlineTable.open(directory / f"pair_{number}") for number, keys in enumerate(pairs)}
         return cls(user=user, item=item, pairs=tables)

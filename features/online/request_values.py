@@ -26,10 +26,10 @@ LARGEST_EXACT = 2**53
 """Whole numbers beyond it have no exact float64."""
 
 
-def id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
+def id_hashes(values: Sequence[Value], dtype: str, where: str) -> Hashes:
     """Hashes [rows] of ids; the usual requests take a way without Arrow, to the same hashes."""
     kinds = set(map(type, values))
-    if kind == "integer" and kinds <= {int, bool}:
+    if dtype == "integer" and kinds <= {int, bool}:
         try:
             return hash_integers(np.array(values, dtype=np.int64))
         except OverflowError as error:
@@ -37,9 +37,9 @@ def id_hashes(values: Sequence[Value], kind: str, where: str) -> Hashes:
             raise RequestError(message, field=where) from error
     if str in kinds:
         require_short(values, where)
-    if kind == "string" and kinds <= {str} and len(values) <= FEW:
+    if dtype == "string" and kinds <= {str} and len(values) <= FEW:
         return np.array([hash_text(value) for value in values], dtype=np.uint64)
-    return hash_array(typed_ids(values, kind, where))
+    return hash_array(typed_ids(values, dtype, where))
 
 
 def as_days(values: Sequence[Value], where: str) -> list[Value]:
@@ -94,25 +94,25 @@ def require_short(values: Sequence[Value], where: str) -> None:
                 raise RequestError(message, field=where)
 
 
-def typed_ids(values: Sequence[Value], kind: str, where: str) -> pa.Array:
+def typed_ids(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     """Ids as one Arrow array of the schema's type.
 
     Whole numbers given as text, or texts given as whole numbers, are refused by name rather than treated as unknown.
     """
-    wanted: tuple[type, ...] = (str,) if kind == "string" else (int,)
+    allowed: tuple[type, ...] = (str,) if dtype == "string" else (int,)
     for value in values:
-        if value is not None and not isinstance(value, wanted):
+        if value is not None and not isinstance(value, allowed):
             seen = f"{type(value).__name__} {_shown(value)}"
-            message = f"{where} must be {'a string' if kind == 'string' else 'an integer'}, but got {seen}"
+            message = f"{where} must be {'a string' if dtype == 'string' else 'an integer'}, but got {seen}"
             raise RequestError(message, field=where)
     try:
-        return pa.array(values, type=pa.string() if kind == "string" else pa.int64())
+        return pa.array(values, type=pa.string() if dtype == "string" else pa.int64())
     except (pa.ArrowInvalid, OverflowError) as error:
         message = f"{where}: an id is outside the range of 64-bit integers"
         raise RequestError(message, field=where) from error
 
 
-def typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
+def typed_lists(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     """Lists of ids as an Arrow array; a null is an empty list.
 
     Raises:
@@ -127,7 +127,7 @@ def typed_lists(values: Sequence[Value], kind: str, where: str) -> pa.Array:
             raise RequestError(message, field=where)
     elements = [element for value in values for element in (value or ())]
     require_short(elements, where)
-    flat = typed_ids(elements, kind, where)
+    flat = typed_ids(elements, dtype, where)
     offsets = np.concatenate([[0], np.cumsum([len(value or ()) for value in values])]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), flat)
 

@@ -44,22 +44,22 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Le
     specs = [s for s in schema.features if s.name not in checks.allow and not (isinstance(s, IdSpec) and s.max_length)]
     names = [s.name for s in specs] + [f"{k}__{t.name}" for t in schema.tasks for k in ("label", "weight")]
     train, valid = (_sample(directory / split, names, most) for split, most in SAMPLE_ROWS.items())
-    found = []
+    leaks = []
     for task in schema.tasks:
         for spec in specs:
             measure, value = _judge(spec, task, train, valid)
             if value >= checks.leakage_at:
-                found.append(LeakFinding(spec.name, task.name, measure, round(value, 4)))
-    found.sort(key=lambda finding: -finding.value)
-    if found and checks.leakage == "refuse":
-        worst = found[0]
+                leaks.append(LeakFinding(spec.name, task.name, measure, round(value, 4)))
+    leaks.sort(key=lambda finding: -finding.value)
+    if leaks and checks.leakage == "refuse":
+        worst = leaks[0]
         message = (
             f"feature {worst.feature!r} alone tells task {worst.task!r} with {worst.measure} {worst.value:.3f} on rows "
-            f"that were not fitted ({len(found)} such pairs, bound {checks.leakage_at:g}): it is made of the label or "
+            f"that were not fitted ({len(leaks)} such pairs, bound {checks.leakage_at:g}): it is made of the label or "
             "newer than it; remove it, name it in data.checks.allow, or set data.checks.leakage: warn"
         )
         raise DataError(message)
-    return found
+    return leaks
 
 
 def _sample(path: Path, names: list[str], most: int) -> dict[str, Column]:
@@ -82,17 +82,17 @@ def _judge(
 
 
 def _applicable(name: str, task: TaskSpec, part: dict[str, Column]) -> tuple[Column, Column]:
-    mine = part[weight_column(task.name)] > 0
-    return part[name][mine], part[label_column(task.name)][mine]
+    applies = part[weight_column(task.name)] > 0
+    return part[name][applies], part[label_column(task.name)][applies]
 
 
-def _mean_label(values: Column, labels: Column, wanted: Column) -> Column:
+def _mean_label(values: Column, labels: Column, judged_values: Column) -> Column:
     """The mean label over training rows of each wanted value's bin, drawn to the overall mean by one row."""
     bins = np.floor(values).astype(np.int64) + 1
-    asked = np.floor(wanted).astype(np.int64) + 1
-    size = int(max(bins.max(initial=0), asked.max(initial=0))) + 1
+    judged_bins = np.floor(judged_values).astype(np.int64) + 1
+    size = int(max(bins.max(initial=0), judged_bins.max(initial=0))) + 1
     total, seen = np.bincount(bins, labels, size), np.bincount(bins, minlength=size)
-    return np.asarray(((total + labels.mean()) / (seen + 1))[asked])
+    return np.asarray(((total + labels.mean()) / (seen + 1))[judged_bins])
 
 
 def auc(score: Column, label: Column) -> float:

@@ -40,8 +40,8 @@ def _rates(task: str, days: dict[str, float]) -> str:
     height = _HEIGHT - 2 * _MARGIN
     step = (_WIDTH - 2 * _MARGIN) / max(len(values) - 1, 1)
     points = " ".join(
-        f"{_MARGIN + place * step:.1f},{_HEIGHT - _MARGIN - (value - low) / ((high - low) or 1) * height:.1f}"
-        for place, value in enumerate(values)
+        f"{_MARGIN + number * step:.1f},{_HEIGHT - _MARGIN - (value - low) / ((high - low) or 1) * height:.1f}"
+        for number, value in enumerate(values)
     )
     span = f"{next(iter(days), '')} to {next(reversed(days), '')}, {low:.4g} to {high:.4g}"
     return (
@@ -55,9 +55,9 @@ def _row(name: str, profile: FeatureProfile) -> str:
     shares = profile.distribution.shares
     tallest, width = max(shares, default=1.0) or 1.0, 160 / max(len(shares), 1)
     bars = "".join(
-        f"<rect x={place * width:.1f} y={24 - share / tallest * 24:.1f} width={width * 0.9:.1f} "
+        f"<rect x={number * width:.1f} y={24 - share / tallest * 24:.1f} width={width * 0.9:.1f} "
         f'height={share / tallest * 24:.1f} fill="#1a5fb4"/>'
-        for place, share in enumerate(shares)
+        for number, share in enumerate(shares)
     )
     drift = "" if profile.psi is None else f"{profile.psi:.3f}"
     bad = " class=bad" if profile.psi is not None and profile.psi > _DRIFT else ""

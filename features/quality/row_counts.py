@@ -31,12 +31,12 @@ class RowCounts(Settings):
     labels: dict[str, dict[int, tuple[int, float]]]
 
 
-def count_rows(pieces: Sequence[Path], kept: Path, tasks: Sequence[str]) -> RowCounts:
+def count_rows(pieces: Sequence[Path], cached: Path, tasks: Sequence[str]) -> RowCounts:
     """Count a partition's encoded rows, which lie in `pieces`; the counts are kept in a file."""
-    if kept.is_file():
-        return RowCounts.model_validate_json(kept.read_bytes())
+    if cached.is_file():
+        return RowCounts.model_validate_json(cached.read_bytes())
     counts = _count(pieces, tasks)
-    with appearing(kept) as partial:
+    with appearing(cached) as partial:
         partial.write_text(counts.model_dump_json() + "\n", encoding="utf-8")
     return counts
 
@@ -72,11 +72,11 @@ def _count(pieces: Sequence[Path], tasks: Sequence[str]) -> RowCounts:
         hashes.append(combine([user, item, hash_array(rows[TIME])]))
         ends += [int(times.min()), int(times.max())]
         for task, by_day in labels.items():
-            mine = rows[weight_column(task)].to_numpy() > 0
-            _add(by_day, times[mine] // DAY_MS, rows[label_column(task)].to_numpy()[mine])
-    known = np.sort(np.concatenate(hashes))
-    repeats = int(np.count_nonzero(known[1:] == known[:-1]))
-    return RowCounts(rows=len(known), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)
+            is_labelled = rows[weight_column(task)].to_numpy() > 0
+            _add(by_day, times[is_labelled] // DAY_MS, rows[label_column(task)].to_numpy()[is_labelled])
+    sorted_hashes = np.sort(np.concatenate(hashes))
+    repeats = int(np.count_nonzero(sorted_hashes[1:] == sorted_hashes[:-1]))
+    return RowCounts(rows=len(sorted_hashes), repeats=repeats, first_ms=min(ends), last_ms=max(ends), labels=labels)
 
 
 def _row_groups(pieces: Sequence[Path], names: list[str]) -> Iterator[pa.Table]:
