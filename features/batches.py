@@ -101,7 +101,9 @@ class BatchReader:
         """
         self.dataset = EncodedDataset.open(path, filesystem_of(str(path)))
         self.schema, self.batch_size = schema, batch_size
-        self._mix_rows, self._by_user, self._least_rows = mix_rows, by_user, least_rows
+        self._mix_rows, self._by_user = mix_rows, by_user
+        # A batch that is full is never too small, so that only a last one that is short can join the one before.
+        self._least_rows = min(least_rows, batch_size)
         self._seed, self._rank, self._world = seed, rank, world
         self._columns = _column_names(schema)
         missing = [name for name in self._columns if name not in self.dataset.column_names]

@@ -36,6 +36,7 @@ class Shape(NamedTuple):
     mix_rows: bool
     by_user: bool
     skip: int
+    least_rows: int
 
 
 SHAPES = st.builds(
@@ -48,6 +49,7 @@ SHAPES = st.builds(
     mix_rows=st.booleans(),
     by_user=st.booleans(),
     skip=st.integers(0, 3),
+    least_rows=st.integers(1, 3),
 )
 
 
@@ -80,23 +82,27 @@ def numbers_of(batch: Batch) -> list[int]:
 
 @settings(max_examples=60, deadline=None)
 @given(SHAPES)
-def test_each_row_comes_exactly_once(tmp_path_factory: pytest.TempPathFactory, shape: Shape) -> None:
+def test_each_row_comes_exactly_once_and_in_the_same_batch_on_any_number_of_ranks(
+    tmp_path_factory: pytest.TempPathFactory, shape: Shape
+) -> None:
     ends = np.cumsum([0, *shape.parts]).tolist()
     tables = [rows_numbered(begin, end) for begin, end in itertools.pairwise(ends)]
     path: Path = tmp_path_factory.mktemp("shape") / "train"
     write_dataset(path, tables, SCHEMA, group_rows=shape.group_rows)
-    order = {"seed": shape.seed, "mix_rows": shape.mix_rows, "by_user": shape.by_user}
-    readers = [
-        BatchReader(path, SCHEMA, shape.batch, rank=rank, world=shape.world, **order)  # type: ignore[arg-type]
-        for rank in range(shape.world)
-    ]
-    read = []
-    for reader in readers:
-        batches = [numbers_of(batch) for batch in reader.epoch(1)]
-        assert len(batches) == reader.steps
-        assert all(len(batch) == shape.batch for batch in batches[:-1])
-        assert [numbers_of(batch) for batch in reader.epoch(1, shape.skip)] == batches[shape.skip :]
-        read += [number for batch in batches for number in batch]
-    # Ranks make equally many steps, so that less than a row a rank is left out.
-    assert len(read) == len(set(read)) == ends[-1] // shape.world * shape.world
-    assert set(read) <= set(range(ends[-1]))
+
+    def batches(rank: int, world: int, start: int = 0) -> list[list[int]]:
+        """The rows of each batch that are this rank's own."""
+        reader = BatchReader(
+            path, SCHEMA, shape.batch, rank=rank, world=world, seed=shape.seed, mix_rows=shape.mix_rows,
+            by_user=shape.by_user, least_rows=shape.least_rows,
+        )  # fmt: skip
+        read = [numbers_of(batch) for batch in reader.epoch(1, start)]
+        assert len(read) == len(reader.bounds(start))
+        return [rows[reader.repeated(begin) :] for begin, rows in zip(reader.bounds(start), read, strict=True)]
+
+    whole = batches(0, 1)
+    assert sorted(itertools.chain(*whole)) == list(range(ends[-1]))
+    assert all(len(batch) == shape.batch for batch in whole[:-1])
+    assert batches(0, 1, shape.skip * shape.batch) == whole[shape.skip :]
+    ranks = [batches(rank, shape.world) for rank in range(shape.world)]
+    assert [list(itertools.chain(*parts)) for parts in zip(*ranks, strict=True)] == whole
