@@ -20,7 +20,7 @@ from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress
 from features.incremental.log_rows import log_rows
 from features.incremental.partition_store import PartitionStore
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 from features.online.build_tables import build_online
 from features.online.raw_requests import replay_rows
 from features.point_in_time.aggregates import refuse_tiny_addends
@@ -78,18 +78,18 @@ def _build(
 ) -> FeatureBuild:
     with log_rows(config, store, raw, progress) as log:
         work, timeline, planned = log.work, log.timeline, log.planned
-        staged = Staged.open(log.connection, work, config, timeline.last_ms)
-    refuse_tiny_addends(staged.sample, config)
+        raw_dataset = RawDataset.open(log.connection, work, config, timeline.last_ms)
+    refuse_tiny_addends(raw_dataset.sample, config)
     progress("fitting vocabularies and quantiles")
-    fitted = fit(staged, planned, config, Previous.load(last) if config.grow else None)
-    schema = _schema(config, fitted, timeline, staged.schema)
+    fitted = fit(raw_dataset, planned, config, Previous.load(last) if config.grow else None)
+    schema = _schema(config, fitted, timeline, raw_dataset.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    encoded = assemble(staged, planned, encoder, fitted, config, store.encoded, made)
+    encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, made)
     progress("data quality and online tables")
     with ThreadPoolExecutor(1) as worker:
         online = worker.submit(build_online, raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
-        report = check_quality(staged, encoded, made, planned, schema, fitted, config, last)
+        report = check_quality(raw_dataset, encoded, made, planned, schema, fitted, config, last)
         report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
         save_report(report, made, quality_page(report))
         online.result()
@@ -97,9 +97,9 @@ def _build(
     fitted.vocabularies.save(made)
     (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     progress("replaying training rows as requests")
-    replay_rows(staged, encoded, planned, fitted.priors, made)
+    replay_rows(raw_dataset, encoded, planned, fitted.priors, made)
     result = FeatureBuild(
-        made, schema.fingerprint(), staged.counts, len(schema.features), timeline.cutoff_ms, *work.days, str(work)
+        made, schema.fingerprint(), raw_dataset.counts, len(schema.features), timeline.cutoff_ms, *work.days, str(work)
     )
     facts = {key: value for key, value in asdict(result).items() if key != "directory"}
     (made / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -28,7 +28,7 @@ from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress
 from features.incremental.log_rows import LogRows, log_rows
 from features.incremental.partition_store import PartitionStore
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 from features.incremental.raw_rows import PartitionRows, history_names
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES, TEST
 from features.source.zones import day_begin_ms, day_number
@@ -177,17 +177,18 @@ def encoded_days(
         made.mkdir()
         store = PartitionStore(raw / "days" if kept is None else kept)
         with log_rows(config, store, raw, progress) as log:
-            staged = _choose(log, config, days)
-            _check_plan(log, staged, recipe.fitted.schema)
+            raw_dataset = _choose(log, config, days)
+            _check_plan(log, raw_dataset, recipe.fitted.schema)
         store.save_last(log.work.log)
         fitted = _fitted(recipe)
         encoder = Encoder(recipe.fitted.schema, recipe.fitted.vocabularies)
         progress("encoding")
-        pieces = assemble(staged, log.planned, encoder, fitted, config, store.encoded, made)
-        wanted = [splits == TEST for splits in staged.splits]
-        parts = zip(pieces, staged.parts, wanted, strict=True)
+        pieces = assemble(raw_dataset, log.planned, encoder, fitted, config, store.encoded, made)
+        wanted = [splits == TEST for splits in raw_dataset.splits]
+        parts = zip(pieces, raw_dataset.parts, wanted, strict=True)
         times = [
-            int(part.read([TIME])[TIME].to_numpy()[mask].min()) for part, mask in zip(staged.parts, wanted, strict=True)
+            int(part.read([TIME])[TIME].to_numpy()[mask].min())
+            for part, mask in zip(raw_dataset.parts, wanted, strict=True)
         ]
         yield EncodedDays(
             name=days.describe(config.events.path),
@@ -210,7 +211,7 @@ def _fitted(recipe: FittedRecipe) -> Fitted:
     return Fitted(schema.features, recipe.fitted.vocabularies, schema.tasks, recipe.fitted.priors)
 
 
-def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> Staged:
+def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> RawDataset:
     """The partitions with wanted rows, all others left out.
 
     Raises:
@@ -230,10 +231,10 @@ def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> Staged:
         message = f"{config.events.path} has no rows from {days.first} to {days.last}; it has those of {known}"
         raise DataError(message)
     parts, last_days, splits = zip(*chosen, strict=True)
-    return Staged(parts, last_days, log.work.store.carried, splits)
+    return RawDataset(parts, last_days, log.work.store.carried, splits)
 
 
-def _check_plan(log: LogRows, staged: Staged, schema: Schema) -> None:
+def _check_plan(log: LogRows, raw_dataset: RawDataset, schema: Schema) -> None:
     """Refuse rows that would be encoded as something else than in training.
 
     Raises:
@@ -244,7 +245,7 @@ def _check_plan(log: LogRows, staged: Staged, schema: Schema) -> None:
         changed = ", ".join(sorted(set(planned).symmetric_difference(trained))) or "their order"
         message = f"this version of moerank makes other features of the model's recipe ({changed}); train it anew"
         raise SchemaMismatchError(message)
-    columns = staged.schema
+    columns = raw_dataset.schema
     for plan, spec in zip(log.planned, schema.features, strict=True):
         if isinstance(spec, IdSpec) and not spec.cross:
             kind = columns.field(plan.raw[0]).type

@@ -25,7 +25,7 @@ from features.encode.learn_vocabulary import Words, is_string, learn
 from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
 from features.feature_config import FeatureConfig, FeaturesConfig
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.aggregates import AggregateColumns
 from features.point_in_time.feature_plan import Planned
 
@@ -72,7 +72,7 @@ class Previous:
         return None
 
 
-def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
+def fit(train: RawDataset, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
     """Fit everything on the raw training rows, or a sample of them, at most `WORKERS` columns in memory at a time.
 
     Raises:
@@ -83,7 +83,7 @@ def fit(train: Staged, planned: list[Planned], config: FeaturesConfig, previous:
 
 
 def _fit(
-    train: Staged, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
+    train: RawDataset, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
 ) -> Fitted:
     _check_shares(planned)
     tasks = tuple(workers.map(partial(fit_task, train), config.tasks))
@@ -132,7 +132,7 @@ def _column(raw: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _read(train: Staged, name: str) -> pa.Array:
+def _read(train: RawDataset, name: str) -> pa.Array:
     return _column(train.read([name]), name)
 
 
@@ -158,14 +158,14 @@ def _needs_vocabulary(planned: Planned) -> bool:
     return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
 
 
-def _dtype(train: Staged, column: str) -> Literal["integer", "string"]:
+def _dtype(train: RawDataset, column: str) -> Literal["integer", "string"]:
     kind = train.schema.field(column).type
     kind = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     return "string" if is_string(kind) else "integer"
 
 
 def _spec(
-    train: Staged,
+    train: RawDataset,
     planned: Planned,
     vocabularies: Vocabularies,
     dtypes: dict[str, Literal["integer", "string"]],
@@ -207,7 +207,7 @@ def _id_spec(
     )
 
 
-def _with_moment(train: Staged, planned: Planned, spec: FeatureSpec) -> FeatureSpec:
+def _with_moment(train: RawDataset, planned: Planned, spec: FeatureSpec) -> FeatureSpec:
     """Say where a column holds dates or times, so that a request may give them as text."""
     if planned.column is None:
         return spec
@@ -245,7 +245,7 @@ def _check_shares(planned: list[Planned]) -> None:
             raise DataError(message)
 
 
-def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
+def _dense_spec(train: RawDataset, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
     column = planned.column
     encoding = (column.encoding if column else None) or "piecewise_linear"
     kept = previous.dense(planned.name, encoding) if previous else None
@@ -259,7 +259,7 @@ def _dense_spec(train: Staged, planned: Planned, priors: dict[str, float], previ
     return fitted.model_copy(update=policies)
 
 
-def _fit_dense(train: Staged, planned: Planned, priors: dict[str, float]) -> DenseSpec:
+def _fit_dense(train: RawDataset, planned: Planned, priors: dict[str, float]) -> DenseSpec:
     values, nulls = _dense_values(train.sample, planned, priors)
     if len(values) < LEAST_VALUES:
         values, nulls = _dense_values(train.read(list(planned.raw)), planned, priors)
@@ -329,6 +329,6 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
     return tuple(np.unique(np.concatenate([distinct[heavy], spread])).tolist())
 
 
-def _mean(train: Staged, column: str) -> float:
+def _mean(train: RawDataset, column: str) -> float:
     values = _known(as_float64(_read(train, column), column))
     return float(values.mean()) if len(values) else 0.0

@@ -10,10 +10,10 @@ from contract.errors import DataError
 from contract.schema import TaskSpec
 from features.encode.encoder import as_float64
 from features.feature_config import TaskConfig
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 
 
-def fit_task(train: Staged, task: TaskConfig) -> TaskSpec:
+def fit_task(train: RawDataset, task: TaskConfig) -> TaskSpec:
     """A task with its mean and spread over training rows.
 
     Raises:

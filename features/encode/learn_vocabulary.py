@@ -12,7 +12,7 @@ from contract.digests import digest_of
 from contract.errors import DataError
 from contract.hashing import hash_array
 from features.encode.vocabulary import ALWAYS, Days
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.feature_plan import Planned
 from features.source.parquet_files import write_table
 
@@ -24,7 +24,7 @@ class Words(NamedTuple):
     since: Days
 
 
-def learn(train: Staged, planned: Planned, known: Words | None) -> Words:
+def learn(train: RawDataset, planned: Planned, known: Words | None) -> Words:
     """The values of an id feature or a history that training rows hold often enough.
 
     Without `known` they were known always. With `known`, values that are new take rows after it, and are known from
@@ -49,7 +49,7 @@ def is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _grow(train: Staged, planned: Planned, known: Words, least: int) -> Words:
+def _grow(train: RawDataset, planned: Planned, known: Words, least: int) -> Words:
     """The known values in their rows, then those found that are new, in their order."""
     held, rare = _load_rare(train, _rare_name(planned, known))
     by_partition = [rare] if rare is not None else []
@@ -71,7 +71,7 @@ def _grow(train: Staged, planned: Planned, known: Words, least: int) -> Words:
     return words
 
 
-def _load_rare(train: Staged, name: str) -> tuple[int, pa.Table | None]:
+def _load_rare(train: RawDataset, name: str) -> tuple[int, pa.Table | None]:
     """How many of the first partitions need not be counted again, and how often they hold values that are not known."""
     for held in range(train.settled, 0, -1):
         file = train.carried / f"{train.parts[held - 1].path.stem}.{name}.parquet"
@@ -80,7 +80,7 @@ def _load_rare(train: Staged, name: str) -> tuple[int, pa.Table | None]:
     return 0, None
 
 
-def _save_rare(by_partition: list[pa.Table], train: Staged, planned: Planned, words: Words) -> None:
+def _save_rare(by_partition: list[pa.Table], train: RawDataset, planned: Planned, words: Words) -> None:
     """Keep for the next build how often the partitions, all of whose rows train, hold values that are not known yet."""
     name = _rare_name(planned, words)
     for file in train.carried.glob(f"*.{name.partition('.')[0]}.*"):

@@ -31,7 +31,7 @@ from features.encode.encoder import Encoder, Ids, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
-from features.incremental.raw_dataset import Staged, where
+from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
@@ -99,7 +99,7 @@ def _part_of(file: Path, encoded_with: EncodedWith) -> DatasetPart:
 
 
 def assemble(
-    staged: Staged,
+    raw_dataset: RawDataset,
     planned: list[Planned],
     encoder: Encoder,
     fitted: Fitted,
@@ -116,19 +116,19 @@ def assemble(
         DataError: a value that a policy refuses, or a label that is not finite.
     """
     fingerprint = encoder.schema.fingerprint()
-    encodings = _encodings(staged, encoder, fitted)
-    states = _states(staged, encodings, None if config.grow else fingerprint)
+    encodings = _encodings(raw_dataset, encoder, fitted)
+    states = _states(raw_dataset, encodings, None if config.grow else fingerprint)
     wanted = [
         EncodedSplits.named(kept / f"{rows.path.stem}.{state}", splits)
-        for rows, splits, state in zip(staged.parts, staged.splits, states, strict=True)
+        for rows, splits, state in zip(raw_dataset.parts, raw_dataset.splits, states, strict=True)
     ]
     for place, part in enumerate(wanted):
         if not part.is_whole:
-            known = encoder.as_of(staged.known_on[place])
-            rows = _encode(staged.parts[place], staged.splits[place], planned, known, fitted, config.events)
+            known = encoder.as_of(raw_dataset.known_on[place])
+            rows = _encode(raw_dataset.parts[place], raw_dataset.splits[place], planned, known, fitted, config.events)
             encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[place])
             schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
-            _write_pieces(rows, part.pieces, staged.splits[place], schema)
+            _write_pieces(rows, part.pieces, raw_dataset.splits[place], schema)
             part.describe(encoded_with)
     for file in set(kept.iterdir()).difference(*([*part.files, part.facts, part.counts] for part in wanted)):
         file.unlink()
@@ -140,19 +140,19 @@ def assemble(
     return [part for part in wanted if part.pieces]
 
 
-def _encodings(staged: Staged, encoder: Encoder, fitted: Fitted) -> list[str]:
+def _encodings(raw_dataset: RawDataset, encoder: Encoder, fitted: Fitted) -> list[str]:
     """By partition a digest of the fitted state that its rows are encoded with: numbers, and ids known by then."""
     fixed = [spec.model_dump(mode="json", exclude={"rows"}) for spec in encoder.schema.features]
-    return [digest_of(fixed, fitted.priors, known) for known in fitted.vocabularies.digests(staged.known_on)]
+    return [digest_of(fixed, fitted.priors, known) for known in fitted.vocabularies.digests(raw_dataset.known_on)]
 
 
-def _states(staged: Staged, encodings: list[str], fingerprint: str | None) -> list[str]:
+def _states(raw_dataset: RawDataset, encodings: list[str], fingerprint: str | None) -> list[str]:
     """By partition a digest of what its pieces depend on besides its raw rows.
 
     The schema's fingerprint is in it where each build fits anew, so that every part says the last one. Where
     vocabularies grow it would change every day, and the days before are right as they are.
     """
-    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in staged.splits]
+    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in raw_dataset.splits]
     return [digest_of(fingerprint, *both) for both in zip(encodings, splits, strict=True)]
 
 

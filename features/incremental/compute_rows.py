@@ -1,4 +1,4 @@
-"""Run the feature expressions and stage raw values: a Parquet file a partition, an Arrow file a kind of probe."""
+"""Run the feature expressions and write raw values: a Parquet file a partition, an Arrow file a kind of probe."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from features.incremental.raw_rows import (
     PartitionFile,
     write_partitions,
 )
-from features.point_in_time.aggregates import State, aggregate_states, zero_for_null
+from features.point_in_time.aggregates import WindowColumns, compute_windows, zero_for_null
 from features.point_in_time.feature_plan import Planned
 from features.point_in_time.histories import History, find_histories
 from features.point_in_time.timeline import Timeline
@@ -32,7 +32,7 @@ PartitionStarts = Sequence[tuple[int, Path]]
 """First moments and files of partitions."""
 
 
-def stage(
+def compute_rows(
     connection: Backend,
     timeline: Timeline,
     planned: list[Planned],
@@ -47,7 +47,7 @@ def stage(
     the order of the file.
     """
     progress("sums over earlier events")
-    states = aggregate_states(connection, timeline, config)
+    windows = compute_windows(connection, timeline, config)
     progress("histories")
     histories = find_histories(connection, timeline, config)
     progress("rows")
@@ -56,20 +56,20 @@ def stage(
         **{SHUFFLE_KEY: (rows[ROW] * SHUFFLE_MULTIPLIER) % SHUFFLE_MODULUS, PARTITION: _partition_of(rows, starts)}
     )
     extra = [*_kept_columns(timeline.table, config), SHUFFLE_KEY, PARTITION]
-    table = _with_states(rows, states, planned, timeline, extra)
+    table = _with_windows(rows, windows, planned, timeline, extra)
     if starts:
         files = _partition_files(connection, rows, starts)
         batches = ahead(record_batches(connection, table.order_by([PARTITION, SHUFFLE_KEY]), ROW_GROUP_ROWS))
         write_partitions(batches, files, histories, kept=config.incremental)
     for row_type, probe_features in probe_plans(planned, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == row_type) | (timeline.table[KIND] == NOBODY))
-        table = _with_states(probes, states, probe_features, timeline, [KIND, ROW])
+        table = _with_windows(probes, windows, probe_features, timeline, [KIND, ROW])
         batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, probe_features)
         _write(batches, probe_file(directory, row_type))
 
 
 def probe_file(directory: Path, row_type: int) -> Path:
-    """Where the raw values of a kind of probe are staged, as Arrow's file format has them."""
+    """Where the raw values of a kind of probe lie, as Arrow's file format has them."""
     return directory / f"probe_{row_type}.arrow"
 
 
@@ -87,9 +87,9 @@ def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Pl
     return plans
 
 
-def _with_states(
+def _with_windows(
     rows: ir.Table,
-    states: list[State],
+    windows: list[WindowColumns],
     planned: list[Planned],
     timeline: Timeline,
     extra: list[str],
@@ -99,10 +99,10 @@ def _with_states(
     wanted = [column for plan in planned if plan.history is None for column in plan.raw]
     keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
-    for state in states:
-        if not names.isdisjoint(state.names):
-            rows = rows.left_join(state.table, list(state.on)).drop([f"{c}_right" for c in state.on])
-            filled = {c: zero_for_null(rows[c]) for c in state.columns if not rows[c].type().is_floating()}
+    for window in windows:
+        if not names.isdisjoint(window.names):
+            rows = rows.left_join(window.table, list(window.on)).drop([f"{c}_right" for c in window.on])
+            filled = {c: zero_for_null(rows[c]) for c in window.columns if not rows[c].type().is_floating()}
             rows = rows.mutate(**filled) if filled else rows
     return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
 

@@ -9,7 +9,7 @@ import duckdb
 
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig
-from features.incremental.compute_rows import Progress, stage
+from features.incremental.compute_rows import Progress, compute_rows
 from features.incremental.partition_store import PartitionStore
 from features.incremental.reuse import PartitionWork, plan_work
 from features.point_in_time.feature_plan import Planned, plan_features
@@ -45,7 +45,7 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
         work = plan_work(connection, sources, config, store)
         timeline = build_timeline(connection, config, sources, work.span, scratch, work.earlier)
         planned = plan_features(config, timeline.ownership)
-        stage(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
+        compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)
     except duckdb.Error as error:
         message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"

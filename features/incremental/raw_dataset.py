@@ -24,7 +24,7 @@ from features.source.zones import day_begin_ms
 
 
 @dataclass(frozen=True)
-class Staged:
+class RawDataset:
     """Partitions, whose rows lie in the order of their shuffle keys, and of each the split [rows] of its rows.
 
     `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds.
@@ -36,7 +36,7 @@ class Staged:
     splits: tuple[NDArray[np.int8], ...]
 
     @classmethod
-    def open(cls, connection: Backend, work: PartitionWork, config: FeaturesConfig, last_ms: int) -> "Staged":
+    def open(cls, connection: Backend, work: PartitionWork, config: FeaturesConfig, last_ms: int) -> "RawDataset":
         """Assign the rows of partitions to splits.
 
         Raises:
@@ -52,9 +52,9 @@ class Staged:
             first = sum(settled is not None and end <= settled for end in ends)
             splits = [np.full(part.metadata.num_rows, TRAIN, np.int8) for part in parts[:first]]
             splits += _by_expression(connection, parts[first:], config, last_ms)
-        staged = cls(parts, tuple(work.last_days), work.store.carried, tuple(splits))
-        staged._check(config)
-        return staged
+        raw_dataset = cls(parts, tuple(work.last_days), work.store.carried, tuple(splits))
+        raw_dataset._check(config)
+        return raw_dataset
 
     @property
     def known_on(self) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from contract.inputs import PartInputs
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
 from features.encode.fit_encoders import raw_values
 from features.encode.write_splits import EncodedSplits
-from features.incremental.raw_dataset import Staged, where
+from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.splits import LEFT_OUT
 from features.online.given_values import GivenValues, RankRequest
 from features.online.request_encoder import RequestEncoder
@@ -54,7 +54,7 @@ def request_to_json(request: RankRequest) -> dict[str, Any]:
 
 
 def replay_rows(
-    staged: Staged, encoded: list[EncodedSplits], planned: list[Planned], priors: dict[str, float], made: Path
+    raw_dataset: RawDataset, encoded: list[EncodedSplits], planned: list[Planned], priors: dict[str, float], made: Path
 ) -> int:
     """Encode rows of the last partition as requests, compare, and keep the requests in `made`, which is complete.
 
@@ -65,13 +65,13 @@ def replay_rows(
         DataError: a request is not encoded as its training row was, naming the feature; or none can be encoded.
     """
     encoder = RequestEncoder.open(made)
-    rows = staged.splits[-1]
+    rows = raw_dataset.splits[-1]
     number = min((int(split) for split in np.unique(rows) if split != LEFT_OUT), default=None)
     if number is None or not encoded or number not in encoded[-1].pieces:
         return _save([], made)
     keys = [key.name for key in encoder.schema.keys]
     names = list(dict.fromkeys([*keys, *(column for plan in planned for column in plan.raw)]))
-    part = staged.parts[-1]
+    part = raw_dataset.parts[-1]
     begin, first = 0, pa.table({})
     for group in range(part.metadata.num_row_groups):
         count = part.metadata.row_group(group).num_rows

@@ -80,7 +80,7 @@ def plan_aggregate(config: AggregateConfig) -> list[AggregateColumns]:
 
 
 @dataclass(frozen=True)
-class State:
+class WindowColumns:
     """A narrow table of values to be joined to the timeline's rows by equality on `on`; absent rows take `empty`."""
 
     table: ir.Table
@@ -90,7 +90,7 @@ class State:
     """The features that these columns feed."""
 
 
-def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[State]:
+def compute_windows(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[WindowColumns]:
     """One materialised state an aggregate: its sum and count columns, and seconds since the last event.
 
     Raises:
@@ -105,7 +105,7 @@ def aggregate_states(connection: Backend, timeline: Timeline, config: FeaturesCo
             flat = windows.extend(flat, _folded(connection, timeline.earlier, windows, timeline, config, place))
         table = _materialised(connection, place, windows.over(flat), config)
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
-        states.append(State(table, on, tuple(c for c in table.columns if c not in on), names))
+        states.append(WindowColumns(table, on, tuple(c for c in table.columns if c not in on), names))
     return states
 
 

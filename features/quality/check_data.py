@@ -18,7 +18,7 @@ from features.encode.encoder import as_float64
 from features.encode.fit_encoders import Fitted, quantile_edges, raw_values
 from features.encode.write_splits import EncodedSplits
 from features.feature_config import FeaturesConfig
-from features.incremental.raw_dataset import Staged
+from features.incremental.raw_dataset import RawDataset
 from features.incremental.splits import SPLIT_NAMES
 from features.point_in_time.feature_plan import Planned
 from features.quality.leakage import LeakFinding, find_leaks
@@ -31,10 +31,10 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    staged: Staged, encoded: list[EncodedSplits], made: Path, planned: list[Planned], schema: Schema, fitted: Fitted,
-    config: FeaturesConfig, previous: Path,
+    raw_dataset: RawDataset, encoded: list[EncodedSplits], made: Path, planned: list[Planned],
+    schema: Schema, fitted: Fitted, config: FeaturesConfig, previous: Path,
 ) -> QualityReport:  # fmt: skip
-    """Profile staged rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
+    """Profile raw rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
 
     Raises:
         DataError: a range, a null rate, a drift or a leak that the recipe refuses.
@@ -43,7 +43,7 @@ def check_quality(
     profiles = {}
     for plan, spec in zip(planned, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
-        profiles[plan.name] = _profile(raw_values(staged.sample, plan, fitted.priors), spec, last)
+        profiles[plan.name] = _profile(raw_values(raw_dataset.sample, plan, fitted.priors), spec, last)
     tasks = [task.name for task in schema.tasks]
     counts_by_partition = [count_rows(part.files, part.counts, tasks) for part in encoded]
     known = zip(encoded, counts_by_partition, strict=True)
@@ -57,7 +57,7 @@ def check_quality(
         label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
         leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
     )
-    _enforce(report, staged, planned, fitted, config)
+    _enforce(report, raw_dataset, planned, fitted, config)
     return report
 
 
@@ -127,7 +127,7 @@ def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
 
 
 def _enforce(
-    report: QualityReport, staged: Staged, planned: list[Planned], fitted: Fitted, config: FeaturesConfig
+    report: QualityReport, raw_dataset: RawDataset, planned: list[Planned], fitted: Fitted, config: FeaturesConfig
 ) -> None:
     checks = config.checks
     for name, profile in report.features.items():
@@ -148,7 +148,7 @@ def _enforce(
             message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
             raise DataError(message)
         for number, split in enumerate(SPLIT_NAMES):
-            table = staged.read(list(plans[name].raw), number)
+            table = raw_dataset.read(list(plans[name].raw), number)
             extremes = pc.min_max(pa.array(as_float64(raw_values(table, plans[name], fitted.priors), name)))
             least, most = extremes["min"].as_py(), extremes["max"].as_py()
             if least is not None and not low <= least <= most <= high:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from features.feature_config import FeaturesConfig
 from features.incremental.partition_store import PartitionStore
 from features.incremental.reuse import plan_work
-from features.point_in_time.aggregates import aggregate_states
+from features.point_in_time.aggregates import compute_windows
 from features.point_in_time.histories import find_histories
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.source.entities import read_sources
@@ -93,9 +93,9 @@ def quiet(_: str) -> None:
     """Take progress and say nothing."""
 
 
-def state_rows(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[list[dict[str, Any]]]:
+def window_rows(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[list[dict[str, Any]]]:
     """The rows of every aggregate's sums, and by row number those lists of every history that hold something."""
-    sums = [to_arrow(connection, state.table).to_pylist() for state in aggregate_states(connection, timeline, config)]
+    sums = [to_arrow(connection, window.table).to_pylist() for window in compute_windows(connection, timeline, config)]
     lists = []
     for history in find_histories(connection, timeline, config):
         numbers = np.arange(len(history.rows.ends))

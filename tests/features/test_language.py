@@ -19,7 +19,7 @@ from features.online.request_encoder import RankRequest, RequestEncoder
 from features.source.data_files import find_files
 from features.source.query_engine import connect
 from features.source.row_types import EVENT, KIND, ROW, SAMPLED
-from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, timeline_over, window_rows, write_raw
 
 DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 Rows = list[dict[str, Any]]
@@ -33,7 +33,7 @@ def timeline_of(directory: Path, **changes: Any) -> tuple[Rows, list[Rows]]:
     connection = connect("1GB", directory)
     timeline = timeline_over(connection, config, directory)
     rows = timeline.table.filter(timeline.table[KIND].isin([EVENT, SAMPLED]))
-    return connection.to_pyarrow(rows).to_pylist(), state_rows(connection, timeline, config)
+    return connection.to_pyarrow(rows).to_pylist(), window_rows(connection, timeline, config)
 
 
 def events_block(directory: Path, **changes: Any) -> dict[str, Any]:

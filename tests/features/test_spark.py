@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from features.incremental.compute_rows import stage
+from features.incremental.compute_rows import compute_rows
 from features.incremental.raw_rows import PartitionRows, history_names
 from features.point_in_time.feature_plan import plan_features
 from features.source.query_engine import connect
@@ -23,7 +23,7 @@ pytestmark = [
 ]
 
 
-def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
+def raw_values_of(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
     """All staged rows by file, in an order that does not depend on the engine."""
     config = recipe(
         directory,
@@ -41,7 +41,7 @@ def staged(directory: Path, engine: str) -> dict[str, list[dict[str, Any]]]:
     connection = connect("1GB", raw, engine=engine, master="local[2]")
     timeline = timeline_over(connection, config, raw)
     planned = plan_features(config, timeline.ownership)
-    stage(connection, timeline, planned, config, [(0, raw / "rows.parquet")], raw, quiet)
+    compute_rows(connection, timeline, planned, config, [(0, raw / "rows.parquet")], raw, quiet)
     rows = PartitionRows(raw / "rows.parquet", history_names(config))
     tables = {path.name: pa.ipc.open_file(path).read_all() for path in raw.glob("probe_*.arrow")}
     tables["rows.parquet"] = rows.read(rows.schema.names)
@@ -63,7 +63,7 @@ def test_every_row_is_the_same_on_spark_and_on_duckdb(tmp_path: Path) -> None:
     moments = events["at"].to_numpy() + (np.arange(len(events)) % 997).astype("timedelta64[ms]")
     events = events.set_column(2, "at", pa.array(moments, pa.timestamp("ms", "UTC")))
     write_raw(tmp_path, {**tables, "events": events})
-    ours, theirs = (staged(tmp_path, engine) for engine in ("duckdb", "spark"))
+    ours, theirs = (raw_values_of(tmp_path, engine) for engine in ("duckdb", "spark"))
     assert ours.keys() == theirs.keys()
     for name, rows in ours.items():
         assert len(rows) == len(theirs[name])

@@ -12,7 +12,7 @@ from contract.columns import TIME
 from features.build import build
 from features.source.query_engine import connect
 from features.source.row_types import EVENT, KIND, ROW
-from tests.features.raw_world import quiet, raw_tables, recipe, state_rows, timeline_over, write_raw
+from tests.features.raw_world import quiet, raw_tables, recipe, timeline_over, window_rows, write_raw
 
 DAY_MS = 86_400_000
 
@@ -24,7 +24,7 @@ def states(directory: Path, **changes: Any) -> tuple[list[dict[str, Any]], list[
     connection = connect("1GB", directory)
     timeline = timeline_over(connection, config, directory)
     events = connection.to_pyarrow(timeline.table.filter(timeline.table[KIND] == EVENT)).to_pylist()
-    return events, state_rows(connection, timeline, config)
+    return events, window_rows(connection, timeline, config)
 
 
 def test_exact_sums_count_only_strictly_earlier_events_of_the_same_key(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from contract.columns import TIME
-from features.point_in_time.aggregates import aggregate_states
+from features.point_in_time.aggregates import compute_windows
 from features.source.query_engine import connect, to_arrow
 from features.source.row_types import EVENT, KIND
 from features.source.zones import day_begin, day_begin_ms, day_number, day_of
@@ -54,7 +54,7 @@ def test_daily_sums_end_at_midnight_across_the_change_to_summer_time(tmp_path: P
     connection = connect("1GB", tmp_path)
     timeline = timeline_over(connection, config, tmp_path)
     rows: list[dict[str, Any]] = to_arrow(connection, timeline.table.filter(timeline.table[KIND] == EVENT)).to_pylist()
-    (state,) = aggregate_states(connection, timeline, config)
+    (state,) = compute_windows(connection, timeline, config)
     sums = {(row["user"], row["__day"]): row for row in to_arrow(connection, state.table).to_pylist()}
     for row in rows:
         berlin = datetime.fromtimestamp(row[TIME] / 1000, ZoneInfo("Europe/Berlin"))
