@@ -231,7 +231,7 @@ def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> RawDataset:
         message = f"{config.events.path} has no rows from {days.first} to {days.last}; it has those of {known}"
         raise DataError(message)
     parts, last_days, splits = zip(*chosen, strict=True)
-    return RawDataset(parts, last_days, log.work.store.carried, splits)
+    return RawDataset(parts, last_days, log.work.store.carry_over_folder, splits)
 
 
 def _check_plan(log: LogRows, raw_dataset: RawDataset, schema: Schema) -> None:

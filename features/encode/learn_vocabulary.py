@@ -67,14 +67,14 @@ def _grow(train: RawDataset, planned: Planned, known: Words, least: int) -> Word
         seen += pc.fill_null(counts["count"].take(place), 0).to_numpy()
         since[before & (seen >= least)] = day
     words = Words(pa.concat_arrays([known.values.cast(new.type), new]), np.concatenate([known.since, since]))
-    _save_rare(by_partition[: train.settled - held + (rare is not None)], train, planned, words)
+    _save_rare(by_partition[: train.train_only - held + (rare is not None)], train, planned, words)
     return words
 
 
 def _load_rare(train: RawDataset, name: str) -> tuple[int, pa.Table | None]:
     """How many of the first partitions need not be counted again, and how often they hold values that are not known."""
-    for held in range(train.settled, 0, -1):
-        file = train.carried / f"{train.parts[held - 1].path.stem}.{name}.parquet"
+    for held in range(train.train_only, 0, -1):
+        file = train.carry_over_folder / f"{train.parts[held - 1].path.stem}.{name}.parquet"
         if file.is_file():
             return held, pq.read_table(file, page_checksum_verification=True)
     return 0, None
@@ -83,11 +83,11 @@ def _load_rare(train: RawDataset, name: str) -> tuple[int, pa.Table | None]:
 def _save_rare(by_partition: list[pa.Table], train: RawDataset, planned: Planned, words: Words) -> None:
     """Keep for the next build how often the partitions, all of whose rows train, hold values that are not known yet."""
     name = _rare_name(planned, words)
-    for file in train.carried.glob(f"*.{name.partition('.')[0]}.*"):
+    for file in train.carry_over_folder.glob(f"*.{name.partition('.')[0]}.*"):
         file.unlink()
     if by_partition:
         counts = _without(_total(by_partition), words.values)
-        write_table(counts, train.carried / f"{train.parts[train.settled - 1].path.stem}.{name}.parquet")
+        write_table(counts, train.carry_over_folder / f"{train.parts[train.train_only - 1].path.stem}.{name}.parquet")
 
 
 def _rare_name(planned: Planned, words: Words) -> str:

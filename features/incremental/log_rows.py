@@ -43,7 +43,7 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
     try:
         sources = read_sources(connection, config, store.known_files())
         work = plan_work(connection, sources, config, store)
-        timeline = build_timeline(connection, config, sources, work.span, scratch, work.earlier)
+        timeline = build_timeline(connection, config, sources, work.span, scratch, work.carry_over)
         planned = plan_features(config, timeline.ownership)
         compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)

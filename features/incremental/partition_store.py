@@ -35,14 +35,14 @@ class LastLog(Settings):
 class PartitionStore:
     """A directory of partitions, and beside them what later builds compare with.
 
-    In `encoded` lie their encoded rows, and in `carried` what later days need of all days up to a partition. The names
-    of these files begin with that of the partition's.
+    In `encoded` lie their encoded rows, and in `carry_over_folder` what later days need of all days up to a partition.
+    The names of these files begin with that of the partition's.
     """
 
     def __init__(self, directory: Path) -> None:
         """Use or make the directory."""
-        self.encoded, self.carried = directory / "encoded", directory / "carried"
-        for folder in (self.encoded, self.carried):
+        self.encoded, self.carry_over_folder = directory / "encoded", directory / "carried"
+        for folder in (self.encoded, self.carry_over_folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._directory = directory
 
@@ -58,7 +58,7 @@ class PartitionStore:
     def keep(self, plan: Sequence[Partition]) -> None:
         """Remove every other partition with what was made of it, and what a killed build left half written."""
         kept = {self.path(partition).stem for partition in plan}
-        for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir(), *self.carried.iterdir()]:
+        for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir(), *self.carry_over_folder.iterdir()]:
             if file.name.partition(".")[0] not in kept:
                 file.unlink()
         for file in self._directory.glob(f"{TEMPORARY_PREFIX}*"):

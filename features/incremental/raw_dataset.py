@@ -27,12 +27,12 @@ from features.source.zones import day_begin_ms
 class RawDataset:
     """Partitions, whose rows lie in the order of their shuffle keys, and of each the split [rows] of its rows.
 
-    `days` are the last ones of the partitions, and `carried` is a folder for what they leave to later builds.
+    `days` are the last ones of the partitions, and `carry_over_folder` is a folder for what they leave to later builds.
     """
 
     parts: tuple[PartitionRows, ...]
     days: tuple[int, ...]
-    carried: Path
+    carry_over_folder: Path
     splits: tuple[NDArray[np.int8], ...]
 
     @classmethod
@@ -47,12 +47,12 @@ class RawDataset:
         if isinstance(config.split, SplitByHash):
             splits = [_drawn(part, config, config.split) for part in parts]
         else:
-            zone, settled = config.events.time_zone, train_before(config, last_ms)
+            zone, train_end = config.events.time_zone, train_before(config, last_ms)
             ends = [day_begin_ms(day + 1, zone) for day in work.last_days[:-1]]
-            first = sum(settled is not None and end <= settled for end in ends)
+            first = sum(train_end is not None and end <= train_end for end in ends)
             splits = [np.full(part.metadata.num_rows, TRAIN, np.int8) for part in parts[:first]]
             splits += _by_expression(connection, parts[first:], config, last_ms)
-        raw_dataset = cls(parts, tuple(work.last_days), work.store.carried, tuple(splits))
+        raw_dataset = cls(parts, tuple(work.last_days), work.store.carry_over_folder, tuple(splits))
         raw_dataset._check(config)
         return raw_dataset
 
@@ -77,7 +77,7 @@ class RawDataset:
         return pa.concat_tables(self.read_each(names, split))
 
     @cached_property
-    def settled(self) -> int:
+    def train_only(self) -> int:
         """How many partitions from the first on have nothing but rows to train on."""
         return next((n for n, splits in enumerate(self.splits) if (splits != TRAIN).any()), len(self.parts))
 
@@ -89,7 +89,7 @@ class RawDataset:
     @cached_property
     def sample(self) -> pa.Table:
         """Some training rows, the same however often the partitions are built."""
-        return sample_rows(self.parts, self.splits, self.settled, self.carried)
+        return sample_rows(self.parts, self.splits, self.train_only, self.carry_over_folder)
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:

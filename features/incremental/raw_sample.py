@@ -27,9 +27,9 @@ FEW = 8
 
 
 def sample_rows(
-    parts: Sequence[PartitionRows], splits: Sequence[NDArray[np.int8]], settled: int, carried: Path
+    parts: Sequence[PartitionRows], splits: Sequence[NDArray[np.int8]], train_only: int, carry_over_folder: Path
 ) -> pa.Table:
-    """All columns of about `SAMPLE_ROWS` training rows; the first `settled` partitions have no other rows.
+    """All columns of about `SAMPLE_ROWS` training rows; the first `train_only` partitions have no other rows.
 
     Raises:
         OSError: a page is damaged.
@@ -37,7 +37,7 @@ def sample_rows(
     train = sum(int(np.count_nonzero(of_partition == TRAIN)) for of_partition in splits)
     bound = int(SHUFFLE_MODULUS * min(1.0, SAMPLE_ROWS / max(train, 1)))
     names = parts[0].schema.names
-    covered, before = _cached_sample(parts[:settled], carried, bound)
+    covered, before = _cached_sample(parts[:train_only], carry_over_folder, bound)
 
     def read(number: int) -> pa.Table:
         rows = _up_to(parts[number], bound, names)
@@ -45,25 +45,27 @@ def sample_rows(
 
     with ThreadPoolExecutor(READERS) as readers:
         fresh = list(readers.map(read, range(covered, len(parts))))
-    if settled - covered > FEW:
-        _cache_sample(pa.concat_tables([*before, *fresh[: settled - covered]]), parts[settled - 1], carried, bound)
+    if train_only - covered > FEW:
+        _cache_sample(
+            pa.concat_tables([*before, *fresh[: train_only - covered]]), parts[train_only - 1], carry_over_folder, bound
+        )
     return pa.concat_tables([*before, *fresh])
 
 
-def _cached_sample(parts: Sequence[PartitionRows], carried: Path, bound: int) -> tuple[int, list[pa.Table]]:
+def _cached_sample(parts: Sequence[PartitionRows], carry_over_folder: Path, bound: int) -> tuple[int, list[pa.Table]]:
     """How many of the first partitions an earlier sample covers up to the bound, and its rows below it."""
     for covered in range(len(parts), 0, -1):
-        for file in carried.glob(f"{parts[covered - 1].path.stem}.sample_*.parquet"):
+        for file in carry_over_folder.glob(f"{parts[covered - 1].path.stem}.sample_*.parquet"):
             if int(file.stem.rpartition("_")[2]) >= bound:
                 rows = pq.read_table(file, page_checksum_verification=True)
                 return covered, [rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
     return 0, []
 
 
-def _cache_sample(rows: pa.Table, last: PartitionRows, carried: Path, bound: int) -> None:
-    for file in carried.glob("*.sample_*.parquet"):
+def _cache_sample(rows: pa.Table, last: PartitionRows, carry_over_folder: Path, bound: int) -> None:
+    for file in carry_over_folder.glob("*.sample_*.parquet"):
         file.unlink()
-    with AtomicWriter(carried / f"{last.path.stem}.sample_{bound}.parquet", rows.schema, "lz4") as writer:
+    with AtomicWriter(carry_over_folder / f"{last.path.stem}.sample_{bound}.parquet", rows.schema, "lz4") as writer:
         writer.write(rows)
 
 

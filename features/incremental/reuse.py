@@ -18,7 +18,7 @@ from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.incremental.partition_store import LastLog, PartitionStore
 from features.incremental.partitions import DayFacts, Partition, add_facts, day_facts, partitions, recipe_digest
-from features.point_in_time.carry_over import Earlier
+from features.point_in_time.carry_over import CarryOver
 from features.point_in_time.timeline import Span
 from features.source.data_files import DataFiles, find_data
 from features.source.entities import Entities, Sources
@@ -40,7 +40,7 @@ class PartitionWork:
     store: PartitionStore
     partitions: tuple[Partition, ...]
     reused: int
-    earlier: Earlier | None
+    carry_over: CarryOver | None
     span: Span
     why: str
     log: LastLog
@@ -94,12 +94,12 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
     for side, entity in () if is_spark(connection) else sources.entities.items():
         save_parquet(connection, _attributes(entity, config), store.attributes(side))
     first, last = day_begin_ms(plan[0].first, zone), max(day.last_ms for day in facts.values())
-    earlier = None
+    carry_over = None
     if reused:
         built = tuple(store.path(partition) for partition in plan[:reused])
         rows = sum(pq.read_metadata(file).num_rows for file in built)
-        earlier = Earlier(built, store.carried, rows, day_begin_ms(plan[reused - 1].last + 1, zone))
-    return PartitionWork(store, plan, reused, earlier, Span(first, last), why, log)
+        carry_over = CarryOver(built, store.carry_over_folder, rows, day_begin_ms(plan[reused - 1].last + 1, zone))
+    return PartitionWork(store, plan, reused, carry_over, Span(first, last), why, log)
 
 
 def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: str, before: LastLog | None) -> LastLog:
@@ -149,7 +149,7 @@ def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str
         return ""
     if before.seed != now.seed:
         return "the recipe, the columns or this program have changed"
-    settled = [day for day in before.rows if day < max(before.rows)]
+    past_days = [day for day in before.rows if day < max(before.rows)]
     late = sum(max(0, count - before.rows.get(day, 0)) for day, count in now.rows.items() if day < max(before.rows))
     if late and config.events.late == "refuse":
         day = next(d for d, n in now.rows.items() if n > before.rows.get(d, 0))
@@ -161,7 +161,7 @@ def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str
         raise DataError(message)
     if late:
         return f"{late} late rows"
-    return "days have lost rows" if any(now.rows.get(day, 0) < before.rows[day] for day in settled) else ""
+    return "days have lost rows" if any(now.rows.get(day, 0) < before.rows[day] for day in past_days) else ""
 
 
 def _open(connection: Backend, store: PartitionStore, plan: tuple[Partition, ...]) -> ir.Table:

@@ -20,7 +20,7 @@ from contract.columns import TIME, label_column
 from contract.durations import milliseconds
 from contract.errors import ConfigError, DataError
 from features.feature_config import AggregateConfig, FeaturesConfig
-from features.point_in_time.carry_over import LAST, Earlier, fold_addends
+from features.point_in_time.carry_over import LAST, CarryOver, merge_addends
 from features.point_in_time.timeline import Timeline
 from features.source.query_engine import Backend, materialise
 from features.source.row_types import DAY_MS, HOUR_MS, KIND, PAST, ROW, tile_column, without_nan
@@ -101,8 +101,8 @@ def compute_windows(connection: Backend, timeline: Timeline, config: FeaturesCon
         on = (ROW,) if aggregate.as_of == "event" else (*aggregate.by, tile_column(aggregate.as_of))
         windows = Windows(aggregate, lags_ms(config), config.events.time_zone)
         flat = flat_addends(timeline.table, timeline, config, place)
-        if timeline.earlier is not None:
-            flat = windows.extend(flat, _folded(connection, timeline.earlier, windows, timeline, config, place))
+        if timeline.carry_over is not None:
+            flat = windows.extend(flat, _merged(connection, timeline.carry_over, windows, timeline, config, place))
         table = _materialised(connection, place, windows.over(flat), config)
         names = tuple(plan.name for plan in plan_aggregate(aggregate))
         states.append(WindowColumns(table, on, tuple(c for c in table.columns if c not in on), names))
@@ -140,15 +140,20 @@ def refuse_tiny_addends(rows: pa.Table, config: FeaturesConfig) -> None:
             raise DataError(message)
 
 
-def _folded(
-    connection: Backend, earlier: Earlier, windows: "Windows", timeline: Timeline, config: FeaturesConfig, place: int
+def _merged(
+    connection: Backend,
+    carry_over: CarryOver,
+    windows: "Windows",
+    timeline: Timeline,
+    config: FeaturesConfig,
+    place: int,
 ) -> ir.Table:
     """The addends of earlier days, as far back as windows of later rows reach."""
-    return earlier.fold(
+    return carry_over.merge(
         connection,
         f"aggregate_{place}",
         lambda table: flat_addends(table, timeline, config, place),
-        lambda flat: windows.fold(flat, earlier.until_ms),
+        lambda flat: windows.merge(flat, carry_over.until_ms),
     )
 
 
@@ -246,19 +251,19 @@ class Windows:
     def _unit_ms(self) -> int:
         return {"event": 1, "hour": HOUR_MS, "day": DAY_MS}[self.config.as_of]
 
-    def extend(self, flat: ir.Table, folded: ir.Table) -> ir.Table:
+    def extend(self, flat: ir.Table, merged: ir.Table) -> ir.Table:
         """The addends with those of earlier days."""
-        together = ibis.union(flat, folded.cast(dict(flat.schema())).select(flat.columns))
+        together = ibis.union(flat, merged.cast(dict(flat.schema())).select(flat.columns))
         return together if self.config.as_of == "event" else sum_tiles(together, self.config)
 
-    def fold(self, before: ir.Table, until_ms: int) -> ir.Table:
+    def merge(self, before: ir.Table, until_ms: int) -> ir.Table:
         """The addends of earlier days, as far back as windows of rows from `until_ms` on reach."""
         first = self._first(until_ms)
         lags = [self._lag(self.lags.get(of, 0)) for of in ("", *self.config.of)]
         lengths = [(_length_ms(window) or 0) // self._unit_ms for window in self.config.windows]
         all_time = self.config.since or "all" in self.config.windows
         reach = first - max(lags) - max(lengths)
-        return fold_addends(before, self.config.by, self.order, reach, all_time=all_time)
+        return merge_addends(before, self.config.by, self.order, reach, all_time=all_time)
 
     def _first(self, ms: int) -> int:
         """The place of a moment in the order that windows run over."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from contract.columns import TIME
 from contract.durations import milliseconds
 from features.feature_config import FeaturesConfig, HistoryConfig
-from features.point_in_time.carry_over import Earlier, last_events
+from features.point_in_time.carry_over import CarryOver, last_events
 from features.point_in_time.ragged import Stretches, plain
 from features.point_in_time.timeline import Timeline
 from features.source.expressions import compile_condition
@@ -68,7 +68,7 @@ class History:
 
 def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConfig) -> list[History]:
     """The histories of a recipe, run over the timeline."""
-    first = timeline.earlier.rows if timeline.earlier else 0
+    first = timeline.carry_over.rows if timeline.carry_over else 0
     rows = int(scalar(connection, timeline.table.count())) if config.histories else 0
     histories = []
     for place, history in enumerate(config.histories):
@@ -76,8 +76,8 @@ def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConf
         for column in (history.of, history.by, *history.columns.values()):
             timeline.ownership.side(column, where)
         flagged = flagged_events(timeline.table, history, where)
-        if timeline.earlier is not None:
-            before = _last_events(connection, timeline.earlier, history, place)
+        if timeline.carry_over is not None:
+            before = _last_events(connection, timeline.carry_over, history, place)
             flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
         ordered = in_order(flagged, history)
         types = {name: ordered[name].type().to_pyarrow() for name in (history.name, *history.columns)}
@@ -88,11 +88,11 @@ def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConf
     return histories
 
 
-def _last_events(connection: Backend, earlier: Earlier, history: HistoryConfig, place: int) -> ir.Table:
+def _last_events(connection: Backend, carry_over: CarryOver, history: HistoryConfig, place: int) -> ir.Table:
     """What the lists of later rows can hold of earlier days."""
     # From this moment on, not all rows that are not built yet see an event.
-    seen_from = earlier.until_ms - _gap_ms(history) + 1
-    return earlier.fold(
+    seen_from = carry_over.until_ms - _gap_ms(history) + 1
+    return carry_over.merge(
         connection,
         f"history_{place}",
         lambda table: flagged_events(table, history, f"data.histories[{place}]"),

@@ -16,7 +16,7 @@ import ibis.expr.types as ir
 from contract.columns import TIME
 from contract.errors import ConfigError
 from features.feature_config import FeaturesConfig
-from features.point_in_time.carry_over import Earlier, Rows
+from features.point_in_time.carry_over import CarryOver, Rows
 from features.point_in_time.labels import with_tasks
 from features.point_in_time.negatives import with_negatives
 from features.source.column_types import check_columns
@@ -55,7 +55,7 @@ class Timeline:
     """The table with what is known of it; `pairs[i]` are the keys of probe kind ``FIRST_PAIR + i``.
 
     `keys` are all columns whose hashes a request must be able to tell: of pairs and of crosses. `last_ms` is the time
-    of the log's last event, `cutoff_ms` the first moment of the day after it. With `earlier`, the table has only the
+    of the log's last event, `cutoff_ms` the first moment of the day after it. With `carry_over`, the table has only the
     events after it.
     """
 
@@ -65,11 +65,16 @@ class Timeline:
     keys: tuple[str, ...]
     last_ms: int
     cutoff_ms: int
-    earlier: Earlier | None = None
+    carry_over: CarryOver | None = None
 
 
 def build_timeline(
-    connection: Backend, config: FeaturesConfig, sources: Sources, span: Span, scratch: Path, earlier: Earlier | None
+    connection: Backend,
+    config: FeaturesConfig,
+    sources: Sources,
+    span: Span,
+    scratch: Path,
+    carry_over: CarryOver | None,
 ) -> Timeline:
     """Join log, past and attributes, put the probes beside it, and add labels and weights.
 
@@ -84,16 +89,16 @@ def build_timeline(
     added = (OBSERVED,) if config.negatives else ()
     ownership = find_ownership(config, (*events.columns, *added), columns.get("user", ()), columns.get("item", ()))
     _check_features(config, ownership, events, entities)
-    log = with_negatives(connection, _log(connection, config, events, span, earlier), config, scratch)
+    log = with_negatives(connection, _log(connection, config, events, span, carry_over), config, scratch)
     pairs = pair_keys(config, ownership)
     whole = with_attributes(log, entities, config)
     used = used_columns(config)
     joined = whole.select([c for c in whole.columns if c in used])
-    first = earlier.rows if earlier else 0
+    first = carry_over.rows if carry_over else 0
     events = numbered(connection, "events", joined, ROW, _row_order(config), first)
     zone, last = config.events.time_zone, span.last_ms
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
-    seen = Seen(connection, events.drop(ROW), earlier)
+    seen = Seen(connection, events.drop(ROW), carry_over)
     found = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     aligned = ibis.union(*[align(probe, seen.joined) for probe in found])
     first += int(scalar(connection, events.count()))
@@ -103,7 +108,7 @@ def build_timeline(
     keep = materialise if any(task.by for task in config.tasks) else named
     table = keep(connection, "timeline", labelled.mutate(**_tiles(labelled, config)))
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
-    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, earlier)
+    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, carry_over)
 
 
 def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, ...], ...]:
@@ -136,14 +141,14 @@ def _check_features(
 
 
 def _log(
-    connection: Backend, config: FeaturesConfig, events: ir.Table, span: Span, earlier: Earlier | None
+    connection: Backend, config: FeaturesConfig, events: ir.Table, span: Span, carry_over: CarryOver | None
 ) -> ir.Table:
     """Log and past with time in milliseconds; the past lies one millisecond before the log's first day."""
     kind, order = ibis.literal(EVENT, "int8"), ibis.literal(0, "int64")
     log = events.mutate(**{TIME: event_ms(events, config), KIND: kind, ORDER: order})
-    if earlier is not None:
+    if carry_over is not None:
         # On the column as it is stored, so that files and row groups of earlier days are not read.
-        begin = datetime.fromtimestamp(earlier.until_ms / 1000, UTC)
+        begin = datetime.fromtimestamp(carry_over.until_ms / 1000, UTC)
         log = log.filter(log[config.events.time or TIME] >= ibis.literal(begin, "timestamp('UTC')"))
     if config.past is None:
         return log
@@ -161,7 +166,7 @@ class Seen:
 
     connection: Backend
     joined: ir.Table
-    earlier: Earlier | None
+    carry_over: CarryOver | None
 
     def latest(self, side: str, key: str, columns: tuple[str, ...]) -> ir.Table:
         """Each value of a key with the latest ones of some columns."""
@@ -190,8 +195,8 @@ class Seen:
 
     def _reduced(self, name: str, choose: Rows, reduce: Rows) -> ir.Table:
         rows = choose(self.joined)
-        if self.earlier is not None:
-            rows = ibis.union(rows, align(self.earlier.fold(self.connection, name, choose, reduce), rows))
+        if self.carry_over is not None:
+            rows = ibis.union(rows, align(self.carry_over.merge(self.connection, name, choose, reduce), rows))
         return reduce(rows)
 
 

@@ -23,8 +23,8 @@ def test_a_carried_sample_is_that_of_all_days(tmp_path: Path, monkeypatch: pytes
     tables = raw_tables()
     for count in range(3, DAYS + 1):
         world(tmp_path / "grown", days(tables, count))
-    carried = list((tmp_path / "grown" / "features-days" / "carried").glob("*.sample_*.parquet"))
-    assert len(carried) == 1
+    carry_over_folder = list((tmp_path / "grown" / "features-days" / "carried").glob("*.sample_*.parquet"))
+    assert len(carry_over_folder) == 1
     world(tmp_path / "whole", tables)
     expected = profiles(tmp_path / "whole")
     assert any(profile["distinct"] for profile in expected.values())
