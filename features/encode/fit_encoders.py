@@ -21,13 +21,13 @@ from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64, refuse_overflow
 from features.encode.fit_tasks import fit_task
-from features.encode.learn_vocabulary import Words, is_string, learn
+from features.encode.learn_vocabulary import LearnedValues, is_string, learn_vocabulary
 from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
 from features.feature_config import FeatureConfig, FeaturesConfig
 from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.aggregates import AggregateColumns
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 
 LEAST_VALUES = 10_000
 """A dense feature is fitted on a sample of training rows, and on all of them where fewer of it have a value."""
@@ -72,49 +72,57 @@ class Previous:
         return None
 
 
-def fit(train: RawDataset, planned: list[Planned], config: FeaturesConfig, previous: Previous | None = None) -> Fitted:
+def fit(
+    train: RawDataset, feature_plans: list[FeaturePlan], config: FeaturesConfig, previous: Previous | None = None
+) -> Fitted:
     """Fit everything on the raw training rows, or a sample of them, at most `WORKERS` columns in memory at a time.
 
     Raises:
         DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
     """
     with ThreadPoolExecutor(WORKERS) as workers:
-        return _fit(train, planned, config, previous, workers)
+        return _fit(train, feature_plans, config, previous, workers)
 
 
 def _fit(
-    train: RawDataset, planned: list[Planned], config: FeaturesConfig, previous: Previous | None, workers: Executor
+    train: RawDataset,
+    feature_plans: list[FeaturePlan],
+    config: FeaturesConfig,
+    previous: Previous | None,
+    workers: Executor,
 ) -> Fitted:
-    _check_shares(planned)
+    _check_shares(feature_plans)
     tasks = tuple(workers.map(partial(fit_task, train), config.tasks))
-    means = {a.of for p in planned if (a := p.aggregate) and a.stat == "smoothed"}
+    means = {a.of for p in feature_plans if (a := p.aggregate) and a.stat == "smoothed"}
     known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
     priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
-    named = [p for p in planned if _needs_vocabulary(p)]
-    learned = workers.map(lambda plan: learn(train, plan, _known_before(plan, previous)), named)
-    words = {plan.name: found for plan, found in zip(named, learned, strict=True)}
-    vocabularies = Vocabularies({n: w.values for n, w in words.items()}, {n: w.since for n, w in words.items()})
-    dtypes = {p.name: _dtype(train, p.raw[0]) for p in planned if not _is_dense(p)}
-    made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), planned)
-    specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(planned, made, strict=True)}
+    named = [p for p in feature_plans if _needs_vocabulary(p)]
+    learned = workers.map(lambda plan: learn_vocabulary(train, plan, _known_before(plan, previous)), named)
+    learned_values = {plan.name: found for plan, found in zip(named, learned, strict=True)}
+    vocabularies = Vocabularies(
+        {n: w.values for n, w in learned_values.items()}, {n: w.since for n, w in learned_values.items()}
+    )
+    dtypes = {p.name: _dtype(train, p.raw[0]) for p in feature_plans if not _is_dense(p)}
+    made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), feature_plans)
+    specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(feature_plans, made, strict=True)}
     return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
 
 
-def raw_values(raw: pa.Table | pa.RecordBatch, planned: Planned, priors: dict[str, float]) -> pa.Array:
+def raw_values(raw: pa.Table | pa.RecordBatch, plan: FeaturePlan, priors: dict[str, float]) -> pa.Array:
     """A feature's values from its raw columns: as they are, made of sum and count, or hashed together."""
-    if planned.cross is not None:
-        hashes = combine([hash_array(_column(raw, name), name) for name in planned.raw])
+    if plan.cross is not None:
+        hashes = combine([hash_array(_column(raw, name), name) for name in plan.raw])
         return pa.array(hashes, mask=hashes == NULL_HASH)
-    first = _column(raw, planned.raw[0])
-    if planned.element is not None and planned.column is not None:
-        return vector_element(first, planned.element, planned.column.width or 0, planned.raw[0])
-    aggregate = planned.aggregate
+    first = _column(raw, plan.raw[0])
+    if plan.element is not None and plan.column is not None:
+        return vector_element(first, plan.element, plan.column.width or 0, plan.raw[0])
+    aggregate = plan.aggregate
     if aggregate is None or not aggregate.total:
         return first
     total = first.cast(pa.float64()).to_numpy(zero_copy_only=False)
     if aggregate.stat == "sum":
         return pa.array(total)
-    seen = _column(raw, planned.raw[1]).to_numpy(zero_copy_only=False)
+    seen = _column(raw, plan.raw[1]).to_numpy(zero_copy_only=False)
     if aggregate.stat == "mean":
         return pa.array(total / np.maximum(seen, 1), mask=seen == 0)
     return pa.array(smooth(total, seen, aggregate, priors))
@@ -141,21 +149,21 @@ def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.sort(values[~np.isnan(values)])
 
 
-def _is_dense(planned: Planned) -> bool:
-    return planned.aggregate is not None or (planned.column is not None and planned.column.kind == "dense")
+def _is_dense(plan: FeaturePlan) -> bool:
+    return plan.aggregate is not None or (plan.column is not None and plan.column.kind == "dense")
 
 
-def _known_before(planned: Planned, previous: Previous | None) -> Words | None:
+def _known_before(plan: FeaturePlan, previous: Previous | None) -> LearnedValues | None:
     """The vocabulary that a feature's is to grow from."""
-    if previous is None or planned.name not in previous.schema.vocabulary_tables():
+    if previous is None or plan.name not in previous.schema.vocabulary_tables():
         return None
-    return Words(previous.vocabularies.values(planned.name), previous.vocabularies.since(planned.name))
+    return LearnedValues(previous.vocabularies.values(plan.name), previous.vocabularies.since(plan.name))
 
 
-def _needs_vocabulary(planned: Planned) -> bool:
-    if planned.history is not None:
-        return planned.history.shares is None
-    return planned.column is not None and planned.column.kind != "dense" and planned.column.encoding != "hash"
+def _needs_vocabulary(plan: FeaturePlan) -> bool:
+    if plan.history is not None:
+        return plan.history.shares is None
+    return plan.column is not None and plan.column.kind != "dense" and plan.column.encoding != "hash"
 
 
 def _dtype(train: RawDataset, column: str) -> Literal["integer", "string"]:
@@ -166,37 +174,37 @@ def _dtype(train: RawDataset, column: str) -> Literal["integer", "string"]:
 
 def _spec(
     train: RawDataset,
-    planned: Planned,
+    plan: FeaturePlan,
     vocabularies: Vocabularies,
     dtypes: dict[str, Literal["integer", "string"]],
     priors: dict[str, float],
     previous: Previous | None,
 ) -> FeatureSpec:
-    if planned.cross is not None:
+    if plan.cross is not None:
         return IdSpec(
-            name=planned.name, kind="id", side="pair", keys=planned.keys, rows=planned.cross.buckets + 1,
+            name=plan.name, kind="id", side="pair", keys=plan.keys, rows=plan.cross.buckets + 1,
             encoding="hash", cross=True,
         )  # fmt: skip
-    if planned.history is not None:
-        table = planned.history.shares or planned.name
+    if plan.history is not None:
+        table = plan.history.shares or plan.name
         return IdSpec(
-            name=planned.name, kind="id_list", side=planned.side, keys=planned.keys, rows=vocabularies.size(table),
-            table=table, dtype=dtypes[planned.name], pooling=planned.history.pooling, max_length=planned.history.last,
+            name=plan.name, kind="id_list", side=plan.side, keys=plan.keys, rows=vocabularies.size(table),
+            table=table, dtype=dtypes[plan.name], pooling=plan.history.pooling, max_length=plan.history.last,
         )  # fmt: skip
-    if planned.column is not None and planned.column.kind != "dense":
-        return _id_spec(planned, planned.column, vocabularies, dtypes[planned.name])
-    return _dense_spec(train, planned, priors, previous)
+    if plan.column is not None and plan.column.kind != "dense":
+        return _id_spec(plan, plan.column, vocabularies, dtypes[plan.name])
+    return _dense_spec(train, plan, priors, previous)
 
 
 def _id_spec(
-    planned: Planned, column: FeatureConfig, vocabularies: Vocabularies, dtype: Literal["integer", "string"]
+    plan: FeaturePlan, column: FeatureConfig, vocabularies: Vocabularies, dtype: Literal["integer", "string"]
 ) -> IdSpec:
     hashed = column.encoding == "hash"
     return IdSpec(
-        name=planned.name,
+        name=plan.name,
         kind="id_list" if column.kind == "id_list" else "id",
-        side=planned.side,
-        rows=column.buckets + 1 if hashed else vocabularies.size(planned.name),
+        side=plan.side,
+        rows=column.buckets + 1 if hashed else vocabularies.size(plan.name),
         encoding="hash" if hashed else "vocabulary",
         dtype=dtype,
         pooling=column.pooling,
@@ -207,11 +215,11 @@ def _id_spec(
     )
 
 
-def _with_moment(train: RawDataset, planned: Planned, spec: FeatureSpec) -> FeatureSpec:
+def _with_moment(train: RawDataset, plan: FeaturePlan, spec: FeatureSpec) -> FeatureSpec:
     """Say where a column holds dates or times, so that a request may give them as text."""
-    if planned.column is None:
+    if plan.column is None:
         return spec
-    moment = moment_of(train.schema.field(planned.raw[0]).type)
+    moment = moment_of(train.schema.field(plan.raw[0]).type)
     return spec.model_copy(update={"moment": moment}) if moment else spec
 
 
@@ -230,14 +238,14 @@ def _with_shared_policies(spec: FeatureSpec, specs: dict[str, FeatureSpec]) -> F
     return spec.model_copy(update={"null_row": owner.null_row, "unknown_rows": owner.unknown_rows})
 
 
-def _check_shares(planned: list[Planned]) -> None:
+def _check_shares(feature_plans: list[FeaturePlan]) -> None:
     """Refuse lists that share with what has no vocabulary.
 
     Raises:
         DataError: naming the list and what it names.
     """
-    owners = {p.name for p in planned if p.history is None and _needs_vocabulary(p)}
-    for plan in planned:
+    owners = {p.name for p in feature_plans if p.history is None and _needs_vocabulary(p)}
+    for plan in feature_plans:
         shares = plan.history.shares if plan.history else None
         if shares and shares not in owners:
             allowed = ", ".join(sorted(owners)) or "none"
@@ -245,48 +253,48 @@ def _check_shares(planned: list[Planned]) -> None:
             raise DataError(message)
 
 
-def _dense_spec(train: RawDataset, planned: Planned, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
-    column = planned.column
+def _dense_spec(train: RawDataset, plan: FeaturePlan, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
+    column = plan.column
     encoding = (column.encoding if column else None) or "piecewise_linear"
-    kept = previous.dense(planned.name, encoding) if previous else None
-    fitted = kept or _finite(_fit_dense(train, planned, priors))
+    kept = previous.dense(plan.name, encoding) if previous else None
+    fitted = kept or _finite(_fit_dense(train, plan, priors))
     if column is None:
         return fitted
     policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
-    if planned.element is not None:
+    if plan.element is not None:
         policies["vector"] = column.name
     policies |= {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
     return fitted.model_copy(update=policies)
 
 
-def _fit_dense(train: RawDataset, planned: Planned, priors: dict[str, float]) -> DenseSpec:
-    values, nulls = _dense_values(train.sample, planned, priors)
+def _fit_dense(train: RawDataset, plan: FeaturePlan, priors: dict[str, float]) -> DenseSpec:
+    values, nulls = _dense_values(train.sample, plan, priors)
     if len(values) < LEAST_VALUES:
-        values, nulls = _dense_values(train.read(list(planned.raw)), planned, priors)
+        values, nulls = _dense_values(train.read(list(plan.raw)), plan, priors)
     if not len(values):
-        message = f"feature {planned.name!r} is null in every training row; remove it or fill the column"
+        message = f"feature {plan.name!r} is null in every training row; remove it or fill the column"
         raise DataError(message)
-    encoding = (planned.column.encoding if planned.column else None) or "piecewise_linear"
+    encoding = (plan.column.encoding if plan.column else None) or "piecewise_linear"
     if encoding == "piecewise_linear":
-        made = planned.column or planned.aggregate
+        made = plan.column or plan.aggregate
         edges = quantile_edges(values, made.bins if made else 24)
         return DenseSpec(
-            name=planned.name, side=planned.side, keys=planned.keys, encoding="piecewise_linear", edges=edges,
+            name=plan.name, side=plan.side, keys=plan.keys, encoding="piecewise_linear", edges=edges,
             null_bin=nulls >= FEWEST_NULLS and len(edges) > 1,
         )  # fmt: skip
     shifted = np.log1p(np.maximum(values, 0.0)) if encoding == "log1p" else values
-    refuse_overflow(planned.name, values, shifted)
+    refuse_overflow(plan.name, values, shifted)
     return DenseSpec(
-        name=planned.name, side=planned.side, keys=planned.keys,
+        name=plan.name, side=plan.side, keys=plan.keys,
         encoding="log1p" if encoding == "log1p" else "standardise",
         mean=float(shifted.mean()), scale=float(shifted.std()) or 1.0, default=float(np.median(values)),
         lowest=float(values[0]), highest=float(values[-1]),
     )  # fmt: skip
 
 
-def _dense_values(raw: pa.Table, planned: Planned, priors: dict[str, float]) -> tuple[NDArray[np.float64], int]:
+def _dense_values(raw: pa.Table, plan: FeaturePlan, priors: dict[str, float]) -> tuple[NDArray[np.float64], int]:
     """The values that there are, in ascending order, and how many rows have none."""
-    values = as_float64(raw_values(raw, planned, priors), planned.name)
+    values = as_float64(raw_values(raw, plan, priors), plan.name)
     known = _known(values)
     return known, len(values) - len(known)
 

@@ -13,35 +13,35 @@ from contract.errors import DataError
 from contract.hashing import hash_array
 from features.encode.vocabulary import ALWAYS, Days
 from features.incremental.raw_dataset import RawDataset
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 from features.source.parquet_files import write_table
 
 
-class Words(NamedTuple):
+class LearnedValues(NamedTuple):
     """Values in the order of their rows, null where a row is kept free, and the day since which each is known."""
 
     values: pa.Array
     since: Days
 
 
-def learn(train: RawDataset, planned: Planned, known: Words | None) -> Words:
+def learn_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues | None) -> LearnedValues:
     """The values of an id feature or a history that training rows hold often enough.
 
-    Without `known` they were known always. With `known`, values that are new take rows after it, and are known from
+    Without `before` they were known always. With `before`, values that are new take rows after it, and are known from
     the partition on in which they had been seen often enough: what is encoded of the days before stays as it is.
 
     Raises:
         DataError: values that are no ids, or of another type than those known.
     """
-    source = planned.column or planned.history
-    least = source.min_count if source else 1
-    if known is not None:
-        return _grow(train, planned, known, least)
-    found = _often(_total([_counts(rows, planned) for rows in train.read_each([planned.raw[0]])]), least)
-    policy = planned.column
+    source = plan.column or plan.history
+    min_count = source.min_count if source else 1
+    if before is not None:
+        return _grow_vocabulary(train, plan, before, min_count)
+    found = _at_least(_total([_counts(rows, plan) for rows in train.read_each([plan.raw[0]])]), min_count)
+    policy = plan.column
     reserved = policy.unknown_rows + (policy.nulls == "own") if policy else 0
     values = pa.concat_arrays([pa.nulls(reserved, found.type), found])
-    return Words(values, np.full(len(values), ALWAYS, np.int32))
+    return LearnedValues(values, np.full(len(values), ALWAYS, np.int32))
 
 
 def is_string(kind: pa.DataType) -> bool:
@@ -49,55 +49,64 @@ def is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _grow(train: RawDataset, planned: Planned, known: Words, least: int) -> Words:
+def _grow_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues, min_count: int) -> LearnedValues:
     """The known values in their rows, then those found that are new, in their order."""
-    held, rare = _load_rare(train, _rare_name(planned, known))
-    by_partition = [rare] if rare is not None else []
-    for rows in train.read_each([planned.raw[0]], first=held):
-        counts = _counts(rows, planned)
-        if len(known.values) and is_string(known.values.type) != is_string(counts["value"].type):
-            message = f"a vocabulary of {known.values.type} cannot grow by {counts['value'].type}; build without `grow`"
+    counted, below_min_count = _load_below_min_count(train, _below_min_count_name(plan, before))
+    by_partition = [below_min_count] if below_min_count is not None else []
+    for rows in train.read_each([plan.raw[0]], first=counted):
+        counts = _counts(rows, plan)
+        if len(before.values) and is_string(before.values.type) != is_string(counts["value"].type):
+            message = (
+                f"a vocabulary of {before.values.type} cannot grow by {counts['value'].type}; build without `grow`"
+            )
             raise DataError(message)
-        by_partition.append(_without(counts, known.values))
-    new = _often(_total(by_partition), least)
+        by_partition.append(_without(counts, before.values))
+    new = _at_least(_total(by_partition), min_count)
     seen, since = np.zeros(len(new), dtype=np.int64), np.full(len(new), train.days[-1], dtype=np.int32)
-    for counts, day in zip(by_partition, train.days[held - (rare is not None) :], strict=True):
+    for counts, day in zip(by_partition, train.days[counted - (below_min_count is not None) :], strict=True):
         place = pc.index_in(new, value_set=counts["value"])
-        before = seen < least
+        was_below = seen < min_count
         seen += pc.fill_null(counts["count"].take(place), 0).to_numpy()
-        since[before & (seen >= least)] = day
-    words = Words(pa.concat_arrays([known.values.cast(new.type), new]), np.concatenate([known.since, since]))
-    _save_rare(by_partition[: train.train_only - held + (rare is not None)], train, planned, words)
-    return words
+        since[was_below & (seen >= min_count)] = day
+    learned = LearnedValues(
+        pa.concat_arrays([before.values.cast(new.type), new]), np.concatenate([before.since, since])
+    )
+    _save_below_min_count(
+        by_partition[: train.train_only - counted + (below_min_count is not None)], train, plan, learned
+    )
+    return learned
 
 
-def _load_rare(train: RawDataset, name: str) -> tuple[int, pa.Table | None]:
+def _load_below_min_count(train: RawDataset, name: str) -> tuple[int, pa.Table | None]:
     """How many of the first partitions need not be counted again, and how often they hold values that are not known."""
-    for held in range(train.train_only, 0, -1):
-        file = train.carry_over_folder / f"{train.parts[held - 1].path.stem}.{name}.parquet"
+    for counted in range(train.train_only, 0, -1):
+        file = train.carry_over_folder / f"{train.parts[counted - 1].path.stem}.{name}.parquet"
         if file.is_file():
-            return held, pq.read_table(file, page_checksum_verification=True)
+            return counted, pq.read_table(file, page_checksum_verification=True)
     return 0, None
 
 
-def _save_rare(by_partition: list[pa.Table], train: RawDataset, planned: Planned, words: Words) -> None:
-    """Keep for the next build how often the partitions, all of whose rows train, hold values that are not known yet."""
-    name = _rare_name(planned, words)
+def _save_below_min_count(
+    by_partition: list[pa.Table], train: RawDataset, plan: FeaturePlan, learned: LearnedValues
+) -> None:
+    """Keep for the next build how often these partitions, whose rows all train, hold values below the minimum count."""
+    name = _below_min_count_name(plan, learned)
     for file in train.carry_over_folder.glob(f"*.{name.partition('.')[0]}.*"):
         file.unlink()
     if by_partition:
-        counts = _without(_total(by_partition), words.values)
+        counts = _without(_total(by_partition), learned.values)
         write_table(counts, train.carry_over_folder / f"{train.parts[train.train_only - 1].path.stem}.{name}.parquet")
 
 
-def _rare_name(planned: Planned, words: Words) -> str:
+def _below_min_count_name(plan: FeaturePlan, learned: LearnedValues) -> str:
     """What such counts are kept as: it tells the feature, and by a digest what is known."""
-    return f"rare_{digest_of(planned.name)}.{hashlib.sha256(hash_array(words.values).tobytes()).hexdigest()[:16]}"
+    known = hashlib.sha256(hash_array(learned.values).tobytes()).hexdigest()[:16]
+    return f"below_min_count_{digest_of(plan.name)}.{known}"
 
 
-def _without(counts: pa.Table, known: pa.Array) -> pa.Table:
+def _without(counts: pa.Table, before: pa.Array) -> pa.Table:
     """The counts of values that are not known."""
-    return counts.filter(pc.invert(pc.is_in(counts["value"], value_set=known.drop_null().cast(counts["value"].type))))
+    return counts.filter(pc.invert(pc.is_in(counts["value"], value_set=before.drop_null().cast(counts["value"].type))))
 
 
 def _total(counts: list[pa.Table]) -> pa.Table:
@@ -106,21 +115,21 @@ def _total(counts: list[pa.Table]) -> pa.Table:
     return total.rename_columns(["value", "count"])
 
 
-def _often(counts: pa.Table, least: int) -> pa.Array:
+def _at_least(counts: pa.Table, min_count: int) -> pa.Array:
     """The values that occur often enough, the most frequent first, equals in the order of their value."""
-    often = counts.filter(pc.greater_equal(counts["count"], least))
-    return often.sort_by([("count", "descending"), ("value", "ascending")])["value"].combine_chunks()
+    frequent = counts.filter(pc.greater_equal(counts["count"], min_count))
+    return frequent.sort_by([("count", "descending"), ("value", "ascending")])["value"].combine_chunks()
 
 
-def _counts(rows: pa.Table, planned: Planned) -> pa.Table:
+def _counts(rows: pa.Table, plan: FeaturePlan) -> pa.Table:
     """The distinct values of a partition, of lists those in them, and how often each occurs."""
-    values = rows[planned.raw[0]].combine_chunks()
+    values = rows[plan.raw[0]].combine_chunks()
     if pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
         values = values.flatten()
     values = values.drop_null()
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    values = values.cast(pa.string()) if is_string(values.type) else _as_integers(values, planned.name)
+    values = values.cast(pa.string()) if is_string(values.type) else _as_integers(values, plan.name)
     counted = pa.table({"value": values}).group_by("value").aggregate([("value", "count")])
     return counted.rename_columns(["value", "count"])
 

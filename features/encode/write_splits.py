@@ -34,8 +34,8 @@ from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
-from features.point_in_time.feature_plan import Planned
-from features.point_in_time.ragged import Stretches
+from features.point_in_time.feature_plan import FeaturePlan
+from features.point_in_time.ragged import RaggedSlices
 from features.source.parquet_files import AtomicWriter, write_table
 from features.table_config import EventsConfig
 
@@ -100,7 +100,7 @@ def _part_of(file: Path, encoded_with: EncodedWith) -> DatasetPart:
 
 def assemble(
     raw_dataset: RawDataset,
-    planned: list[Planned],
+    feature_plans: list[FeaturePlan],
     encoder: Encoder,
     fitted: Fitted,
     config: FeaturesConfig,
@@ -125,7 +125,9 @@ def assemble(
     for place, part in enumerate(wanted):
         if not part.is_whole:
             known = encoder.as_of(raw_dataset.known_on[place])
-            rows = _encode(raw_dataset.parts[place], raw_dataset.splits[place], planned, known, fitted, config.events)
+            rows = _encode(
+                raw_dataset.parts[place], raw_dataset.splits[place], feature_plans, known, fitted, config.events
+            )
             encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[place])
             schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
             _write_pieces(rows, part.pieces, raw_dataset.splits[place], schema)
@@ -212,22 +214,22 @@ def _repeating(schema: pa.Schema) -> list[str]:
 def _encode(
     part: PartitionRows,
     splits: NDArray[np.int8],
-    planned: list[Planned],
+    feature_plans: list[FeaturePlan],
     encoder: Encoder,
     fitted: Fitted,
     keys: EventsConfig,
 ) -> Iterator[dict[int, pa.Table]]:
     """Encode a partition, some row groups at a time, and part their rows by split."""
     schema = _columns(encoder.schema)
-    columns = _used(planned, encoder.schema, keys)
-    specs = zip(planned, encoder.schema.features, strict=True)
+    columns = _used(feature_plans, encoder.schema, keys)
+    specs = zip(feature_plans, encoder.schema.features, strict=True)
     # Lists share their events, so that each event is encoded once.
     events = {p.name: encoder.ids(s, part.events(p.name)) for p, s in specs if p.history and isinstance(s, IdSpec)}
 
     def encode(groups: range) -> dict[int, pa.Table]:
         raw = part.read_stored(columns, groups)
-        lists = {name: _lists(part.stretches(raw, name), encoded) for name, encoded in events.items()}
-        rows = _encode_rows(raw, lists, planned, encoder, fitted, keys).select(schema.names).cast(schema)
+        lists = {name: _lists(part.slices(raw, name), encoded) for name, encoded in events.items()}
+        rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys).select(schema.names).cast(schema)
         mine = splits[begins[groups.start] : begins[groups.start] + len(rows)]
         return {int(number): where(rows, mine == number) for number in np.unique(mine) if number != LEFT_OUT}
 
@@ -245,23 +247,23 @@ def _encode(
             yield waiting.popleft().result()
 
 
-def _used(planned: list[Planned], schema: Schema, keys: EventsConfig) -> list[str]:
+def _used(feature_plans: list[FeaturePlan], schema: Schema, keys: EventsConfig) -> list[str]:
     """The raw columns that encoding needs."""
-    names = [column for plan in planned for column in plan.raw]
+    names = [column for plan in feature_plans for column in plan.raw]
     names += task_columns(task.name for task in schema.tasks)
     return list(dict.fromkeys([*names, keys.user or SHUFFLE_KEY, keys.item or SHUFFLE_KEY, TIME]))
 
 
-def _lists(stretches: Stretches, encoded: Ids) -> pa.Array:
-    return pa.ListArray.from_arrays(stretches.offsets, pa.array(encoded.take(stretches.places)))
+def _lists(slices: RaggedSlices, encoded: Ids) -> pa.Array:
+    return pa.ListArray.from_arrays(slices.offsets, pa.array(encoded.take(slices.indices)))
 
 
 def _encode_rows(
-    raw: pa.Table, columns: dict[str, pa.Array], planned: list[Planned], encoder: Encoder, fitted: Fitted,
+    raw: pa.Table, columns: dict[str, pa.Array], feature_plans: list[FeaturePlan], encoder: Encoder, fitted: Fitted,
     keys: EventsConfig,
 ) -> pa.Table:  # fmt: skip
     """Encode what is not among the `columns` yet."""
-    for plan, spec in zip(planned, encoder.schema.features, strict=True):
+    for plan, spec in zip(feature_plans, encoder.schema.features, strict=True):
         if spec.name not in columns:
             values = raw_values(raw, plan, fitted.priors)
             refuse_by_policy(spec, values)

@@ -20,7 +20,7 @@ from features.incremental.raw_rows import (
     write_partitions,
 )
 from features.point_in_time.aggregates import WindowColumns, compute_windows, zero_for_null
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 from features.point_in_time.histories import History, find_histories
 from features.point_in_time.timeline import Timeline
 from features.source.parquet_files import ROW_GROUP_ROWS, ahead
@@ -35,7 +35,7 @@ PartitionStarts = Sequence[tuple[int, Path]]
 def compute_rows(
     connection: Backend,
     timeline: Timeline,
-    planned: list[Planned],
+    feature_plans: list[FeaturePlan],
     config: FeaturesConfig,
     starts: PartitionStarts,
     directory: Path,
@@ -56,12 +56,12 @@ def compute_rows(
         **{SHUFFLE_KEY: (rows[ROW] * SHUFFLE_MULTIPLIER) % SHUFFLE_MODULUS, PARTITION: _partition_of(rows, starts)}
     )
     extra = [*_kept_columns(timeline.table, config), SHUFFLE_KEY, PARTITION]
-    table = _with_windows(rows, windows, planned, timeline, extra)
+    table = _with_windows(rows, windows, feature_plans, timeline, extra)
     if starts:
         files = _partition_files(connection, rows, starts)
         batches = ahead(record_batches(connection, table.order_by([PARTITION, SHUFFLE_KEY]), ROW_GROUP_ROWS))
         write_partitions(batches, files, histories, kept=config.incremental)
-    for row_type, probe_features in probe_plans(planned, timeline).items():
+    for row_type, probe_features in probe_plans(feature_plans, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == row_type) | (timeline.table[KIND] == NOBODY))
         table = _with_windows(probes, windows, probe_features, timeline, [KIND, ROW])
         batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, probe_features)
@@ -73,30 +73,30 @@ def probe_file(directory: Path, row_type: int) -> Path:
     return directory / f"probe_{row_type}.arrow"
 
 
-def probe_plans(planned: list[Planned], timeline: Timeline) -> dict[int, list[Planned]]:
+def probe_plans(feature_plans: list[FeaturePlan], timeline: Timeline) -> dict[int, list[FeaturePlan]]:
     """By kind of probe, the features that hang on its keys."""
     owner = timeline.ownership
     plans = {
-        FIRST_PAIR + i: [p for p in planned if p.keys == keys and p.cross is None]
+        FIRST_PAIR + i: [p for p in feature_plans if p.keys == keys and p.cross is None]
         for i, keys in enumerate(timeline.pairs)
     }
     if owner.user is not None:
-        plans[USER] = [p for p in planned if p.side == "user"]
+        plans[USER] = [p for p in feature_plans if p.side == "user"]
     if owner.item is not None:
-        plans[ITEM] = [p for p in planned if p.side == "item"]
+        plans[ITEM] = [p for p in feature_plans if p.side == "item"]
     return plans
 
 
 def _with_windows(
     rows: ir.Table,
     windows: list[WindowColumns],
-    planned: list[Planned],
+    feature_plans: list[FeaturePlan],
     timeline: Timeline,
     extra: list[str],
 ) -> ir.Table:
     """The rows with the raw columns of the planned features other than histories; sums over nothing are 0."""
-    names = {plan.name for plan in planned}
-    wanted = [column for plan in planned if plan.history is None for column in plan.raw]
+    names = {plan.name for plan in feature_plans}
+    wanted = [column for plan in feature_plans if plan.history is None for column in plan.raw]
     keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
     for window in windows:
@@ -108,10 +108,10 @@ def _with_windows(
 
 
 def _with_lists(
-    batches: Iterator[pa.RecordBatch], histories: list[History], planned: list[Planned]
+    batches: Iterator[pa.RecordBatch], histories: list[History], feature_plans: list[FeaturePlan]
 ) -> Iterator[pa.RecordBatch]:
-    """The lists of the histories that are planned, in the place of row numbers."""
-    names = {plan.name for plan in planned}
+    """The lists of the histories that are feature_plans, in the place of row numbers."""
+    names = {plan.name for plan in feature_plans}
     used_histories = [history for history in histories if not names.isdisjoint(history.values)]
     for batch in batches:
         columns = {name: batch[name] for name in batch.schema.names if name != ROW}

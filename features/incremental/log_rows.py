@@ -12,7 +12,7 @@ from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress, compute_rows
 from features.incremental.partition_store import PartitionStore
 from features.incremental.reuse import PartitionWork, plan_work
-from features.point_in_time.feature_plan import Planned, plan_features
+from features.point_in_time.feature_plan import FeaturePlan, plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.source.entities import read_sources
 from features.source.query_engine import Backend, connect
@@ -25,7 +25,7 @@ class LogRows:
     connection: Backend
     work: PartitionWork
     timeline: Timeline
-    planned: list[Planned]
+    planned: list[FeaturePlan]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from features.feature_config import FeaturesConfig
 from features.point_in_time.histories import History
-from features.point_in_time.ragged import Stretches, stretch_columns
+from features.point_in_time.ragged import RaggedSlices, slice_columns
 from features.source.parquet_files import ROW_GROUP_ROWS, AtomicWriter, read_columns
 from features.source.row_types import ROW
 
@@ -71,7 +71,7 @@ class PartitionRows:
             OSError: a page is damaged.
         """
         rows = self.read_stored(names, groups)
-        lists = {n: self.stretches(rows, n).cut(self.events(n)) for n in names if self._history(n) is not None}
+        lists = {n: self.slices(rows, n).gather(self.events(n)) for n in names if self._history(n) is not None}
         return pa.table({name: lists[name] if name in lists else rows[name] for name in names})
 
     def read_stored(self, names: Collection[str], groups: Sequence[int] | None = None) -> pa.Table:
@@ -79,7 +79,7 @@ class PartitionRows:
         columns: dict[str, None] = {}
         for name in names:
             number = self._history(name)
-            columns |= dict.fromkeys([name] if number is None else stretch_columns(self.histories[number][0]))
+            columns |= dict.fromkeys([name] if number is None else slice_columns(self.histories[number][0]))
         with pq.ParquetFile(self.path, metadata=self.metadata, page_checksum_verification=True) as file:
             if groups is None:
                 return file.read(columns=list(columns))
@@ -90,10 +90,10 @@ class PartitionRows:
         number = self._history(name)
         return read_columns(_events_file(self.path, number or 0), [name])[name].combine_chunks()
 
-    def stretches(self, rows: pa.Table, name: str) -> Stretches:
+    def slices(self, rows: pa.Table, name: str) -> RaggedSlices:
         """Where the lists of a name lie among these, for rows as they are stored."""
         number = self._history(name)
-        return Stretches.of(rows, self.histories[number or 0][0])
+        return RaggedSlices.of(rows, self.histories[number or 0][0])
 
     def _history(self, name: str) -> int | None:
         return next((number for number, names in enumerate(self.histories) if name in names), None)
@@ -118,7 +118,7 @@ def write_partitions(
                     _write_events(file.path, partition_histories, kept=kept)
                     writer: AtomicWriter | None = None
                 begin = ends[number - 1] if number else 0
-                rows = _with_stretches(
+                rows = _with_slices(
                     batch.drop_columns([PARTITION]).slice(begin, ends[number] - begin), partition_histories
                 )
                 if writer is None:
@@ -139,10 +139,10 @@ def _write_events(path: Path, histories: Iterable[History], *, kept: bool) -> No
             writer.write(table)
 
 
-def _with_stretches(rows: pa.RecordBatch, histories: Iterable[History]) -> pa.RecordBatch:
+def _with_slices(rows: pa.RecordBatch, histories: Iterable[History]) -> pa.RecordBatch:
     columns = dict(zip(rows.schema.names, rows.columns, strict=True))
     for history in histories:
-        columns |= history.stretches(rows[ROW].to_numpy()).columns(next(iter(history.values)))
+        columns |= history.slices(rows[ROW].to_numpy()).columns(next(iter(history.values)))
     return pa.RecordBatch.from_pydict(columns)
 
 

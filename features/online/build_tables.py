@@ -15,20 +15,20 @@ from features.encode.encoder import Encoder
 from features.encode.fit_encoders import Fitted, raw_values
 from features.incremental.compute_rows import probe_file, probe_plans
 from features.online.online_table import ListColumn, OnlineTable, OnlineTables
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 from features.point_in_time.timeline import Timeline
 from features.source.row_types import FIRST_PAIR, ITEM, KIND, NOBODY, USER
 
 T = TypeVar("T", bound=np.generic)
-Plans = list[tuple[Planned, FeatureSpec]]
+Plans = list[tuple[FeaturePlan, FeatureSpec]]
 
 
 def build_online(
-    raw: Path, directory: Path, planned: list[Planned], timeline: Timeline, encoder: Encoder, fitted: Fitted
+    raw: Path, directory: Path, feature_plans: list[FeaturePlan], timeline: Timeline, encoder: Encoder, fitted: Fitted
 ) -> None:
     """Encode each kind of probe into its table; what nobody has becomes the row of unknown keys."""
     specs = {spec.name: spec for spec in encoder.schema.features}
-    plans = probe_plans(planned, timeline)
+    plans = probe_plans(feature_plans, timeline)
     owner = timeline.ownership
 
     def table(row_type: int, keys: tuple[str, ...], key_names: tuple[str, ...]) -> OnlineTable:

@@ -28,7 +28,7 @@ from features.incremental.splits import LEFT_OUT
 from features.online.given_values import GivenValues, RankRequest
 from features.online.request_encoder import RequestEncoder
 from features.online.request_values import LARGEST_EXACT, LIST_VALUES
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 
 REQUESTS_FILE = "raw_requests.json"
 MOST = 64
@@ -54,7 +54,11 @@ def request_to_json(request: RankRequest) -> dict[str, Any]:
 
 
 def replay_rows(
-    raw_dataset: RawDataset, encoded: list[EncodedSplits], planned: list[Planned], priors: dict[str, float], made: Path
+    raw_dataset: RawDataset,
+    encoded: list[EncodedSplits],
+    feature_plans: list[FeaturePlan],
+    priors: dict[str, float],
+    made: Path,
 ) -> int:
     """Encode rows of the last partition as requests, compare, and keep the requests in `made`, which is complete.
 
@@ -70,7 +74,7 @@ def replay_rows(
     if number is None or not encoded or number not in encoded[-1].pieces:
         return _save([], made)
     keys = [key.name for key in encoder.schema.keys]
-    names = list(dict.fromkeys([*keys, *(column for plan in planned for column in plan.raw)]))
+    names = list(dict.fromkeys([*keys, *(column for plan in feature_plans for column in plan.raw)]))
     part = raw_dataset.parts[-1]
     begin, first = 0, pa.table({})
     for group in range(part.metadata.num_row_groups):
@@ -82,7 +86,7 @@ def replay_rows(
     first = first.slice(0, MOST)
     expected = pq.ParquetFile(encoded[-1].pieces[number]).read_row_group(0).slice(0, len(first)).to_pylist()
     requests, refused = [], []
-    for request, row in zip(_requests(first, planned, priors, encoder.schema), expected, strict=True):
+    for request, row in zip(_requests(first, feature_plans, priors, encoder.schema), expected, strict=True):
         try:
             inputs = encoder.encode(request).inputs
         except RequestError as error:
@@ -103,12 +107,14 @@ def _save(requests: list[RankRequest], made: Path) -> int:
     return len(requests)
 
 
-def _requests(rows: pa.Table, planned: list[Planned], priors: dict[str, float], schema: Schema) -> list[RankRequest]:
+def _requests(
+    rows: pa.Table, feature_plans: list[FeaturePlan], priors: dict[str, float], schema: Schema
+) -> list[RankRequest]:
     """A request a row, which gives every value that a request may give."""
     allowed = GivenValues(schema).allowed
     columns: dict[str, list[Any]] = {}
     vectors: dict[str, list[list[Any]]] = {}
-    for plan, spec in zip(planned, schema.features, strict=True):
+    for plan, spec in zip(feature_plans, schema.features, strict=True):
         if isinstance(spec, IdSpec) and (spec.cross or spec.name in {schema.user_key, schema.item_key}):
             continue
         values = [_plain(each, spec) for each in raw_values(rows, plan, priors).to_pylist()]

@@ -9,7 +9,7 @@ from features.source.ownership import Ownership
 
 
 @dataclass(frozen=True)
-class Planned:
+class FeaturePlan:
     """One feature: where it hangs, and one of the four ways it is made."""
 
     name: str
@@ -24,32 +24,32 @@ class Planned:
     raw: tuple[str, ...] = field(default=())
 
 
-def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[Planned]:
+def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[FeaturePlan]:
     """Columns, then crosses, aggregates and histories, as they stand in the recipe."""
-    planned: list[Planned] = []
+    planned: list[FeaturePlan] = []
     for feature in config.features:
         planned += _plan_column(feature, ownership.side(feature.name, "data.features"))
     for place, cross in enumerate(config.crosses):
         for column in cross.of:
             ownership.side(column, f"data.crosses[{place}].of")
-        planned.append(Planned(cross.name, "pair", cross.of, cross=cross, raw=cross.of))
+        planned.append(FeaturePlan(cross.name, "pair", cross.of, cross=cross, raw=cross.of))
     for place, aggregate in enumerate(config.aggregates):
         side = ownership.group_side(aggregate.by, f"data.aggregates[{place}].by")
         keys = aggregate.by if side == "pair" else ()
-        planned += [Planned(m.name, side, keys, aggregate=m, raw=m.raw) for m in plan_aggregate(aggregate)]
+        planned += [FeaturePlan(m.name, side, keys, aggregate=m, raw=m.raw) for m in plan_aggregate(aggregate)]
     for place, history in enumerate(config.histories):
         side = ownership.group_side((history.by,), f"data.histories[{place}].by")
         keys = (history.by,) if side == "pair" else ()
-        planned += [Planned(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
+        planned += [FeaturePlan(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
     return planned
 
 
-def _plan_column(feature: FeatureConfig, side: Side) -> list[Planned]:
+def _plan_column(feature: FeatureConfig, side: Side) -> list[FeaturePlan]:
     if feature.kind != "vector":
-        return [Planned(feature.name, side, (), column=feature, raw=(feature.name,))]
+        return [FeaturePlan(feature.name, side, (), column=feature, raw=(feature.name,))]
     number = feature.model_copy(update={"kind": "dense", "encoding": "standardise"})
     return [
-        Planned(f"{feature.name}[{element}]", side, (), column=number, element=element, raw=(feature.name,))
+        FeaturePlan(f"{feature.name}[{element}]", side, (), column=number, element=element, raw=(feature.name,))
         for element in range(feature.width or 0)
     ]
 

@@ -19,7 +19,7 @@ from contract.columns import TIME
 from contract.durations import milliseconds
 from features.feature_config import FeaturesConfig, HistoryConfig
 from features.point_in_time.carry_over import CarryOver, last_events
-from features.point_in_time.ragged import Stretches, plain
+from features.point_in_time.ragged import RaggedSlices, plain
 from features.point_in_time.timeline import Timeline
 from features.source.expressions import compile_condition
 from features.source.query_engine import Backend, record_batches, scalar
@@ -41,21 +41,21 @@ class History:
 
     values: dict[str, pa.Array]
     first: int
-    rows: Stretches
+    rows: RaggedSlices
 
-    def stretches(self, rows: Counts) -> Stretches:
+    def slices(self, rows: Counts) -> RaggedSlices:
         """The stretches of some row numbers."""
-        return Stretches(self.rows.ends[rows - self.first], self.rows.lengths[rows - self.first])
+        return RaggedSlices(self.rows.ends[rows - self.first], self.rows.lengths[rows - self.first])
 
     def lists(self, rows: Counts) -> dict[str, pa.Array]:
         """The lists by name of some row numbers; a history of nothing is null."""
-        mine = self.stretches(rows)
-        return {name: mine.cut(values) for name, values in self.values.items()}
+        mine = self.slices(rows)
+        return {name: mine.gather(values) for name, values in self.values.items()}
 
     def within(self, first: int, end: int) -> "History":
         """The lists of the row numbers in between; of values that outnumber them, with those that they hold alone."""
         mine = slice(first - self.first, end - self.first)
-        rows = Stretches(self.rows.ends[mine], self.rows.lengths[mine])
+        rows = RaggedSlices(self.rows.ends[mine], self.rows.lengths[mine])
         if all(len(values) <= end - first for values in self.values.values()):
             return History(self.values, first, rows)
         kept, rows = rows.compact()
@@ -149,9 +149,9 @@ class _Walk:
         key_began = _latest(new_key, upto - counts, self._key_began)
         ends = _latest(new_key | self._changes(batch, _AT), upto - counts, self._moment_began)
         wanted = np.flatnonzero(asks >= self._first)
-        places = asks[wanted] - self._first
-        self._ends[places] = ends[wanted]
-        self._lengths[places] = np.minimum(ends - key_began, self._last)[wanted]
+        indices = asks[wanted] - self._first
+        self._ends[indices] = ends[wanted]
+        self._lengths[indices] = np.minimum(ends - key_began, self._last)[wanted]
         events = pa.array(counts == 1)
         for name, parts in self._values.items():
             parts.append(batch[name].filter(events))
@@ -161,7 +161,7 @@ class _Walk:
     def history(self) -> History:
         """What was found in all rows."""
         values = {name: _compact(parts) for name, parts in self._values.items()}
-        return History(values, self._first, Stretches(self._ends, self._lengths))
+        return History(values, self._first, RaggedSlices(self._ends, self._lengths))
 
     def _changes(self, batch: pa.RecordBatch, column: str) -> NDArray[np.bool_]:
         """Whether each row's value is another than that of the row before."""
@@ -173,8 +173,8 @@ class _Walk:
 
 def _latest(marks: NDArray[np.bool_], values: Counts, before: int) -> Counts:
     """At each row the value of the last marked row up to it; `before` where there is none."""
-    places = np.maximum.accumulate(np.where(marks, np.arange(1, len(marks) + 1), 0))
-    return np.append(before, values)[places]
+    indices = np.maximum.accumulate(np.where(marks, np.arange(1, len(marks) + 1), 0))
+    return np.append(before, values)[indices]
 
 
 def _compact(parts: list[pa.Array]) -> pa.Array:

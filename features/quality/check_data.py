@@ -20,7 +20,7 @@ from features.encode.write_splits import EncodedSplits
 from features.feature_config import FeaturesConfig
 from features.incremental.raw_dataset import RawDataset
 from features.incremental.splits import SPLIT_NAMES
-from features.point_in_time.feature_plan import Planned
+from features.point_in_time.feature_plan import FeaturePlan
 from features.quality.leakage import LeakFinding, find_leaks
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
 from features.quality.row_counts import count_rows, label_rates, older_than
@@ -31,7 +31,7 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    raw_dataset: RawDataset, encoded: list[EncodedSplits], made: Path, planned: list[Planned],
+    raw_dataset: RawDataset, encoded: list[EncodedSplits], made: Path, feature_plans: list[FeaturePlan],
     schema: Schema, fitted: Fitted, config: FeaturesConfig, previous: Path,
 ) -> QualityReport:  # fmt: skip
     """Profile raw rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
@@ -41,7 +41,7 @@ def check_quality(
     """
     before = load_report(previous)
     profiles = {}
-    for plan, spec in zip(planned, schema.features, strict=True):
+    for plan, spec in zip(feature_plans, schema.features, strict=True):
         last = before.features.get(plan.name) if before else None
         profiles[plan.name] = _profile(raw_values(raw_dataset.sample, plan, fitted.priors), spec, last)
     tasks = [task.name for task in schema.tasks]
@@ -57,7 +57,7 @@ def check_quality(
         label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
         leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
     )
-    _enforce(report, raw_dataset, planned, fitted, config)
+    _enforce(report, raw_dataset, feature_plans, fitted, config)
     return report
 
 
@@ -127,7 +127,11 @@ def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
 
 
 def _enforce(
-    report: QualityReport, raw_dataset: RawDataset, planned: list[Planned], fitted: Fitted, config: FeaturesConfig
+    report: QualityReport,
+    raw_dataset: RawDataset,
+    feature_plans: list[FeaturePlan],
+    fitted: Fitted,
+    config: FeaturesConfig,
 ) -> None:
     checks = config.checks
     for name, profile in report.features.items():
@@ -142,7 +146,7 @@ def _enforce(
                 "look at quality.html of that build, correct the source, or raise data.checks.max_psi"
             )
             raise DataError(message)
-    plans = {plan.name: plan for plan in planned}
+    plans = {plan.name: plan for plan in feature_plans}
     for name, (low, high) in checks.ranges.items():
         if name not in plans:
             message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.point_in_time.ragged import Stretches
+from features.point_in_time.ragged import RaggedSlices
 
 VALUES = pa.array(np.arange(40) * 7)
 
@@ -13,9 +13,9 @@ VALUES = pa.array(np.arange(40) * 7)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), min_size=1, max_size=30))
 def test_compact_stretches_hold_the_same_lists_and_no_other_values(rows: list[tuple[int, int]]) -> None:
     ends, lengths = np.array([end for end, _ in rows]), np.array([min(row) for row in rows], dtype=np.int32)
-    stretches = Stretches(ends, lengths)
-    kept, compact = stretches.compact()
+    slices = RaggedSlices(ends, lengths)
+    kept, compact = slices.compact()
     lists = [list(range(end - length, end)) for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)]
-    assert stretches.cut(VALUES).to_pylist() == [[place * 7 for place in places] or None for places in lists]
-    assert compact.cut(VALUES.take(pa.array(kept))).equals(stretches.cut(VALUES))
-    assert kept.tolist() == sorted({place for places in lists for place in places})
+    assert slices.gather(VALUES).to_pylist() == [[place * 7 for place in indices] or None for indices in lists]
+    assert compact.gather(VALUES.take(pa.array(kept))).equals(slices.gather(VALUES))
+    assert kept.tolist() == sorted({place for indices in lists for place in indices})
