@@ -59,22 +59,22 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
     with exclusive(days):
         _tidy(directory)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}.build-", dir=directory.parent) as scratch:
-            raw, made = Path(scratch) / "raw", Path(scratch) / "made"
+            raw, finished = Path(scratch) / "raw", Path(scratch) / "finished"
             raw.mkdir()
-            made.mkdir()
-            kept = config.incremental and config.engine == "duckdb"
-            store = PartitionStore(days if kept else raw / "days")
+            finished.mkdir()
+            is_kept = config.incremental and config.engine == "duckdb"
+            store = PartitionStore(days if is_kept else raw / "days")
             try:
-                result = _build(config, raw, made, store, directory, progress)
+                result = _build(config, raw, finished, store, directory, progress)
             except OSError as error:
                 _name_damage(error, days)
                 raise
-            _replace(made, directory)
+            _replace(finished, directory)
     return replace(result, directory=directory)
 
 
 def _build(
-    config: FeaturesConfig, raw: Path, made: Path, store: PartitionStore, last: Path, progress: Progress
+    config: FeaturesConfig, raw: Path, finished: Path, store: PartitionStore, last: Path, progress: Progress
 ) -> FeatureBuild:
     with log_rows(config, store, raw, progress) as log:
         work, timeline, planned = log.work, log.timeline, log.planned
@@ -85,24 +85,30 @@ def _build(
     schema = _schema(config, fitted, timeline, raw_dataset.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, made)
+    encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, finished)
     progress("data quality and online tables")
     with ThreadPoolExecutor(1) as worker:
-        online = worker.submit(build_online, raw, made / ONLINE_FOLDER, planned, timeline, encoder, fitted)
-        report = check_quality(raw_dataset, encoded, made, planned, schema, fitted, config, last)
+        online = worker.submit(build_online, raw, finished / ONLINE_FOLDER, planned, timeline, encoder, fitted)
+        report = check_quality(raw_dataset, encoded, finished, planned, schema, fitted, config, last)
         report = report.model_copy(update={"cutoff_ms": timeline.cutoff_ms})
-        save_report(report, made, quality_page(report))
+        save_report(report, finished, quality_page(report))
         online.result()
-    schema.save(made)
-    fitted.vocabularies.save(made)
-    (made / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
+    schema.save(finished)
+    fitted.vocabularies.save(finished)
+    (finished / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     progress("replaying training rows as requests")
-    replay_rows(raw_dataset, encoded, planned, fitted.priors, made)
+    replay_rows(raw_dataset, encoded, planned, fitted.priors, finished)
     result = FeatureBuild(
-        made, schema.fingerprint(), raw_dataset.counts, len(schema.features), timeline.cutoff_ms, *work.days, str(work)
+        finished,
+        schema.fingerprint(),
+        raw_dataset.counts,
+        len(schema.features),
+        timeline.cutoff_ms,
+        *work.days,
+        str(work),
     )
     facts = {key: value for key, value in asdict(result).items() if key != "directory"}
-    (made / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (finished / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     store.save_last(work.log)
     return result
 
@@ -126,12 +132,12 @@ def _tidy(directory: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _replace(made: Path, directory: Path) -> None:
+def _replace(finished: Path, directory: Path) -> None:
     """Put the finished build in the place of the old one."""
-    old = made.parent / "old"
+    old = finished.parent / "old"
     if directory.exists():
         directory.rename(old)
-    made.rename(directory)
+    finished.rename(directory)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -62,8 +62,8 @@ class EncodedSplits:
     @classmethod
     def named(cls, path: Path, splits: NDArray[np.int8]) -> Self:
         """The files of rows of some splits; their names begin with `path`."""
-        found = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
-        pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in found}
+        present = [int(number) for number in np.unique(splits) if number != LEFT_OUT]
+        pieces = {number: path.with_name(f"{path.name}.{SPLIT_NAMES[number]}.parquet") for number in present}
         return cls(pieces, path.with_name(f"{path.name}.parts.json"), path.with_name(f"{path.name}.counts.json"))
 
     @property
@@ -104,12 +104,12 @@ def assemble(
     encoder: Encoder,
     fitted: Fitted,
     config: FeaturesConfig,
-    kept: Path,
-    made: Path,
+    cache: Path,
+    target: Path,
 ) -> list[EncodedSplits]:
-    """Make the datasets ``train``, ``valid`` and ``test`` in `made`, whose parts are the partitions in order.
+    """Make the datasets ``train``, ``valid`` and ``test`` in `target`, whose parts are the partitions in order.
 
-    The encoded rows of a partition and split are a file in `kept`, whose name tells what they depend on; one that is
+    The encoded rows of a partition and split are a file in `cache`, whose name tells what they depend on; one that is
     there is taken as it is. Gives the partitions that have rows in a split.
 
     Raises:
@@ -118,28 +118,30 @@ def assemble(
     fingerprint = encoder.schema.fingerprint()
     encodings = _encodings(raw_dataset, encoder, fitted)
     states = _states(raw_dataset, encodings, None if config.grow else fingerprint)
-    wanted = [
-        EncodedSplits.named(kept / f"{rows.path.stem}.{state}", splits)
+    partitions = [
+        EncodedSplits.named(cache / f"{rows.path.stem}.{state}", splits)
         for rows, splits, state in zip(raw_dataset.parts, raw_dataset.splits, states, strict=True)
     ]
-    for place, part in enumerate(wanted):
+    for index, part in enumerate(partitions):
         if not part.is_whole:
-            known = encoder.as_of(raw_dataset.known_on[place])
+            known = encoder.as_of(raw_dataset.known_on[index])
             rows = _encode(
-                raw_dataset.parts[place], raw_dataset.splits[place], feature_plans, known, fitted, config.events
+                raw_dataset.parts[index], raw_dataset.splits[index], feature_plans, known, fitted, config.events
             )
-            encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[place])
+            encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[index])
             schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
-            _write_pieces(rows, part.pieces, raw_dataset.splits[place], schema)
+            _write_pieces(rows, part.pieces, raw_dataset.splits[index], schema)
             part.describe(encoded_with)
-    for file in set(kept.iterdir()).difference(*([*part.files, part.facts, part.counts] for part in wanted)):
+    for file in set(cache.iterdir()).difference(*([*part.files, part.facts, part.counts] for part in partitions)):
         file.unlink()
     # The last partition knows all that is known.
     encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[-1])
     for number, split in enumerate(SPLIT_NAMES):
-        (made / split).mkdir()
-        _link_parts([part for part in wanted if number in part.pieces], number, encoded_with, encoder, made / split)
-    return [part for part in wanted if part.pieces]
+        (target / split).mkdir()
+        _link_parts(
+            [part for part in partitions if number in part.pieces], number, encoded_with, encoder, target / split
+        )
+    return [part for part in partitions if part.pieces]
 
 
 def _encodings(raw_dataset: RawDataset, encoder: Encoder, fitted: Fitted) -> list[str]:
@@ -162,7 +164,7 @@ def _link_parts(
     partitions: list[EncodedSplits], number: int, encoded_with: EncodedWith, encoder: Encoder, directory: Path
 ) -> None:
     """Make a split's dataset: its pieces under the names of parts, without a copy where the file system has links."""
-    names = [f"part-{place:05d}.parquet" for place in range(max(len(partitions), 1))]
+    names = [f"part-{index:05d}.parquet" for index in range(max(len(partitions), 1))]
     parts = []
     for partition, name in zip(partitions, names[: len(partitions)], strict=True):
         _link(partition.pieces[number], directory / name)
@@ -230,8 +232,10 @@ def _encode(
         raw = part.read_stored(columns, groups)
         lists = {name: _lists(part.slices(raw, name), encoded) for name, encoded in events.items()}
         rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys).select(schema.names).cast(schema)
-        mine = splits[begins[groups.start] : begins[groups.start] + len(rows)]
-        return {int(number): where(rows, mine == number) for number in np.unique(mine) if number != LEFT_OUT}
+        split_of_row = splits[begins[groups.start] : begins[groups.start] + len(rows)]
+        return {
+            int(number): where(rows, split_of_row == number) for number in np.unique(split_of_row) if number != LEFT_OUT
+        }
 
     sizes = [part.metadata.row_group(number).num_rows for number in range(part.metadata.num_row_groups)]
     begins = np.append(0, np.cumsum(sizes))
@@ -241,9 +245,9 @@ def _encode(
     with ThreadPoolExecutor(WORKERS) as workers:
         # A few ahead of the writer, so that memory holds a few row groups and not the file.
         waiting = deque(workers.submit(encode, groups) for groups in todo[: 2 * WORKERS])
-        for place in range(len(todo)):
-            if place + 2 * WORKERS < len(todo):
-                waiting.append(workers.submit(encode, todo[place + 2 * WORKERS]))
+        for index in range(len(todo)):
+            if index + 2 * WORKERS < len(todo):
+                waiting.append(workers.submit(encode, todo[index + 2 * WORKERS]))
             yield waiting.popleft().result()
 
 

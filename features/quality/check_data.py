@@ -31,10 +31,10 @@ _LEAST_SHARE = 1e-4
 
 
 def check_quality(
-    raw_dataset: RawDataset, encoded: list[EncodedSplits], made: Path, feature_plans: list[FeaturePlan],
+    raw_dataset: RawDataset, encoded: list[EncodedSplits], directory: Path, feature_plans: list[FeaturePlan],
     schema: Schema, fitted: Fitted, config: FeaturesConfig, previous: Path,
 ) -> QualityReport:  # fmt: skip
-    """Profile raw rows and encoded ones, of which `made` has the files; `previous` is where the last build lies.
+    """Profile raw rows and encoded ones, of which `directory` has the files; `previous` is where the last build lies.
 
     Raises:
         DataError: a range, a null rate, a drift or a leak that the recipe refuses.
@@ -55,7 +55,7 @@ def check_quality(
         cutoff_ms=0,
         features=profiles,
         label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
-        leaks=tuple(_as_dict(finding) for finding in find_leaks(made, schema, config.checks)),
+        leaks=tuple(_as_dict(finding) for finding in find_leaks(directory, schema, config.checks)),
     )
     _enforce(report, raw_dataset, feature_plans, fitted, config)
     return report
@@ -113,8 +113,10 @@ def _bin_shares(floats: NDArray[np.float64], edges: tuple[float, ...]) -> tuple[
 
 def _value_shares(counts: pa.Table, values: tuple[str, ...], total: int) -> tuple[float, ...]:
     """The share of each value, and of all others, null included, as the last."""
-    found = pc.index_in(pa.array(values, pa.string()), value_set=counts["value"].cast(pa.string()).combine_chunks())
-    numbers = pc.fill_null(counts["value_count"].take(found), 0).to_numpy() / max(total, 1)
+    row_of_value = pc.index_in(
+        pa.array(values, pa.string()), value_set=counts["value"].cast(pa.string()).combine_chunks()
+    )
+    numbers = pc.fill_null(counts["value_count"].take(row_of_value), 0).to_numpy() / max(total, 1)
     return tuple(round(float(share), 6) for share in [*numbers, max(0.0, 1.0 - float(numbers.sum()))])
 
 

@@ -1,4 +1,4 @@
-"""Stretches of shared values are the lists that they stand for, also among fewer values."""
+"""Slices of shared values are the lists that they stand for, also among fewer values."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ VALUES = pa.array(np.arange(40) * 7)
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12)), min_size=1, max_size=30))
-def test_compact_stretches_hold_the_same_lists_and_no_other_values(rows: list[tuple[int, int]]) -> None:
+def test_compact_slices_hold_the_same_lists_and_no_other_values(rows: list[tuple[int, int]]) -> None:
     ends, lengths = np.array([end for end, _ in rows]), np.array([min(row) for row in rows], dtype=np.int32)
     slices = RaggedSlices(ends, lengths)
     kept, compact = slices.compact()
