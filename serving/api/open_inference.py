@@ -2,11 +2,16 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from importlib import metadata
+
+import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import ModelNotFoundError, NotAllowedError, RequestError
 from serving.api import codec_rank
 from serving.api.codec_oip import arrays_from, response_of
+from serving.api.codec_raw_ids import ITEMS, count_raw_items, has_raw_ids, raw_request_from
 from serving.api.rank_service import Limits
 from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
@@ -53,17 +58,34 @@ class InferenceService:
         model = self._model(request.model_name, request.model_version)
         with self._telemetry.watching(model, call.clock):
             wanted = _wanted(model, request)
-            arrays = arrays_from(request)
-            rows = model.check.require_valid(arrays)
-            self._limits.require_candidates(rows, "candidate_ids")
-            call.require_time()
-            call.clock.lap("input")
-            predictions = model.engine.run(arrays, rows)
-            call.clock.lap("infer")
+            rows, predictions = (self._of_ids if has_raw_ids(request) else self._of_tensors)(model, request, call)
             written = response_of(model.name, model.version, request, predictions, wanted)
             call.clock.lap("output")
         self._telemetry.succeeded(model, rows, call.clock.take())
         return written
+
+    def _of_tensors(
+        self, model: RankingModel, request: pb.ModelInferRequest, call: CallContext
+    ) -> tuple[int, Mapping[str, NDArray[np.float32]]]:
+        """Rows, and predictions by task, of features that the caller has encoded."""
+        arrays = arrays_from(request)
+        rows = model.check.require_valid(arrays)
+        self._limits.require_candidates(rows, "candidate_ids")
+        call.require_time()
+        call.clock.lap("input")
+        predictions = model.engine.run(arrays, rows)
+        call.clock.lap("infer")
+        return rows, predictions
+
+    def _of_ids(
+        self, model: RankingModel, request: pb.ModelInferRequest, call: CallContext
+    ) -> tuple[int, Mapping[str, NDArray[np.float32]]]:
+        """As `_of_tensors`, of raw ids, whose features are looked up."""
+        self._limits.require_candidates(count_raw_items(request), ITEMS)
+        encoded = model.encode(raw_request_from(request), call.require_time)
+        call.clock.lap("input")
+        answer = model.answer(encoded, 0, call.clock)
+        return len(answer.scores), answer.predictions
 
     def server_ready(self, _body: bytes, _call: CallContext) -> bytes:
         """ServerReadyRequest -> ServerReadyResponse; ready while there is a model."""

@@ -12,6 +12,7 @@ from serving.api.batching import Asked, runs_of
 from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
+from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import Telemetry
 from serving.registry.registry import Registry
 from serving.registry.shadow import Shadows
@@ -50,12 +51,14 @@ class RankingService:
         telemetry: Telemetry,
         limits: Limits | None = None,
         shadows: Shadows | None = None,
+        log: RequestLog | None = None,
     ) -> None:
-        """Serve a registry's models; without `shadows` nothing is compared."""
+        """Serve a registry's models; without `shadows` nothing is compared, without `log` nothing is logged."""
         self._registry = registry
         self._telemetry = telemetry
         self._limits = limits or Limits()
         self._shadows = shadows
+        self._log = log
 
     def handlers(self) -> dict[str, Handler]:
         """Each method's handler; handlers raise leaves of `MoerankError`."""
@@ -148,6 +151,8 @@ class RankingService:
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
                 self._shadows.offer(each.shadow, each.request, answer)
+            if self._log is not None:
+                self._log.offer(each.model, each.request, each.encoded, answer)
         return answers
 
 

@@ -24,6 +24,7 @@ from serving.grpc_server.thread_scheduling import compute_bound
 from serving.grpc_server.unary_handlers import Service, unary_handlers_of
 from serving.observe.logs import configure
 from serving.observe.metrics_page import MetricsServer
+from serving.observe.request_log import RequestLog
 from serving.observe.server_metrics import ServerCollector
 from serving.observe.telemetry import Telemetry
 from serving.observe.tracing import Tracing
@@ -68,7 +69,12 @@ class RunningServer:
             parts.callback(self._pool.shutdown)
             self.shadows = Shadows()
             parts.callback(self.shadows.close)
-            services = _services(settings, self.registry, self.telemetry, self.shadows)
+            self.log = (
+                None if settings.log is None else RequestLog(settings.log, settings.log_share, settings.log_seconds)
+            )
+            if self.log is not None:
+                parts.callback(self.log.close)
+            services = _services(settings, self.registry, self.telemetry, self.shadows, self.log)
             self._services = [service.name for service in services]
             self.health = Health()
             reflection = Reflection(self._services) if settings.reflection else None
@@ -82,7 +88,13 @@ class RunningServer:
             self.metrics = _metrics(
                 settings,
                 ServerCollector(
-                    self.telemetry, self.registry, lambda: self._pool.pending, self.shadows, self.users, self.pushed
+                    self.telemetry,
+                    self.registry,
+                    lambda: self._pool.pending,
+                    self.shadows,
+                    self.users,
+                    self.pushed,
+                    self.log,
                 ),
             )
             if self.metrics is not None:
@@ -182,11 +194,11 @@ def _signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _services(
-    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows
+    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows, log: RequestLog | None
 ) -> tuple[Service, ...]:
     limits = Limits(settings.max_candidates, settings.max_users)
     return (
-        RankingService(registry, telemetry, limits, shadows),
+        RankingService(registry, telemetry, limits, shadows, log),
         InferenceService(registry, telemetry, limits, control=settings.model_control),
     )
 

@@ -78,6 +78,11 @@ class ServerSettings(Settings):
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
     model_control: bool = Field(default=False, description="let callers load and unload models")
     metrics_port: int | None = Field(None, ge=0, le=65535, description="serve Prometheus metrics here; default: not")
+    log: Annotated[Path | str | None, BeforeValidator(_place)] = Field(
+        None, description="log served requests as Parquet below this directory or URL; default: not"
+    )
+    log_share: float = Field(0.1, ge=0, le=1, description="share of the requests that are logged")
+    log_seconds: float = Field(60.0, gt=0, le=3600, description="how often a file of the log is written")
     traces: bool = Field(default=False, description="OpenTelemetry spans, through the process's tracer provider")
     log_format: LogFormat = Field("text", description="text, or json with one object a line")
     reflection: bool = Field(default=True, description="describe the services to tools such as grpcurl")

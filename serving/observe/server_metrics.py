@@ -18,6 +18,7 @@ from contract import errors
 from serving.graph.context import Phase
 from serving.graph.pushed_features import PushCounts, PushedReader
 from serving.graph.users import UserStore
+from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import SECONDS, ModelWork, Telemetry
 from serving.registry.registry import Registry
 from serving.registry.shadow import ShadowComparison, Shadows
@@ -48,6 +49,7 @@ class ServerCollector(Collector):
         shadows: Shadows,
         users: UserStore | None = None,
         pushed: PushedReader | None = None,
+        log: RequestLog | None = None,
     ) -> None:
         """Read from these at each scrape."""
         self._telemetry = telemetry
@@ -56,6 +58,7 @@ class ServerCollector(Collector):
         self._shadows = shadows
         self._users = users
         self._pushed = pushed
+        self._log = log
 
     def collect(self) -> Iterable[Metric]:
         """All metrics."""
@@ -80,6 +83,11 @@ class ServerCollector(Collector):
             yield _lookups(self._users)
         if self._pushed is not None:
             yield from _pushes(self._pushed.counts)
+        if self._log is not None:
+            logged = CounterMetricFamily("moerank_logged", "Answers of the log's share", labels=("outcome",))
+            for outcome in ("written", "dropped", "failed"):
+                logged.add_metric((outcome,), self._log.counts[outcome])
+            yield logged
 
     def _versions(self) -> Iterator[Metric]:
         served = GaugeMetricFamily("moerank_model_version", "The version that answers", labels=("model",))

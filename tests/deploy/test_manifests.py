@@ -172,7 +172,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Names of the metrics of a running server."""
     folder = tmp_path_factory.mktemp("deploy")
     publish_tiny(folder / "store", folder / "work")
-    chosen = ServerSettings(store=folder / "store", port=0, metrics_port=0, user_store="redis://127.0.0.1:1/0")
+    chosen = ServerSettings(
+        store=folder / "store", port=0, metrics_port=0, user_store="redis://127.0.0.1:1/0", log=folder / "log"
+    )
     with start(chosen) as server:
         assert server.metrics is not None
         with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics.port}/metrics") as answer:

@@ -1,0 +1,108 @@
+"""The log of served requests: what was served is in it, it never delays an answer, and it loses nothing silently."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from contract.dataset import EncodedWith
+from features.online.request_encoder import RankRequest, RequestEncoder
+from serving.client.attempts import CallOptions
+from serving.client.blocking_client import Query, RankingClient
+from serving.grpc_server.server import start
+from serving.grpc_server.server_settings import ServerSettings
+from serving.observe import request_log
+
+
+def read(folder: Path) -> Any:
+    return ds.dataset(folder, partitioning="hive").to_table().to_pylist()
+
+
+def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: Path, tmp_path: Path) -> None:
+    settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
+    items = [105, 100, 7777]
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+        own = {"activity": 0.5, "recent": [101, 102]}
+        answer = client.rank(
+            3, items, {"tab": "home"}, user_features=own, top_k=2, options=CallOptions(request_id="r-1")
+        )
+        client.batch_rank([Query(1, [100]), Query(2, [101, 102])])
+    rows = read(tmp_path / "log")
+    assert len(rows) == 6
+    logged = [row for row in rows if row["request_id"] == "r-1"]
+    assert [row["item"] for row in logged] == items
+    assert {row["user"] for row in logged} == {3}
+    assert {(row["model"], row["version"], row["arm"]) for row in logged} == {("tiny", 1, "current")}
+    assert {row["context"] for row in logged} == {'{"tab": "home"}'}
+    np.testing.assert_array_equal([row["score"] for row in logged], answer.scores)
+    np.testing.assert_array_equal([row["prediction__like"] for row in logged], answer.predictions["like"])
+    ranked = sorted((row for row in logged if row["position"] >= 0), key=lambda row: row["position"])
+    assert [row["item"] for row in ranked] == answer.ranked
+    encoder = RequestEncoder.open(store / "tiny" / "1")
+    inputs = encoder.encode(RankRequest(3, items, {"tab": "home"}, own)).inputs
+    for place, spec in enumerate(encoder.schema.candidate.ids):
+        assert [row[spec.name] for row in logged] == inputs.candidate.ids[:, place].tolist()
+    for place, dense in enumerate(encoder.schema.request.dense):
+        assert [row[dense.name] for row in logged] == [inputs.request.dense[0, place]] * 3
+    assert [row["recent"] for row in logged] == [inputs.request.list_values.tolist()] * 3
+    (file, *_) = (tmp_path / "log").rglob("*.parquet")
+    encoded_with = EncodedWith.read(pq.read_schema(file).metadata)
+    assert encoded_with is not None
+    assert encoded_with.schema_fingerprint == encoder.schema.fingerprint()
+
+
+def test_a_share_of_the_requests_is_logged_by_their_id(store: Path, tmp_path: Path) -> None:
+    settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=0.3)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+        for number in range(200):
+            client.rank(1, [100], options=CallOptions(request_id=f"r-{number}"))
+    assert 30 < len(read(tmp_path / "log")) < 90
+
+
+def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_log, "WAITING", 2)
+    go = threading.Event()
+    whole = request_log.table_of
+
+    def slow(served: Any) -> Any:
+        go.wait(20)
+        return whole(served)
+
+    monkeypatch.setattr(request_log, "table_of", slow)
+    settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=5) as client:
+        for _ in range(10):
+            client.rank(1, [100])
+        assert server.log is not None
+        log = server.log
+        assert log.counts["dropped"] >= 7
+        go.set()
+    assert log.counts["dropped"] + log.counts["written"] == 10
+    assert len(read(tmp_path / "log")) == log.counts["written"]
+
+
+def test_a_target_that_takes_nothing_fails_no_request(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("in the way")
+    settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+        assert client.rank(1, [100]).version == 1
+        assert server.log is not None
+        log = server.log
+    assert log.counts == {"failed": 1}
+
+
+def test_a_url_takes_the_log_too(store: Path) -> None:
+    settings = ServerSettings(store=store, port=0, log="memory://served/log", log_share=1.0)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+        client.rank(1, [100, 101])
+    import fsspec  # noqa: PLC0415 only here
+
+    (file,) = fsspec.filesystem("memory").glob("/served/log/**/*.parquet")
+    with fsspec.filesystem("memory").open(file) as content:
+        assert pq.read_table(content).num_rows == 2
