@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contract.columns import ITEM_HASH, USER_HASH, label_column, task_columns, weight_column
+from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
 from contract.dataset import EncodedDataset, RowGroup
 from contract.errors import DataError
 from contract.hashing import mix
@@ -78,6 +78,7 @@ class BatchReader:
     mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
     `batch_size` is that of all ranks together: the order of rows and the batches are the same on any number of ranks,
     each of which reads its own part of every batch. A last batch of fewer than `least_rows` rows joins the one before.
+    `later_than`, a time as in `TIME`, leaves out rows that are not later, but for a share of `replay`.
     """
 
     def __init__(  # noqa: PLR0913 - options, each by its name and on its own
@@ -92,6 +93,8 @@ class BatchReader:
         rank: int = 0,
         world: int = 1,
         least_rows: int = 1,
+        later_than: int | None = None,
+        replay: float = 0.0,
     ) -> None:
         """Open a dataset directory or a file, or with a URL a remote one, and check that it is of the schema.
 
@@ -111,7 +114,16 @@ class BatchReader:
             message = f"{path} lacks column {missing[0]!r} of the schema ({len(missing)} missing); rebuild the features"
             raise DataError(message)
         self.dataset.require(schema)
-        self.total_rows: int = self.dataset.rows
+        self._kept = None if later_than is None else later_rows(self.dataset, later_than, replay, seed or 0)
+        self._read_groups = [group for group in self.dataset.row_groups if self._rows_in(group)]
+        self.total_rows: int = sum(map(self._rows_in, self._read_groups))
+
+    @property
+    def latest_time(self) -> int | None:
+        """The time of the last row of the dataset, be it read or left out; None where rows have no time."""
+        if TIME not in self.dataset.column_names or not self.dataset.rows:
+            return None
+        return int(self.dataset.read([TIME])[TIME].to_numpy().max())
 
     @property
     def steps(self) -> int:
@@ -167,8 +179,19 @@ class BatchReader:
     def labels_of(self, task: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A task's labels and weights of all rows, in the file's order."""
         label, weight = label_column(task), weight_column(task)
-        table = self.dataset.read([label, weight])
+        table = self._table(self._read_groups, [label, weight])
         return table[label].to_numpy(), table[weight].to_numpy()
+
+    def _rows_in(self, group: RowGroup) -> int:
+        return group.rows if self._kept is None else len(self._kept[group])
+
+    def _table(self, groups: list[RowGroup], names: list[str]) -> pa.Table:
+        """Columns of the rows of some row groups that are read at all."""
+        table = self.dataset.read_groups(groups, names)
+        if self._kept is None:
+            return table
+        begins = np.cumsum([0, *(group.rows for group in groups)])
+        return table.take(np.concatenate([self._kept[g] + begin for g, begin in zip(groups, begins, strict=False)]))
 
     def _shares(self, start: int) -> list[tuple[int, int]]:
         return [self.share(begin) for begin in self.bounds(start)]
@@ -191,12 +214,12 @@ class BatchReader:
 
     def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[RowGroup], int]]:
         """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
-        all_groups = self.dataset.row_groups
+        all_groups = self._read_groups
         order = np.arange(len(all_groups))
         groups, together = [], 0
         for number in (order if generator is None else generator.permutation(order)).tolist():
             groups.append(all_groups[number])
-            together += all_groups[number].rows
+            together += self._rows_in(all_groups[number])
             if together >= rows:
                 yield groups, together
                 groups, together = [], 0
@@ -204,7 +227,7 @@ class BatchReader:
             yield groups, together
 
     def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None, places: Order = None) -> _Rows:
-        table = self.dataset.read_groups(groups, self._columns)
+        table = self._table(groups, self._columns)
         if salt is not None and order is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
             order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]
@@ -219,6 +242,15 @@ class BatchReader:
             user=_column(table, USER_HASH, order),
             item=_column(table, ITEM_HASH, order),
         )
+
+
+def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> dict[RowGroup, NDArray[np.int64]]:
+    """By row group its rows that are later than a time, and of the others so many, at random, as make up `replay`."""
+    later = {group: dataset.read_groups([group], [TIME])[TIME].to_numpy() > time for group in dataset.row_groups}
+    new = sum(int(rows.sum()) for rows in later.values())
+    share = min(replay / (1.0 - replay) * new / max(dataset.rows - new, 1), 1.0)
+    dice = np.random.default_rng([seed, time])
+    return {group: np.flatnonzero(rows | (dice.random(len(rows)) < share)) for group, rows in later.items()}
 
 
 def _read_ahead(groups: Iterator[tuple[Callable[[], _Rows], int, int]]) -> Iterator[tuple[_Rows, int, int]]:

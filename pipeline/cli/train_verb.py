@@ -3,6 +3,7 @@
 import os
 from argparse import Namespace
 
+from contract.errors import ConfigError, DataError, SchemaMismatchError
 from contract.files import exclusive
 from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond
 
@@ -13,8 +14,12 @@ def _train(args: Namespace) -> None:
 
     config = read_config(args.config, args.overrides)
     if int(os.environ.get("RANK", "0")) > 0:
-        # One of torchrun's other processes: the first exclusive keeps the records and speaks.
-        steps.join_training(config)
+        # One of torchrun's other processes: the first alone keeps the records and speaks.
+        try:
+            steps.join_training(config)
+        except (ConfigError, DataError, SchemaMismatchError) as error:
+            # All ranks see the same settings and data: the first tells what is wrong with them.
+            raise SystemExit(error.exit_code) from error
         return
     with exclusive(config.root):
         run = steps.train_model(config)

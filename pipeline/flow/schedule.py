@@ -41,13 +41,16 @@ def schedule(
     """Register or update the deployment ``moerank/NAME`` of a project, in a work pool of local processes.
 
     `parameters` are others of `pipeline.flow.flows.build_model`. Runs start in the current directory, with the
-    environment of the worker; a run that is due while another one is still going is left out.
+    environment of the worker, and go on from the model that is served unless `train.start_from` says otherwise; a run
+    that is due while another one is still going is left out.
 
     Raises:
         ConfigError: the file or the cron text cannot be used, or no server is configured.
         UnavailableError: the server does not answer.
     """
     project = read_config(config, overrides)
+    if "start_from" not in project.train.model_fields_set:
+        overrides = [*overrides, "train.start_from=current"]
     server = PREFECT_API_URL.value()
     if not server:
         message = (

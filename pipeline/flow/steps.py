@@ -4,7 +4,6 @@ A run's directory is named by the stamp of what it trains from, so that the same
 run: an interrupted one goes on from its last checkpoint, a finished one is not repeated.
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,13 @@ from contract.graph_names import GOLDEN_FILE, MODEL_FILE
 from contract.schema import SCHEMA_FILE
 from contract.settings import Settings
 from features.build import build
-from features.feature_config import FeaturesConfig
-from features.source.filesystems import file_facts
-from features.source.tables import source_files
-from features.table_config import TableConfig
 from pipeline.console import Progress, say
 from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.export_run import export_run
 from pipeline.export.post_export import ExportConfig
+from pipeline.flow.data_facts import data_settings, source_facts
+from pipeline.flow.starting_point import StartingPoint, starting_point
 from pipeline.project.project_config import ProjectConfig, read_config, write_config
 from pipeline.release.against_current import paired_with_current
 from pipeline.release.publish_run import publish_run
@@ -108,12 +105,12 @@ def required(directory: Path, command: str) -> StepRecord:
 
 def build_features(config: ProjectConfig) -> StepRecord:
     """Raw Parquet to encoded Parquet, schema, vocabularies and online tables."""
-    stamp = digest_of("features", config.data.model_dump(mode="json"), _source_facts(config.data), code_digest(build))
+    stamp = digest_of("features", config.data.model_dump(mode="json"), source_facts(config.data), code_digest(build))
 
     def work(progress: Progress) -> dict[str, Any]:
         made = build(config.data, config.features_dir, progress)
         progress.say(made.reuse)
-        settings = _data_settings(config.data)
+        settings = data_settings(config.data)
         return {
             "rows": dict(made.rows),
             "features": made.features,
@@ -126,22 +123,6 @@ def build_features(config: ProjectConfig) -> StepRecord:
     return once("features", config.features_dir, stamp, work, FEATURE_FILES, in_place=False)
 
 
-def _data_settings(data: FeaturesConfig) -> str:
-    return digest_of("data settings", data.model_dump(mode="json"))
-
-
-def _source_facts(data: FeaturesConfig) -> dict[str, object]:
-    tables: dict[str, TableConfig | None] = {f"labels.{table.name}": table for table in data.labels}
-    tables |= {"events": data.events, "users": data.users, "items": data.items, "past": data.past}
-    # Nothing tells whether the rows of a query are those of the last build, so that it is always run.
-    now = [("query", str(time.time_ns()))]
-    return {
-        name: now if table.sql else file_facts(source_files(table, f"data.{name}"))
-        for name, table in tables.items()
-        if table
-    }
-
-
 def train_model(config: ProjectConfig) -> Run:
     """Training Parquet to a checkpoint; an interrupted run goes on from its last one.
 
@@ -149,12 +130,21 @@ def train_model(config: ProjectConfig) -> Run:
         DataError: the features are not built yet.
         TrainingError: training cannot go on.
     """
-    run, stamp = _training_run(config)
+    run, stamp, origin = _training_run(config)
+    if run.directory.is_dir() and origin is not None and run.directory == origin.directory:
+        say(f"train: {run.directory.name} has seen these rows; nothing is newer")
+        return run
     run.directory.mkdir(parents=True, exist_ok=True)
     write_config(config, run.directory / CONFIG_FILE)
 
     def work(progress: Progress) -> dict[str, Any]:
-        return train(config.features_dir, config.model, config.train, run.directory, progress.say, progress.live)
+        start = origin.start if origin is not None else None
+        paths = config.features_dir, config.model, config.train, run.directory
+        made = train(*paths, progress.say, progress.live, start)
+        upstream = required(config.features_dir, "moerank features CONFIG")
+        generation = 0 if origin is None else origin.generation + 1
+        settings = digest_of(_settings(config))
+        return {**made, "generation": generation, "features": upstream.stamp, "settings": settings}
 
     once("train", run.directory, stamp, work, (CONFIG_FILE, "checkpoint"))
     return run
@@ -162,24 +152,42 @@ def train_model(config: ProjectConfig) -> Run:
 
 def join_training(config: ProjectConfig) -> None:
     """Train as another rank than the first, which alone keeps the records; see `train_model`."""
-    run, stamp = _training_run(config)
+    run, stamp, origin = _training_run(config)
     found = read_record(run.directory)
-    if found is None or found.stamp != stamp:
-        train(config.features_dir, config.model, config.train, run.directory)
+    if (found is None or found.stamp != stamp) and (origin is None or run.directory != origin.directory):
+        start = origin.start if origin is not None else None
+        train(config.features_dir, config.model, config.train, run.directory, start=start)
 
 
-def _training_run(config: ProjectConfig) -> tuple[Run, str]:
+def _settings(config: ProjectConfig) -> dict[str, Any]:
+    """What changes the result, and no more: on another number of ranks, the same run goes on."""
+    return {"model": config.model.model_dump(mode="json"), "train": config.train.identity(world_size())}
+
+
+def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None]:
     upstream = required(config.features_dir, "moerank features CONFIG")
-    if upstream.result.get("settings") != _data_settings(config.data):
+    if upstream.result.get("settings") != data_settings(config.data):
         message = (
             f"the features in {config.features_dir} were built with other `data:` settings; "
             "build them again with `moerank features CONFIG`"
         )
         raise ConfigError(message)
-    # What changes the result, and no more: on another number of ranks, the same run goes on.
-    settings = {"model": config.model.model_dump(mode="json"), "train": config.train.identity(world_size())}
-    stamp = digest_of("train", settings, upstream.stamp, code_digest(train))
-    return Run(config, config.root / "training" / stamp), stamp
+    settings = _settings(config)
+    origin = starting_point(config)
+    if origin is not None and origin.record.result.get("features") == upstream.stamp:
+        if origin.record.result.get("settings") == digest_of(settings):
+            return Run(config, origin.directory), origin.record.stamp, origin
+        if config.train.start_from != "current":
+            message = (
+                f"there are no newer rows than those of {origin.directory}, which was trained with other settings; "
+                "to train on the same rows again, set train.start_from: none"
+            )
+            raise ConfigError(message)
+        origin = None  # other settings on the same rows: trained from nothing, as without a model that is served
+    parts = [settings, upstream.stamp, code_digest(train)]
+    # Training from nothing is the same run whether it was asked for or fell due.
+    stamp = digest_of("train", *parts) if origin is None else digest_of("train", *parts, origin.record.stamp)
+    return Run(config, config.root / "training" / stamp), stamp, origin
 
 
 def export_model(run: Run) -> StepRecord:

@@ -38,6 +38,7 @@ from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
 from pipeline.training.training_log import TrainingLog
 from pipeline.training.training_step import StepResult, TrainingStep, Wishes
 from pipeline.training.validation import Validation, validate
+from pipeline.training.warm_start import Start, carry_over, keep_encoding
 
 _BOARD_EVERY = 50
 _LOST = (
@@ -57,11 +58,13 @@ def train(
     run_dir: Path,
     say: Callable[[str], None] = print,
     live: Callable[[str], None] | None = None,
+    start: Start | None = None,
 ) -> dict[str, Any]:
     """Train a ranker on the split ``train``, judge each epoch on ``valid``, and keep the best epoch.
 
     A rerun in the same `run_dir` goes on from its latest checkpoint. Ctrl-c ends the step under way, saves a
-    checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, `live` what changes all the time.
+    checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, `live` what changes all the time. With a
+    `start`, training goes on from what that run learned, as `config.warm` says.
 
     Returns:
         JSON values: ``run_dir``, ``epochs``, ``steps``, ``best_epoch`` and the best epoch's ``metrics`` by task.
@@ -74,10 +77,17 @@ def train(
     """
     schema = Schema.load(features_dir)
     check_metric(config, schema.tasks)
+    config = config if start is None else config.warmed()
     device = best_device()
     with process_group(device), _other_ranks():
-        run = _Run(schema, model_config, config, features_dir, device)
+        run = _Run(schema, model_config, config, features_dir, device, start)
         first = dist.get_rank() == 0
+        if start is not None:
+            carried = carry_over(start.run_dir, features_dir, run.sharded, run.weighting, config.warm)
+            run.step.stay_near(config.warm.keep_near)
+            run.remarks.append(f"starts from {start.run_dir.name}: {carried}; {run.rows.total_rows:,} rows to train on")
+        if first:
+            keep_encoding(features_dir, schema, run_dir)
         progress = resume(run_dir, run.sharded, run.weighting, say if first else _silent)
         with (
             CheckpointWriter(run_dir, run.sharded, run.weighting, config.checkpoint) as writer,
@@ -88,7 +98,7 @@ def train(
                 training_log.say(remark)
             while progress.epoch < config.epochs and not progress.stopped:
                 progress = run.epoch(progress, training_log, stop, writer)
-    return _result(run_dir, progress)
+        return _result(run_dir, progress) | {"until": run.rows.latest_time}
 
 
 @contextmanager
@@ -113,7 +123,13 @@ class _Run:
     """What stays the same from epoch to epoch."""
 
     def __init__(
-        self, schema: Schema, model_config: ModelConfig, config: TrainConfig, features_dir: Path, device: torch.device
+        self,
+        schema: Schema,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        features_dir: Path,
+        device: torch.device,
+        start: Start | None,
     ) -> None:
         rank, world = dist.get_rank(), dist.get_world_size()
         self.schema, self.config, self.device = schema, config.on_ranks(world), device
@@ -127,6 +143,8 @@ class _Run:
             rank=rank,
             world=world,
             least_rows=self.config.least_rows(world),
+            later_than=start.until if start is not None and config.warm.new_rows else None,
+            replay=config.warm.replay,
         )
         _require_rows(self.rows, world)
         self.remarks = [found.remark for found in check_rows(self.rows, schema) if found.remark]

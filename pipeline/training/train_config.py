@@ -51,6 +51,27 @@ class TeacherConfig(Settings):
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
 
 
+class WarmConfig(Settings):
+    """How training goes on from an earlier model, where `start_from` names one."""
+
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over the new rows; more than one unlearns what generalises, where ids are features."""
+    new_rows: bool = True
+    """Train only on rows of the training split that are later than the earlier model's."""
+    replay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share of earlier rows among those that are trained on."""
+    optimizer: bool = True
+    """Keep the optimisers' state."""
+    reset: tuple[Literal["gates", "towers"], ...] = ()
+    """Parts of the network that start fresh."""
+    learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    """Times all learning rates."""
+    keep_near: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of half the squared distance of the network's weights from the earlier ones."""
+    scratch_every: Annotated[int, Field(ge=1)] | None = None
+    """Every so many trainings, counted from the last one that did, start from nothing."""
+
+
 class TrainConfig(Settings):
     """How a ranker is trained.
 
@@ -88,6 +109,9 @@ class TrainConfig(Settings):
     """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
     teacher: TeacherConfig | None = None
     weighting: WeightingConfig = FixedConfig()
+    start_from: str = "none"
+    """``none``; ``current``: the model that the store serves; or the path of a run or of a published version."""
+    warm: WarmConfig = WarmConfig()
     on_bad_batch: Literal["stop", "skip"] = "stop"
     checkpoint: CheckpointConfig = CheckpointConfig()
     seed: Seed = 0
@@ -113,6 +137,16 @@ class TrainConfig(Settings):
             )
             raise ConfigError(message)
         return self.model_copy(update={"batch_size": size, "batch_size_per_rank": None})
+
+    def warmed(self) -> "TrainConfig":
+        """The same training where it goes on from an earlier model: its epochs and rates."""
+        factor = self.warm.learning_rate_factor
+        rates = {
+            "learning_rate": self.learning_rate * factor,
+            "gate_learning_rate": (self.gate_learning_rate or self.learning_rate) * factor,
+            "embedding_learning_rate": self.embedding_learning_rate * factor,
+        }
+        return self.model_copy(update={"epochs": self.warm.epochs, **rates})
 
     def identity(self, world: int) -> dict[str, Any]:
         """The settings that change what is learned on `world` ranks, as plain values."""

@@ -56,6 +56,16 @@ class TrainingStep:
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
         self.device, self.bf16, self.teacher = loss.unit_T.device, bf16, teacher
         self._columns_gradient: Tensor | None = None
+        self._anchor: list[Tensor] = []
+        self._anchor_weight = 0.0
+
+    def stay_near(self, weight: float) -> None:
+        """From now on, pull the network's weights to what they are: `weight` / 2 times the squared distance.
+
+        Source: Xuhong et al. 2018, "Explicit Inductive Bias for Transfer Learning", equation 2 (L2-SP).
+        """
+        self._anchor_weight = weight
+        self._anchor = [p.detach().clone() for p in self.sharded.dense_parameters()] if weight else []
 
     def __call__(self, batch: Batch, share: RowShare, step: int, total_steps: int, wishes: Wishes) -> StepResult:
         """Train on this rank's part of a batch.
@@ -111,6 +121,9 @@ class TrainingStep:
             output.columns_BD.register_hook(self._guard)
         parameters = self.sharded.dense_parameters()
         losses = self.weighting.backward(losses, Shared(output.columns_BD, parameters))
+        for parameter, anchor in zip(parameters if self._anchor else (), self._anchor, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - anchor, alpha=self._anchor_weight)
         if self.config.gradient_clip:
             norm = self.sharded.clip_gradients(self.config.gradient_clip)
         else:

@@ -1,0 +1,90 @@
+"""Which earlier run training goes on from: ``train.start_from`` as a run's directory."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from contract.errors import ConfigError, ModelNotFoundError
+from pipeline.console import say
+from pipeline.project.project_config import ProjectConfig, read_config
+from pipeline.step_cache import StepRecord, read_record
+from pipeline.training.warm_start import Start
+from serving.store.local_store import current
+from serving.store.manifest import MANIFEST_FILE
+
+
+class StartingPoint(NamedTuple):
+    """The run to start from, its record, and how many trainings on it stands away from nothing."""
+
+    directory: Path
+    record: StepRecord
+
+    @property
+    def generation(self) -> int:
+        """0 for a run that was trained from nothing."""
+        found = self.record.result.get("generation", 0)
+        return found if isinstance(found, int) else 0
+
+    @property
+    def start(self) -> Start:
+        """For `pipeline.training.train`."""
+        until = self.record.result.get("until")
+        return Start(self.directory, until if isinstance(until, int) else None)
+
+
+def starting_point(config: ProjectConfig) -> StartingPoint | None:
+    """The run that `train.start_from` names; None: train from nothing, on the first night or because it is due.
+
+    Raises:
+        ConfigError: there is no such run, or it is not finished.
+    """
+    where = config.train.start_from
+    if where == "none":
+        return None
+    found = _current_run(config) if where == "current" else _run_at(config, Path(where))
+    if found is not None and where == "current" and _other_model(found, config):
+        say(f"train: the model that is served ({found.directory.name}) is of another form; training from nothing")
+        return None
+    every = config.train.warm.scratch_every
+    due = found is not None and every is not None and (found.generation + 1) % every == 0
+    return None if due else found
+
+
+def _other_model(found: StartingPoint, config: ProjectConfig) -> bool:
+    try:
+        return read_config(found.directory / "config.yaml").model != config.model
+    except ConfigError:  # settings that this version does not know
+        return True
+
+
+def _run_at(config: ProjectConfig, path: Path) -> StartingPoint:
+    if (path / MANIFEST_FILE).is_file():
+        return _run_of_bundle(config, path)
+    record = read_record(path)
+    if record is None or not (path / "checkpoint").is_dir():
+        message = (
+            f"train.start_from is {str(path)!r}, which is no finished run; it may be none, current, the directory of a "
+            "run (runs/NAME/training/RUN) or of a published version (runs/NAME/store/NAME/VERSION)"
+        )
+        raise ConfigError(message)
+    return StartingPoint(path, record)
+
+
+def _current_run(config: ProjectConfig) -> StartingPoint | None:
+    try:
+        version = current(config.store, config.name)
+    except ModelNotFoundError:
+        return None
+    return _run_of_bundle(config, config.store / config.name / str(version))
+
+
+def _run_of_bundle(config: ProjectConfig, bundle: Path) -> StartingPoint:
+    """The run that was published as a version: a bundle holds no optimiser, and its tables may be rounded."""
+    for published in (config.root / "training").glob("*/publication"):
+        record, run = read_record(published), read_record(published.parent)
+        if record is not None and run is not None and Path(str(record.result["bundle"])).resolve() == bundle.resolve():
+            return StartingPoint(published.parent, run)
+    message = (
+        f"no run below {config.root / 'training'} was published as {bundle}; training starts from the run of a "
+        "version, which is gone: set train.start_from to another run, or to none"
+    )
+    raise ConfigError(message)

@@ -1,0 +1,243 @@
+"""Start from what an earlier run learned: tables by row, the network by feature, the optimisers' state if wished.
+
+A night's data have more ids than the last one's, and at times other features. A row of a table goes to the row that
+stands for the same value now, and is dropped where there is none; new values' rows start fresh. What reads the input
+matrix is carried over column by column, by the features' names.
+
+Shape legend: R rows of a table, D columns of the input matrix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_shards
+
+from contract.errors import DataError
+from contract.hashing import hash_array
+from contract.schema import IdSpec, Schema
+from features.encode.vocabulary import VOCABULARY_FILE, Vocabularies
+from models.input_layout import feature_columns
+from models.sharding import Sharded
+from models.weighting import Weighting
+from pipeline.training.checkpoint import best, latest, quietly, read_meta, state_of
+from pipeline.training.train_config import WarmConfig
+
+ENCODING_FOLDER = "encoding"
+"""Where a run keeps the schema and the vocabularies that it was trained with."""
+_TABLES = "embeddings.embedding_bags."
+_PARTS = {"gates": ".gates.", "towers": "network.towers."}
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where training goes on from: a run, and the time of the last row that it was trained on (None: not known)."""
+
+    run_dir: Path
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What came over, for a person: tables with rows kept and fresh, and what starts fresh."""
+
+    kept_rows: int
+    fresh_rows: int
+    fresh: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line."""
+        others = f"; fresh: {', '.join(self.fresh)}" if self.fresh else ""
+        return f"{self.kept_rows:,} rows of tables kept, {self.fresh_rows:,} fresh{others}"
+
+
+def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: Weighting, warm: WarmConfig) -> Carried:
+    """Copy what the best checkpoint of a run holds into a fresh model and, if wished, its optimisers.
+
+    Raises:
+        DataError: the run has no checkpoint, is of another model, or does not say what it was encoded with.
+        IntegrityError: the checkpoint is damaged.
+    """
+    directory = best(run_dir) or latest(run_dir)
+    if directory is None:
+        message = f"there is no checkpoint in {run_dir} to start from; set train.start_from: none"
+        raise DataError(message)
+    meta = read_meta(directory)
+    ranker = sharded.ranker
+    if meta.model != ranker.config:
+        changed = sorted(k for k, v in meta.model.model_dump().items() if v != ranker.config.model_dump()[k])
+        message = (
+            f"{run_dir} was trained with another model ({', '.join(changed)} differ), whose weights do not fit; "
+            "set train.start_from: none, or configure the same model"
+        )
+        raise DataError(message)
+    old_schema = _schema_of(run_dir, meta.schema_fingerprint, ranker.schema)
+    if warm.optimizer:
+        for _, optimizer in sharded.optimizer.optimizers:
+            if not optimizer.state_dict()["state"]:
+                optimizer.init_state()
+    state = state_of(sharded, weighting)
+    rows = _row_maps(run_dir, old_schema, features_dir, ranker.schema)
+    columns = _column_map(old_schema, ranker.schema, ranker.config.embedding_dim)
+    carried = _copy(state, _read(directory), rows, columns, warm)
+    sharded.model.load_state_dict(state["model"])
+    if warm.optimizer:
+        sharded.optimizer.load_state_dict(state["optimizer"])
+    return carried
+
+
+def keep_encoding(features_dir: Path, schema: Schema, run_dir: Path) -> None:
+    """Keep beside a run the schema and the vocabularies that its tables' rows stand for."""
+    folder = run_dir / ENCODING_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    schema.save(folder)
+    vocabulary = features_dir / VOCABULARY_FILE
+    if vocabulary.is_file():
+        (folder / VOCABULARY_FILE).write_bytes(vocabulary.read_bytes())
+
+
+def _schema_of(run_dir: Path, fingerprint: str, schema: Schema) -> Schema:
+    if schema.fingerprint() == fingerprint:
+        return schema
+    for folder in (run_dir / ENCODING_FOLDER, run_dir / "export"):
+        if (folder / "schema.json").is_file():
+            found = Schema.load(folder)
+            if found.fingerprint() == fingerprint:
+                return found
+    message = (
+        f"{run_dir} was trained on other features and keeps no copy of their schema, so its rows cannot be told; "
+        "export it first, or set train.start_from: none"
+    )
+    raise DataError(message)
+
+
+def _row_maps(run_dir: Path, old: Schema, features_dir: Path, new: Schema) -> dict[str, Index]:
+    """By table, for each row now the row that it was, -1 where it is new; [R] each."""
+    both = {table: rows for table, rows in new.tables().items() if table in old.tables()}
+    if old.vocabulary_sha256 == new.vocabulary_sha256:
+        return {t: np.arange(rows, dtype=np.int64) for t, rows in both.items() if rows == old.tables()[t]}
+    before, now = _vocabularies(run_dir, old), Vocabularies.load(
+        features_dir, new.vocabulary_tables(), new.vocabulary_sha256
+    )  # fmt: skip
+    maps = {}
+    for table, rows in both.items():
+        if table in new.vocabulary_tables() and table in old.vocabulary_tables():
+            maps[table] = row_map(before, now, table)
+        elif rows == old.tables()[table]:
+            maps[table] = np.arange(rows, dtype=np.int64)
+    return maps
+
+
+def row_map(before: Vocabularies, now: Vocabularies, table: str) -> Index:
+    """For each row of a table now, the row of the same value before; -1 for new values; [R]."""
+    values = now.values(table)
+    found = before.rows(table, hash_array(values)).astype(np.int64)
+    found[found == 0] = -1
+    reserved = np.asarray(values.is_null().to_numpy(zero_copy_only=False))
+    # Rows without a value are kept for nulls and the unknown: what they stand for lies at the same place.
+    places = np.arange(1, len(values) + 1)
+    found[reserved] = np.where(places < before.size(table), places, -1)[reserved]
+    return np.concatenate([[0], found])
+
+
+def _vocabularies(run_dir: Path, schema: Schema) -> Vocabularies:
+    for folder in (run_dir / ENCODING_FOLDER, run_dir / "export"):
+        if (folder / VOCABULARY_FILE).is_file():
+            return Vocabularies.load(folder, schema.vocabulary_tables(), schema.vocabulary_sha256)
+    message = f"{run_dir} keeps no vocabulary, so its tables' rows cannot be told; set train.start_from: none"
+    raise DataError(message)
+
+
+def _column_map(old: Schema, new: Schema, dim: int) -> Index:
+    """For each column of the input matrix now, the column of the same feature before; -1 for a new feature; [D]."""
+    before = {found.spec.name: found for found in feature_columns(old, dim)}
+    columns: list[int] = []
+    for feature in feature_columns(new, dim):
+        known = before.get(feature.spec.name)
+        same = known is not None and len(known.columns) == len(feature.columns)
+        same = same and isinstance(feature.spec, IdSpec) == isinstance(known.spec if known else None, IdSpec)
+        columns += known.columns if known is not None and same else [-1] * len(feature.columns)
+    return np.array(columns, dtype=np.int64)
+
+
+def _read(directory: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint by name, whole."""
+    reader = FileSystemReader(directory)
+    stored = reader.read_metadata().state_dict_metadata
+    tensors: dict[str, Any] = {
+        name: torch.empty(each.size, dtype=each.properties.dtype)
+        for name, each in stored.items()
+        if isinstance(each, TensorStorageMetadata)
+    }
+    with quietly():
+        load_shards(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def _copy(
+    state: dict[str, Any], old: Mapping[str, Tensor], rows: Mapping[str, Index], columns: Index, warm: WarmConfig
+) -> Carried:
+    kept = fresh_rows = 0
+    fresh: list[str] = []
+    for name, value in flatten_state_dict(state)[0].items():
+        part, _, parameter = name.partition(".")
+        if part == "optimizer" and not warm.optimizer:
+            continue
+        if any(_PARTS[reset] in name for reset in warm.reset):
+            fresh += [reset for reset in warm.reset if _PARTS[reset] in name and reset not in fresh]
+            continue
+        if isinstance(value, ShardedTensor) or _TABLES in name:
+            index = rows.get(name.partition(_TABLES)[2].partition(".")[0])
+            if index is None or name not in old:
+                fresh.append(name)
+                continue
+            _copy_rows(value, old[name], index)
+            if part == "model":
+                kept, fresh_rows = kept + int((index >= 0).sum()), fresh_rows + int((index < 0).sum())
+        elif isinstance(value, Tensor) and not _copy_dense(value, old.get(name), columns):
+            fresh.append(parameter)
+    return Carried(kept, fresh_rows, tuple(fresh))
+
+
+@torch.no_grad()
+def _copy_rows(value: Any, old: Tensor, index_R: Index) -> None:
+    shards = value.local_shards() if isinstance(value, ShardedTensor) else None
+    pieces = [(value, 0)] if shards is None else [(s.tensor, s.metadata.shard_offsets[0]) for s in shards]
+    for tensor, first in pieces:
+        mine = torch.from_numpy(index_R[first : first + tensor.shape[0]])
+        known = mine >= 0
+        tensor[known.to(tensor.device)] = old[mine[known]].to(tensor.device, tensor.dtype)
+
+
+@torch.no_grad()
+def _copy_dense(value: Tensor, old: Tensor | None, columns_D: Index) -> bool:
+    """Copy as it is, or along the dimensions that are the input matrix's columns; False: it does not fit."""
+    if old is None or value.ndim != old.ndim:
+        return False
+    # With the features of before, the map is the identity; else a dimension as wide as the matrix is the matrix's.
+    new_width, identity = len(columns_D), bool((columns_D == np.arange(len(columns_D))).all())
+    if value.shape == old.shape and (identity or new_width not in value.shape):
+        value.copy_(old)
+        return True
+    source = old
+    target = [torch.arange(size) for size in value.shape]
+    for dimension, size in enumerate(value.shape):
+        if size == new_width:
+            known = torch.from_numpy(np.flatnonzero(columns_D >= 0))
+            source = source.index_select(dimension, torch.from_numpy(columns_D[columns_D >= 0]))
+            target[dimension] = known
+        elif size != old.shape[dimension]:
+            return False
+    if value.ndim:
+        value[torch.meshgrid(*target, indexing="ij")] = source.to(value.device, value.dtype)
+    return True

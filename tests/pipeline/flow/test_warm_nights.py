@@ -1,0 +1,71 @@
+"""Nights that go on from the published model: which run they start from, what they say, and when they start anew."""
+
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from contract.errors import ConfigError
+from pipeline.flow import steps
+from pipeline.flow.starting_point import starting_point
+from pipeline.flow.steps import Run
+from pipeline.project.project_config import ProjectConfig, read_config
+from pipeline.training.checkpoint import read_meta, stored
+from tests.pipeline.tiny_project import write_project
+
+WARM = ["train.start_from=current", "data.split={by: time, valid: 7d, test: 7d}"]
+
+
+def night(config: ProjectConfig, *, publish: bool = True) -> Run:
+    steps.build_features(config)
+    run = steps.train_model(config)
+    if publish:
+        steps.export_model(run)
+        steps.evaluate_model(run)
+        steps.publish_model(run)
+    return run
+
+
+@pytest.mark.slow
+def test_each_night_goes_on_from_the_published_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = write_project(tmp_path)
+    log = pq.read_table(tmp_path / "raw" / "events.parquet")
+    early = pc.less(pc.strftime(log["time"], format="%Y-%m-%d"), "2026-04-01")
+    pq.write_table(log.filter(early), tmp_path / "raw" / "events.parquet")
+    config = read_config(project, WARM)
+    assert starting_point(config) is None
+    first = night(config)
+    assert steps.required(first.directory, "").result["generation"] == 0
+    assert night(config).directory == first.directory
+    with pytest.raises(ConfigError, match=r"no newer rows than those of .*set train.start_from: none"):
+        steps.train_model(read_config(project, [f"train.start_from={first.directory}", WARM[1], "train.epochs=3"]))
+    pq.write_table(log, tmp_path / "raw" / "events.parquet")
+    capsys.readouterr()
+    second = night(config, publish=False)
+    assert second.directory != first.directory
+    assert f"starts from {first.directory.name}" in capsys.readouterr().err
+    record = steps.required(second.directory, "").result
+    assert record["generation"] == 1
+    assert record["epochs"] == 1
+    rows = read_meta(stored(second.directory)[0]).progress.step * 256
+    assert rows < 0.5 * len(log)
+    anew = read_config(project, [*WARM, "train.warm.scratch_every=1"])
+    assert starting_point(anew) is None
+    assert starting_point(read_config(project, [*WARM, "model.experts=2"])) is None
+    by_path = read_config(project, [f"train.start_from={first.directory}", *WARM[1:]])
+    assert starting_point(by_path) == starting_point(config)
+    bundle = tmp_path / "runs" / "tiny" / "store" / "tiny" / "1"
+    by_bundle = starting_point(read_config(project, [f"train.start_from={bundle}", *WARM[1:]]))
+    assert by_bundle is not None
+    assert by_bundle.directory.name == first.directory.name
+
+
+def test_a_run_that_is_not_there_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
+    project = write_project(tmp_path)
+    config = read_config(project, [f"train.start_from={tmp_path}/nothing"])
+    with pytest.raises(ConfigError, match="which is no finished run; it may be none, current, the directory of a run"):
+        starting_point(config)
