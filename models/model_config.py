@@ -56,6 +56,13 @@ class ModelConfig(Settings):
     chains: dict[str, str] = {}
     sparse_training: Literal["auto", "on", "off"] = "auto"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_expert_needs_no_choice(cls, given: object) -> object:
+        if isinstance(given, dict) and given.get("experts") == 1 and not given.keys() & {"gate", "architecture"}:
+            return {**given, "gate": {"name": "softmax"}}
+        return given
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         # Both defaults that there have been stand for a gate that nobody chose.

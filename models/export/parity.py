@@ -115,10 +115,10 @@ class _Check:
     def __init__(self, ranker: Ranker, path: Path) -> None:
         self.ranker, self.session = ranker.eval(), _session(path)
         self.rows, self.worst, self.ties = 0, 0.0, 0
-        # What a static gate leaves out is not in the graph.
+        # What a static gate leaves out is not in the graph; what another gate of the level may take, is.
         self.reached_E = np.zeros(ranker.network.plan.experts, dtype=bool)
-        for (first, level, _), gate in zip(ranker.network.plan.gates(), ranker.network.typed_gates, strict=True):
-            self.reached_E[first : first + level.experts] |= gate.static
+        for (first, level, plan), gate in zip(ranker.network.plan.gates(), ranker.network.typed_gates, strict=True):
+            self.reached_E[[first + member for member in level.members(plan)]] |= gate.static
 
     def compare(self, case: _Case) -> None:
         expected = self._eager(sanitised(case.paired, self.ranker.schema))

@@ -10,6 +10,7 @@ from torch import Tensor
 from contract.errors import ConfigError
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
+from models.model_config import ModelConfig
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from tests.models.small import TASKS, inputs, lively_ranker, small_config, small_schema
@@ -129,3 +130,9 @@ def test_features_may_share_a_table_and_differ_in_pooling() -> None:
     )
     columns = ranker.columns(TensorInputs.from_numpy(Inputs(given.request, both)))
     torch.testing.assert_close(columns[:, :8], columns[:, 8:] * torch.tensor([[1.0], [2.0], [3.0]]))
+
+
+def test_a_single_expert_is_taken_whatever_the_default_gate_selects() -> None:
+    config = ModelConfig.model_validate({"experts": 1})
+    assert config.gate.name == "softmax"
+    Ranker(small_schema(), config)

@@ -60,3 +60,13 @@ def test_the_shared_experts_answers_are_added_to_the_routed_ones() -> None:
     routed = mix(answers, routings[:1])[0]
     torch.testing.assert_close(streams[0], routed + answers[:, 4:].sum(1))
     assert not list(level.typed_gates[1].parameters())
+
+
+def test_an_expert_that_no_row_takes_is_named_beside_shared_ones(tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(**SHARED, gate_scope="shared"))
+    projection = ranker.network.typed_gates[0].projection
+    assert projection is not None
+    with torch.no_grad():
+        projection.bias[0] = -1e4
+    report = export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), graph_path(tmp_path), "sparse")
+    assert report.idle == (0,)

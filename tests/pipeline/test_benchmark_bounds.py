@@ -1,0 +1,46 @@
+"""The comparison with LightGBM: it reads the very columns that models train on, and judges both alike."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.models.small import inputs, small_schema
+from tests.pipeline.tiny_features import write_features
+
+pytest.importorskip("lightgbm")
+
+from benchmarks import trees
+from benchmarks.bounds import Judged, cases, judge
+
+SCHEMA = small_schema()
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"), SCHEMA)
+
+
+def test_ids_are_categories_and_short_lists_are_marks(features: Path) -> None:
+    rows = trees.read_rows(features, SCHEMA, "train")
+    given = inputs(SCHEMA, 2048, 2048, seed=0)
+    ids = trees.categorical(SCHEMA)
+    np.testing.assert_array_equal(rows.inputs[:, ids[:2]], given.request.ids)
+    np.testing.assert_array_equal(rows.inputs[:, ids[2:]], given.candidate.ids)
+    history = rows.inputs[:, 3 : 3 + 50]
+    lengths = given.request.list_lengths[0]
+    first = given.request.list_values[: lengths[0]]
+    assert set(np.flatnonzero(history[0])) == set(first.tolist())
+
+
+def test_trees_learn_and_are_judged_as_models_are(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "ROUNDS", 60)
+    rows = {split: trees.read_rows(features, SCHEMA, split) for split in ("train", "valid", "test")}
+    answers, cpu = trees.predictions(SCHEMA, rows["train"], rows["valid"], rows["test"])
+    figures = judge(SCHEMA, answers, rows["test"].labels, rows["test"].weights)
+    assert figures["like auc"] > 0.8
+    assert set(figures) == {"like auc", "like ece", "rating rmse"}
+    table: list[Any] = list(cases("tiny", [Judged(figures, cpu)] * 2, Judged(figures, cpu)))
+    assert table[0].case == "tiny like auc"
+    assert [case.value for case in table if "LightGBM's" in case.case and "CPU" not in case.case] == [0.0] * 3
