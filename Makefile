@@ -32,9 +32,9 @@ demo: $(READY) ## the main job on real data, from download to an answered reques
 
 test: $(READY) ## the whole test suite, the examples in docstrings, and the coverage of both
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --ignore tests/faults \
-		--cov --cov-report=
+		--cov --cov-report= --cov-fail-under=0
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules $(PACKAGES) \
-		--ignore serving/stubs --ignore-glob '*/__main__.py' --cov --cov-append --cov-report=
+		--ignore serving/stubs --ignore-glob '*/__main__.py' --cov --cov-append --cov-report= --cov-fail-under=0
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m tests.coverage_floor
 

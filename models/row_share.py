@@ -49,6 +49,7 @@ def draw_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...])
     """Random numbers of a shape that begins with the rows of this rank's part; other shapes are drawn as they are.
 
     Example:
+        >>> import torch
         >>> with rows_of_batch(RowShare(2, 4, 6)):
         ...     draw_rows(torch.zeros, (2, 3)).shape
         torch.Size([2, 3])
