@@ -17,9 +17,9 @@ Job = Callable[[Progress], object]
 
 
 def jobs_of_a_day(
-    log: Path, folder: Path, apart: Callable[[Job], object]
+    log: Path, folder: Path, apart: Callable[[Job], object], days: int = DAYS
 ) -> tuple[Callable[[str], None], dict[str, Job]]:
-    """Build all days but the last; then what prepares a job, and the jobs ``day`` and ``whole`` by name.
+    """Build all of the first `days` but the last; then what prepares a job, and the jobs ``day`` and ``whole`` by name.
 
     Both take up the fitted numbers of the days before, as a scheduled retraining does, and the last of these days came
     by itself too: what a day needs of the days before it was folded then. What is built here is built `apart`, so that
@@ -27,6 +27,9 @@ def jobs_of_a_day(
     """
     folder.mkdir()
     files = write_days(log, folder / "log")
+    for file in files[days:]:
+        file.unlink()
+    files = files[:days]
     settings = daily_recipe(folder / "log")
     aside = [file.rename(folder / file.name) for file in files[-2:]]
     for file in aside:
