@@ -23,6 +23,9 @@ Location = tuple[int | str, ...]
 # ${NAME}, ${NAME:-default}; a doubled dollar stands for itself.
 _VARIABLE = re.compile(r"\$(?P<escape>\$)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
+_STAND_IN = "\ue000"
+"""Stands around a variable's number while YAML is parsed; it is of no use in any text."""
+
 
 class Workspace(Settings):
     """The one setting that is needed before the others are read: where all that is made goes."""
@@ -33,7 +36,11 @@ class Workspace(Settings):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without Python tags, where a key given twice is an error instead of a silent choice."""
+    """YAML without Python tags, where a key given twice is an error instead of a silent choice.
+
+    Of the words that YAML 1.1 takes for booleans only true and false are: ``off`` and ``no`` stay what they say, and
+    settings that are booleans take them, too.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[object] = set()
@@ -43,6 +50,14 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_BOOLEAN = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != _BOOLEAN]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
 def read_settings(
@@ -75,7 +90,7 @@ def read_settings(
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        tree = _load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         message = f"there is no file {path} (relative paths start at {Path.cwd()})"
         raise ConfigError(message) from error
@@ -89,6 +104,30 @@ def _parse(path: Path) -> dict[str, Any]:
         message = f"{path} must hold a mapping of keys, such as `name: films`; it holds {_shown(tree)}"
         raise ConfigError(message)
     return tree
+
+
+def _load(text: str) -> Any:
+    """Parse a file; variables have a form in which their braces are no flow mapping."""
+    variables: list[str] = []
+
+    def stand_in(match: re.Match[str]) -> str:
+        if match["escape"]:
+            return match[0]
+        variables.append(match[0])
+        return f"{_STAND_IN}{len(variables) - 1}{_STAND_IN}"
+
+    return _restored(yaml.load(_VARIABLE.sub(stand_in, text), Loader=_Loader), variables)  # noqa: S506 - a SafeLoader
+
+
+def _restored(value: Any, variables: Sequence[str]) -> Any:
+    """The tree with its variables as they were written."""
+    if isinstance(value, dict):
+        return {_restored(key, variables): _restored(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item, variables) for item in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(f"{_STAND_IN}([0-9]+){_STAND_IN}", lambda match: variables[int(match[1])], value)
 
 
 def _where(error: yaml.YAMLError) -> str:

@@ -1,12 +1,13 @@
 """The command `moerank`: one verb a job, each a thin call of the function that the flow calls."""
 
+import difflib
 import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from contract.errors import MoerankError
+from contract.errors import ConfigError, MoerankError
 from pipeline.cli import (
     backfill_verb,
     bench_endpoint_verb,
@@ -33,6 +34,7 @@ from pipeline.cli import (
     unpublish_verb,
     versions_verb,
 )
+from pipeline.cli.look_first import look_first
 from pipeline.cli.verb import Verb
 
 VERBS: tuple[Verb, ...] = (
@@ -89,10 +91,25 @@ def build_parser() -> ArgumentParser:
     return parser
 
 
+def suggest_verb(words: Sequence[str]) -> None:
+    """End with the verb that a misspelled one was meant to be, if there is one."""
+    names = [verb.name for verb in VERBS]
+    if words and not words[0].startswith("-") and words[0] not in names:
+        close = difflib.get_close_matches(words[0], names, n=1)
+        if close:
+            sys.stderr.write(
+                f"moerank: no verb {words[0]!r}; did you mean: moerank {' '.join((close[0], *words[1:]))}\n"
+            )
+            sys.exit(ConfigError.exit_code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; an expected failure is one message on standard error and its exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    suggest_verb(words)
+    args = build_parser().parse_args(words)
     try:
+        look_first(args)
         return args.run(args) or 0
     except MoerankError as error:
         sys.stderr.write(f"moerank {args.verb}: {error}\n")

@@ -58,6 +58,17 @@ def test_variables_are_filled_in_at_any_depth(tmp_path: Path) -> None:
     assert whole.sources == (Source(path="/data/x", rows=7),)
 
 
+def test_variables_stand_for_numbers_and_in_flow_style(tmp_path: Path) -> None:
+    text = "title: t\nsources: [{path: ${ROOT}/x, rows: ${ROWS}}, {path: a, rows: ${MORE:-9}}]\n"
+    whole = read(tmp_path, text, ROOT="/data", ROWS="12")
+    assert whole.sources == (Source(path="/data/x", rows=12), Source(path="a", rows=9))
+
+
+@pytest.mark.parametrize("word", ["off", "on", "no", "yes", "Off"])
+def test_words_that_older_yaml_takes_for_booleans_are_texts(tmp_path: Path, word: str) -> None:
+    assert read(tmp_path, f"title: {word}\n").title == word
+
+
 def test_an_unset_variable_is_named_with_its_place(tmp_path: Path) -> None:
     said = refusal(tmp_path, "sources:\n- {path: '${ROOT}/x'}\n")
     assert "sources[0].path uses ${ROOT}" in said

@@ -1,0 +1,56 @@
+"""What is wrong with a command line is said at once, before anything heavy is imported."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+name: t
+data:
+  events: {{path: {path}, user: u, item: i, time: at}}
+  features: [{{name: u}}]
+  tasks: [{{name: click, kind: binary, label: click}}]
+  split: {{by: random, valid: 0.1, {more}}}
+"""
+
+
+def refused(directory: Path, *words: str) -> tuple[str, float]:
+    """What a command that must fail says, and the CPU seconds that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *words], cwd=directory, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode in {1, 2}, done.stderr
+    return done.stderr, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("verb", ["features", "train", "run", "check", "schedule --cron x"])
+def test_a_missing_recipe_costs_no_imports(tmp_path: Path, verb: str) -> None:
+    name, *more = verb.split()
+    said, seconds = refused(tmp_path, name, "nosuch.yaml", *more)
+    assert "there is nothing at nosuch.yaml" in said
+    assert seconds < 2.0
+
+
+@pytest.mark.parametrize("verb", ["features", "run", "check"])
+def test_a_missing_table_costs_no_imports(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "c.yaml").write_text(RECIPE.format(path="nosuch", more="test: 0.1"))
+    said, seconds = refused(tmp_path, verb, "c.yaml")
+    assert "data.events: no Parquet file at 'nosuch'" in said
+    assert seconds < 2.0
+
+
+def test_a_wrong_key_of_the_data_costs_no_imports(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(RECIPE.format(path="x", more="tset: 0.1"))
+    said, seconds = refused(tmp_path, "train", "c.yaml")
+    assert "did you mean 'test'" in said
+    assert seconds < 2.0
+
+
+def test_a_misspelled_verb_is_answered_with_the_command_that_was_meant(tmp_path: Path) -> None:
+    assert "did you mean: moerank features c.yaml" in refused(tmp_path, "fetures", "c.yaml")[0]
