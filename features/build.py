@@ -98,6 +98,9 @@ def _build(
     (finished / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     progress("replaying training rows as requests")
     replay_rows(raw_dataset, encoded, planned, fitted.priors, finished)
+    for leak in report.leaks:
+        told = f"feature {leak['feature']!r} alone tells {leak['task']!r} ({leak['measure']} {leak['value']})"
+        progress(f"{told}: is it known before the label? then name it in data.checks.allow")
     result = FeatureBuild(
         finished,
         schema.fingerprint(),

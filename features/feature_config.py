@@ -240,13 +240,16 @@ SplitConfig = Annotated[SplitByTime | SplitByUser | SplitByExpression | SplitByH
 class ChecksConfig(Settings):
     """What is refused before training.
 
-    A single feature with an AUC (regression: rank correlation) of `leakage_at` or more on unseen rows is a leak unless
-    `allow` names it. Optional bounds: the share of nulls of any feature, its drift against the last build (population
-    stability index), and the range [lowest, highest] of features by name.
+    A single column with an AUC (regression: rank correlation) of `leakage_at` or more on unseen rows is a leak unless
+    `allow` names it; what is made of strictly earlier events alone never is. Optional bounds: the share of nulls of any
+    feature, its drift against the last build (population stability index), and the range [lowest, highest] of features
+    by name.
     """
 
     leakage: Literal["refuse", "warn", "off"] = "refuse"
-    leakage_at: float = Field(default=0.95, gt=0.5, le=1)
+    leakage_at: float = Field(default=0.99, gt=0.5, le=1)
+    leakage_warn_at: float = Field(default=0.95, gt=0.5, le=1)
+    """From here on a feature is told of: it may know the label, or be a good one."""
     allow: tuple[str, ...] = ()
     max_null_rate: float | None = Field(default=None, ge=0, le=1)
     max_psi: float | None = Field(default=None, gt=0)

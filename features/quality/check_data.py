@@ -48,6 +48,8 @@ def check_quality(
     counts_by_partition = [count_rows(part.files, part.counts, tasks) for part in encoded]
     known = zip(encoded, counts_by_partition, strict=True)
     older = sum(older_than(part.files, counts, before.cutoff_ms) for part, counts in known) if before else 0
+    earlier = {plan.name for plan in feature_plans if plan.aggregate is not None or plan.history is not None}
+    leaks = find_leaks(directory, schema, config.checks, earlier)
     report = QualityReport(
         rows=sum(counts.rows for counts in counts_by_partition),
         duplicates=sum(counts.repeats for counts in counts_by_partition),
@@ -55,7 +57,7 @@ def check_quality(
         cutoff_ms=0,
         features=profiles,
         label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
-        leaks=tuple(_as_dict(finding) for finding in find_leaks(directory, schema, config.checks)),
+        leaks=tuple(_as_dict(finding) for finding in leaks),
     )
     _enforce(report, raw_dataset, feature_plans, fitted, config)
     return report

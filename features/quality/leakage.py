@@ -4,6 +4,7 @@ A number is judged by its own order and by the mean label of its bin, an id by t
 training rows and are judged on validation rows, so that a feature with many values gains nothing by remembering.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,9 +33,19 @@ class LeakFinding:
     measure: str
     value: float
 
+    def __str__(self) -> str:
+        return (
+            f"feature {self.feature!r} alone tells task {self.task!r} with {self.measure} {self.value:.3f} on rows "
+            "that were not fitted"
+        )
 
-def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[LeakFinding]:
+
+def find_leaks(
+    directory: Path, schema: Schema, checks: ChecksConfig, earlier: Collection[str] = ()
+) -> list[LeakFinding]:
     """What single features tell beyond the threshold, the worst first; over at most `SAMPLE_ROWS` rows.
+
+    Features made of strictly `earlier` events cannot be made of the label, however well they tell it.
 
     Raises:
         DataError: there are some, and the recipe refuses them.
@@ -44,22 +55,21 @@ def find_leaks(directory: Path, schema: Schema, checks: ChecksConfig) -> list[Le
     specs = [s for s in schema.features if s.name not in checks.allow and not (isinstance(s, IdSpec) and s.max_length)]
     names = [s.name for s in specs] + [f"{k}__{t.name}" for t in schema.tasks for k in ("label", "weight")]
     train, valid = (_sample(directory / split, names, most) for split, most in SAMPLE_ROWS.items())
-    leaks = []
+    findings = []
     for task in schema.tasks:
         for spec in specs:
             measure, value = _judge(spec, task, train, valid)
-            if value >= checks.leakage_at:
-                leaks.append(LeakFinding(spec.name, task.name, measure, round(value, 4)))
-    leaks.sort(key=lambda finding: -finding.value)
+            if value >= min(checks.leakage_at, checks.leakage_warn_at):
+                findings.append(LeakFinding(spec.name, task.name, measure, round(value, 4)))
+    findings.sort(key=lambda finding: -finding.value)
+    leaks = [one for one in findings if one.value >= checks.leakage_at and one.feature not in earlier]
     if leaks and checks.leakage == "refuse":
-        worst = leaks[0]
         message = (
-            f"feature {worst.feature!r} alone tells task {worst.task!r} with {worst.measure} {worst.value:.3f} on rows "
-            f"that were not fitted ({len(leaks)} such pairs, bound {checks.leakage_at:g}): it is made of the label or "
-            "newer than it; remove it, name it in data.checks.allow, or set data.checks.leakage: warn"
+            f"{leaks[0]} ({len(leaks)} such pairs, bound {checks.leakage_at:g}): it is made of the label or newer than "
+            "it; remove it, name it in data.checks.allow, or set data.checks.leakage: warn"
         )
         raise DataError(message)
-    return leaks
+    return findings
 
 
 def _sample(path: Path, names: list[str], most: int) -> dict[str, Column]:

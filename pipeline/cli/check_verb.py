@@ -1,0 +1,23 @@
+"""The verb `check`: look at a project's file and its tables before anything is built."""
+
+from argparse import Namespace
+from dataclasses import asdict
+
+from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond
+
+
+def _check(args: Namespace) -> None:
+    from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
+    from pipeline.project.data_project import read_data  # noqa: PLC0415
+
+    found = check_recipe(read_data(args.config, args.overrides).data)
+    respond(args, asdict(found), found.lines())
+
+
+VERB = Verb(
+    "check",
+    "look at a project's tables, columns and expressions before anything is built",
+    f"moerank check {RECIPE}",
+    config_arguments,
+    _check,
+)

@@ -1,0 +1,82 @@
+"""`moerank init` on three sets as they lie: the file that it writes builds, and a request can be encoded."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+
+from contract.errors import ConfigError
+from features.build import build
+from features.online.request_encoder import RankRequest, RequestEncoder
+from pipeline.cli.main import main
+from pipeline.project.data_project import DataProject, read_data
+from tests.features.raw_world import quiet
+from tests.pipeline.three_sets import write_export, write_news, write_shop
+
+SHOP = ("log.parquet", "--users", "customers.parquet", "--items", "catalog.parquet")
+NEWS = ("impressions.parquet", "--labels", "clicks.parquet")
+
+
+def drafted(directory: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]) -> DataProject:
+    monkeypatch.chdir(directory)
+    assert main(["init", *words]) == 0
+    assert main(["check", "moerank.yaml"]) == 0
+    assert len(Path("moerank.yaml").read_text().splitlines()) <= 40
+    return read_data(Path("moerank.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("write", "words", "tasks", "request_"),
+    [
+        (
+            write_shop,
+            SHOP,
+            {"click", "purchase"},
+            RankRequest("u-0007", ["SKU-000001", "SKU-000002"], {"device_os": "ios"}),
+        ),
+        (write_news, NEWS, {"click", "click_dwell_s"}, RankRequest(7, [1, 2], {"topic": "t1"})),
+        (write_export, ("table",), {"eta_minutes", "basket_eur"}, RankRequest(7, [1, 2], {"city": "c1", "f_00": 0.5})),
+    ],
+)
+def test_a_drafted_recipe_builds_as_it_is(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[Path], None],
+    words: Sequence[str],
+    tasks: set[str],
+    request_: RankRequest,
+) -> None:
+    write(tmp_path)
+    project = drafted(tmp_path, monkeypatch, words)
+    assert {task.name for task in project.data.tasks} == tasks
+    made = build(project.data, tmp_path / "features", quiet)
+    assert min(made.rows.values()) > 0
+    encoded = RequestEncoder.open(tmp_path / "features").encode(request_)
+    assert not encoded.unknown_user
+    assert not encoded.unknown_items.any()
+
+
+def test_a_label_table_says_which_impressions_were_clicked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_news(tmp_path)
+    build(drafted(tmp_path, monkeypatch, NEWS).data, tmp_path / "features", quiet)
+    rows = ds.dataset(tmp_path / "features" / "train", format="parquet").to_table(columns=["label__click"])
+    truth = len(ds.dataset(tmp_path / "clicks.parquet").to_table()) / 6_000
+    found = sum(rows["label__click"].to_pylist()) / len(rows)
+    assert found == pytest.approx(truth, abs=0.02)
+
+
+def test_a_log_without_a_label_asks_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_news(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "impressions.parquet"]) == ConfigError.exit_code
+    assert "--label COLUMN, out of impression_id" in capsys.readouterr().err
+
+
+def test_a_label_may_be_named_and_a_file_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_news(tmp_path)
+    project = drafted(tmp_path, monkeypatch, ("impressions.parquet", "--label", "slot"))
+    assert [task.name for task in project.data.tasks] == ["slot"]
+    assert main(["init", "impressions.parquet", "--label", "slot"]) == ConfigError.exit_code
