@@ -55,10 +55,13 @@ class Server:
 
 
 @contextmanager
-def serving(store: Path, *flags: str, program: Sequence[str] = ("-m", "serving")) -> Iterator[Server]:
-    """Our server on a free port."""
-    command = [sys.executable, *program, str(store), "--port", "0", "--max-queue", "1024", *flags]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+def serving(
+    store: Path, *flags: str, program: Sequence[str] = ("-m", "serving"), checkout: Path | None = None
+) -> Iterator[Server]:
+    """Our server on a free port; that of another revision where its directory is given."""
+    python = sys.executable if checkout is None else str(checkout.absolute() / ".venv/bin/python")
+    command = [python, *program, str(store.absolute()), "--port", "0", "--max-queue", "1024", *flags]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=checkout) as child:
         try:
             lines = child.stderr or ()
             port = next(int(found[1]) for line in lines if (found := re.search(r"on 127\.0\.0\.1:(\d+)", line)))

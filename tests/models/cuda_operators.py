@@ -49,6 +49,7 @@ CUDA = frozenset(
         "ReduceSum",
         "Relu",
         "Reshape",
+        "ScatterND",
         "Shape",
         "Sigmoid",
         "Slice",
