@@ -18,7 +18,9 @@ from onnxscript import ir
 from contract.errors import ExportError
 from contract.graph_names import QUANTISED
 
-_LAYERS = re.compile(r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!heads\.)(?!.*\.request\.)(?!.*weight_request)")
+_LAYERS = re.compile(
+    r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!heads\.)(?!.*\.request\.)(?!.*weight_request)"
+)
 # Seven bits of the eight: processors without VNNI add pairs of products in 16 bits, which would overflow with more, and
 # a graph must answer alike wherever it runs.
 _LARGEST = 63
