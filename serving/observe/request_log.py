@@ -1,8 +1,9 @@
 """The log of served requests: what was asked, what was served, and the features it was served with, as Parquet.
 
-One row a candidate, under ``model=NAME/date=YYYY-MM-DD/hour=HH/``, a file a minute or so many rows. A file's features
-have the columns, types and schema fingerprint of training rows, so that rows of the log joined with outcomes are rows
-to train on. A thread of its own writes; what it cannot take is dropped and counted, and no answer waits.
+One row a request, under ``model=NAME/date=YYYY-MM-DD/hour=HH/``, a file a minute or so many candidates. What belongs to
+the candidates is a list in their order; `candidate_rows` makes a row of each, with the columns, types and schema
+fingerprint of training rows, so that rows of the log joined with outcomes are rows to train on. A thread of its own
+writes; what it cannot take is dropped and counted, and no answer waits.
 
 Shape legend: N candidate rows.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contract.dataset import EncodedWith
@@ -39,9 +41,10 @@ LOG = logging.getLogger("moerank.log")
 WAITING = 1024
 """Answers that may wait to be written; they hold their inputs in memory."""
 FILE_ROWS = 100_000
-"""Rows after which a file is closed before its minute is over."""
+"""Candidates after which a file is closed before its minute is over."""
 FILE_SECONDS = 60.0
-ROW_COLUMNS = ("request_id", "at_ms", "version", "arm", "score_version", "user", "item", "context", "position")
+CANDIDATES_KEY = b"moerank.candidates"
+"""Names in a file's metadata the columns that are lists in the order of the candidates."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class RequestLog:
             return
         buffer = self._buffers.setdefault((served.model.name, served.model.version), _Buffer())
         buffer.tables.append(table)
-        buffer.rows += table.num_rows
+        buffer.rows += len(served.answer.scores)
 
     def _due(self) -> list[tuple[str, int]]:
         now = time.monotonic()
@@ -165,46 +168,62 @@ class RequestLog:
 
 
 def table_of(served: ServedRequest) -> pa.Table:
-    """A row a candidate: who, what, when, each task's prediction, and the features by the names of training rows."""
+    """One row: who, what, when, and the request's features; lists of the candidates' ids, predictions and features."""
     model, request, answer = served.model, served.request, served.answer
     encoded, schema = served.encoded, model.bundle.schema
     if encoded.item_rows is not None:
         # It was encoded for prepared items, which stand for the columns of the table.
         encoded = model.encoder.encode(request, pushed=model.pushed)
-    count = len(answer.scores)
     kinds = {key.name: pa.string() if key.dtype == "string" else pa.int64() for key in schema.keys}
-    position = np.full(count, -1, np.int32)
+    position = np.full(len(answer.scores), -1, np.int32)
     position[answer.order] = np.arange(len(answer.order), dtype=np.int32)
-    columns: dict[str, Any] = {
-        "request_id": pa.repeat(answer.request_id, count),
-        "at_ms": pa.array(np.full(count, served.at_ms)),
-        "version": pa.array(np.full(count, answer.version)),
-        "arm": pa.repeat(answer.arm, count),
-        "score_version": pa.repeat(answer.score_version, count),
-        "user": pa.array([request.user] * count, kinds.get(schema.user_key, pa.string())),
+    candidates: dict[str, pa.Array] = {
         "item": pa.array(list(request.items), kinds.get(schema.item_key, pa.int64())),
-        "context": pa.repeat(json.dumps(dict(request.context), sort_keys=True), count),
         "position": pa.array(position),
         "score": pa.array(answer.scores),
         **{f"prediction__{task}": pa.array(values) for task, values in answer.predictions.items()},
-        **_columns(schema.request, encoded.inputs.request, count),
-        **_columns(schema.candidate, encoded.inputs.candidate, count),
+        **_columns(schema.candidate, encoded.inputs.candidate),
+    }
+    columns: dict[str, Any] = {
+        "request_id": pa.array([answer.request_id]),
+        "at_ms": pa.array([served.at_ms]),
+        "version": pa.array([answer.version]),
+        "arm": pa.array([answer.arm]),
+        "score_version": pa.array([answer.score_version]),
+        "user": pa.array([request.user], kinds.get(schema.user_key, pa.string())),
+        "context": pa.array([json.dumps(dict(request.context), sort_keys=True)]),
+        **_columns(schema.request, encoded.inputs.request),
+        **{name: _one_list(each) for name, each in candidates.items()},
     }
     encoded_with = EncodedWith(schema_fingerprint=model.bundle.manifest.schema_fingerprint, encoding="served")
-    return pa.table(columns).replace_schema_metadata(encoded_with.metadata())
+    metadata = {**encoded_with.metadata(), CANDIDATES_KEY: json.dumps(list(candidates)).encode()}
+    return pa.table(columns).replace_schema_metadata(metadata)
 
 
-def _columns(part: Part, inputs: PartInputs, count: int) -> dict[str, Any]:
-    """A part's features; those of the request's one row are repeated for every candidate."""
-    rows = np.arange(count) if inputs.rows == count else np.zeros(count, np.int64)
+def _one_list(values: pa.Array) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+
+
+def candidate_rows(table: pa.Table) -> pa.Table:
+    """A row a candidate, out of rows of the log: what is the request's stands beside each of its candidates."""
+    names = json.loads(table.schema.metadata[CANDIDATES_KEY])
+    counts = pc.list_value_length(table["item"]).to_numpy()
+    rows = pa.array(np.repeat(np.arange(len(counts)), counts))
+    columns = {
+        name: pc.list_flatten(table[name]) if name in names else table[name].take(rows) for name in table.column_names
+    }
+    return pa.table(columns).replace_schema_metadata(table.schema.metadata)
+
+
+def _columns(part: Part, inputs: PartInputs) -> dict[str, Any]:
+    """A part's features, as training rows have them."""
     columns: dict[str, Any] = {}
     for place, spec in enumerate(part.ids):
-        columns[spec.name] = pa.array(inputs.ids[rows, place].astype(np.int32))
+        columns[spec.name] = pa.array(inputs.ids[:, place].astype(np.int32))
     for place, dense in enumerate(part.dense):
-        columns[dense.name] = pa.array(inputs.dense[rows, place])
+        columns[dense.name] = pa.array(np.ascontiguousarray(inputs.dense[:, place]))
     ends = np.cumsum(inputs.list_lengths.sum(axis=1))[:-1]
     for place, (spec, values) in enumerate(zip(part.lists, np.split(inputs.list_values, ends), strict=False)):
         offsets = np.append(0, np.cumsum(inputs.list_lengths[place])).astype(np.int32)
-        lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.int32)))
-        columns[spec.name] = lists.take(pa.array(rows))
+        columns[spec.name] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.astype(np.int32)))
     return columns
