@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipeline.training.checkpoint import resume
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.data_check import check_rows
 from pipeline.training.interruption import Interruption, watch_interruption
+from pipeline.training.learning_rate import rate_factor
 from pipeline.training.loss_meter import LossTally
 from pipeline.training.precision import use_bf16
 from pipeline.training.run_progress import EpochRecord, RunProgress, check_metric, goodness
@@ -177,7 +179,8 @@ class _Run:
             else:
                 tally.add(result.losses)
             progress = progress.after_step(self.rows.batch_end(begin))
-            training_log.live(lambda: self._where(progress, tally))  # noqa: B023 it is called at once
+            speed = (progress.row - first_row) / max(time.monotonic() - started, 1e-9)
+            training_log.live(lambda: self._where(progress, tally, speed))  # noqa: B023 it is called at once
             if progress.step % _BOARD_EVERY == 0:
                 training_log.scalars({"step/loss": tally.total}, progress.step)
             if result.wishes.stop:
@@ -223,9 +226,16 @@ class _Run:
             **expert_record.record(validation.health, [task.name for task in self.schema.tasks]),
         }
 
-    def _where(self, progress: RunProgress, tally: LossTally) -> str:
-        at = f"epoch {progress.epoch + 1}/{self.config.epochs}, row {progress.row:,}/{self.rows.total_rows:,}"
-        return f"{at}, loss {tally.total:.4f}"
+    def _where(self, progress: RunProgress, tally: LossTally, rows_per_second: float) -> str:
+        """Where training stands: place, speed, time left (without validation), rate, and losses by task."""
+        rows, epochs = self.rows.total_rows, self.config.epochs
+        left = timedelta(seconds=round(((epochs - progress.epoch) * rows - progress.row) / max(rows_per_second, 1e-9)))
+        rate = self.config.learning_rate * rate_factor(self.config, progress.step, epochs * self.rows.steps)
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in tally.tasks().items())
+        return (
+            f"epoch {progress.epoch + 1}/{epochs}, row {progress.row:,}/{rows:,}, {rows_per_second:,.0f} rows/s, "
+            f"{left} left, rate {rate:.2g}, loss {tally.total:.4f} ({losses})"
+        )
 
 
 def _stop(progress: RunProgress, training_log: TrainingLog, writer: CheckpointWriter) -> None:

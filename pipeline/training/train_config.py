@@ -94,7 +94,13 @@ class TrainConfig(Settings):
     embedding_learning_rate: LearningRate = 0.02
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     embedding_weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    schedule: Literal["one_cycle", "cosine", "exponential", "step", "constant"] = "one_cycle"
+    schedule_final: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    """What share of the full rates ``cosine`` and ``exponential`` end at."""
+    schedule_milestones: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)
+    """Where ``step`` lowers the rates, as shares of all steps."""
+    schedule_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    """What ``step`` multiplies the rates by at each milestone."""
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     gradient_clip: Annotated[float, Field(ge=0.0)] = 0.0
     early_stopping: EarlyStopping | None = EarlyStopping()

@@ -13,7 +13,7 @@ from tests.faults.conftest import LONG, seeded
 from tests.models.small import small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 
-KILLS, EPOCHS = (100, 20) if LONG else (10, 3)
+KILLS, EPOCHS = (100, 60) if LONG else (10, 6)
 SCHEMA = small_schema()
 MODEL: ModelConfig = small_config(gate={"name": "top_k", "k": 2}, dropout=0.1)
 CONFIG = TrainConfig.model_validate(

@@ -30,6 +30,21 @@ def test_one_cycle_starts_low_peaks_at_the_full_rate_and_ends_near_nothing(total
     assert rate_factor(config, total, total) == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [
+        ("cosine", [1.0, 0.505, 0.01]),
+        ("exponential", [1.0, 0.1, 0.01]),
+        ("step", [1.0, 0.1, 0.01]),
+    ],
+)
+def test_schedules_fall_from_the_full_rate_to_their_end(schedule: str, factors: list[float]) -> None:
+    config = TrainConfig.model_validate({"schedule": schedule})
+    assert [rate_factor(config, step, 100) for step in (0, 50, 100)] == pytest.approx(factors)
+    falling = [rate_factor(config, step, 100) for step in range(101)]
+    assert falling == sorted(falling, reverse=True)
+
+
 def test_a_constant_schedule_is_constant() -> None:
     config = TrainConfig(schedule="constant")
     assert {rate_factor(config, step, 100) for step in range(100)} == {1.0}
