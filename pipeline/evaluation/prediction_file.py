@@ -56,8 +56,15 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
     Raises:
         DataError: not a table, a column is missing, or a value that cannot be used.
     """
-    table, given = _read(path), dict(columns or {})
-    tasks = _tasks(path, table, given)
+    table = _read(path)
+    # One mapping may speak of several files, of which this one may have the usual names.
+    usual = _defaults([role.partition(".")[2] for role in columns or {} if "." in role])
+    given = {
+        role: name
+        for role, name in (columns or {}).items()
+        if name in table.column_names or usual[role] not in table.column_names
+    }
+    tasks = _tasks(path, table, columns or {})
     names = {role: given.get(role, default) for role, default in _defaults(tasks).items()}
     needed = [names[f"{what}.{task}"] for task in tasks for what in ("label", "prediction")]
     missing = [name for name in (*needed, *given.values()) if name not in table.column_names]
@@ -99,9 +106,9 @@ def _read(path: Path) -> pa.Table:
         raise DataError(message) from error
 
 
-def _tasks(path: Path, table: pa.Table, given: Columns) -> list[str]:
+def _tasks(path: Path, table: pa.Table, named: Columns) -> list[str]:
     """The tasks with a prediction, in the file's order, or in that of the mapping."""
-    mapped = [role.partition(".")[2] for role in given if role.startswith("prediction.")]
+    mapped = [role.partition(".")[2] for role in named if role.startswith("prediction.")]
     tasks = mapped or [name.removeprefix(PREDICTION) for name in table.column_names if name.startswith(PREDICTION)]
     if not tasks:
         message = (

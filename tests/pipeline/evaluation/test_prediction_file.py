@@ -95,3 +95,12 @@ def test_wrong_words_and_missing_columns_are_named(tmp_path: Path) -> None:
     pq.write_table(holes, tmp_path / "h.parquet")
     with pytest.raises(DataError, match=r"p has no finite value in 1 rows that have a label"):
         load_predictions(tmp_path / "h.parquet", {"label.click": "y", "prediction.click": "p"})
+
+
+def test_one_mapping_may_speak_of_files_with_and_without_the_usual_names(tmp_path: Path) -> None:
+    pq.write_table(_table(), tmp_path / "theirs.parquet")
+    columns = {role: name for role, name in parse_columns(COLUMNS).items() if not role.endswith("watch")}
+    load_predictions(tmp_path / "theirs.parquet", columns).save(tmp_path / "ours.parquet")
+    found = compare(tmp_path / "ours.parquet", tmp_path / "theirs.parquet", config=QUICK, columns=columns)
+    assert found.tasks["click"]["auc"].difference == 0.0
+    assert "gauc" in found.tasks["click"]
