@@ -10,6 +10,7 @@ from importlib.metadata import version
 from contract.errors import ConfigError, MoerankError
 from pipeline.cli import (
     backfill_verb,
+    backtest_verb,
     bench_endpoint_verb,
     check_verb,
     compare_verb,
@@ -58,6 +59,7 @@ VERBS: tuple[Verb, ...] = (
     evaluate_verb.VERB,
     compare_verb.VERB,
     predict_verb.VERB,
+    backtest_verb.VERB,
     serve_verb.VERB,
     rank_verb.VERB,
     versions_verb.VERB,

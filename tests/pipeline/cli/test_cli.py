@@ -25,7 +25,7 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 def test_every_promised_verb_is_there() -> None:
     operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
-    more = {"predict", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
+    more = {"predict", "backtest", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
     assert {*DESIGNED, *operating, *more} == set(VERB_NAMES)
 
 

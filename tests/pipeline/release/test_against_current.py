@@ -1,5 +1,6 @@
 """The paired test against the version that is served."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from features.batches import BatchReader
 from features.build import build
 from features.recipe_files import save_recipe
 from models.export import export
+from pipeline.cli.main import main
 from pipeline.evaluation.matching import common_rows
 from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.predictions import Predictions
@@ -103,6 +105,18 @@ def test_what_cannot_be_compared_does_not_pass(nights: Nights, tmp_path: Path) -
     (finding,) = paired_with_current(nights.config, tmp_path / "nowhere", nights.held_out).findings
     assert not finding.passed
     assert finding.text.startswith("version 1 cannot be compared: ")
+
+
+def test_versions_by_day_are_one_table_in_which_one_that_cannot_be_scored_says_why(
+    nights: Nights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = nights.config.store / "shop" / "1"
+    assert main(["backtest", str(version), str(nights.folder / "made"), "--from", "2024-03-05"]) == 0
+    told = capsys.readouterr().out
+    assert "like: auc" in told
+    assert re.search(r"version +all +2024-03-05 +2024-03-06", told)
+    assert re.search(r"shop/1 +0\.\d{4} +0\.\d{4} +0\.\d{4}  \[0\.", told)
+    assert "made: " in told
 
 
 def test_common_rows_are_those_of_both_with_repetitions_in_their_order(nights: Nights) -> None:

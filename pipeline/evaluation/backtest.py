@@ -1,0 +1,96 @@
+"""Versions of a model on the same raw days: one table, version by day."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import MoerankError
+from contract.settings import Settings
+from features.encode_days import FittedRecipe, RawDays, encoded_days
+from pipeline.evaluation.intervals import Bootstrap
+from pipeline.evaluation.measure import EvaluateConfig
+from pipeline.evaluation.predictions import Predictions, predict
+from pipeline.evaluation.result import headline_metric
+from pipeline.evaluation.slices import Masks
+from pipeline.evaluation.task_metrics import Estimate, evaluate_tasks
+from pipeline.evaluation.time_slices import by_time
+from serving.graph.engine import Engine
+from serving.store import bundle
+
+ALL_DAYS = "all"
+
+
+class VersionDays(Settings):
+    """A version's headline metric by task and day, ``all`` among the days; or why it could not be scored."""
+
+    version: str
+    rows: int = 0
+    tasks: dict[str, dict[str, Estimate]] = {}
+    metrics: dict[str, str] = {}
+    why_not: str = ""
+
+
+class Backtest(Settings):
+    """What all versions reach on the same days."""
+
+    data: str
+    versions: tuple[VersionDays, ...]
+
+    def lines(self) -> list[str]:
+        """A table for each task: versions down, days across, with the interval of all days together."""
+        lines = [f"{self.data}"]
+        tasks = dict.fromkeys(task for each in self.versions for task in each.tasks)
+        for task in tasks:
+            days = dict.fromkeys(day for each in self.versions for day in each.tasks.get(task, {}))
+            metric = next(each.metrics[task] for each in self.versions if task in each.metrics)
+            lines += ["", f"{task}: {metric}", "".join([f"  {'version':<24}", *(f"{day:>12}" for day in days)])]
+            for each in self.versions:
+                found = each.tasks.get(task, {})
+                cells = [f"{found[day].value:12.4f}" if day in found else f"{'-':>12}" for day in days]
+                whole = found.get(ALL_DAYS)
+                interval = f"  [{whole.low:.4f}, {whole.high:.4f}]" if whole else ""
+                lines.append("".join([f"  {each.version:<24}", *cells, interval]))
+        return lines + [f"  {each.version}: {each.why_not}" for each in self.versions if each.why_not]
+
+
+def backtest(
+    bundles: Sequence[Path], days: RawDays, config: EvaluateConfig, progress: Callable[[str], None]
+) -> Backtest:  # fmt: skip
+    """Score each bundle on the raw days by its own recipe; one that cannot be scored says why, the others go on.
+
+    `progress` is called with a few words as each version begins.
+    """
+    found, data = [], days.describe(days.events or "the recipe's log")
+    for path in bundles:
+        progress(f"scoring {path}")
+        try:
+            found.append(_of_version(path, days, config))
+        except MoerankError as error:
+            found.append(VersionDays(version=path.name, why_not=str(error)))
+    return Backtest(data=data, versions=tuple(found))
+
+
+def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDays:
+    loaded = bundle.load(path)
+    with encoded_days(FittedRecipe.load(path), days, lambda _: None) as encoded:
+        predictions = predict(Engine(path, loaded.schema), encoded.dataset, loaded.schema)
+        masks: Masks = {ALL_DAYS: np.ones(predictions.rows, dtype=bool)}
+        masks |= by_time(predictions, (), encoded.zone).get("day", {})
+    tasks: dict[str, dict[str, Estimate]] = {task: {} for task in predictions.tasks}
+    metrics: dict[str, str] = {}
+    for day, mask in masks.items():
+        for task, estimate, metric in _headlines(predictions, mask, config):
+            tasks[task][day], metrics[task] = estimate, metric
+    return VersionDays(version=loaded.name, rows=predictions.rows, tasks=tasks, metrics=metrics)
+
+
+def _headlines(
+    predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig
+) -> list[tuple[str, Estimate, str]]:
+    """Each task's headline metric on some rows, with its name; drawn among all users, of whom some may lack rows."""
+    users = predictions.users()
+    rows = predictions.by_task(users, mask)
+    scores = evaluate_tasks(rows, Bootstrap(users.count, config.slice_replicates, config.seed), config.at).scores
+    return [(task, found[metric], metric) for task, found in scores.items() if (metric := headline_metric(found))]
