@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GIT = shutil.which("git") or "git"
 PACKAGES = ("contract", "features", "models", "serving", "pipeline", "moerank")
 MOST_LINES, MOST_FLOORS, MOST_FUNCTION_LINES = 350, 8, 80
-LEAST_PROPERTIES = 60
+LEAST_PROPERTIES, MOST_OWN_WORDS = 60, 40
 # Each package has one; the name says what they are.
 EVERYWHERE = {"__init__.py", "__main__.py"}
 
@@ -132,3 +132,9 @@ def test_the_suite_has_its_properties() -> None:
         if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "given"
     }
     assert len(given) >= LEAST_PROPERTIES
+
+
+def test_the_glossary_has_at_most_40_words_of_our_own() -> None:
+    rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
+    words = [row.split("|")[1].strip() for row in rows if row.startswith("| ") and not row.startswith("| word |")]
+    assert len(words) == len(set(words)) <= MOST_OWN_WORDS
