@@ -81,7 +81,7 @@ def commands() -> list[Command]:
 
 def form(line: str) -> str:
     """A line without what differs from run to run or between processors: numbers, verdicts, names of runs, padding."""
-    line = re.sub(r"(no clear difference|[AB] is better)$", "VERDICT", line)
+    line = re.sub(r"(no clear difference.*|[AB] is better)$", "VERDICT", line)
     return " ".join(re.sub(r"\b[0-9a-f]{16}\b|[-+]?\d[\d.:T+-]*\d|\d", "#", line).split())
 
 
