@@ -48,7 +48,8 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
         compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)
     except duckdb.Error as error:
-        message = f"the sources cannot be used: {str(error).splitlines()[0]}; look at the column's type or memory_limit"
+        hint = "`moerank check` names the place; or raise memory_limit"
+        message = f"the sources cannot be used: {str(error).splitlines()[0]}; {hint}"
         raise DataError(message) from error
     finally:
         connection.disconnect()
