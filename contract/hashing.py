@@ -75,6 +75,16 @@ def hash_integers(values: NDArray[np.int64]) -> Hashes:
     return np.maximum(mix(values.view(np.uint64)), np.uint64(1))
 
 
+def signed(value: int) -> int:
+    """A whole number of 64 unsigned bits as the signed one with the same bits, under which it is hashed and sent.
+
+    Example:
+        >>> signed(2**64 - 1), signed(7), signed(-7)
+        (-1, 7, -7)
+    """
+    return value - 2**64 if 2**63 <= value < 2**64 else value
+
+
 def hash_text(text: str) -> int:
     """Hash one string, as `hash_array` does, without the fixed cost of arrays."""
     data = text.encode()

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
-from contract.hashing import Hashes, hash_array, hash_integers, hash_text
+from contract.hashing import Hashes, hash_array, hash_integers, hash_text, signed
 
 Value = Any
 """A number, a string, a boolean, None, or a list of these, as it came over the wire."""
@@ -32,6 +32,10 @@ def id_hashes(values: Sequence[Value], dtype: str, where: str) -> Hashes:
     if dtype == "integer" and kinds <= {int, bool}:
         try:
             return hash_integers(np.array(values, dtype=np.int64))
+        except OverflowError:
+            pass
+        try:
+            return hash_integers(np.array([signed(value) for value in values], dtype=np.int64))
         except OverflowError as error:
             message = f"{where}: an id is outside the range of 64-bit integers"
             raise RequestError(message, field=where) from error
@@ -106,7 +110,9 @@ def typed_ids(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
             message = f"{where} must be {'a string' if dtype == 'string' else 'an integer'}, but got {seen}"
             raise RequestError(message, field=where)
     try:
-        return pa.array(values, type=pa.string() if dtype == "string" else pa.int64())
+        if dtype == "string":
+            return pa.array(values, type=pa.string())
+        return pa.array([None if value is None else signed(value) for value in values], type=pa.int64())
     except (pa.ArrowInvalid, OverflowError) as error:
         message = f"{where}: an id is outside the range of 64-bit integers"
         raise RequestError(message, field=where) from error

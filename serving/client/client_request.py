@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
+from contract.hashing import signed
 from serving.stubs.moerank.v1 import ranking_pb2
 
 T = TypeVar("T")
@@ -83,10 +84,10 @@ def _text(field: str, text: str) -> str:
 
 def _integers(field: str, values: Sequence[Any]) -> list[int]:
     for each in values:
-        if isinstance(each, bool) or not isinstance(each, int | np.integer) or not INT64[0] <= each <= INT64[1]:
+        if isinstance(each, bool) or not isinstance(each, int | np.integer) or not INT64[0] <= each < 2**64:
             message = f"{field} holds {each!r}; allowed are 64-bit integers, or strings throughout"
             raise RequestError(message, field=field)
-    return [int(each) for each in values]
+    return [signed(int(each)) for each in values]
 
 
 def value(field: str, content: Any) -> ranking_pb2.Value:
