@@ -74,7 +74,12 @@ def _current_run(config: ProjectConfig) -> StartingPoint | None:
         version = current(config.store, config.name)
     except ModelNotFoundError:
         return None
-    return _run_of_bundle(config, config.store / config.name / str(version))
+    try:
+        return _run_of_bundle(config, config.store / config.name / str(version))
+    except ConfigError as error:
+        # Runs are removed by age, and a night must not fail for want of an old one.
+        say(f"train: training from nothing: {error}")
+        return None
 
 
 def _run_of_bundle(config: ProjectConfig, bundle: Path) -> StartingPoint:

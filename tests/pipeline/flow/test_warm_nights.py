@@ -1,5 +1,6 @@
 """Nights that go on from the published model: which run they start from, what they say, and when they start anew."""
 
+import shutil
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -62,6 +63,9 @@ def test_each_night_goes_on_from_the_published_model(
     by_bundle = starting_point(read_config(project, [f"train.start_from={bundle}", *WARM[1:]]))
     assert by_bundle is not None
     assert by_bundle.directory.name == first.directory.name
+    shutil.rmtree(first.directory)
+    assert starting_point(config) is None
+    assert "training from nothing: no run below" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
