@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import duckdb
 import ibis
@@ -37,13 +38,20 @@ def read_files(
     partitions = data.partitions()
     refuse_contradictions(schemas, partitions, data.above(), where)
     if filesystem is not None and not is_spark(connection):
-        connection.con.register_filesystem(filesystem)
+        _register(connection, filesystem)
     folders = {name: partition_type(values) for name, values in partitions.items()}
     parts = [
         _aligned(read_parquet(connection, files, folders, data.root), types, folders)
         for files in _alike(schemas, types)
     ]
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
+
+
+def _register(connection: Backend, filesystem: Any) -> None:
+    """Let the engine read through a filesystem; several tables of a build may lie on one, and it takes each once."""
+    protocol = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
+    if not connection.con.filesystem_is_registered(protocol):
+        connection.con.register_filesystem(filesystem)
 
 
 def _alike(schemas: Sequence[FileSchema], types: Mapping[str, pa.DataType]) -> list[list[str]]:
