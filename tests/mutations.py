@@ -133,10 +133,10 @@ MUTATIONS = (
         "tests/serving/grpc_server",
     ),
     Mutation(
-        "a canary of share 0 answers",
+        "a canary answers the others' share",
         "serving/registry/traffic.py",
-        "return share > 0 and hash_text",
-        "return hash_text",
+        "< share * 2**64",
+        "< (1 - share) * 2**64",
         "tests/serving/registry tests/serving/api/test_wire_properties.py",
     ),
     Mutation(

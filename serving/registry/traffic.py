@@ -58,7 +58,7 @@ def read_traffic(path: Path | None) -> Wanted:
 
 def falls_in(share: float, model: str, arm: ArmName, key: str) -> bool:
     """Whether a request key belongs to an arm: the same on every replica, and growing shares keep their keys."""
-    return share > 0 and hash_text(f"{model}\0{arm}\0{key}") < share * 2**64
+    return hash_text(f"{model}\0{arm}\0{key}") < share * 2**64
 
 
 @dataclass(frozen=True)
