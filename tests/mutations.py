@@ -177,8 +177,8 @@ MUTATIONS = (
     Mutation(
         "a leak is found and let pass",
         "features/quality/leakage.py",
-        "if found and checks.leakage",
-        "if not found and checks.leakage",
+        "if leaks and checks.leakage",
+        "if not leaks and checks.leakage",
         "tests/features/quality",
     ),
     Mutation(

@@ -26,7 +26,8 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 def test_every_promised_verb_is_there() -> None:
     operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
     more = {"predict", "backtest", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
-    assert {*DESIGNED, *operating, *more} == set(VERB_NAMES)
+    first = {"init", "check"}
+    assert {*DESIGNED, *operating, *more, *first} == set(VERB_NAMES)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=VERB_NAMES)
@@ -62,7 +63,7 @@ def test_python_dash_m_pipeline_is_the_same_command() -> None:
 def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "nowhere.yaml"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("moerank features: there is no file nowhere.yaml")
+    assert said.startswith("moerank features: CONFIG: there is nothing at nowhere.yaml")
     assert "Traceback" not in said
 
 
@@ -90,9 +91,10 @@ def test_a_path_to_the_wrong_thing_is_told_from_the_right_one(
 
 
 def test_a_place_that_cannot_be_written_is_one_message_and_code_1(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").write_text("a file, not a directory")
     assert main(["features", str(config), "--set", f"workspace={tmp_path / 'taken'}"]) == 1
     told = capsys.readouterr().err
