@@ -30,7 +30,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_onnx(ServingGraph(ranker, "dense"), SCHEMA, folder / "model.onnx", metadata)
     SCHEMA.save(folder)
     features = write_features(folder / "features", SCHEMA)
-    facts = judge_tf32(folder / "model.onnx", SCHEMA, features / "valid.parquet")
+    facts = judge_tf32(folder / "model.onnx", SCHEMA, features / "valid")
     annotate(folder / "model.onnx", {CUDA_PRECISIONS: json.dumps(facts)})
     return folder
 

@@ -73,7 +73,7 @@ def test_the_columns_of_an_expression_are_those_that_it_mentions(text: str) -> N
     assert column_names(text) == {name for name in ("x", "y") if name in text}
 
 
-@given(st.sampled_from(["x.y", "x[0]", "lambda: x", "x if y else 1", "[x for x in y]", "x ** 2", "f'{x}'", "x := 1"]))
+@given(st.sampled_from(["x.y", "x[0]", "lambda: x", "[x for x in y]", "x ** 2", "f'{x}'", "x := 1"]))
 def test_what_is_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="here"):
         compile_expression(text, TABLE, "here")
