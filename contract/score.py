@@ -23,14 +23,14 @@ MAX_EXPONENT = 16.0
 
 
 class ScoreConfig(Settings):
-    """``weighted_sum``: sum of w_t * y_t. ``product_of_powers``: product of max(y_t, floor) ** w_t.
-
-    `weights` maps tasks to weights or exponents. `floor` keeps zeros and negative regression outputs out of powers.
-    """
+    """A formula over a row's answers y_t, one for each task t."""
 
     form: Literal["weighted_sum", "product_of_powers"] = "weighted_sum"
+    """``weighted_sum``: sum of w_t * y_t. ``product_of_powers``: product of max(y_t, floor) ** w_t."""
     weights: dict[str, FiniteFloat] = Field(min_length=1)
+    """The weight or exponent of each task."""
     floor: float = Field(default=1e-6, ge=1e-9, le=1.0)
+    """Keeps zeros and negative regression outputs out of powers."""
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from contract.durations import Duration
 from contract.settings import Settings
+from features.split_config import SplitConfig
 from features.table_config import EntityConfig, EventsConfig, LabelTableConfig, PastConfig
 
 Window = Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*[hd])$")]
@@ -14,34 +15,39 @@ AsOf = Literal["event", "hour", "day"]
 
 
 class FeatureConfig(Settings):
-    """A column as it is, owned by the table it stands in: the user's, the item's, or the context's.
-
-    Encodings: ids take ``vocabulary`` (values seen at least `min_count` times in training) or ``hash`` into
-    `buckets` rows; dense columns take ``piecewise_linear`` over at most `bins` quantiles, ``standardise`` or ``log1p``.
-
-    A ``vector`` is a list of `width` numbers, such as an embedding of a text: each becomes a dense column of its own,
-    named ``name[0]`` and so on, and requests give the whole list by its name.
-
-    Policies: a null id is row 0, has its ``own`` row, or is refused; an id that training did not see is row 0, or one
-    of `unknown_rows` rows by its hash; a null number takes the encoding's default or `fill`, or is refused; NaN counts
-    as null, or is refused.
-    """
+    """A column as it is. It belongs to the table in which it stands: the user's, the item's, or the context's."""
 
     name: str
+    """The feature's name, and the column's."""
     kind: Literal["id", "id_list", "dense", "vector"] = "id"
+    """What the column holds: one id, a list of ids, a number, or a list of `width` numbers, such as the embedding of a
+    text. Each number of a ``vector`` becomes a dense feature, named ``name[0]`` and so on; requests give the whole list
+    by its name."""
     width: int | None = Field(default=None, ge=1, le=4096)
+    """How many numbers a ``vector`` has."""
     separator: str | None = Field(default=None, min_length=1)
     """Of a list that is one text, such as ``drama|war``: what stands between its values."""
     encoding: Literal["vocabulary", "hash", "piecewise_linear", "standardise", "log1p"] | None = None
+    """Ids: ``vocabulary`` (the default) or ``hash``. Numbers: ``piecewise_linear`` over quantiles (the default),
+    ``standardise`` or ``log1p``."""
     min_count: int = Field(default=1, ge=1)
+    """How often an id must occur in training rows to be in the vocabulary."""
     buckets: int = Field(default=10_000, ge=2)
+    """Rows of the embedding table with ``hash``."""
     bins: int = Field(default=24, ge=2, le=256)
+    """The most quantile bins with ``piecewise_linear``."""
     max_length: int = Field(default=20, ge=1)
+    """How many values of a list count: the last ones."""
     pooling: Literal["sum", "mean"] = "mean"
+    """How the embeddings of a list become one."""
     nulls: Literal["default", "own", "refuse"] = "default"
+    """What a null is: an id's row 0 or a number's default, a row of its ``own``, or an error."""
     nans: Literal["missing", "refuse"] = "missing"
+    """Whether NaN counts as null or is an error."""
     fill: float | None = None
+    """The number that a null becomes."""
     unknown_rows: int = Field(default=0, ge=0)
+    """Over how many rows ids that training did not see are spread, by their hash; 0: all are row 0."""
 
     @model_validator(mode="after")
     def _name_is_plain(self) -> "FeatureConfig":
@@ -92,33 +98,45 @@ class FeatureConfig(Settings):
 
 
 class CrossConfig(Settings):
-    """The combination of two or more columns as one id, hashed into `buckets` rows; null if any of them is null.
+    """The combination of two or more columns as one hashed id; null if any of them is null.
 
     The columns may belong to different owners, such as the user's gender and the item's genre.
     """
 
     name: str
+    """The feature's name."""
     of: tuple[str, ...] = Field(min_length=2)
+    """The columns that are combined."""
     buckets: int = Field(default=10_000, ge=2)
+    """Rows of the embedding table."""
 
 
 class AggregateConfig(Settings):
-    """Sums over earlier events of the same keys: for each column of `of` the `stats`, and one count of events.
+    """Sums over earlier events of the same key, and how many events there were.
 
-    Only events strictly before the row count; with `as_of` ``hour`` or ``day``, only those up to the end of the last
-    complete hour or day. ``smoothed`` is (sum + prior * m) / (n + prior), m being the column's mean over training rows;
-    ``mean`` is sum / n, null without events. `since` adds the seconds since the last of these events.
+    Only events strictly before the row count.
     """
 
     by: tuple[str, ...] = Field(min_length=1)
+    """The columns whose values together make the key."""
     of: tuple[str, ...] = ()
+    """The columns to sum, besides the count of events."""
     stats: tuple[Literal["smoothed", "mean", "sum"], ...] = ("smoothed",)
+    """What to make of each of these sums: ``smoothed`` is (sum + prior * m) / (n + prior), m being the column's mean
+    over training rows; ``mean`` is sum / n, null without events."""
     count: bool = True
+    """Whether the number of events is a feature too."""
     since: bool = False
+    """Whether the seconds since the last of these events are a feature too."""
     windows: tuple[Window, ...] = ("all",)
+    """How far back to look: ``all``, hours such as ``6h`` or days such as ``7d``."""
     as_of: AsOf = "event"
+    """``event``: everything strictly before the row. ``hour`` or ``day``: only up to the end of the last complete
+    one."""
     prior: float = Field(default=20.0, gt=0)
+    """How many events the mean `m` counts for in ``smoothed``."""
     bins: int = Field(default=24, ge=2, le=256)
+    """The most quantile bins for each of these features."""
 
     @model_validator(mode="after")
     def _windows_are_whole_tiles(self) -> "AggregateConfig":
@@ -130,41 +148,51 @@ class AggregateConfig(Settings):
 
 
 class HistoryConfig(Settings):
-    """The last values of a column in strictly earlier events of the same key, newest last.
-
-    `columns` adds lists of other columns of the same events by name, place by place. Only events at least `gap` before
-    the row count.
-    """
+    """The last values of a column in strictly earlier events of the same key, newest last."""
 
     name: str
+    """The feature's name."""
     of: str
+    """The column whose values are collected."""
     by: str
+    """The column whose value is the key."""
     last: int = Field(default=10, ge=1, le=200)
+    """The most values."""
     where: str | None = None
+    """A condition on events; others do not count."""
     gap: Duration | None = None
+    """How long before the row an event must have happened to count."""
     columns: dict[str, str] = {}
+    """Lists of other columns of the same events: by name, the column; all lists of a row are equally long."""
     shares: str | None = None
     """An id feature whose vocabulary and embedding this list uses."""
     min_count: int = Field(default=1, ge=1)
+    """How often an id must occur in training rows to be in the vocabulary."""
     pooling: Literal["sum", "mean"] = "mean"
+    """How the embeddings of a list become one."""
 
 
 class TaskConfig(Settings):
-    """A label as an expression on columns; `where` restricts the task to the rows where it applies.
-
-    With `within`, the label is final only that long after its event: younger rows do not train on it, and aggregates
-    count an event's label only from then on. With `by` as well, the label is whether (regression: how often) a later
-    event of the same keys, at most `within` after the row, satisfies the expression.
-    """
+    """What to predict."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The task's name."""
     kind: Literal["binary", "regression"]
+    """Whether the answer is a probability or a number."""
     label: str
+    """An expression on columns."""
     where: str | None = None
+    """A condition on rows; the task does not train on others, nor is it measured on them."""
     weight: str | None = None
+    """An expression for the weight of a row."""
     unit: str = ""
+    """The unit of the label, for reports."""
     within: Duration | None = None
+    """How long after its event a label is final: younger rows do not train on it, and aggregates count an event's label
+    only from then on."""
     by: tuple[str, ...] = ()
+    """With it, the label is whether (regression: how often) a later event with the same values in these columns, at
+    most `within` after the row, satisfies the expression."""
 
     @model_validator(mode="after")
     def _later_events_need_a_window(self) -> "TaskConfig":
@@ -175,109 +203,79 @@ class TaskConfig(Settings):
 
 
 class NegativesConfig(Settings):
-    """Items that a user did not take, for logs of positives: drawn per event, the same in every build.
+    """Items that a user did not take, for logs of positives only; every build draws the same ones.
 
-    ``popularity`` draws items as often as the log has them. Items that the user has anywhere in the log are dropped.
-    Sampled rows have label 0 in binary tasks and none in others; the column ``observed`` is 0 on them and 1 elsewhere.
+    Items that the user has anywhere in the log are not drawn. Sampled rows have label 0 in binary tasks and none in
+    others; the column ``observed`` is 0 on them and 1 elsewhere.
     """
 
     per_event: int = Field(ge=1, le=100)
+    """Negatives for each event."""
     by: Literal["uniform", "popularity"] = "uniform"
-
-
-class SplitByTime(Settings):
-    """The last `test` of the log's time, the `valid` before it, and the rest for training."""
-
-    by: Literal["time"]
-    valid: Duration
-    test: Duration | None = None
-    embargo: Duration | None = None
-    """Rows that are less than this before the first row of the next split are left out."""
-
-
-class SplitByUser(Settings):
-    """Each user's rows in the order of time: the last go to test, those before them to valid.
-
-    Below 1 a share of the user's rows; from 1 a number of rows, which leaves the last ones out.
-    """
-
-    by: Literal["user_time"]
-    valid: float = Field(gt=0)
-    test: float = Field(default=0, ge=0)
-    embargo: Duration | None = None
-
-    @model_validator(mode="after")
-    def _shares_or_numbers(self) -> "SplitByUser":
-        given = [value for value in (self.valid, self.test) if value]
-        if not (all(value < 1 for value in given) or all(value.is_integer() for value in given)):
-            message = (
-                f"valid {self.valid:g} and test {self.test:g} must both be shares below 1, or whole numbers of rows"
-            )
-            raise ValueError(message)
-        return self
-
-
-class SplitByExpression(Settings):
-    """Rows for which `test` holds, then rows for which `valid` holds, then training rows."""
-
-    by: Literal["expression"]
-    valid: str
-    test: str | None = None
-    embargo: Duration | None = None
-
-
-class SplitByHash(Settings):
-    """A random split, stable between builds: by the hash of the row's keys and time."""
-
-    by: Literal["random"]
-    valid: float = Field(gt=0, lt=1)
-    test: float = Field(default=0, ge=0, lt=1)
-
-
-SplitConfig = Annotated[SplitByTime | SplitByUser | SplitByExpression | SplitByHash, Field(discriminator="by")]
+    """``popularity`` draws items as often as the log has them."""
 
 
 class ChecksConfig(Settings):
     """What is refused before training.
 
-    A single column with an AUC (regression: rank correlation) of `leakage_at` or more on unseen rows is a leak unless
-    `allow` names it; what is made of strictly earlier events alone never is. Optional bounds: the share of nulls of any
-    feature, its drift against the last build (population stability index), and the range [lowest, highest] of features
-    by name.
+    Features that are made of strictly earlier events alone are never searched for leaks.
     """
 
     leakage: Literal["refuse", "warn", "off"] = "refuse"
+    """What to do about a leak: a column that alone predicts a label almost perfectly on unseen rows."""
     leakage_at: float = Field(default=0.99, gt=0.5, le=1)
+    """The AUC (regression: rank correlation) from which on a column is a leak."""
     leakage_warn_at: float = Field(default=0.95, gt=0.5, le=1)
     """From here on a feature is told of: it may know the label, or be a good one."""
     allow: tuple[str, ...] = ()
+    """Features that may predict a label so well, by name."""
     max_null_rate: float | None = Field(default=None, ge=0, le=1)
+    """The largest share of nulls that a feature may have."""
     max_psi: float | None = Field(default=None, gt=0)
+    """The largest drift of a feature against the last build, as population stability index."""
     ranges: dict[str, tuple[float, float]] = {}
+    """The smallest and the largest value that a feature may have, by name."""
 
 
 class FeaturesConfig(Settings):
     """Everything that turns raw Parquet into training rows and online tables."""
 
     events: EventsConfig
+    """The log."""
     labels: tuple[LabelTableConfig, ...] = ()
+    """Tables of what came of events."""
     users: EntityConfig | None = None
+    """Attributes of users."""
     items: EntityConfig | None = None
+    """Attributes of items."""
     past: PastConfig | None = None
+    """Events from before the log."""
     features: tuple[FeatureConfig, ...] = ()
+    """Columns that are features as they are."""
     crosses: tuple[CrossConfig, ...] = ()
+    """Combinations of columns as features."""
     aggregates: tuple[AggregateConfig, ...] = ()
+    """Counts, rates and sums over earlier events as features."""
     histories: tuple[HistoryConfig, ...] = ()
+    """Lists of earlier events as features."""
     negatives: NegativesConfig | None = None
+    """Items to draw as negatives; null: none."""
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
+    """What to predict."""
     split: SplitConfig
+    """Which rows train, validate and test."""
     checks: ChecksConfig = ChecksConfig()
+    """What is refused before training."""
     engine: Literal["duckdb", "spark"] = "duckdb"
+    """What runs the expressions."""
     spark_master: str = "local[*]"
     """The master URL of the cluster that runs the expressions with `engine` ``spark``."""
     memory_limit: str = "3GB"
+    """How much memory DuckDB may use before it writes to disk."""
     threads: int | None = Field(default=None, ge=1)
+    """Threads of DuckDB; null: one for each core."""
     seed: int = 0
+    """Of random splits and sampled negatives."""
     incremental: bool = True
     """Keep the rows of built days beside the result, so that the next build only adds new days."""
     grow: bool = False

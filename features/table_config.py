@@ -19,12 +19,10 @@ class TimeFormat(Settings):
 
 
 class TableConfig(Settings):
-    """A Parquet table: a file, a directory with hive partitions, a glob, or any of these as an fsspec URL; or a query.
-
-    `columns` maps a column's name to an expression on the others: a derived column, or a new name for one there is.
-    """
+    """A Parquet table, or a query that makes one."""
 
     path: str = ""
+    """A file, a directory with hive partitions, a glob, or any of these as an fsspec URL."""
     sql: str | None = None
     """In place of `path`, one SELECT of DuckDB, such as ``SELECT * FROM 'log/*.parquet' JOIN ...``."""
     times: dict[str, TimeFormat] = {}
@@ -32,6 +30,7 @@ class TableConfig(Settings):
     where: str | None = None
     """A condition on the table's columns; other rows are not there."""
     columns: dict[str, str] = {}
+    """Derived columns, or new names of columns: by name, an expression on the others."""
     verify: bool = True
     """Read every page once before the build, so that damage is refused with file, row group and column."""
 
@@ -51,7 +50,9 @@ class LabelTableConfig(TableConfig):
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The column that the log gains."""
     by: tuple[str, ...] = Field(min_length=1)
+    """The columns that both tables have and by which rows belong together."""
     time: str | None = None
     """The row's moment: only rows from the event's own on count. Without it the keys alone decide."""
     within: Duration | None = None
@@ -66,37 +67,42 @@ class LabelTableConfig(TableConfig):
 
 
 class EventsConfig(TableConfig):
-    """The log: one row an event. Without `user`, `item` or `time`, what needs them is refused by name."""
+    """The log: one row for each event. Without `user`, `item` or `time`, what needs them is refused by name."""
 
     user: str | None = None
+    """The column with the user's id."""
     item: str | None = None
+    """The column with the item's id."""
     time: str | None = None
+    """The column with the event's moment."""
     time_zone: str = "UTC"
     """Where a day begins, summer time included, for aggregates as of the end of the previous day."""
     until: date | None = None
     """The last day of the log that is read, in `time_zone`: replays the night after it, whatever came later."""
     duplicates: Literal["keep", "first", "refuse"] = "keep"
+    """What to do with rows that repeat another exactly."""
     late: Literal["rebuild", "refuse"] = "rebuild"
     """What to do with rows of days that were built before: build from their day on again, or refuse them."""
     partition_rows: int = Field(default=50_000, ge=1)
     """Days are kept together until they have so many events; what was built is reused by such runs of whole days."""
     user_columns: tuple[str, ...] = ()
+    """Columns of the log that describe the user, not the context; serving takes their latest value."""
     item_columns: tuple[str, ...] = ()
-    """Columns of the log that describe the user or the item, not the context; serving takes their latest value."""
+    """Columns of the log that describe the item, not the context; serving takes their latest value."""
 
 
 class EntityConfig(TableConfig):
-    """Attributes of users or of items, one row a key.
-
-    `known_at` names the column with the moment (a time with zone) from which a row's attributes were known; events
-    before it see nulls, so that no feature is newer than its label.
-    """
+    """Attributes of users or of items, one row for each key."""
 
     key: str
+    """The column with the id of the user or item."""
     known_at: str | None = None
+    """The column with the moment (a time with zone) from which on a row's attributes were known: earlier events see
+    nulls, so that no feature is newer than its label."""
 
 
 class PastConfig(TableConfig):
     """Events older than the whole log that carry no time: they count in aggregates and histories, and never train."""
 
     order: str | None = None
+    """The column of whole numbers that orders these events; without it they count as simultaneous."""

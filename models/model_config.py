@@ -15,46 +15,57 @@ Width = Annotated[int, Field(ge=1)]
 
 
 class ModelConfig(Settings):
-    """A mixture of experts over embeddings and dense features.
-
-    `interaction` makes features of features first; `bottom` are the widths of shared layers before the experts (none
-    by default); `experts` how many there are for all tasks together, each with the layers `expert_widths`; what else
-    there is says `architecture`. `tower_widths` are the hidden layers of each task's tower, before its one output.
-    `residual` adds a layer's input to its output, from the second layer on, where the widths are equal.
-    `gate_scope` gives each task its own gate or all tasks one; `routing` says what a gate weighs the experts by: what
-    they read themselves, the features of the user or of the context alone, or, static, nothing: once for all rows.
-    `routing_norm` centres and scales the columns that gates route by, over the batch, where no batch norm stands before
-    them already; without it, gates behind shared layers tend to settle on the same experts for all rows.
-    `max_union` refuses gates that could select more experts than this for one row, over all tasks and levels.
-    `chains` names, for a task, the task that must happen first: its answer is the product of both probabilities.
-    `sparse_training` computes only the selected experts in training too; ``auto`` does where it pays.
-    `id_dropout` takes this share of ids for unknown in training, in tables of at least `id_dropout_rows` rows, so that
-    the answer to an id that is unknown is trained; without a rate, one in 20 of the user's and of the item's own ids.
-    """
+    """A mixture of experts over embeddings and dense features."""
 
     architecture: ArchitectureConfig = MMoEConfig()
+    """How experts are shared between tasks."""
     embedding_dim: Annotated[int, Field(ge=1)] = 16
+    """Columns of an embedding."""
     embedding_init: Annotated[float, Field(gt=0.0)] = 0.05
+    """The standard deviation of the normal distribution from which embeddings start."""
     id_dropout: Rate | None = None
+    """The share of ids that training takes for unknown, so that the answer to an unknown id is trained; null: one in 20
+    of the user's and of the item's own ids."""
     id_dropout_rows: Annotated[int, Field(ge=1)] = 1
+    """Only tables of at least so many rows lose ids."""
     embedding_dropout: Rate = 0.0
+    """The share of embedding columns that training drops."""
     input_norm: Literal["none", "batch"] = "batch"
+    """Whether the network's input is batch normalised."""
     interaction: InteractionConfig = NoInteractionConfig()
+    """Features that are made of features before the experts."""
     bottom: tuple[Width, ...] = ()
+    """Widths of shared layers before the experts."""
     experts: Width = 8
+    """Experts of all tasks together; the architecture may add others."""
     expert_widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
+    """Widths of an expert's layers."""
     tower_widths: tuple[Width, ...] = (32,)
+    """Widths of the hidden layers of each task's tower, before its one output."""
     activation: Activation = "silu"
+    """Of all layers."""
     norm: Norm = "batch"
+    """Of all layers."""
     dropout: Rate = 0.1
+    """Of all layers."""
     residual: bool = False
+    """Add a layer's input to its output, from the second layer on, where the widths are equal."""
     gate: GateConfig = TopKConfig()
+    """How experts are selected and weighed."""
     gate_scope: Literal["per_task", "shared"] = "per_task"
+    """Whether each task has its own gate."""
     routing: Literal["all", "user", "context", "static"] = "all"
+    """What a gate weighs the experts by: ``all`` that they read themselves, the features of the ``user`` or of the
+    ``context`` alone, or nothing (``static``), once for all rows."""
     routing_norm: Literal["none", "batch"] = "batch"
+    """Whether the columns that gates route by are centred and scaled over the batch, where no batch norm stands before
+    them already. Without it, gates behind shared layers tend to settle on the same experts for all rows."""
     max_union: Width | None = None
+    """Refuse gates that could select more experts than this for one row, over all tasks and levels."""
     chains: dict[str, str] = {}
+    """For a task, the task that must happen first: its answer is the product of both probabilities."""
     sparse_training: Literal["auto", "on", "off"] = "auto"
+    """Whether training too computes only the selected experts; ``auto``: where it pays."""
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,7 @@ class Workspace(Settings):
     model_config = ConfigDict(extra="ignore")
 
     workspace: Path = Path("runs")
+    """The directory of all results."""
 
 
 class _Loader(yaml.SafeLoader):

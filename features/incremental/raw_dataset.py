@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contract.columns import TIME
 from contract.errors import DataError
 from contract.hashing import hash_array
-from features.feature_config import FeaturesConfig, SplitByHash
+from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows, history_names
 from features.incremental.raw_sample import sample_rows
@@ -21,6 +21,7 @@ from features.incremental.splits import LEFT_OUT, SPLIT, SPLIT_NAMES, TRAIN, dra
 from features.source.query_engine import Backend, read_parquet, to_arrow
 from features.source.row_types import ROW
 from features.source.zones import day_begin_ms
+from features.split_config import SplitByHash
 
 
 @dataclass(frozen=True)

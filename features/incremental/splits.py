@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from contract.columns import TIME
 from contract.durations import milliseconds
 from contract.hashing import Hashes, combine, hash_array
-from features.feature_config import FeaturesConfig, SplitByExpression, SplitByHash, SplitByTime, SplitByUser
+from features.feature_config import FeaturesConfig
 from features.source.expressions import compile_condition
 from features.source.query_engine import Backend, scalar
 from features.source.row_types import EVENT, KIND, ROW
+from features.split_config import SplitByExpression, SplitByHash, SplitByTime, SplitByUser
 
 TRAIN, VALID, TEST = 0, 1, 2
 SPLIT_NAMES = ("train", "valid", "test")

@@ -17,19 +17,23 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class HoMEConfig(Architecture):
-    """Each level has `experts` experts shared by all tasks, and `group_experts` of each group of tasks.
+    """Experts shared by all tasks, by the tasks of a group, and of each task alone, on a meta level and a task level.
 
-    `groups`: the tasks of each group by the group's name, every task once; none: one group of all. On the task level
-    each task has `task_experts` of its own. Experts are batch normalised with SiLU (Swish), and read their input
-    through a feature gate of `feature_gates` low-rank maps of rank `feature_rank`.
+    Each level has `experts` shared ones. Experts are batch normalised with SiLU (Swish), and read their input through a
+    feature gate of low-rank maps.
     """
 
     name: Literal["home"] = "home"
     groups: dict[str, tuple[str, ...]] = {}
+    """The tasks of each group by the group's name, every task once; none: one group of all."""
     group_experts: Count = 1
+    """Experts of each group of tasks, on each level."""
     task_experts: Count = 1
+    """Experts of each task, on the task level."""
     feature_rank: Count = 16
+    """The rank of a feature gate's maps."""
     feature_gates: Count = 2
+    """Maps of a feature gate."""
 
     def plan(self, wanted: Wanted) -> Plan:
         """The meta level makes a stream a group and a shared one; the task level reads them."""

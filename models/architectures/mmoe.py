@@ -13,17 +13,15 @@ from models.architectures.architecture_plan import Architecture, ExpertSet, Gate
 
 
 class MMoEConfig(Architecture):
-    """`experts` experts for all tasks.
-
-    `shared_experts` are taken by every row of every task and added with weight 1 (DeepSeekMoE, equation 9): what all
-    rows need is learned once, and the routed experts are free to differ; the graph computes them densely.
-    `private_experts` of each task's own are always computed and added, weighed by a self gate. With ``gate_scope:
-    shared``, the tasks then select at most k + tasks x private experts together, and not k x tasks.
-    """
+    """`experts` experts for all tasks."""
 
     name: Literal["mmoe"] = "mmoe"
     shared_experts: Annotated[int, Field(ge=0)] = 0
+    """Experts that every row of every task takes, added with weight 1 (DeepSeekMoE, equation 9): what all rows need is
+    learned once, and the routed experts are free to differ. The graph computes them densely."""
     private_experts: Annotated[int, Field(ge=0)] = 0
+    """Experts of each task's own, always computed and added, weighed by a self gate. With ``gate_scope: shared``, the
+    tasks then select at most k + tasks x private experts together, and not k x tasks."""
 
     def plan(self, wanted: Wanted) -> Plan:
         """One level: the routed set first, then each task's own, and last the experts that all rows take."""

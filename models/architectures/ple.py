@@ -15,10 +15,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class CGCConfig(Architecture):
-    """Each task's gate weighs its own `task_experts` and the `experts` shared ones, and no other task's."""
+    """Each task's gate weighs the task's own experts and the `experts` shared ones, and no other task's."""
 
     name: Literal["cgc"] = "cgc"
     task_experts: Count = 1
+    """Experts of each task's own."""
 
     def plan(self, wanted: Wanted) -> Plan:
         """PLE with one level."""
@@ -26,11 +27,13 @@ class CGCConfig(Architecture):
 
 
 class PLEConfig(Architecture):
-    """CGC in `levels` levels; all but the last also have a gate over all experts that feeds the next shared ones."""
+    """CGC in several levels; all but the last also have a gate over all experts that feeds the next shared ones."""
 
     name: Literal["ple"] = "ple"
     levels: Count = 2
+    """Levels, one on top of the other."""
     task_experts: Count = 1
+    """Experts of each task's own, on each level."""
 
     def plan(self, wanted: Wanted) -> Plan:
         """Levels from the shared representation up."""

@@ -9,16 +9,18 @@ from contract.settings import Settings
 
 
 class Schedule(Settings):
-    """A number that goes from `start` at `first_step` to `end` at `last_step` and is constant outside.
-
-    ``linear`` interpolates the number itself, ``exponential`` its logarithm (both ends must then be positive).
-    """
+    """A number that changes with the training step."""
 
     shape: Literal["linear", "exponential"] = "linear"
+    """``linear`` interpolates the number itself, ``exponential`` its logarithm; both ends must then be positive."""
     start: float = Field(ge=0)
+    """The number up to `first_step`."""
     end: float = Field(ge=0)
+    """The number from `last_step` on."""
     first_step: int = Field(default=0, ge=0)
+    """The training step at which the change begins."""
     last_step: int = Field(ge=1)
+    """The training step at which it ends."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

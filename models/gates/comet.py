@@ -29,16 +29,16 @@ _LEAF_RANGE = 0.05
 
 
 class CometConfig(GateSettings):
-    """At most `k` experts a row once the splits are saturated; dense before.
-
-    `gamma`: width of the smooth-step. `entropy`: weight of the trees' leaf entropy (summed over trees and leaves,
-    averaged over rows), which drives each tree to one leaf; constant or a schedule.
-    """
+    """At most `k` experts for a row once the splits are saturated; dense before."""
 
     name: Literal["comet"] = "comet"
     k: int = Field(default=2, ge=1)
+    """The most experts of a row once the splits are saturated; before that, the gate is dense."""
     gamma: float = Field(default=1.0, gt=0)
+    """The width of the smooth-step: a small one saturates early."""
     entropy: float | Schedule = 0.1
+    """The weight of the trees' leaf entropy (summed over trees and leaves, averaged over rows), which drives each tree
+    to one leaf: constant or a schedule."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

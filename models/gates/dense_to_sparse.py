@@ -19,20 +19,21 @@ from models.gates.gumbel import gumbel_noise
 
 
 class DenseToSparseConfig(GateSettings):
-    """Dense until training step `switch_step`, exactly `k` experts from then on.
-
-    `switch_step` has no default: whoever forgot it would train a top-k gate from the first step. `temperature`:
-    constant or a schedule, whose value at the switch is kept. `threshold`: before the switch, weights below it are
-    dropped (the largest stays). `normalise`: divide the kept weights by their sum; the paper does not, and with k = 1
-    the router would then learn nothing after the switch.
-    """
+    """Dense until training step `switch_step`, exactly `k` experts for a row from then on."""
 
     name: Literal["dense_to_sparse"] = "dense_to_sparse"
     switch_step: int = Field(ge=1)
+    """The training step from which on the gate is sparse. It has no default: whoever forgot it would train a top-k gate
+    from the first step."""
     k: int = Field(default=1, ge=1)
+    """The experts of a row after the switch."""
     temperature: Temperature = 1.0
+    """The temperature of the softmax, constant or a schedule; its value at the switch is kept."""
     threshold: float = Field(default=0.0, ge=0, lt=1)
+    """Before the switch, weights below it are dropped; the largest stays."""
     normalise: bool = False
+    """Divide the remaining weights by their sum. The paper does not; with k = 1 the router would then learn nothing
+    after the switch."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

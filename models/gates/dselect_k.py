@@ -29,21 +29,21 @@ logger = logging.getLogger(__name__)
 
 
 class DSelectKConfig(GateSettings):
-    """At most `k` experts a row once the codes are saturated; dense before.
-
-    `gamma`: width of the smooth-step; small saturates early. `entropy`: weight of the selectors' entropy, which drives
-    them to one-hot, constant or a schedule. `reachability`: weight of the term that keeps selectors on codes of real
-    experts where their number is no power of two; `reach_epsilon` keeps it finite. `reduction`: mean or sum over rows;
-    the weights of Google's layers refer to `sum`, which depends on the batch size.
-    """
+    """At most `k` experts for a row once the codes are saturated; dense before."""
 
     name: Literal["dselect_k"] = "dselect_k"
     k: int = Field(default=2, ge=1)
+    """The most experts of a row once the codes are saturated; before that, the gate is dense."""
     gamma: float = Field(default=1.0, gt=0)
+    """The width of the smooth-step: a small one saturates early."""
     entropy: float | Schedule = 0.1
+    """The weight of the selectors' entropy, which drives them to one-hot: constant or a schedule."""
     reachability: float = Field(default=1.0, ge=0)
+    """The weight of the term that keeps selectors on codes of real experts where their number is no power of two."""
     reach_epsilon: float = Field(default=1e-3, ge=0)
+    """A small number that keeps this term finite."""
     reduction: Literal["mean", "sum"] = "mean"
+    """Over rows: the weights of Google's layers refer to ``sum``, which depends on the batch size."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

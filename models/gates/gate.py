@@ -28,6 +28,7 @@ class GateSettings(Settings, ABC):
     """The options of every gate."""
 
     regularisers: Regularisers = Regularisers()
+    """Terms that the gate adds to the loss."""
     permutation: PermutationConfig | None = None
     """Learn which expert stands at which place of the gate (COMET's local search); None: experts stay in order."""
     expert_dropout: float = Field(default=0.0, ge=0, lt=1)

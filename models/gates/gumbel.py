@@ -19,16 +19,14 @@ from models.row_share import draw_rows
 
 
 class GumbelConfig(GateSettings):
-    """Weigh every expert, with noise in training as a regulariser.
-
-    `temperature` of the softmax, constant or a schedule. `samples`: how many draws of the noise evaluation averages
-    over (the paper finds about 10 enough); they are drawn once and kept with the model, so that a row's answer is
-    always the same. 0: evaluation without noise.
-    """
+    """Weigh every expert, with noise in training as a regulariser."""
 
     name: Literal["gumbel"] = "gumbel"
     temperature: Temperature = 1.0
+    """The temperature of the softmax, constant or a schedule."""
     samples: int = Field(default=10, ge=0)
+    """How many draws of the noise evaluation averages over (the paper finds about 10 enough); 0: evaluation without
+    noise. They are drawn once and stored with the model, so that a row's answer is always the same."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

@@ -25,19 +25,22 @@ _PRIME = 2**31 - 1
 
 
 class HashConfig(GateSettings):
-    """Route by the id feature `feature` alone; nothing is learned.
+    """Route by one id feature alone; nothing is learned.
 
-    `assignment`: ``random`` hashes any id; ``balanced`` spreads the ids 0..`rows`-1 evenly over the experts, by how
-    often they occur in the training rows, and hashes ids beyond. `rows` 0 takes all ids of the feature. `seed` picks
-    the hash. Ids are the feature's encoded rows: a vocabulary sends all unknown values to row 0 and so to one expert,
-    a hash encoding spreads them.
+    Ids are the feature's encoded rows: a vocabulary sends all unknown values to row 0 and so to one expert, a hash
+    encoding spreads them.
     """
 
     name: Literal["hash"] = "hash"
     feature: str
+    """The id feature by which to route."""
     assignment: Literal["random", "balanced"] = "random"
+    """``random`` hashes every id. ``balanced`` spreads the ids 0 to `rows` - 1 evenly over the experts, by how often
+    they occur in the training rows, and hashes those beyond."""
     rows: int = Field(default=0, ge=0)
+    """How many ids ``balanced`` spreads; 0: all ids of the feature."""
     seed: int = 0
+    """Picks the hash."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

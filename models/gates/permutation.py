@@ -30,18 +30,20 @@ _INITIAL_RANGE = 0.05
 
 
 class PermutationConfig(Settings):
-    """How the permutation is learned, before it is frozen at training step `steps`.
-
-    Temperature and number of Sinkhorn rounds go linearly (the temperature's logarithm) from their first to their last
-    values. `entropy` weighs the term that pushes the soft matrix towards a hard one.
-    """
+    """How the order of the experts is learned, before it is frozen at training step `steps`."""
 
     steps: int = Field(ge=1)
+    """The training step at which the permutation is frozen."""
     first_log10_temperature: float = -3.0
+    """The logarithm of the temperature at first; it changes linearly."""
     last_log10_temperature: float = -7.0
+    """The logarithm of the temperature at the end."""
     first_rounds: int = Field(default=20, ge=1)
+    """Sinkhorn rounds at first; their number changes linearly."""
     last_rounds: int = Field(default=150, ge=1)
+    """Sinkhorn rounds at the end."""
     entropy: float = Field(default=0.0, ge=0)
+    """The weight of the term that pushes the soft matrix towards a hard one."""
 
     def at(self, step: int) -> tuple[float, int]:
         """Give the temperature and the number of Sinkhorn rounds of a training step."""

@@ -12,20 +12,19 @@ from models.gates.choice import Choice
 
 
 class Regularisers(Settings):
-    """Weights of the regularisers of a gate; 0 switches a term off.
-
-    `importance`: squared coefficient of variation of the experts' summed weights (Shazeer et al. 2017, eq. 6-7).
-    `load_balance`: X * sum_x(share of selections * mean probability), 1 when balanced (Fedus et al. 2021, eq. 4).
-    `z_loss`: mean squared log-sum-exp of the router's softmax logits (Zoph et al. 2022, eq. 5).
-    `entropy`: mean entropy, in nats, of a row's probabilities; pushes rows towards fewer experts.
+    """Weights of a gate's regularisers; 0 switches a term off.
 
     Probabilities are the router's full softmax where the gate selects by it, and the weights themselves elsewhere.
     """
 
     importance: float = Field(default=0.0, ge=0)
+    """The squared coefficient of variation of the experts' summed weights (Shazeer et al. 2017, eq. 6-7)."""
     load_balance: float = Field(default=0.0, ge=0)
+    """X * sum_x(share of selections * mean probability) over X experts, 1 when balanced (Fedus et al. 2021, eq. 4)."""
     z_loss: float = Field(default=0.0, ge=0)
+    """The mean squared log-sum-exp of the router's softmax logits (Zoph et al. 2022, eq. 5)."""
     entropy: float = Field(default=0.0, ge=0)
+    """The mean entropy, in nats, of a row's probabilities; pushes rows towards fewer experts."""
 
     def penalties(self, choice: Choice) -> dict[str, Tensor]:
         """Give the weighted terms that are switched on, each 0-dim."""

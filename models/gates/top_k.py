@@ -25,15 +25,14 @@ _NOISE_FLOOR = 1e-2
 
 
 class TopKConfig(GateSettings):
-    """Exactly `k` experts a row.
-
-    With `null_experts` the k choices are among these too: a null expert costs nothing, so easy rows use fewer than k.
-    Turn on `regularisers.load_balance` with them, or the router may ignore them.
-    """
+    """Exactly `k` experts for a row."""
 
     name: Literal["top_k"] = "top_k"
     k: int = Field(default=2, ge=1)
+    """The experts of a row."""
     null_experts: int = Field(default=0, ge=0)
+    """Experts that compute nothing and take part in the choice, so that easy rows use fewer than `k`. Turn on
+    `regularisers.load_balance` with them, or the router may ignore them."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""
@@ -41,15 +40,15 @@ class TopKConfig(GateSettings):
 
 
 class NoisyTopKConfig(GateSettings):
-    """As `top_k`, with learned noise on the logits in training only.
-
-    `load`: weight of the squared coefficient of variation of the experts' smooth load (appendix A, equations 8-11).
-    """
+    """As `top_k`, with learned noise on the logits in training only."""
 
     name: Literal["noisy_top_k"] = "noisy_top_k"
     k: int = Field(default=2, ge=1)
+    """The experts of a row."""
     null_experts: int = Field(default=0, ge=0)
+    """Experts that compute nothing and take part in the choice, so that easy rows use fewer than `k`."""
     load: float = Field(default=0.0, ge=0)
+    """The weight of the squared coefficient of variation of the experts' smooth load (appendix A, equations 8-11)."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

@@ -19,16 +19,18 @@ from models.gates.top_k import average_nulls, with_best
 
 
 class TopPConfig(GateSettings):
-    """Sure rows use one expert, unsure rows up to `k` (None: all).
+    """A row for which the router is sure uses one expert, others more, until their probabilities reach `p`.
 
-    `p`: probability to reach. The paper adds an entropy term to keep rows from spreading: `regularisers.entropy`.
-    With `null_experts` the probability is shared with experts that cost nothing.
+    The paper adds an entropy term to keep rows from spreading: `regularisers.entropy`.
     """
 
     name: Literal["top_p"] = "top_p"
     p: float = Field(default=0.5, gt=0, le=1)
+    """The probability that the selected experts must reach together."""
     k: int | None = Field(default=None, ge=1)
+    """The most experts of a row; null: no limit."""
     null_experts: int = Field(default=0, ge=0)
+    """Experts that compute nothing and share the probability with the others."""
 
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""

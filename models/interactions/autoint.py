@@ -20,12 +20,15 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class AutoIntConfig(Settings):
-    """`layers` attention layers of `heads` heads of `head_width`; their answers stand beside the input's columns."""
+    """Self-attention between features; its outputs stand beside the input's columns."""
 
     name: Literal["autoint"] = "autoint"
     layers: Count = 1
+    """Attention layers, one on top of the other."""
     heads: Count = 2
+    """Attention heads of a layer."""
     head_width: Count = 8
+    """Columns of a head."""
 
     def build(self, features: list[FeatureColumns]) -> nn.Module | None:
         """Build the attention over all features."""

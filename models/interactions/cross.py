@@ -16,11 +16,13 @@ from models.input_layout import FeatureColumns
 
 
 class CrossNetworkConfig(Settings):
-    """`layers` cross layers, stacked before the experts; `rank` 0 keeps their matrices whole."""
+    """Cross layers, stacked before the experts."""
 
     name: Literal["dcn_v2"] = "dcn_v2"
     layers: Annotated[int, Field(ge=1)] = 2
+    """Cross layers."""
     rank: Annotated[int, Field(ge=0)] = 0
+    """The rank of their matrices; 0: full rank."""
 
     def build(self, features: list[FeatureColumns]) -> nn.Module | None:
         """Build the layers over all columns."""

@@ -44,13 +44,15 @@ class Pointwise(Settings, ABC):
 
 
 class CrossEntropyConfig(Pointwise):
-    """-log of the label's probability; positives count `positive_weight` times, which answers too high by as much.
+    """-log of the label's probability.
 
-    Export's calibration (`export.calibrate`) undoes that; a task's weight as a whole is `train.task_weights`.
+    Export's calibration (`export.calibrate`) undoes a `positive_weight`; the weight of a task as a whole is
+    `train.task_weights`.
     """
 
     name: Literal["cross_entropy"] = "cross_entropy"
     positive_weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """How often a positive row counts. It makes the probabilities too high by as much."""
 
     def rows(self, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         """The loss of each row [B]."""
@@ -70,6 +72,7 @@ class FocalConfig(Pointwise):
 
     name: Literal["focal"] = "focal"
     gamma: Annotated[float, Field(ge=0.0)] = 2.0
+    """How strongly rows count less that are already answered well."""
 
     def rows(self, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         """The loss of each row [B]."""
@@ -98,6 +101,7 @@ class HuberConfig(Pointwise):
     kind = "regression"
     name: Literal["huber"] = "huber"
     delta: Annotated[float, Field(gt=0.0)] = 1.0
+    """Where the loss turns from squared to linear, in spreads of the label."""
 
     def rows(self, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         """The loss of each row [B]."""
@@ -113,6 +117,7 @@ class QuantileConfig(Pointwise):
     kind = "regression"
     name: Literal["quantile"] = "quantile"
     quantile: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Which quantile."""
 
     def rows(self, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         """The loss of each row [B]."""

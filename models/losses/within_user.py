@@ -28,8 +28,12 @@ class WithinUserConfig(Settings):
     """
 
     name: Literal["pairwise", "listwise", "jrc"]
+    """``pairwise``: -log sigmoid(z_i - z_j) over pairs of a positive i and a negative j. ``listwise``: each positive
+    against all rows by softmax. ``jrc``: each row against all rows in the logit of its own class."""
     within: Literal["user"] = "user"
+    """Whose rows are compared."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """The weight of the term."""
 
     def loss(self, logits_B: Tensor, labels_B: Tensor, users_B: Tensor) -> Tensor:
         """The weighted term, 0-dim; 0 where no user has rows of both classes."""

@@ -23,11 +23,13 @@ _SMALLEST = 1e-3
 
 
 class GradNormConfig(WeightingSettings):
-    """`alpha`: how strongly slow tasks are favoured, 0 not at all; `learning_rate`: that of the weights."""
+    """The options of GradNorm."""
 
     name: Literal["gradnorm"] = "gradnorm"
     alpha: Annotated[float, Field(ge=0)] = 1.5
+    """How strongly slow tasks are favoured; 0: not at all."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.025
+    """Of the weights."""
 
     def build(self, tasks: tuple[TaskSpec, ...], weights_T: Tensor) -> Weighting:
         """Build the rule."""

@@ -22,10 +22,11 @@ _LARGEST = 6.0
 
 
 class UncertaintyConfig(WeightingSettings):
-    """`learning_rate`: how fast the log-variances follow, by plain gradient descent."""
+    """The options of weighting by uncertainty."""
 
     name: Literal["uncertainty"] = "uncertainty"
     learning_rate: Annotated[float, Field(gt=0)] = 0.01
+    """How fast the log-variances follow, by plain gradient descent."""
 
     def build(self, tasks: tuple[TaskSpec, ...], weights_T: Tensor) -> Weighting:
         """Build the rule."""

@@ -22,14 +22,20 @@ PREDICTIONS_FILE = "predictions.parquet"
 
 
 class EvaluateConfig(Settings):
-    """How to evaluate: bootstrap draws and their seed, the lengths k of lists, id features to slice by, threads."""
+    """How metrics and their intervals are computed."""
 
     replicates: int = Field(default=REPLICATES, ge=50)
+    """Bootstrap draws behind each interval."""
     slice_replicates: int = Field(default=200, ge=50)
+    """Bootstrap draws behind the intervals of slices."""
     seed: int = 0
+    """Of the draws."""
     slice_by: tuple[str, ...] = ()
+    """Id features, or `day`, `hour`, `user_activity` and `item_activity`, by which the rows are sliced."""
     threads: int = Field(default=1, ge=1)
+    """Threads that compute."""
     at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
+    """The lengths k of NDCG@k, recall@k and the other list metrics."""
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,19 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 
 
 class QualityConfig(Settings):
-    """Rules such as ``like.auc >= 0.75``, and baselines that each named task's AUC or RMSE must beat.
-
-    With `certain`, the unfavourable end of the 95 % interval must pass, not only the value itself. Empty `tasks`
-    mean all tasks whose rows define AUC or RMSE; a task that is named, in `tasks` or in a rule, must have it.
-    """
+    """What a model must reach to be published."""
 
     rules: tuple[Rule, ...] = ()
+    """Rules such as ``like.auc >= 0.75``."""
     beat: tuple[str, ...] = ()
+    """Baselines that each task's AUC or RMSE must beat."""
     tasks: tuple[str, ...] = ()
+    """The tasks to which `beat` applies; none: all whose rows define AUC or RMSE. A task that is named here or in a
+    rule must have the metric."""
     certain: bool = False
+    """Whether the unfavourable end of the 95 % interval must pass, and not only the value itself."""
     min_rows: int = Field(default=1, ge=1)
+    """The fewest held-out rows of a task."""
     no_worse_than: Literal["current"] | None = None
     """``current``: a paired test on the held-out rows against the version that is served; a task that is clearly worse
     refuses, and with `certain` also one that may be."""

@@ -24,23 +24,31 @@ ProjectName = Annotated[str, StringConstraints(pattern=f"^{NAME_PATTERN}$")]
 class ProjectConfig(Workspace):
     """A project, from raw Parquet to a served model.
 
-    `name` is also the model's name in the store. All that is made goes below ``workspace/name``; relative paths, here
-    and in `data`, start at the current directory. `score` is the combined score that the server orders by. `mirror` is
-    a URL such as ``s3://bucket/models`` of a store to which each published version is copied, too.
+    All results go below ``workspace/name``. Relative paths, here and in `data`, start at the current directory.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     name: ProjectName
+    """The project's name, and the model's name in the store."""
     data: FeaturesConfig
+    """Where the raw tables are, which features and labels they give, and how rows are split."""
     model: ModelConfig = ModelConfig()
+    """The network."""
     train: TrainConfig = TrainConfig()
+    """How it is trained."""
     export: ExportConfig = ExportConfig()
+    """How the trained model becomes a bundle."""
     evaluate: EvaluateConfig = EvaluateConfig()
+    """How the model is measured on held-out rows."""
     quality: QualityConfig = QualityConfig()
+    """Rules, baselines and an earlier version that a model must pass to be published."""
     score: ScoreConfig | None = None
+    """The combined score by which the server orders candidates; null: the mean of the binary tasks, or of all tasks."""
     mirror: str | None = Field(None, pattern="://")
+    """The URL of a store, such as ``s3://bucket/models``, to which each published version is copied as well."""
     retention: RetentionConfig = RetentionConfig()
+    """How many runs and versions to keep."""
 
     @property
     def root(self) -> Path:

@@ -18,10 +18,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class RetentionConfig(Settings):
-    """How many training runs and published versions stay when a night is over; all of them where none is given."""
+    """What stays when a night is over."""
 
     runs: Count | None = None
+    """Training runs to keep; null: all."""
     versions: Count | None = None
+    """Published versions to keep; null: all."""
 
 
 @dataclass(frozen=True)

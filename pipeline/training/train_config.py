@@ -19,14 +19,13 @@ _SHORT = 8
 
 
 class EarlyStopping(Settings):
-    """Stop after `patience` epochs without a better `metric`, and keep the best epoch.
-
-    `metric` is a task's name, or ``mean``: over tasks, the AUC of binary ones, and of regression ones the share of the
-    label's variance that is explained.
-    """
+    """When to stop before the last epoch; the best epoch is kept."""
 
     patience: Annotated[int, Field(ge=1)] = 2
+    """Epochs without a better value after which training stops."""
     metric: str = "mean"
+    """A task's name, or ``mean``: over tasks, the AUC of binary ones, and of regression ones the share of the label's
+    variance that is explained."""
 
 
 class CheckpointConfig(Settings):
@@ -41,14 +40,12 @@ class CheckpointConfig(Settings):
 
 
 class TeacherConfig(Settings):
-    """Learn from the answers of another run on the same features as well as from labels.
-
-    `run` is the run's directory, of which the best epoch teaches; `weight` is the answers' share, the labels having the
-    rest.
-    """
+    """Learn from the answers of another run on the same features as well as from labels."""
 
     run: Path
+    """The directory of the other run; its best epoch teaches."""
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """The share of its answers in the loss; the labels have the rest."""
 
 
 class WarmConfig(Settings):
@@ -73,28 +70,26 @@ class WarmConfig(Settings):
 
 
 class TrainConfig(Settings):
-    """How a ranker is trained.
-
-    `batch_size` counts the rows of a step over all ranks together, so that the same file trains the same model on any
-    number of them; `batch_size_per_rank`, if given, replaces it by that many rows a rank. `gate_learning_rate` defaults
-    to `learning_rate`; `embedding_learning_rate` is that of row-wise Adagrad. `schedule` ``one_cycle`` warms up over
-    `warmup` of all steps and then falls to nothing by the last epoch. `bf16` ``auto`` uses bfloat16 for the network
-    (never for gates) where the processor has it. `loss_scale` ``entropy`` measures each task's loss in what its base
-    rate alone would lose, so that rare tasks count as much as others; ``none`` leaves cross-entropies in nats.
-    `task_weights` weigh these losses by name, 1 where not named, and `weighting` says what comes on top of them while
-    training goes on; `gradient_clip` bounds the network's gradient norm, 0 for none. `on_bad_batch` says what happens
-    to a batch whose loss or gradient is not finite.
-    """
+    """How a ranker is trained."""
 
     epochs: Annotated[int, Field(ge=1)] = 5
+    """The most passes over the training rows."""
     batch_size: Annotated[int, Field(ge=2)] = 1024
+    """The rows of a step over all ranks together, so that the same file trains the same model on any number of them."""
     batch_size_per_rank: Annotated[int, Field(ge=2)] | None = None
+    """In place of `batch_size`, the rows of each rank."""
     learning_rate: LearningRate = 1e-3
+    """Of the network."""
     gate_learning_rate: LearningRate | None = None
+    """Of the gates; null: `learning_rate`."""
     embedding_learning_rate: LearningRate = 0.02
+    """Of row-wise Adagrad, which trains the embeddings."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    """Of the network."""
     embedding_weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Of the embeddings."""
     schedule: Literal["one_cycle", "cosine", "exponential", "step", "constant"] = "one_cycle"
+    """How the rates change: ``one_cycle`` warms up and then falls to nothing by the last epoch."""
     schedule_final: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     """What share of the full rates ``cosine`` and ``exponential`` end at."""
     schedule_milestones: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = (0.5, 0.75)
@@ -102,11 +97,18 @@ class TrainConfig(Settings):
     schedule_drop: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     """What ``step`` multiplies the rates by at each milestone."""
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    """The share of all steps in which ``one_cycle`` warms up."""
     gradient_clip: Annotated[float, Field(ge=0.0)] = 0.0
+    """The largest norm of the network's gradient; 0: no limit."""
     early_stopping: EarlyStopping | None = EarlyStopping()
+    """When to stop before the last epoch; null: never."""
     bf16: Literal["auto", "off", "on"] = "auto"
+    """Whether the network (never a gate) computes in bfloat16; ``auto``: where the processor has it."""
     loss_scale: LossScale = "entropy"
+    """``entropy`` measures each task's loss in what its base rate alone would lose, so that rare tasks count as much as
+    others; ``none`` leaves cross-entropies in nats."""
     task_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+    """The weights of these losses by task; 1 where not named."""
     losses: dict[str, PointwiseConfig] = {}
     """A task's own loss by its name, in place of cross-entropy or squared error."""
     within_user: dict[str, WithinUserConfig] = {}
@@ -114,13 +116,19 @@ class TrainConfig(Settings):
     batches: Literal["mixed", "by_user"] | None = None
     """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
     teacher: TeacherConfig | None = None
+    """A run to learn from as well."""
     weighting: WeightingConfig = FixedConfig()
+    """How the weights of tasks change while training goes on."""
     start_from: str = "none"
     """``none``; ``current``: the model that the store serves; or the path of a run or of a published version."""
     warm: WarmConfig = WarmConfig()
+    """How training continues an earlier model."""
     on_bad_batch: Literal["stop", "skip"] = "stop"
+    """What to do when the loss or gradient of a batch is not finite."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """When training saves its state."""
     seed: Seed = 0
+    """Of weights, batches and dropout."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

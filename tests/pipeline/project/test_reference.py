@@ -20,3 +20,13 @@ def test_a_key_is_told_with_its_values_default_and_meaning() -> None:
     assert '| `duplicates` | `keep`, `first`, `refuse` | `"keep"` |' in text
     assert '| `time_zone` | text | `"UTC"` | Where a day begins' in text
     assert "## model.gate (name: top_k)" in text
+
+
+def test_every_key_says_what_it_is_for() -> None:
+    schema = ProjectConfig.model_json_schema()
+    keys = {
+        f"{block}.{key}": value
+        for block, node in {"project": schema, **schema["$defs"]}.items()
+        for key, value in node.get("properties", {}).items()
+    }
+    assert [name for name, value in keys.items() if not value.get("description") and "const" not in value] == []
