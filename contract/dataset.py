@@ -12,7 +12,6 @@ Rows are read in one order everywhere: the row groups of all parts among each ot
 of all days. Who puts columns beside predictions reads both through `EncodedDataset`.
 """
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from contract.errors import DataError, IntegrityError, SchemaMismatchError
 from contract.files import write_text
 from contract.schema import Schema
 from contract.settings import Settings
+from contract.sha256 import sha256_of_stream
 
 DATASET_MANIFEST = "_manifest.json"
 SCHEMA_KEY, ENCODING_KEY = b"moerank.schema", b"moerank.encoding"
@@ -213,7 +213,7 @@ class EncodedDataset:
         parts = self.manifest.parts if self.manifest else ()
         for file, part in zip(self.files, parts, strict=bool(parts)):
             with self._stream(file) as stream:
-                if hashlib.file_digest(stream, "sha256").hexdigest() != part.sha256:
+                if sha256_of_stream(stream) != part.sha256:
                     message = f"{file} is damaged: its sha256 is not the manifest's; build features again"
                     raise IntegrityError(message)
 
@@ -252,12 +252,6 @@ def _nothing_there(path: Path) -> DataError:
         return DataError(f"there is nothing at {path}: encoded rows are a directory of parts; use {directory}")
     hint = "build features with `moerank features CONFIG`"
     return DataError(f"{path} cannot be read as Parquet: there is nothing; {hint}")
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a local file's bytes, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open(file: str, filesystem: Any) -> Any:

@@ -6,7 +6,6 @@ them imports. Comments, docstrings and layout change no result, so they change n
 """
 
 import ast
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import grimp
+
+from contract.sha256 import RunningSha256, sha256_of_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("contract", "features", "models", "serving", "pipeline")
@@ -29,7 +30,7 @@ def digest_of(*parts: object) -> str:
         '78f79617be0d0698'
     """
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return sha256_of_bytes(canonical.encode())[:16]
 
 
 def code_digest(entry: str | Callable[..., object]) -> str:
@@ -49,12 +50,12 @@ def code_digest(entry: str | Callable[..., object]) -> str:
 def _digest(module: str) -> str:
     closure = _closure(module)
     files = {file for name in closure if _ours(name) for file in _files(name)}
-    digest = hashlib.sha256()
+    digest = RunningSha256()
     for file in sorted(files):
         digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + _content(file) + b"\0")
     for name in sorted(name for name in closure if not _ours(name)):
         digest.update(f"{name}={_version(name)}\0".encode())
-    return digest.hexdigest()[:16]
+    return digest.digest()[:16]
 
 
 def _closure(module: str) -> set[str]:

@@ -4,7 +4,6 @@ Everything is written beside its place under a name that begins with `TEMPORARY_
 renamed.
 """
 
-import hashlib
 import itertools
 import os
 import shutil
@@ -118,9 +117,3 @@ def locked(directory: Path) -> Iterator[None]:
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / LOCK_FILE):
         yield
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@
 Training data, checkpoint, bundle and server all carry it and refuse each other by name when the fingerprints differ.
 """
 
-import hashlib
 import json
 import math
 import operator
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError
 from contract.errors import DataError, SchemaMismatchError
 from contract.inputs import PartName
 from contract.settings import Settings
+from contract.sha256 import sha256_of_bytes
 
 Side = Literal["user", "item", "context", "pair"]
 Moment = Literal["", "date", "time"]
@@ -200,7 +200,7 @@ class Schema(Settings):
     def fingerprint(self) -> str:
         """A stable hash of all of the above: 16 hexadecimal digits."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return sha256_of_bytes(canonical.encode())[:16]
 
     def require(self, fingerprint: str, owner: str) -> None:
         """Refuse an artefact made with another schema.

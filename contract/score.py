@@ -3,7 +3,6 @@
 Shape legend: N candidate rows.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self
@@ -15,6 +14,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
 from contract.settings import Settings
+from contract.sha256 import sha256_of_bytes
 
 MAX_WEIGHT = 1e6
 """Bounds the weights of a sum."""
@@ -47,7 +47,7 @@ class ScoreConfig(Settings):
     @property
     def version(self) -> str:
         """Identifies the formula: 12 hexadecimal digits."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+        return sha256_of_bytes(self.model_dump_json().encode())[:12]
 
     def __str__(self) -> str:
         """The formula as a person would write it."""

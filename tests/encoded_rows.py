@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.dataset import DatasetManifest, DatasetPart, EncodedWith, file_sha256
+from contract.dataset import DatasetManifest, DatasetPart, EncodedWith
 from contract.schema import Schema
+from contract.sha256 import sha256_of
 
 
 def stamped(table: pa.Table, schema: Schema) -> pa.Table:
@@ -22,7 +23,7 @@ def write_dataset(directory: Path, tables: Sequence[pa.Table], schema: Schema, g
     for number, table in enumerate(tables):
         file = directory / f"part-{number:05d}.parquet"
         pq.write_table(stamped(table, schema), file, row_group_size=group_rows, write_page_checksum=True)
-        sha256, encoded_with = file_sha256(file), _encoded_with(schema)
+        sha256, encoded_with = sha256_of(file), _encoded_with(schema)
         parts.append(DatasetPart(file=file.name, rows=len(table), sha256=sha256, encoded_with=encoded_with))
     DatasetManifest(encoded_with=_encoded_with(schema), parts=tuple(parts)).save(directory)
     return directory

@@ -1,6 +1,5 @@
 """Learn the values of an id column, in the order of their frequency in training rows, or add to those known before."""
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 from contract.digests import digest_of
 from contract.errors import DataError
 from contract.hashing import hash_array
+from contract.sha256 import sha256_of_bytes
 from features.encode.vocabulary import ALWAYS, Days
 from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.feature_plan import FeaturePlan
@@ -100,7 +100,7 @@ def _save_below_min_count(
 
 def _below_min_count_name(plan: FeaturePlan, learned: LearnedValues) -> str:
     """What such counts are kept as: it tells the feature, and by a digest what is known."""
-    known = hashlib.sha256(hash_array(learned.values).tobytes()).hexdigest()[:16]
+    known = sha256_of_bytes(hash_array(learned.values).tobytes())[:16]
     return f"below_min_count_{digest_of(plan.name)}.{known}"
 
 

@@ -1,6 +1,5 @@
 """Vocabularies: from the hash of a value to its embedding row, learned from training rows, stored as Parquet."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from contract.errors import IntegrityError
 from contract.hashing import Hashes, hash_array
+from contract.sha256 import RunningSha256
 from features.source.parquet_files import write_table
 
 VOCABULARY_FILE = "vocabulary.parquet"
@@ -70,7 +70,7 @@ class Vocabularies:
 
     def digests(self, days: Sequence[int]) -> list[str]:
         """By day, of ascending ones, a digest of what was known then; it changes only if that does."""
-        digest, found = hashlib.sha256(), []
+        running, digests = RunningSha256(), list[str]()
         sorted_by_day = []
         for table in sorted(self._hashes):
             rows = self._rows[table]
@@ -81,18 +81,18 @@ class Vocabularies:
         for day in days:
             for number, (since, hashes, rows) in enumerate(sorted_by_day):
                 end = int(np.searchsorted(since, day, side="right"))
-                digest.update(b"%d" % (end - before[number]) + hashes[before[number] : end].tobytes())
-                digest.update(rows[before[number] : end].tobytes())
+                running.update(b"%d" % (end - before[number]), hashes[before[number] : end].tobytes())
+                running.update(rows[before[number] : end].tobytes())
                 before[number] = end
-            found.append(digest.hexdigest())
-        return found
+            digests.append(running.digest())
+        return digests
 
     def sha256(self) -> str:
         """A digest of all tables, for the schema's fingerprint."""
-        digest = hashlib.sha256()
+        running = RunningSha256()
         for table in sorted(self._hashes):
-            digest.update(table.encode() + b"\0" + self._hashes[table].tobytes() + self._rows[table].tobytes())
-        return digest.hexdigest()
+            running.update(table.encode(), b"\0", self._hashes[table].tobytes(), self._rows[table].tobytes())
+        return running.digest()
 
     def save(self, directory: Path) -> None:
         """Write ``vocabulary.parquet``: embedding table, value as text, whether it was a whole number, since when."""

@@ -3,7 +3,6 @@
 Nothing of a kept day is written again: a build writes what is new, and a manifest a split.
 """
 
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -21,12 +20,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
-from contract.dataset import DatasetManifest, DatasetPart, EncodedWith, file_sha256
+from contract.dataset import DatasetManifest, DatasetPart, EncodedWith
 from contract.digests import digest_of
 from contract.errors import DataError
 from contract.files import write_text
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from contract.settings import Settings
+from contract.sha256 import sha256_of, sha256_of_bytes
 from features.encode.encoder import Encoder, Ids, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
 from features.feature_config import FeaturesConfig
@@ -95,7 +95,7 @@ class _PieceFacts(Settings):
 
 def _part_of(file: Path, encoded_with: EncodedWith) -> DatasetPart:
     rows = pq.read_metadata(file).num_rows
-    return DatasetPart(file=file.name, rows=rows, sha256=file_sha256(file), encoded_with=encoded_with)
+    return DatasetPart(file=file.name, rows=rows, sha256=sha256_of(file), encoded_with=encoded_with)
 
 
 def assemble(
@@ -156,7 +156,7 @@ def _states(raw_dataset: RawDataset, encodings: list[str], fingerprint: str | No
     The schema's fingerprint is in it where each build fits anew, so that every part says the last one. Where
     vocabularies grow it would change every day, and the days before are right as they are.
     """
-    splits = [hashlib.sha256(splits.tobytes()).hexdigest() for splits in raw_dataset.splits]
+    splits = [sha256_of_bytes(splits.tobytes()) for splits in raw_dataset.splits]
     return [digest_of(fingerprint, *both) for both in zip(encodings, splits, strict=True)]
 
 

@@ -1,6 +1,5 @@
 """The engines that run the feature expressions: DuckDB in this process, or Spark; what differs between them is here."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from contract.errors import ConfigError
+from contract.sha256 import sha256_of_bytes
 from features.source.parquet_files import ROW_GROUP_ROWS, AtomicWriter
 
 Backend = Any
@@ -90,7 +90,7 @@ def read_parquet(
     """Open Parquet files of one schema; `partitions`, types by name, are read from the folders below `root`."""
     if is_spark(connection):
         reader = _session(connection).read.option("basePath", root or files[0].rpartition("/")[0])
-        name = f"parquet_{hashlib.sha256(chr(0).join(files).encode()).hexdigest()[:16]}"
+        name = f"parquet_{sha256_of_bytes(chr(0).join(files).encode())[:16]}"
         frame = reader.parquet(*files)
         frame.createOrReplaceTempView(name)
         table = connection.table(name)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contract.errors import IntegrityError, UnavailableError
-from contract.files import place, sha256_of
+from contract.files import place
+from contract.sha256 import sha256_of
 
 TIMEOUT_S = 300
 

@@ -19,9 +19,9 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
 from contract.errors import DataError, IntegrityError
-from contract.files import sha256_of
 from contract.schema import Schema
 from contract.settings import Settings
+from contract.sha256 import sha256_of
 from models.model_config import ModelConfig
 from models.ranker import Ranker
 from models.sharding import Sharded

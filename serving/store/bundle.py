@@ -12,9 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from contract.errors import ConfigError, DataError, IntegrityError
-from contract.files import TEMPORARY_PREFIX, flush, flush_tree, sha256_of
+from contract.files import TEMPORARY_PREFIX, flush, flush_tree
 from contract.graph_names import MODEL_FILE
 from contract.schema import SCHEMA_FILE, Schema
+from contract.sha256 import sha256_of
 from serving.store.local_store import locked, next_version, replace_pointer
 from serving.store.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, require_safe
 

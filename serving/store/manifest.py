@@ -1,6 +1,5 @@
 """The bundle's manifest: what the bundle is, and the size and sha256 of each of its files."""
 
-import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
@@ -11,6 +10,7 @@ from pydantic import Field, JsonValue, ValidationError
 from contract.errors import IntegrityError
 from contract.score import ScoreConfig
 from contract.settings import Settings
+from contract.sha256 import sha256_of_bytes
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = 1
@@ -55,7 +55,7 @@ class Manifest(Facts):
     def sealed(self) -> Self:
         """The same with the seal that it must have."""
         open_manifest = self.model_copy(update={"seal": ""})
-        seal = hashlib.sha256(open_manifest.model_dump_json().encode()).hexdigest()
+        seal = sha256_of_bytes(open_manifest.model_dump_json().encode())
         return self.model_copy(update={"seal": seal})
 
     def text(self) -> str:

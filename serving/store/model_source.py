@@ -3,7 +3,6 @@
 Of a URL, bundles are downloaded beside a cache, verified there, and only then renamed into it and loaded.
 """
 
-import hashlib
 import re
 import shutil
 import time
@@ -12,6 +11,7 @@ from typing import Protocol
 
 from contract.errors import IntegrityError, ModelNotFoundError, MoerankError
 from contract.files import TEMPORARY_PREFIX
+from contract.sha256 import sha256_of_bytes
 from serving.store import bundle as bundles
 from serving.store import local_store as stores
 from serving.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, NAME_PATTERN, Manifest
@@ -55,7 +55,7 @@ def open_source(store: str | Path, cache: Path | None = None) -> Source:
 
 def default_cache(url: str) -> Path:
     """A folder of the user's own, one a URL."""
-    return Path.home() / ".cache" / "moerank" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return Path.home() / ".cache" / "moerank" / sha256_of_bytes(url.encode())[:16]
 
 
 class Directory:

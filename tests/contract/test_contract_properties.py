@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from contract.columns import label_column, prediction_column, task_columns, weight_column
 from contract.digests import digest_of
 from contract.durations import milliseconds
-from contract.files import place, sha256_of, write_text
+from contract.files import place, write_text
 from contract.hashing import NULL_HASH, combine, hash_array, hash_integers, mix
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from contract.score import Score, ScoreConfig
+from contract.sha256 import sha256_of
 
 NAMES = st.text(string.ascii_lowercase, min_size=1, max_size=8)
 JSON = st.recursive(

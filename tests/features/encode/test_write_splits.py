@@ -6,8 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from contract.dataset import EncodedDataset, EncodedWith, file_sha256
+from contract.dataset import EncodedDataset, EncodedWith
 from contract.schema import Schema
+from contract.sha256 import sha256_of
 from features.incremental.splits import SPLIT_NAMES
 from tests.features.incremental.test_increment import FEW, days, world
 from tests.features.raw_world import DAYS, raw_tables
@@ -46,7 +47,7 @@ def test_the_manifest_tells_rows_bytes_and_schema_of_each_part(grown: Path) -> N
         for part in dataset.manifest.parts:
             file = grown / "features" / split / part.file
             assert part.rows == pq.read_metadata(file).num_rows
-            assert part.sha256 == file_sha256(file)
+            assert part.sha256 == sha256_of(file)
             assert part.encoded_with == EncodedWith.read(pq.read_metadata(file).metadata)
 
 
