@@ -1,8 +1,6 @@
 """Build features: raw Parquet in; encoded training Parquet, schema, vocabularies and online tables out."""
 
 import json
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from contract.errors import DataError
-from contract.files import exclusive
+from contract.files import exclusive, recover, replacing, scratch_beside
 from contract.graph_names import ONLINE_FOLDER, PRIORS_FILE
 from contract.schema import KeySpec, Schema
 from features.encode.encoder import Encoder
@@ -57,11 +55,8 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
     """
     days = directory.with_name(f"{directory.name}-days")
     with exclusive(days):
-        _tidy(directory)
-        with tempfile.TemporaryDirectory(prefix=f".{directory.name}.build-", dir=directory.parent) as scratch:
-            raw, finished = Path(scratch) / "raw", Path(scratch) / "finished"
-            raw.mkdir()
-            finished.mkdir()
+        recover(directory)
+        with scratch_beside(directory) as raw, replacing(directory) as finished:
             is_kept = config.incremental and config.engine == "duckdb"
             store = PartitionStore(days if is_kept else raw / "days")
             try:
@@ -69,7 +64,6 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
             except OSError as error:
                 _name_damage(error, days)
                 raise
-            _replace(finished, directory)
     return replace(result, directory=directory)
 
 
@@ -125,23 +119,6 @@ def _name_damage(error: OSError, days: Path) -> None:
     if "CRC" in str(error):
         message = f"a day kept in {days} is damaged ({error}); remove that directory, and every day is built again"
         raise DataError(message) from error
-
-
-def _tidy(directory: Path) -> None:
-    """Clear away what a killed build left; if it was killed between two renames, put the old build back."""
-    for scratch in directory.parent.glob(f".{directory.name}.build-*"):
-        if (scratch / "old").is_dir() and not directory.exists():
-            (scratch / "old").rename(directory)
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _replace(finished: Path, directory: Path) -> None:
-    """Put the finished build in the place of the old one."""
-    old = finished.parent / "old"
-    if directory.exists():
-        directory.rename(old)
-    finished.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, stored: pa.Schema) -> Schema:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.files import TEMPORARY_PREFIX, locked, place, replacing, write_text
+from contract.files import TEMPORARY_PREFIX, locked, place, recover, replacing, scratch_beside, write_text
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -31,6 +31,25 @@ def _interrupted(target: Path) -> None:
     with replacing(target) as fresh:
         (fresh / "half").touch()
         raise KeyboardInterrupt
+
+
+def test_recovery_brings_back_what_stepped_aside_and_clears_scratch_directories(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib\nfrom contract import files\ntarget = pathlib.Path(sys.argv[1])\n"
+    code += "with files.replacing(target) as fresh: (fresh / 'first').touch()\n"
+    code += "rename = pathlib.Path.rename\n"
+    code += "def renamed(path, to):\n    rename(path, to)\n    if to.name == 'old': os.kill(os.getpid(), 9)\n"
+    code += "pathlib.Path.rename = renamed\n"
+    code += "with files.scratch_beside(target), files.replacing(target) as fresh: (fresh / 'second').touch()\n"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False)
+    assert not (tmp_path / "out").exists()
+    recover(tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "first"]
+
+
+def test_recovery_leaves_the_scratch_of_another_directory(tmp_path: Path) -> None:
+    with scratch_beside(tmp_path / "other"):
+        recover(tmp_path / "out")
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_is_placed_in_a_new_directory(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_builds_killed_at_random_moments_end_in_the_same_bytes(tmp_path: Path) -
         process.join(float(draw.uniform(0.3, 1.1)) * took)
         process.kill()
         process.join()
-        assert (grown / "features" / "schema.json").is_file() or list(grown.glob(".features.build-*/old/schema.json"))
+        assert (grown / "features" / "schema.json").is_file() or list(grown.glob(".tmp-features-*/old/schema.json"))
     world(grown, raw_tables(), **FEW)
     assert made(grown) == made(whole)
     assert {path.name for path in grown.iterdir() if path.name.startswith(".")} == set()
@@ -42,11 +42,11 @@ def test_builds_killed_at_random_moments_end_in_the_same_bytes(tmp_path: Path) -
 
 def test_a_build_killed_between_two_renames_gets_its_last_result_back(tmp_path: Path) -> None:
     world(tmp_path, raw_tables(), **FEW)
-    (tmp_path / ".features.build-y").mkdir()
-    (tmp_path / "features").rename(tmp_path / ".features.build-y" / "old")
+    (tmp_path / ".tmp-features-y").mkdir()
+    (tmp_path / "features").rename(tmp_path / ".tmp-features-y" / "old")
     world(tmp_path, raw_tables(), **FEW, grow=True)
     assert (tmp_path / "features" / "schema.json").is_file()
-    assert not list(tmp_path.glob(".features*"))
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_two_builds_in_one_place_are_refused(tmp_path: Path) -> None:
