@@ -4,7 +4,7 @@ So the eager model, the graph and the golden answers stay one and the same funct
 folded into the task's last layer, at no cost when served; an isotonic curve (`models.heads.isotonic`) stands behind it.
 
 Source: Platt 1999, "Probabilistic Outputs for Support Vector Machines and Comparisons to Regularized Likelihood
-Methods"; the fit is Newton's method on the log loss.
+Methods".
 
 Shape legend: B rows, T tasks.
 """
@@ -17,16 +17,17 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from models.heads.isotonic import Curve, Isotonic, fit_isotonic
 from models.heads.towers import Tower
 from models.ranker import Ranker
 
-_STEPS = 50
-_ENOUGH = 1e-10
-_RIDGE = 1e-6
-"""Keeps the slope finite where the labels can be separated."""
+_GRADIENT = 1e-9
+"""The fit ends where the gradient of the mean loss is this small."""
 _MOST_SLOPE = 100.0
+"""Where the labels can be separated, the slope grows without end."""
 
 Array = NDArray[np.float32]
 _Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -50,26 +51,26 @@ def fit_platt(logits_B: Array, labels_B: Array, weights_B: Array) -> Platt | Non
 
     None where it cannot be: one class only, or logits that rank the wrong way round, which no rescaling should hide.
     """
-    kept = weights_B > 0
-    x, y, w = (array[kept].astype(np.float64) for array in (logits_B, labels_B, weights_B))
+    has_weight = weights_B > 0
+    x, y, w = (array[has_weight].astype(np.float64) for array in (logits_B, labels_B, weights_B))
     if len(x) == 0 or y.min() == y.max() or x.min() == x.max():
         return None
     design = np.stack([x, np.ones_like(x)], axis=1)
-    total, point = w.sum(), np.array([1.0, 0.0])
-    value = _loss(design @ point, y, w) / total
-    for _ in range(_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(design @ point, -500, 500)))
-        gradient = design.T @ (w * (p - y)) / total
-        hessian = (design * (w * p * (1 - p))[:, None]).T @ design / total + _RIDGE * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        # Halved until it helps: far from the end a full step of Newton's can make things worse.
-        size = 1.0
-        while size > _ENOUGH and (after := _loss(design @ (point - size * step), y, w) / total) > value:
-            size /= 2
-        if size <= _ENOUGH or value - after < _ENOUGH:
-            break
-        point, value = point - size * step, after
-    slope, intercept = (float(number) for number in point)
+    total = w.sum()
+
+    def loss(point: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = design @ point
+        return _loss(logits, y, w) / total, design.T @ (w * (expit(logits) - y)) / total
+
+    def hessian(point: NDArray[np.float64]) -> NDArray[np.float64]:
+        p = expit(design @ point)
+        return (design * (w * p * (1 - p))[:, None]).T @ design / total
+
+    # The loss is convex; trust regions shorten steps that would overshoot, as plain Newton steps can.
+    fit = minimize(
+        loss, np.array([1.0, 0.0]), jac=True, hess=hessian, method="trust-exact", options={"gtol": _GRADIENT}
+    )
+    slope, intercept = (float(number) for number in fit.x)
     return Platt(slope, intercept) if 0 < slope < _MOST_SLOPE and math.isfinite(intercept) else None
 
 
