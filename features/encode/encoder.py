@@ -3,8 +3,6 @@
 Ids become rows of their feature's table, 0 standing for unknown and null. Numbers become one float each, never NaN.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +12,7 @@ from contract.errors import DataError
 from contract.hashing import NULL_HASH, Hashes, combine, hash_array, hash_text, mix
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.vocabulary import Vocabularies
+from features.point_in_time.ragged import Ragged
 
 NULL_POSITION = np.float32(-1.0)
 LARGEST = 1e6
@@ -22,14 +21,6 @@ MANY = 4096
 """Columns from this length on are looked up by their distinct values."""
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Lists:
-    """Lists of ids: `values` int32 packed row by row, `lengths` int64 [rows]."""
-
-    values: Ids
-    lengths: NDArray[np.int64]
 
 
 class Encoder:
@@ -49,15 +40,15 @@ class Encoder:
         """Rows [rows] of the feature's table."""
         return self._distinct_rows(spec, values)
 
-    def lists(self, spec: IdSpec, values: pa.Array) -> Lists:
+    def lists(self, spec: IdSpec, values: pa.Array) -> Ragged:
         """Packed rows of a list column, each list cut to its last `max_length` values; null is an empty list."""
         if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_null(values.type)):
             message = f"feature {spec.name!r} takes lists, but the column is {values.type}"
             raise DataError(message)
         if pa.types.is_null(values.type):
-            return Lists(np.zeros(0, dtype=np.int32), np.zeros(len(values), dtype=np.int64))
+            return Ragged.empty(len(values))
         flat, lengths = _cut(values, spec.max_length)
-        return Lists(self._distinct_rows(spec, flat), lengths)
+        return Ragged.packed(self._distinct_rows(spec, flat), lengths)
 
     def _distinct_rows(self, spec: IdSpec, values: pa.Array) -> Ids:
         """As `rows`, of many values by looking each distinct one up once."""

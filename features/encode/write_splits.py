@@ -27,7 +27,7 @@ from contract.files import write_text
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from contract.settings import Settings
 from contract.sha256 import sha256_of, sha256_of_bytes
-from features.encode.encoder import Encoder, Ids, refuse_by_policy
+from features.encode.encoder import Encoder, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
@@ -35,7 +35,6 @@ from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.raw_rows import SHUFFLE_KEY, PartitionRows
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES
 from features.point_in_time.feature_plan import FeaturePlan
-from features.point_in_time.ragged import RaggedSlices
 from features.source.parquet_files import AtomicWriter, write_table
 from features.table_config import EventsConfig
 
@@ -230,7 +229,7 @@ def _encode(
 
     def encode(groups: range) -> dict[int, pa.Table]:
         raw = part.read_stored(columns, groups)
-        lists = {name: _lists(part.slices(raw, name), encoded) for name, encoded in events.items()}
+        lists = {name: part.slices(raw, name).gather_ids(encoded).to_arrow() for name, encoded in events.items()}
         rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys).select(schema.names).cast(schema)
         split_of_row = splits[begins[groups.start] : begins[groups.start] + len(rows)]
         return {
@@ -258,10 +257,6 @@ def _used(feature_plans: list[FeaturePlan], schema: Schema, keys: EventsConfig) 
     return list(dict.fromkeys([*names, keys.user or SHUFFLE_KEY, keys.item or SHUFFLE_KEY, TIME]))
 
 
-def _lists(slices: RaggedSlices, encoded: Ids) -> pa.Array:
-    return pa.ListArray.from_arrays(slices.offsets, pa.array(encoded.take(slices.indices)))
-
-
 def _encode_rows(
     raw: pa.Table, columns: dict[str, pa.Array], feature_plans: list[FeaturePlan], encoder: Encoder, fitted: Fitted,
     keys: EventsConfig,
@@ -287,9 +282,7 @@ def encode_feature(encoder: Encoder, spec: FeatureSpec, values: pa.Array) -> pa.
         return pa.array(encoder.dense(spec, values))
     if spec.kind == "id":
         return pa.array(encoder.ids(spec, values))
-    lists = encoder.lists(spec, values)
-    offsets = np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(lists.values))
+    return encoder.lists(spec, values).to_arrow()
 
 
 def _check_finite(columns: dict[str, pa.Array], *names: str) -> None:

@@ -14,7 +14,7 @@ from contract.schema import DenseSpec, FeatureSpec, IdSpec
 from features.encode.encoder import Encoder
 from features.encode.fit_encoders import Fitted, raw_values
 from features.incremental.compute_rows import probe_file, probe_plans
-from features.online.online_table import ListColumn, OnlineTable, OnlineTables
+from features.online.online_table import OnlineTable, OnlineTables
 from features.point_in_time.feature_plan import FeaturePlan
 from features.point_in_time.timeline import Timeline
 from features.source.row_types import FIRST_PAIR, ITEM, KIND, NOBODY, USER
@@ -69,7 +69,7 @@ def _encode_table(
         ids=_stack([encoder.ids(s, values[s.name]) for s in ids], count, np.dtype(np.int32)),
         dense=_stack([encoder.dense(s, values[s.name]) for s in dense], count, np.dtype(np.float32)),
         key_hashes=_stack([hash_array(rows[key], key) for key in key_names], count, np.dtype(np.uint64)),
-        lists={s.name: _packed(encoder, s, values[s.name]) for s in lists},
+        lists={s.name: encoder.lists(s, values[s.name]) for s in lists},
         id_names=tuple(s.name for s in ids),
         dense_names=tuple(s.name for s in dense),
         key_names=key_names,
@@ -79,8 +79,3 @@ def _encode_table(
 def _stack(columns: Sequence[NDArray[T]], rows: int, dtype: np.dtype[T]) -> NDArray[T]:
     """Columns side by side, row-major [rows, columns]."""
     return np.ascontiguousarray(np.stack(columns, axis=1)) if columns else np.zeros((rows, 0), dtype=dtype)
-
-
-def _packed(encoder: Encoder, spec: IdSpec, values: pa.Array) -> ListColumn:
-    lists = encoder.lists(spec, values)
-    return ListColumn(lists.values, np.concatenate([[0], np.cumsum(lists.lengths)]).astype(np.int64))

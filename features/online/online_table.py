@@ -15,36 +15,22 @@ from numpy.typing import NDArray
 from contract.errors import DataError
 from contract.hashing import Hashes
 from features.online.hash_index import HashIndex
+from features.point_in_time.ragged import Ragged
 
 META_FILE = "table.json"
-
-
-@dataclass(frozen=True)
-class ListColumn:
-    """A packed list feature: row r holds ``values[offsets[r] : offsets[r + 1]]``."""
-
-    values: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """The lists of `rows`, packed, and their lengths."""
-        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
-        packed = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
-        return self.values[packed], lengths
 
 
 class Found(NamedTuple):
     """What a table has about n keys: `known` [n], `ids` [n, F], `dense` [n, D], `key_hashes` [n, K].
 
-    `lists` holds packed values and lengths [n] by name. `rows` [n]: where in the table they stand, if
-    that was asked.
+    `lists` holds n lists by name. `rows` [n]: where in the table the keys stand, if that was asked.
     """
 
     known: NDArray[np.bool_]
     ids: NDArray[np.int32]
     dense: NDArray[np.float32]
     key_hashes: Hashes
-    lists: dict[str, tuple[NDArray[np.int32], NDArray[np.int64]]]
+    lists: dict[str, Ragged]
     rows: NDArray[np.int64] | None = None
 
 
@@ -78,7 +64,7 @@ class OnlineTable:
     ids: NDArray[np.int32]
     dense: NDArray[np.float32]
     key_hashes: Hashes
-    lists: dict[str, ListColumn] = field(default_factory=dict)
+    lists: dict[str, Ragged] = field(default_factory=dict)
     id_names: tuple[str, ...] = ()
     dense_names: tuple[str, ...] = ()
     key_names: tuple[str, ...] = ()
@@ -140,7 +126,7 @@ class OnlineTable:
                 raise DataError(message) from error
 
         lists = {
-            name: ListColumn(
+            name: Ragged(
                 values=mapped(f"list_{number}_values").view(np.int32),
                 offsets=mapped(f"list_{number}_offsets").view(np.int64),
             )

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from contract.hashing import Hashes
-from features.encode.encoder import Lists
 from features.online.request_values import Value
+from features.point_in_time.ragged import Ragged
 
 
 class PushedColumn(NamedTuple):
@@ -34,10 +34,9 @@ class PushedSource(Protocol):
         """A value cannot be encoded for this model, and was left out."""
 
 
-def spliced(lists: Lists, rows: NDArray[np.int64], fresh: Lists) -> Lists:
+def spliced(lists: Ragged, rows: NDArray[np.int64], fresh: Ragged) -> Ragged:
     """`lists` with the lists of some rows replaced."""
-    parts = np.split(lists.values, np.cumsum(lists.lengths)[:-1])
-    lengths = lists.lengths.copy()
-    for row, part in zip(rows.tolist(), np.split(fresh.values, np.cumsum(fresh.lengths)[:-1]), strict=True):
-        parts[row], lengths[row] = part, len(part)
-    return Lists(np.concatenate(parts), lengths)
+    parts = lists.split()
+    for row, part in zip(rows.tolist(), fresh.split(), strict=True):
+        parts[row] = part
+    return Ragged.packed(np.concatenate(parts), np.array([len(part) for part in parts]))

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from contract.hashing import Hashes, combine
 from contract.inputs import PartInputs, PartName
 from contract.schema import Part
-from features.encode.encoder import Lists
 from features.online.hash_index import JointHashIndex
 from features.online.online_table import Found, Lookup, OnlineTable
+from features.point_in_time.ragged import Ragged
 
 Places = slice | NDArray[np.int64]
 
@@ -39,12 +39,12 @@ class Columns:
         self.layout, self.rows = layout, rows
         self.ids = layout.ids.repeat(rows, axis=0)
         self.dense = layout.dense.repeat(rows, axis=0)
-        self.lists: dict[str, Lists] = {}
+        self.lists: dict[str, Ragged] = {}
 
     @property
-    def empty(self) -> Lists:
+    def empty(self) -> Ragged:
         """A list without values in each row."""
-        return Lists(np.zeros(0, dtype=np.int32), np.zeros(self.rows, dtype=np.int64))
+        return Ragged.empty(self.rows)
 
     def inputs(self) -> PartInputs:
         """The finished part."""
@@ -71,8 +71,7 @@ class Route:
             columns.ids[:, self._ids] = found.ids
         if self.table.dense_names:
             columns.dense[:, self._dense] = found.dense
-        for name, (values, lengths) in found.lists.items():
-            columns.lists[name] = Lists(values, lengths)
+        columns.lists |= found.lists
 
 
 class PairGroup:

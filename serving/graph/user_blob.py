@@ -8,6 +8,7 @@ import numpy as np
 
 from contract.errors import DataError
 from features.online.online_table import Found
+from features.point_in_time.ragged import Ragged
 
 _HEADER = struct.Struct("<4s4H")
 _CHECKSUM = struct.Struct("<I")
@@ -25,7 +26,7 @@ class UserBlob:
 
     def encode(self, found: Found) -> bytes:
         """The blob of a look-up's first row."""
-        values = [found.lists[name][0][: found.lists[name][1][0]] for name in self.lists]
+        values = [lists.values[: lists.offsets[1]] for lists in (found.lists[name] for name in self.lists)]
         body = b"".join(
             (
                 self._header(),
@@ -61,7 +62,7 @@ class UserBlob:
             ids=ids[None],
             dense=dense[None],
             key_hashes=keys[None],
-            lists={n: (part, lengths[i : i + 1]) for i, (n, part) in enumerate(zip(self.lists, parts, strict=True))},
+            lists={n: Ragged(part, np.array([0, len(part)])) for n, part in zip(self.lists, parts, strict=True)},
         )
 
     def _header(self) -> bytes:
@@ -72,12 +73,6 @@ def join(rows: list[Found]) -> Found:
     """Several rows as one look-up."""
     if len(rows) == 1:
         return rows[0]
-    lists = {
-        name: (
-            np.concatenate([row.lists[name][0] for row in rows]),
-            np.concatenate([row.lists[name][1] for row in rows]),
-        )
-        for name in rows[0].lists
-    }
+    lists = {name: Ragged.joined([row.lists[name] for row in rows]) for name in rows[0].lists}
     known, ids, dense, keys = (np.concatenate([row[field] for row in rows]) for field in range(4))
     return Found(known, ids, dense, keys, lists)

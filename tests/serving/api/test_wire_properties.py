@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from contract.inputs import PartInputs
 from features.online.online_table import Found
+from features.point_in_time.ragged import Ragged
 from serving.api.codec_rank import count_items, key_of, request_from
 from serving.client.client_request import build_request
 from serving.graph.batched_graph import joined
@@ -92,13 +93,13 @@ def test_a_users_blob_holds_all_of_its_features(
         ids=np.array([ids], np.int32),
         dense=np.array([dense], np.float32),
         key_hashes=np.array([keys], np.uint64),
-        lists={n: (np.array(v, np.int32), np.array([len(v)], np.int64)) for n, v in zip(names, lists, strict=True)},
+        lists={n: Ragged(np.array(v, np.int32), np.array([0, len(v)])) for n, v in zip(names, lists, strict=True)},
     )
     layout = UserBlob(len(ids), len(dense), len(keys), names)
     back = layout.decode(layout.encode(found))
     assert (back.ids[0].tolist(), back.key_hashes[0].tolist()) == (ids, keys)
     assert back.dense.tobytes() == found.dense.tobytes()
-    assert [back.lists[name][0].tolist() for name in names] == lists
+    assert [back.lists[name].values.tolist() for name in names] == lists
 
 
 def part(rows: list[tuple[int, list[int]]]) -> PartInputs:

@@ -7,6 +7,7 @@ import pytest
 
 from contract.errors import ConfigError, DataError, UnavailableError
 from features.online.online_table import Found
+from features.point_in_time.ragged import Ragged
 from serving.client.blocking_client import RankingClient
 from serving.graph.feature_writer import FeatureWriter
 from serving.graph.user_blob import UserBlob, join
@@ -22,14 +23,17 @@ def test_lists_survive_blob_and_damage_is_noticed() -> None:
         np.array([[1, -2]], np.int32),
         np.zeros((1, 0), np.float32),
         np.array([[2**64 - 1]], np.uint64),
-        {"a": (np.array([5, 6], np.int32), np.array([2])), "b": (np.zeros(0, np.int32), np.array([0]))},
+        {"a": Ragged(np.array([5, 6], np.int32), np.array([0, 2])), "b": Ragged.empty(1)},
     )
     layout = UserBlob(2, 0, 1, ("a", "b"))
     blob = layout.encode(row)
     for seen in (join([layout.decode(blob)] * 2), join([row, row])):
         assert seen.ids.tolist() == [[1, -2]] * 2
         assert seen.key_hashes.tolist() == [[2**64 - 1]] * 2
-        assert [(v.tolist(), n.tolist()) for v, n in seen.lists.values()] == [([5, 6, 5, 6], [2, 2]), ([], [0, 0])]
+        assert [(x.values.tolist(), x.lengths.tolist()) for x in seen.lists.values()] == [
+            ([5, 6, 5, 6], [2, 2]),
+            ([], [0, 0]),
+        ]
     for place in range(len(blob)):
         with pytest.raises(DataError, match="no intact user"):
             layout.decode(blob[:place] + bytes([blob[place] ^ 4]) + blob[place + 1 :])
