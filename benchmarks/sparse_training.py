@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.report import Case, arguments, case_of, finish
-from models.architectures import Wanted
+from models.architectures import PlanRequest
 from models.experts.level import Level, LevelOutput, RoutingInput
 from models.experts.sparse_training import union_of
 from models.model_config import ModelConfig
@@ -33,7 +33,7 @@ def level(experts: int, scope: str, mode: str) -> Level:
     """One level of an MMoE."""
     options = {"experts": experts, "gate": {"name": "top_k", "k": 2}, "norm": "none", "dropout": 0.0}
     config = ModelConfig.model_validate({**options, **SCOPES[scope], "sparse_training": mode})
-    plan = config.architecture.plan(Wanted(TASKS, experts, config.gate_scope == "shared")).levels[0]
+    plan = config.architecture.plan(PlanRequest(TASKS, experts, config.gate_scope == "shared")).levels[0]
     torch.manual_seed(0)
     return Level(plan, [INPUTS], 0 if config.routing == "static" else None, config).train()
 

@@ -53,11 +53,11 @@ class EncodedWith(Settings):
     @classmethod
     def read(cls, metadata: dict[bytes, bytes] | None) -> Self | None:
         """Out of key-value metadata; None where they do not say it."""
-        found = metadata or {}
-        if SCHEMA_KEY not in found:
+        pairs = metadata or {}
+        if SCHEMA_KEY not in pairs:
             return None
-        encoding = found.get(ENCODING_KEY, b"").decode()
-        return cls(schema_fingerprint=found[SCHEMA_KEY].decode(), encoding=encoding)
+        encoding = pairs.get(ENCODING_KEY, b"").decode()
+        return cls(schema_fingerprint=pairs[SCHEMA_KEY].decode(), encoding=encoding)
 
 
 class DatasetPart(Settings):

@@ -170,12 +170,12 @@ class Schema(Settings):
 
     def part(self, name: PartName) -> Part:
         """The features of a part, split by how they travel."""
-        mine = [f for f in self.features if self.part_of(f) == name]
-        ids = [f for f in mine if isinstance(f, IdSpec)]
+        of_part = [f for f in self.features if self.part_of(f) == name]
+        ids = [f for f in of_part if isinstance(f, IdSpec)]
         return Part(
             ids=tuple(f for f in ids if f.kind == "id"),
             lists=tuple(f for f in ids if f.kind == "id_list"),
-            dense=tuple(f for f in mine if isinstance(f, DenseSpec)),
+            dense=tuple(f for f in of_part if isinstance(f, DenseSpec)),
         )
 
     @property

@@ -184,11 +184,11 @@ def encoded_days(
         encoder = Encoder(recipe.fitted.schema, recipe.fitted.vocabularies)
         progress("encoding")
         pieces = assemble(raw_dataset, log.planned, encoder, fitted, config, store.encoded, made)
-        wanted = [splits == TEST for splits in raw_dataset.splits]
-        parts = zip(pieces, raw_dataset.parts, wanted, strict=True)
+        in_range = [splits == TEST for splits in raw_dataset.splits]
+        parts = zip(pieces, raw_dataset.parts, in_range, strict=True)
         times = [
             int(part.read([TIME])[TIME].to_numpy()[mask].min())
-            for part, mask in zip(raw_dataset.parts, wanted, strict=True)
+            for part, mask in zip(raw_dataset.parts, in_range, strict=True)
         ]
         yield EncodedDays(
             name=days.describe(config.events.path),
@@ -222,9 +222,9 @@ def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> RawDataset:
     for file, day in zip(log.work.files, log.work.last_days, strict=True):
         rows = PartitionRows(file, history_names(config))
         times = rows.read([TIME])[TIME].to_numpy()
-        wanted = (times >= begin) & (times < end)
-        if wanted.any():
-            chosen.append((rows, day, np.where(wanted, TEST, LEFT_OUT).astype(np.int8)))
+        in_range = (times >= begin) & (times < end)
+        if in_range.any():
+            chosen.append((rows, day, np.where(in_range, TEST, LEFT_OUT).astype(np.int8)))
     if not chosen:
         zone, span = config.events.time_zone, log.work.span
         known = " to ".join(str(np.datetime64(day_number(ms, zone), "D")) for ms in (span.first_ms, span.last_ms))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
-from models.architectures import Wanted
+from models.architectures import PlanRequest
 from models.experts.level import Level, RoutingInput
 from models.gates import Gate, Routing
 from models.heads.towers import Towers
@@ -39,7 +39,7 @@ class Network(nn.Module):
         """
         super().__init__()
         names = tuple(task.name for task in tasks)
-        self.plan = config.architecture.plan(Wanted(names, config.experts, config.gate_scope == "shared"))
+        self.plan = config.architecture.plan(PlanRequest(names, config.experts, config.gate_scope == "shared"))
         self.inputs = sum(len(feature.columns) for feature in features)
         self.input_norm = nn.BatchNorm1d(self.inputs) if config.input_norm == "batch" else nn.Identity()
         self.interaction = config.interaction.build(features)

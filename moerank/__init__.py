@@ -118,9 +118,9 @@ def __getattr__(name: str) -> Any:
         message = f"moerank offers no {name!r}; it offers {', '.join(__all__)}"
         raise AttributeError(message)
     module, _, original = _PLACES.get(name, "contract.errors").partition(":")
-    found = getattr(import_module(module), original or name)
-    globals()[name] = found
-    return found
+    exported = getattr(import_module(module), original or name)
+    globals()[name] = exported
+    return exported
 
 
 def __dir__() -> list[str]:

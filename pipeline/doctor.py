@@ -69,8 +69,8 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
     form = engine.properties.get("form", "unknown")
     known = json.loads(engine.properties.get(CUDA_PRECISIONS, "{}"))
     passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
-    found = f"{engine.providers[0]}, {engine.precision}, {form} form; on CUDA it may be served at {passed}"
-    return Check("bundle", "ok", f"{path}: {found}")
+    seen = f"{engine.providers[0]}, {engine.precision}, {form} form; on CUDA it may be served at {passed}"
+    return Check("bundle", "ok", f"{path}: {seen}")
 
 
 def healthy(findings: list[Check]) -> bool:
@@ -92,18 +92,18 @@ def version(distribution: str) -> str | None:
 
 
 def _python() -> Iterator[Check]:
-    found = sys.version.split()[0]
+    seen = sys.version.split()[0]
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    yield Check("python", "ok" if good else "warning", found, "" if good else "3.11 is tested; 3.12 and 3.13 may do")
+    yield Check("python", "ok" if good else "warning", seen, "" if good else "3.11 is tested; 3.12 and 3.13 may do")
 
 
 def _libraries() -> Iterator[Check]:
     missing = [name for name in LIBRARIES if version(name) is None]
-    found = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if name not in missing)
+    seen = ", ".join(f"{name} {version(name)}" for name in LIBRARIES if name not in missing)
     if missing:
         yield Check("libraries", "problem", f"not installed: {', '.join(missing)}", f"install all with: {CPU_SETUP}")
     else:
-        yield Check("libraries", "ok", found)
+        yield Check("libraries", "ok", seen)
 
 
 def _torch_pair() -> Iterator[Check]:
@@ -111,18 +111,18 @@ def _torch_pair() -> Iterator[Check]:
     builds = {name: version(name) for name in ("fbgemm-gpu-cpu", "fbgemm-gpu") if version(name)}
     tested = ", ".join(f"torch {torch} with fbgemm {fbgemm}" for torch, fbgemm in TESTED_PAIRS.items())
     advice = f"tested is {tested}; install it with: {CPU_SETUP} (or {GPU_SETUP})"
-    found = f"torch {torch or '(not installed)'} with " + (
+    seen = f"torch {torch or '(not installed)'} with " + (
         " and ".join(f"{name} {number}" for name, number in builds.items()) or "no fbgemm"
     )
     if len(builds) != 1:
-        yield Check("torch and fbgemm", "problem", found, advice)
+        yield Check("torch and fbgemm", "problem", seen, advice)
         return
     tested_pair = TESTED_PAIRS.get((torch or "").partition("+")[0]) in builds.values()
     trouble = _import_failure("import torch, fbgemm_gpu, torchrec")
     if trouble:
-        yield Check("torch and fbgemm", "problem", f"{found}: {trouble}", advice)
+        yield Check("torch and fbgemm", "problem", f"{seen}: {trouble}", advice)
     else:
-        yield Check("torch and fbgemm", "ok" if tested_pair else "warning", found, "" if tested_pair else advice)
+        yield Check("torch and fbgemm", "ok" if tested_pair else "warning", seen, "" if tested_pair else advice)
 
 
 def _import_failure(statement: str) -> str:
@@ -159,23 +159,23 @@ def _devices() -> Iterator[Check]:
 def _onnxruntime() -> Iterator[Check]:
     builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if version(name)]
     if len(builds) != 1:
-        found = " and ".join(f"{name} {version(name)}" for name in builds) or "not installed"
+        seen = " and ".join(f"{name} {version(name)}" for name in builds) or "not installed"
         advice = f"they share one directory and break each other; start anew: {CPU_SETUP} (or {GPU_SETUP})"
-        yield Check("onnxruntime", "problem", found, advice if builds else f"install it with: {CPU_SETUP}")
+        yield Check("onnxruntime", "problem", seen, advice if builds else f"install it with: {CPU_SETUP}")
         return
-    found = f"{builds[0]} {version(builds[0])}"
+    seen = f"{builds[0]} {version(builds[0])}"
     try:
         offered, got = session_providers()
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
         first = str(error).partition("\n")[0]
-        yield Check("onnxruntime", "problem", f"{found}: {first}", f"start anew: {CPU_SETUP}")
+        yield Check("onnxruntime", "problem", f"{seen}: {first}", f"start anew: {CPU_SETUP}")
         return
     lost = builds == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in got
     advice = "graphs run on the CPU: check the driver, CUDA 13 and cuDNN 9 (`moerank serve --require-gpu` refuses this)"
     yield Check(
         "onnxruntime",
         "warning" if lost else "ok",
-        f"{found}; a session that asked for {', '.join(offered)} got {', '.join(got)}",
+        f"{seen}; a session that asked for {', '.join(offered)} got {', '.join(got)}",
         advice if lost else "",
     )
 
@@ -204,8 +204,8 @@ def _bf16() -> Iterator[Check]:
     info = Path("/proc/cpuinfo")
     flags = info.read_text(encoding="utf-8").split() if info.is_file() else []
     native = sorted({"avx512_bf16", "amx_bf16"}.intersection(flags))
-    found = f"the CPU has {', '.join(native)}" if native else "the CPU has no bf16 instructions; training stays in fp32"
-    yield Check("bf16", "ok", found)
+    seen = f"the CPU has {', '.join(native)}" if native else "the CPU has no bf16 instructions; training stays in fp32"
+    yield Check("bf16", "ok", seen)
 
 
 def _memory() -> Iterator[Check]:
@@ -235,6 +235,6 @@ def _ports() -> Iterator[Check]:
     for port, owner in PORTS.items():
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             taken = probe.connect_ex(("127.0.0.1", port)) == 0
-        found = f"{port} ({owner}) is {'taken' if taken else 'free'}"
+        seen = f"{port} ({owner}) is {'taken' if taken else 'free'}"
         advice = "something answers there already; choose another port with --port" if taken else ""
-        yield Check("port", "warning" if taken else "ok", found, advice)
+        yield Check("port", "warning" if taken else "ok", seen, advice)

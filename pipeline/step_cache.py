@@ -53,10 +53,10 @@ def once(
     `work` writes the `outputs` below `directory` and returns what is to be told about them. Work that is not `in_place`
     changes nothing when it fails, so that what was made before stays valid.
     """
-    found = read_record(directory)
-    if found is not None and found.stamp == stamp and all((directory / name).exists() for name in found.outputs):
-        say(f"{step}: reused, unchanged since {found.made} ({directory})")
-        return found
+    earlier = read_record(directory)
+    if earlier is not None and earlier.stamp == stamp and all((directory / name).exists() for name in earlier.outputs):
+        say(f"{step}: reused, unchanged since {earlier.made} ({directory})")
+        return earlier
     started = time.monotonic()
     if in_place:
         (directory / STEP_FILE).unlink(missing_ok=True)

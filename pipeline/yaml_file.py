@@ -166,15 +166,15 @@ def _fill(value: Any, environment: Mapping[str, str], file: str, path: Location)
     def replace(match: re.Match[str]) -> str:
         if match["escape"]:
             return "$"
-        found = environment.get(match["name"]) or match["default"]
-        if found is None:
+        value = environment.get(match["name"]) or match["default"]
+        if value is None:
             name = match["name"]
             message = (
                 f"{file}: {_dotted(path)} uses ${{{name}}}, but the environment variable {name} is not set or empty; "
                 f"set it (export {name}=...) or give a default in the file: ${{{name}:-value}}"
             )
             raise ConfigError(message)
-        return found
+        return value
 
     return _VARIABLE.sub(replace, value)
 

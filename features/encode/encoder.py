@@ -167,7 +167,7 @@ def _cut(values: pa.Array, max_length: int) -> tuple[pa.Array, NDArray[np.int64]
     flat = values.flatten()
     if lengths.size and int(lengths.max()) > max_length:
         places = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        kept = places >= np.repeat(lengths - max_length, lengths)
-        flat = flat.filter(pa.array(kept))
+        is_last = places >= np.repeat(lengths - max_length, lengths)
+        flat = flat.filter(pa.array(is_last))
         lengths = np.minimum(lengths, max_length)
     return flat, lengths

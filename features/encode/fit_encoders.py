@@ -103,8 +103,8 @@ def _fit(
         {n: w.values for n, w in learned_values.items()}, {n: w.since for n, w in learned_values.items()}
     )
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in feature_plans if not _is_dense(p)}
-    made = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), feature_plans)
-    specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(feature_plans, made, strict=True)}
+    fitted_specs = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), feature_plans)
+    specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(feature_plans, fitted_specs, strict=True)}
     return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
 
 
@@ -256,8 +256,8 @@ def _check_shares(feature_plans: list[FeaturePlan]) -> None:
 def _dense_spec(train: RawDataset, plan: FeaturePlan, priors: dict[str, float], previous: Previous | None) -> DenseSpec:
     column = plan.column
     encoding = (column.encoding if column else None) or "piecewise_linear"
-    kept = previous.dense(plan.name, encoding) if previous else None
-    fitted = kept or _finite(_fit_dense(train, plan, priors))
+    earlier_spec = previous.dense(plan.name, encoding) if previous else None
+    fitted = earlier_spec or _finite(_fit_dense(train, plan, priors))
     if column is None:
         return fitted
     policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
@@ -276,8 +276,8 @@ def _fit_dense(train: RawDataset, plan: FeaturePlan, priors: dict[str, float]) -
         raise DataError(message)
     encoding = (plan.column.encoding if plan.column else None) or "piecewise_linear"
     if encoding == "piecewise_linear":
-        made = plan.column or plan.aggregate
-        edges = quantile_edges(values, made.bins if made else 24)
+        derived = plan.column or plan.aggregate
+        edges = quantile_edges(values, derived.bins if derived else 24)
         return DenseSpec(
             name=plan.name, side=plan.side, keys=plan.keys, encoding="piecewise_linear", edges=edges,
             null_bin=nulls >= FEWEST_NULLS and len(edges) > 1,

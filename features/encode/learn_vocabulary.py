@@ -37,10 +37,10 @@ def learn_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues
     min_count = source.min_count if source else 1
     if before is not None:
         return _grow_vocabulary(train, plan, before, min_count)
-    found = _at_least(_total([_counts(rows, plan) for rows in train.read_each([plan.raw[0]])]), min_count)
+    frequent = _at_least(_total([_counts(rows, plan) for rows in train.read_each([plan.raw[0]])]), min_count)
     policy = plan.column
     reserved = policy.unknown_rows + (policy.nulls == "own") if policy else 0
-    values = pa.concat_arrays([pa.nulls(reserved, found.type), found])
+    values = pa.concat_arrays([pa.nulls(reserved, frequent.type), frequent])
     return LearnedValues(values, np.full(len(values), ALWAYS, np.int32))
 
 

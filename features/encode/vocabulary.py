@@ -50,8 +50,8 @@ class Vocabularies:
         known = self._hashes[table]
         if not len(known):
             return np.zeros(len(hashes), dtype=np.int32)
-        found = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        return np.where(known[found] == hashes, self._rows[table][found], 0).astype(np.int32)
+        position = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        return np.where(known[position] == hashes, self._rows[table][position], 0).astype(np.int32)
 
     def values(self, table: str) -> pa.Array:
         """The values of a table in the order of their rows, from row 1; null where a row is kept free."""

@@ -96,7 +96,7 @@ def _with_windows(
 ) -> ir.Table:
     """The rows with the raw columns of the planned features other than histories; sums over nothing are 0."""
     names = {plan.name for plan in feature_plans}
-    wanted = [column for plan in feature_plans if plan.history is None for column in plan.raw]
+    raw_columns = [column for plan in feature_plans if plan.history is None for column in plan.raw]
     keys = list(timeline.keys)
     keys += [key for key in (timeline.ownership.user, timeline.ownership.item) if key]
     for window in windows:
@@ -104,7 +104,7 @@ def _with_windows(
             rows = rows.left_join(window.table, list(window.on)).drop([f"{c}_right" for c in window.on])
             filled = {c: zero_for_null(rows[c]) for c in window.columns if not rows[c].type().is_floating()}
             rows = rows.mutate(**filled) if filled else rows
-    return rows.select(list(dict.fromkeys([*wanted, *keys, *extra])))
+    return rows.select(list(dict.fromkeys([*raw_columns, *keys, *extra])))
 
 
 def _with_lists(

@@ -57,9 +57,9 @@ class PartitionStore:
 
     def keep(self, plan: Sequence[Partition]) -> None:
         """Remove every other partition with what was made of it, and what a killed build left half written."""
-        kept = {self.path(partition).stem for partition in plan}
+        stems = {self.path(partition).stem for partition in plan}
         for file in [*self._directory.glob("*-*.parquet"), *self.encoded.iterdir(), *self.carry_over_folder.iterdir()]:
-            if file.name.partition(".")[0] not in kept:
+            if file.name.partition(".")[0] not in stems:
                 file.unlink()
         for file in self._directory.glob(f"{TEMPORARY_PREFIX}*"):
             file.unlink()

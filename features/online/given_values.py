@@ -52,8 +52,8 @@ class GivenValues:
         """Names that a request may give for a side: its features, and keys that are not the entity's own id."""
         own = {self._schema.user_key, self._schema.item_key}
         keys = {key.name for key in self._schema.keys if key.side == side and key.name not in own}
-        mine = [spec for spec in self._schema.features if spec not in self._crosses]
-        return keys | {_given_as(spec) for spec in mine if spec.side == side or self._pair_of(spec, side)}
+        uncrossed = [spec for spec in self._schema.features if spec not in self._crosses]
+        return keys | {_given_as(spec) for spec in uncrossed if spec.side == side or self._pair_of(spec, side)}
 
     def _pair_of(self, spec: FeatureSpec, side: str) -> bool:
         part = {"user": "request", "item": "candidate"}.get(side)

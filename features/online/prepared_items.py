@@ -22,8 +22,8 @@ def preparable(schema: Schema, table: OnlineTable | None) -> frozenset[str]:
     """The features that hang on the item alone and stand in the table of items."""
     if table is None:
         return frozenset()
-    held = {*table.id_names, *table.dense_names, *table.lists}
-    return frozenset(spec.name for spec in schema.features if spec.side == "item" and spec.name in held)
+    in_table = {*table.id_names, *table.dense_names, *table.lists}
+    return frozenset(spec.name for spec in schema.features if spec.side == "item" and spec.name in in_table)
 
 
 def item_inputs(schema: Schema, table: OnlineTable) -> PartInputs:

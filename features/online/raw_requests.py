@@ -166,12 +166,12 @@ def _plain(value: Any, spec: FeatureSpec | None) -> Any:
 def _require_same(schema: Schema, part: Part, piece: PartInputs, row: Mapping[str, Any], request: RankRequest) -> None:
     lengths = piece.list_lengths[:, 0].tolist()
     lists = np.split(piece.list_values, np.cumsum(lengths)[:-1]) if lengths else []
-    found: Iterable[tuple[FeatureSpec, Any]] = [
+    encoded: Iterable[tuple[FeatureSpec, Any]] = [
         *zip(part.ids, piece.ids[0].tolist(), strict=True),
         *zip(part.dense, piece.dense[0].tolist(), strict=True),
         *((spec, values.tolist()) for spec, values in zip(part.lists, lists, strict=True)),
     ]
-    for spec, value in found:
+    for spec, value in encoded:
         if value != (row[spec.name] or []) if isinstance(value, list) else value != row[spec.name]:
             message = (
                 f"feature {spec.name!r}: the training row of {schema.user_key} {request.user!r} and {schema.item_key} "

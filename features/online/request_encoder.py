@@ -228,10 +228,10 @@ class RequestEncoder:
         route = self._entities[part]
         if route is None:
             return np.ones(len(hashes[key]), dtype=np.bool_), None
-        found = route.table.lookup(hashes[key])
-        route.copy(found, columns[part])
-        hashes |= {name: found.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
-        return found.known, found.rows
+        looked_up = route.table.lookup(hashes[key])
+        route.copy(looked_up, columns[part])
+        hashes |= {name: looked_up.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
+        return looked_up.known, looked_up.rows
 
     def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for group in self._groups:

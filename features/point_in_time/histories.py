@@ -49,17 +49,17 @@ class History:
 
     def lists(self, rows: Counts) -> dict[str, pa.Array]:
         """The lists by name of some row numbers; a history of nothing is null."""
-        mine = self.slices(rows)
-        return {name: mine.gather(values) for name, values in self.values.items()}
+        slices = self.slices(rows)
+        return {name: slices.gather(values) for name, values in self.values.items()}
 
     def within(self, first: int, end: int) -> "History":
         """The lists of the row numbers in between; of values that outnumber them, with those that they hold alone."""
-        mine = slice(first - self.first, end - self.first)
-        rows = RaggedSlices(self.rows.ends[mine], self.rows.lengths[mine])
+        span = slice(first - self.first, end - self.first)
+        rows = RaggedSlices(self.rows.ends[span], self.rows.lengths[span])
         if all(len(values) <= end - first for values in self.values.values()):
             return History(self.values, first, rows)
-        kept, rows = rows.compact()
-        return History({name: values.take(pa.array(kept)) for name, values in self.values.items()}, first, rows)
+        used, rows = rows.compact()
+        return History({name: values.take(pa.array(used)) for name, values in self.values.items()}, first, rows)
 
     def plain_values(self) -> dict[str, pa.Array]:
         """The values, texts as they are."""
@@ -148,10 +148,10 @@ class _Walk:
         new_key = self._changes(batch, _KEY)
         key_began = _latest(new_key, upto - counts, self._key_began)
         ends = _latest(new_key | self._changes(batch, _AT), upto - counts, self._moment_began)
-        wanted = np.flatnonzero(asks >= self._first)
-        indices = asks[wanted] - self._first
-        self._ends[indices] = ends[wanted]
-        self._lengths[indices] = np.minimum(ends - key_began, self._last)[wanted]
+        asking = np.flatnonzero(asks >= self._first)
+        indices = asks[asking] - self._first
+        self._ends[indices] = ends[asking]
+        self._lengths[indices] = np.minimum(ends - key_began, self._last)[asking]
         events = pa.array(counts == 1)
         for name, parts in self._values.items():
             parts.append(batch[name].filter(events))

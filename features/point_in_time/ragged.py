@@ -52,10 +52,10 @@ class RaggedSlices:
         fresh = np.maximum(begins, np.append(0, reach[:-1]))
         added = np.where(self.lengths[order] > 0, np.maximum(ends - fresh, 0), 0)
         upto = np.cumsum(added)
-        kept = np.repeat(ends - upto, added) + np.arange(int(added.sum()))
+        indices = np.repeat(ends - upto, added) + np.arange(int(added.sum()))
         moved = np.empty_like(self.ends)
         moved[order] = upto - (reach - ends)
-        return kept, RaggedSlices(np.where(self.lengths > 0, moved, 0), self.lengths)
+        return indices, RaggedSlices(np.where(self.lengths > 0, moved, 0), self.lengths)
 
 
 @dataclass(frozen=True)

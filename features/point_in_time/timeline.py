@@ -99,8 +99,8 @@ def build_timeline(
     zone, last = config.events.time_zone, span.last_ms
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
     seen = Seen(connection, events.drop(ROW), carry_over)
-    found = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
-    aligned = ibis.union(*[align(probe, seen.joined) for probe in found])
+    probe_rows = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
+    aligned = ibis.union(*[align(probe, seen.joined) for probe in probe_rows])
     first += int(scalar(connection, events.count()))
     probes = numbered(connection, "probes", aligned, ROW, [], first)
     labelled = with_tasks(ibis.union(events, probes), config, last)

@@ -92,11 +92,11 @@ def find_data(path: str, where: str) -> DataFiles:
         DataError: there are none.
     """
     filesystem, local = filesystem_of(path), without_protocol(path)
-    found = _remote(filesystem, path) if filesystem is not None else _local(local)
-    if not found.files:
+    files = _remote(filesystem, path) if filesystem is not None else _local(local)
+    if not files.files:
         message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`{_hint(local)}"
         raise DataError(message)
-    return found
+    return files
 
 
 def _hint(path: str) -> str:
@@ -109,23 +109,23 @@ def _hint(path: str) -> str:
 
 
 def _remote(filesystem: Any, path: str) -> DataFiles:
-    found = find_remote(filesystem, path, ENDINGS)
+    files = find_remote(filesystem, path, ENDINGS)
     if filesystem.isdir(path):
         root = filesystem.unstrip_protocol(filesystem._strip_protocol(path))  # noqa: SLF001 - fsspec's way to tell
     else:
         root = _before_wildcards(path) if _MAGIC.search(path) else path.rpartition("/")[0]
-    data = DataFiles(tuple(found), root)
-    return DataFiles(tuple(f for f in found if not _is_hidden(data.below(f), path)), root)
+    data = DataFiles(tuple(files), root)
+    return DataFiles(tuple(f for f in files if not _is_hidden(data.below(f), path)), root)
 
 
 def _local(path: str) -> DataFiles:
     if Path(path).is_dir():
         return DataFiles(tuple(_once(_walk(path))), path.rstrip("/"))
     # The pattern may be absolute, which pathlib's own does not take.
-    found = sorted(glob.glob(path, recursive=True))  # noqa: PTH207
+    matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207
     root = _before_wildcards(path) if _MAGIC.search(path) else os.path.dirname(path)  # noqa: PTH120 - keeps "a/.." as it is
-    data = DataFiles(tuple(found), root)
-    files = (f for f in found if Path(f).is_file() and not _is_hidden(data.below(f), path))
+    data = DataFiles(tuple(matches), root)
+    files = (f for f in matches if Path(f).is_file() and not _is_hidden(data.below(f), path))
     return DataFiles(tuple(_once(files)), root)
 
 

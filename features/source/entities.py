@@ -70,13 +70,13 @@ def with_attributes(log: ir.Table, entities: Entities, config: FeaturesConfig) -
     """
     for side, entity in entities.items():
         key, known_at = key_of(config, side), _configs(config)[side].known_at
-        kept = [key, *(c for c in entity.columns if c not in log.columns)]
+        columns = [key, *(c for c in entity.columns if c not in log.columns)]
         if entity[key].type() != log[key].type():
             _check_same_kind(log, entity, key, side)
             entity = entity.mutate(**{key: entity[key].cast(log[key].type())})  # noqa: PLW2901 - the same entity, cast
-        log = log.left_join(entity[kept], key).drop(f"{key}_right")
-        if known_at is not None and known_at in kept:
-            log = _hide(log, kept[1:], epoch_ms(log[known_at]) > log[TIME])
+        log = log.left_join(entity[columns], key).drop(f"{key}_right")
+        if known_at is not None and known_at in columns:
+            log = _hide(log, columns[1:], epoch_ms(log[known_at]) > log[TIME])
     return log
 
 

@@ -77,13 +77,13 @@ def unite(files: Sequence[FileSchema], used: Collection[str] | None, where: str)
 def _united(name: str, files: Sequence[FileSchema]) -> pa.DataType | FileSchema:
     """The type that holds a column's values of all files, or the first file that it cannot hold."""
     exact = all(file.largest.get(name, EXACT_FLOAT + 1) <= EXACT_FLOAT for file in files if _is_whole(file, name))
-    found = canonical(files[0].schema.field(name).type)
+    united = canonical(files[0].schema.field(name).type)
     for file in files[1:]:
-        both = _wider(found, canonical(file.schema.field(name).type), exact=exact)
+        both = _wider(united, canonical(file.schema.field(name).type), exact=exact)
         if both is None:
             return file
-        found = both
-    return found
+        united = both
+    return united
 
 
 def _is_whole(file: FileSchema, name: str) -> bool:
@@ -191,11 +191,11 @@ def refuse_contradictions(
     """
     for place, file in enumerate(files):
         for name, values in partitions.items():
-            found = next((n for n in file.names if n.lower() == name.lower()), None)
-            seen = {str(values[place])} if found is None else _values(file.path, found)
+            column = next((n for n in file.names if n.lower() == name.lower()), None)
+            seen = {str(values[place])} if column is None else _values(file.path, column)
             if seen != {str(values[place])}:
                 message = (
-                    f"{where}: {file.path} lies in the partition {name}={values[place]}, but its column {found!r} has "
+                    f"{where}: {file.path} lies in the partition {name}={values[place]}, but its column {column!r} has "
                     f"{', '.join(sorted(seen)[:3])}; rename the folder, or drop the column from the files"
                 )
                 raise DataError(message)

@@ -51,5 +51,5 @@ def file_facts(paths: Iterable[str]) -> list[tuple[str, str]]:
 
 def find_remote(filesystem: Any, path: str, endings: tuple[str, ...]) -> list[str]:
     """The files below a URL that end so, or those that match it, each as a URL."""
-    found = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
-    return sorted(filesystem.unstrip_protocol(file) for file in found if str(file).endswith(endings))
+    paths = filesystem.find(path) if filesystem.isdir(path) else filesystem.glob(path)
+    return sorted(filesystem.unstrip_protocol(file) for file in paths if str(file).endswith(endings))

@@ -31,18 +31,20 @@ def with_labels(connection: Backend, log: ir.Table, config: FeaturesConfig) -> i
         where = f"data.labels[{place}]"
         rows = read_table(connection, table, where, mentioned)
         _check(log, rows, table, config, where)
-        kept = [c for c in rows.columns if f"{table.name}_{c}" in mentioned]
-        clash = [name for name in (table.name, *(f"{table.name}_{c}" for c in kept)) if name in log.columns]
+        mentioned_columns = [c for c in rows.columns if f"{table.name}_{c}" in mentioned]
+        clash = [
+            name for name in (table.name, *(f"{table.name}_{c}" for c in mentioned_columns)) if name in log.columns
+        ]
         if clash:
             message = f"{where} adds the column {clash[0]!r}, but the log has one of that name; choose another `name`"
             raise ConfigError(message)
-        found = _by_keys(log, rows, table, kept)
+        labelled = _by_keys(log, rows, table, mentioned_columns)
         if table.time is not None:
             if is_spark(connection):
                 message = f"{where}: a label table with `time` needs engine duckdb"
                 raise ConfigError(message)
-            found = _first_after(log, rows, table, kept, str(config.events.time))
-        log = found
+            labelled = _first_after(log, rows, table, mentioned_columns, str(config.events.time))
+        log = labelled
     return log
 
 

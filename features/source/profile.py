@@ -42,7 +42,7 @@ class ColumnProfile:
 def profile_table(connection: Backend, table: ir.Table) -> dict[str, ColumnProfile]:
     """The columns of a table by path, structs by their fields, from its first `SAMPLED_ROWS` rows."""
     head = table.limit(SAMPLED_ROWS)
-    found = {}
+    profiles = {}
     for path, value in _leaves(head):
         flat = head.select(value=value)
         facts: dict[str, Any] = {"rows": flat.count(), "nulls": flat["value"].isnull().sum()}
@@ -55,11 +55,11 @@ def profile_table(connection: Backend, table: ir.Table) -> dict[str, ColumnProfi
         few: tuple[Any, ...] = ()
         if scalar and 0 < row["distinct"] <= _FEW:
             few = tuple(sorted(to_arrow(connection, flat.distinct())["value"].drop_null().to_pylist()))
-        found[path] = ColumnProfile(
+        profiles[path] = ColumnProfile(
             path, value.type(), row["rows"], row["nulls"] or 0, row.get("distinct") or 0, row.get("low"),
             row.get("high"), few, row.get("separated") or 0.0,
         )  # fmt: skip
-    return found
+    return profiles
 
 
 def _leaves(table: ir.Table) -> Iterator[tuple[str, ir.Value]]:

@@ -40,8 +40,8 @@ def read_table(
         message = f"{where}: {place_of(config)} cannot be read as Parquet: {str(error).splitlines()[0]}"
         raise DataError(message) from error
     if rows == 0:
-        kept = f" for which `where: {config.where}` holds" if config.where else ""
-        message = f"{where}: {place_of(config)} has no rows{kept}; at least one is needed"
+        condition = f" for which `where: {config.where}` holds" if config.where else ""
+        message = f"{where}: {place_of(config)} has no rows{condition}; at least one is needed"
         raise DataError(message)
     return table
 

@@ -4,7 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.architecture_plan import (
+    Architecture,
+    ExpertSet,
+    GatePlan,
+    LevelPlan,
+    ArchitecturePlan,
+    PlanRequest,
+)
 from models.architectures.home import HoMEConfig
 from models.architectures.mmoe import MMoEConfig
 from models.architectures.ple import CGCConfig, PLEConfig
@@ -26,7 +33,7 @@ __all__ = [
     "LevelPlan",
     "MMoEConfig",
     "PLEConfig",
-    "Plan",
+    "ArchitecturePlan",
     "SharedBottomConfig",
-    "Wanted",
+    "PlanRequest",
 ]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from contract.settings import Settings
 
 
-class Wanted(NamedTuple):
+class PlanRequest(NamedTuple):
     """What the rest of the model's configuration asks of an architecture."""
 
     tasks: tuple[str, ...]
@@ -71,7 +71,7 @@ class LevelPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ArchitecturePlan:
     """All levels, and which stream of the last level (of the shared representation, without levels) a tower reads."""
 
     levels: tuple[LevelPlan, ...]
@@ -99,7 +99,7 @@ class Architecture(Settings, ABC):
     """The base of all architectures' settings."""
 
     @abstractmethod
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """Lay out levels and streams.
 
         Raises:

@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contract.errors import ConfigError
-from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.architecture_plan import (
+    Architecture,
+    ExpertSet,
+    GatePlan,
+    LevelPlan,
+    ArchitecturePlan,
+    PlanRequest,
+)
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -35,16 +42,16 @@ class HoMEConfig(Architecture):
     feature_gates: Count = 2
     """Maps of a feature gate."""
 
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """The meta level makes a stream a group and a shared one; the task level reads them."""
-        if wanted.shared_gate:
+        if request.shared_gate:
             message = "model.gate_scope is shared, but the architecture home masks experts by task: use per_task"
             raise ConfigError(message)
-        groups = self._groups(wanted.tasks)
-        tasks = tuple(range(len(wanted.tasks)))
+        groups = self._groups(request.tasks)
+        tasks = tuple(range(len(request.tasks)))
         group_of = {t: g for g, members in enumerate(groups) for t in members}
-        task_level = self._task_level(wanted.experts, groups, [group_of[t] for t in tasks])
-        return Plan((self._meta_level(wanted.experts, groups), task_level), tasks)
+        task_level = self._task_level(request.experts, groups, [group_of[t] for t in tasks])
+        return ArchitecturePlan((self._meta_level(request.experts, groups), task_level), tasks)
 
     def _groups(self, tasks: tuple[str, ...]) -> list[tuple[int, ...]]:
         named = self.groups or {"all": tasks}

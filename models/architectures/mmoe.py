@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.architecture_plan import (
+    Architecture,
+    ExpertSet,
+    GatePlan,
+    LevelPlan,
+    ArchitecturePlan,
+    PlanRequest,
+)
 
 
 class MMoEConfig(Architecture):
@@ -23,22 +30,22 @@ class MMoEConfig(Architecture):
     """Experts of each task's own, always computed and added, weighed by a self gate. With ``gate_scope: shared``, the
     tasks then select at most k + tasks x private experts together, and not k x tasks."""
 
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """One level: the routed set first, then each task's own, and last the experts that all rows take."""
-        tasks = tuple(range(len(wanted.tasks)))
+        tasks = tuple(range(len(request.tasks)))
         private = tasks if self.private_experts else ()
-        sets = [ExpertSet(wanted.experts, tasks), *(ExpertSet(self.private_experts, (t,)) for t in private)]
-        served = [tasks] if wanted.shared_gate else [(t,) for t in tasks]
+        sets = [ExpertSet(request.experts, tasks), *(ExpertSet(self.private_experts, (t,)) for t in private)]
+        served = [tasks] if request.shared_gate else [(t,) for t in tasks]
         gates = [GatePlan((0,), each) for each in served]
         gates += [GatePlan((1 + t,), (t,), kind="self") for t in private]
         streams: tuple[tuple[int, ...], ...]
         if not private:
             streams = tuple((g,) for g in range(len(served)))
         else:
-            streams = tuple((0 if wanted.shared_gate else t, len(served) + t) for t in tasks)
+            streams = tuple((0 if request.shared_gate else t, len(served) + t) for t in tasks)
         if self.shared_experts:
             sets.append(ExpertSet(self.shared_experts, tasks, always=True))
             gates.append(GatePlan((len(sets) - 1,), tasks, kind="always"))
             streams = tuple((*stream, len(gates) - 1) for stream in streams)
         level = LevelPlan(tuple(sets), tuple(gates), streams)
-        return Plan((level,), tuple(0 if len(streams) == 1 else t for t in tasks))
+        return ArchitecturePlan((level,), tuple(0 if len(streams) == 1 else t for t in tasks))

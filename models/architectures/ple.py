@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from contract.errors import ConfigError
-from models.architectures.architecture_plan import Architecture, ExpertSet, GatePlan, LevelPlan, Plan, Wanted
+from models.architectures.architecture_plan import (
+    Architecture,
+    ExpertSet,
+    GatePlan,
+    LevelPlan,
+    ArchitecturePlan,
+    PlanRequest,
+)
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -21,9 +28,9 @@ class CGCConfig(Architecture):
     task_experts: Count = 1
     """Experts of each task's own."""
 
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """PLE with one level."""
-        return layered(wanted, self.name, self.task_experts, 1)
+        return layered(request, self.name, self.task_experts, 1)
 
 
 class PLEConfig(Architecture):
@@ -35,22 +42,22 @@ class PLEConfig(Architecture):
     task_experts: Count = 1
     """Experts of each task's own, on each level."""
 
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """Levels from the shared representation up."""
-        return layered(wanted, self.name, self.task_experts, self.levels)
+        return layered(request, self.name, self.task_experts, self.levels)
 
 
-def layered(wanted: Wanted, name: str, task_experts: int, levels: int) -> Plan:
+def layered(request: PlanRequest, name: str, task_experts: int, levels: int) -> ArchitecturePlan:
     """The sets of a level are the tasks' own in order, then the shared one; so are the streams between levels."""
-    if wanted.shared_gate:
+    if request.shared_gate:
         message = (
             f"model.gate_scope is shared, but architecture {name} gives each task a gate over experts of its own, "
             "which no other task may weigh: use per_task, or the architecture mmoe with private_experts"
         )
         raise ConfigError(message)
-    tasks = tuple(range(len(wanted.tasks)))
-    plans = tuple(_level(tasks, wanted.experts, task_experts, index, levels) for index in range(levels))
-    return Plan(plans, tasks)
+    tasks = tuple(range(len(request.tasks)))
+    plans = tuple(_level(tasks, request.experts, task_experts, index, levels) for index in range(levels))
+    return ArchitecturePlan(plans, tasks)
 
 
 def _level(tasks: tuple[int, ...], shared: int, own: int, index: int, levels: int) -> LevelPlan:

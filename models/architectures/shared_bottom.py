@@ -5,7 +5,7 @@ Source: Caruana 1997, "Multitask Learning", section 2.
 
 from typing import Literal
 
-from models.architectures.architecture_plan import Architecture, Plan, Wanted
+from models.architectures.architecture_plan import Architecture, ArchitecturePlan, PlanRequest
 
 
 class SharedBottomConfig(Architecture):
@@ -13,6 +13,6 @@ class SharedBottomConfig(Architecture):
 
     name: Literal["shared_bottom"] = "shared_bottom"
 
-    def plan(self, wanted: Wanted) -> Plan:
+    def plan(self, request: PlanRequest) -> ArchitecturePlan:
         """No levels: every tower reads the shared representation."""
-        return Plan(levels=(), task_streams=(0,) * len(wanted.tasks))
+        return ArchitecturePlan(levels=(), task_streams=(0,) * len(request.tasks))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.architectures import Plan
+from models.architectures import ArchitecturePlan
 from models.experts.level import Bank
 from models.gates import Gate, Routing
 from models.network import Network
@@ -49,7 +49,7 @@ class ExpertHealth:
 class HealthMeter:
     """Accumulates health over batches; a shared gate counts for every task that it serves."""
 
-    def __init__(self, plan: Plan, tasks: int) -> None:
+    def __init__(self, plan: ArchitecturePlan, tasks: int) -> None:
         self._plan, self._tasks = plan, tasks
         self._weight_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)
         self._share_TE = torch.zeros(tasks, plan.experts, dtype=torch.float64)
@@ -130,16 +130,16 @@ class HealthMeter:
         return hook
 
     def _distances(self) -> list[float | None]:
-        found: list[float | None] = [None] * self._tasks
+        distances: list[float | None] = [None] * self._tasks
         for place, (_, _, gate) in enumerate(self._plan.gates()):
             if place in self._distance:
                 total, count = self._distance[place]
                 for task in gate.tasks:
-                    found[task] = max(found[task] or 0.0, total / max(count, 1))
-        return found
+                    distances[task] = max(distances[task] or 0.0, total / max(count, 1))
+        return distances
 
 
-def union(plan: Plan, routings: tuple[Routing, ...], rows: int) -> Tensor:
+def union(plan: ArchitecturePlan, routings: tuple[Routing, ...], rows: int) -> Tensor:
     """Which experts at least one gate selects, over all levels, bool [B, E]."""
     union_BE = torch.zeros(rows, plan.experts, dtype=torch.bool)
     for (first, level, _), routing in zip(plan.gates(), routings, strict=True):

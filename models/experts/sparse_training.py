@@ -120,9 +120,9 @@ def _mix_columns(
         used = used_E[first : first + each.count]
         answers += _run_each(each, [x_BD if use else x_BD[:0] for use in used])
         first += each.count
-    kept = [e for e, use in enumerate(used_E) if use]
-    weights_GE = torch.cat([routing.weights_BE for routing in routings])[:, kept]
-    kept_EBO = torch.stack([answers[e] for e in kept])
+    used_experts = [e for e, use in enumerate(used_E) if use]
+    weights_GE = torch.cat([routing.weights_BE for routing in routings])[:, used_experts]
+    kept_EBO = torch.stack([answers[e] for e in used_experts])
     mixtures_GBO = torch.einsum("ge,ebo->gbo", weights_GE.to(kept_EBO.dtype), kept_EBO)
     idle = sum((answers[e].sum() for e, use in enumerate(used_E) if not use), mixtures_GBO.new_zeros(()))
     return mixtures_GBO + idle

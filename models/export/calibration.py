@@ -94,10 +94,10 @@ def calibrate(
             continue
         fit = fit_platt if methods[task.name] == "platt" else fit_isotonic
         rows = logits_BT[:, t], labels_BT[:, t], weights_BT[:, t]
-        found = fit(*rows)
-        if found is not None and _helps(found, *rows):
-            _apply(tower, found)
-            fitted[task.name] = found
+        calibration = fit(*rows)
+        if calibration is not None and _helps(calibration, *rows):
+            _apply(tower, calibration)
+            fitted[task.name] = calibration
     return fitted
 
 

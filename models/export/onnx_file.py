@@ -123,10 +123,10 @@ def annotate(path: Path, facts: Mapping[str, str]) -> None:
 
 def _move(model: ir.Model, names: Sequence[str], file: Path) -> None:
     # Memory-mapped by the runtime: they load at once, all processes share them, and they may exceed protobuf's 2 GB.
-    held = [model.graph.initializers[name] for name in names if name in model.graph.initializers]
-    tensors = [value.const_value for value in held if value.const_value is not None]
+    initializers = [model.graph.initializers[name] for name in names if name in model.graph.initializers]
+    tensors = [value.const_value for value in initializers if value.const_value is not None]
     moved = ir.external_data.convert_tensors_to_external(tensors, file.parent, file.name)
-    for value, tensor in zip(held, moved, strict=True):
+    for value, tensor in zip(initializers, moved, strict=True):
         value.const_value = tensor
 
 

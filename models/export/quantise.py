@@ -100,12 +100,12 @@ class _Rewriter:
             whole = self._quantised(producer.inputs[0], before)
             attributes = {"axis": producer.attributes.get_int("axis", 0)}
             (rows,) = self._add(before, "Gather", [whole.values, producer.inputs[1]], attributes)
-            found = whole._replace(values=rows)
-            self.inputs[x] = found
-            return found
-        found = _Input(*self._add(before, "DynamicQuantizeLinear", [x], outputs=3))
-        self.inputs[x] = found
-        return found
+            quantised = whole._replace(values=rows)
+            self.inputs[x] = quantised
+            return quantised
+        quantised = _Input(*self._add(before, "DynamicQuantizeLinear", [x], outputs=3))
+        self.inputs[x] = quantised
+        return quantised
 
     def _add(
         self,

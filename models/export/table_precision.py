@@ -103,9 +103,9 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def _move(values: Any, directory: Path, name: str) -> None:
-    held = list(values)
-    moved = ir.external_data.convert_tensors_to_external([each.const_value for each in held], directory, name)
-    for value, tensor in zip(held, moved, strict=True):
+    constants = list(values)
+    moved = ir.external_data.convert_tensors_to_external([each.const_value for each in constants], directory, name)
+    for value, tensor in zip(constants, moved, strict=True):
         value.const_value = tensor
 
 

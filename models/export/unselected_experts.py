@@ -51,8 +51,8 @@ def shifts(ranker: Ranker, seed: int) -> Iterator[Shift]:
 
 def shifted_biases(path: Path, shift: Shift) -> dict[str, onnxruntime.OrtValue]:
     """The biases of a graph file with the shift, to run it with instead of its own."""
-    found = {each.name: each for each in onnx.load(path, load_external_data=False).graph.initializer}
-    own = {name: numpy_helper.to_array(found[name]) for name in shift if name in found}
+    initializers = {each.name: each for each in onnx.load(path, load_external_data=False).graph.initializer}
+    own = {name: numpy_helper.to_array(initializers[name]) for name in shift if name in initializers}
     return {name: onnxruntime.OrtValue.ortvalue_from_numpy(bias + shift[name]) for name, bias in own.items()}
 
 

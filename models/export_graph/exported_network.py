@@ -74,8 +74,8 @@ class NetworkGraph(nn.Module):
         streams = [x if self.bottom is None else SplitInput(None, self.bottom(x))]
         weights: list[Tensor] = []
         for level in self.levels:
-            made, routed = level(streams, given, ids_N)
-            streams = [SplitInput(None, stream) for stream in made]
+            mixtures, routed = level(streams, given, ids_N)
+            streams = [SplitInput(None, stream) for stream in mixtures]
             weights += routed
         return Routed([rows_of(streams[s]) for s in self.task_streams], weights)
 

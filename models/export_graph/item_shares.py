@@ -31,8 +31,8 @@ class PreparedItems:
 @torch.no_grad()
 def item_rows(items: PreparedItems, lookup: PartLookup, table_VK: Tensor, layout: PartLayout, dim: int) -> ItemRows:
     """The prepared features' columns of the input matrix."""
-    wanted = [columns for spec, columns in layout.features(dim, 0) if spec.name in items.names]
-    columns_J = tuple(column for columns in wanted for column in columns)
+    item_columns = [columns for spec, columns in layout.features(dim, 0) if spec.name in items.names]
+    columns_J = tuple(column for columns in item_columns for column in columns)
     arrays = {
         "candidate_ids": items.inputs.ids,
         "candidate_list_values": items.inputs.list_values,

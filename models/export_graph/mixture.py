@@ -53,10 +53,10 @@ class StaticMixture(nn.Module):
         self.networks = nn.ModuleList()
         for place, bank in enumerate(banks):
             count = bank.experts.count
-            kept = [e - bank.first for e in weights.kept if bank.first <= e < bank.first + count]
-            if kept:
+            used_experts = [e - bank.first for e in weights.experts if bank.first <= e < bank.first + count]
+            if used_experts:
                 self.places.append(place)
-                self.networks.append(ExpertNetworks(bank.experts, kept, norm, parts))
+                self.networks.append(ExpertNetworks(bank.experts, used_experts, norm, parts))
         self.register_buffer("weights_GE", weights.weights_GE)
         self.used = [[e for e, w in enumerate(row) if w != 0.0] for row in weights.weights_GE.tolist()]
 

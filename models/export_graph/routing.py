@@ -97,9 +97,9 @@ class Router(nn.Module):
 
 
 class StaticWeights(NamedTuple):
-    """What static gates come to: the experts that any gate uses, and each gate's weights of them [G, kept]."""
+    """What static gates come to: the experts that any gate uses, and each gate's weights of them [G, experts]."""
 
-    kept: list[int]
+    experts: list[int]
     weights_GE: Tensor
 
 
@@ -110,5 +110,5 @@ def static_weights(level: Level) -> StaticWeights:
         pairs = list(zip(routings, level.widen, strict=True))
         weights_GE = torch.cat([widen(routing.weights_BE) for routing, widen in pairs]).cpu()
         used_E = torch.cat([widen(routing.selected_BE) for routing, widen in pairs]).any(dim=0).cpu()
-    kept = used_E.nonzero().flatten().tolist()
-    return StaticWeights(kept, weights_GE[:, kept])
+    used = used_E.nonzero().flatten().tolist()
+    return StaticWeights(used, weights_GE[:, used])

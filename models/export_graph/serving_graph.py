@@ -88,7 +88,7 @@ class ServingGraph(nn.Module):
 def describe_gates(ranker: Ranker, form: Form) -> list[dict[str, object]]:
     """Each gate's level and tasks, in the order of the graph's outputs; a static one's weights [E], for it has none."""
     tasks = [task.name for task in ranker.schema.tasks]
-    found: list[dict[str, object]] = []
+    described: list[dict[str, object]] = []
     for place, level in enumerate(ranker.network.typed_levels):
         static = static_weights(level) if form == "static" else None
         for number, gate in enumerate(level.plan.gates):
@@ -98,11 +98,11 @@ def describe_gates(ranker: Ranker, form: Form) -> list[dict[str, object]]:
                 "tasks": [tasks[task] for task in gate.tasks],
             }
             if static is not None:
-                used = zip(static.kept, static.weights_GE[number].tolist(), strict=True)
+                used = zip(static.experts, static.weights_GE[number].tolist(), strict=True)
                 weights = dict.fromkeys(range(level.plan.experts), 0.0) | dict(used)
                 served["weights"] = [weights[expert] for expert in range(level.plan.experts)]
-            found.append(served)
-    return found
+            described.append(served)
+    return described
 
 
 def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:

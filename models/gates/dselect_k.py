@@ -141,8 +141,8 @@ def smooth_step(x: Tensor, gamma: float) -> Tensor:
     half = gamma / 2
     # Held inside first, so that the cube of a far value cannot overflow into the gradient. Written as the published
     # layers write it: an entropy's gradient near the ends magnifies the rounding, and must agree with theirs.
-    held = x.clamp(-half, half)
-    cubic = (-2 / gamma**3) * (held * held * held) + (1.5 / gamma) * held + 0.5
+    clamped = x.clamp(-half, half)
+    cubic = (-2 / gamma**3) * (clamped * clamped * clamped) + (1.5 / gamma) * clamped + 0.5
     # Rounding can carry the cubic just past its ends: bring the value back, and leave the derivative.
     cubic = cubic + (cubic.clamp(0.0, 1.0) - cubic).detach()
     return torch.where(x <= -half, 0.0, torch.where(x >= half, 1.0, cubic))

@@ -67,8 +67,8 @@ class Isotonic(nn.Module):
 
 def fit_isotonic(logits_B: Array, labels_B: Array, weights_B: Array) -> Curve | None:
     """Fit on held-out rows; None where their labels are too few, or all of one class, or do not rise with the logit."""
-    kept = weights_B > 0
-    x, y, w = (array[kept].astype(np.float64) for array in (logits_B, labels_B, weights_B))
+    has_weight = weights_B > 0
+    x, y, w = (array[has_weight].astype(np.float64) for array in (logits_B, labels_B, weights_B))
     rarer = min(int((y > 0).sum()), int((y <= 0).sum()))
     bins = min(_MOST_BINS, rarer // _LEAST_OF_A_CLASS)
     if bins <= 1 or x.min() == x.max():
@@ -107,13 +107,13 @@ def _inside(rates: Double, sizes: Double) -> Double:
 
 def _curve(centres: Double, rates: Double) -> Curve | None:
     knots = [(float(x), float(z)) for x, z in zip(centres, np.log(rates) - np.log1p(-rates), strict=True)]
-    kept = knots[:1]
+    climbing = knots[:1]
     for x, z in knots[1:]:
-        before_x, before_z = kept[-1]
+        before_x, before_z = climbing[-1]
         # Where the labels ask for more, the curve catches up at the next knots.
         reached = min(z, before_z + _STEEPEST * (x - before_x))
         if before_x < x and before_z < reached:
-            kept.append((x, reached))
-    if len(kept) == 1:
+            climbing.append((x, reached))
+    if len(climbing) == 1:
         return None
-    return Curve(tuple(x for x, _ in kept), tuple(z for _, z in kept))
+    return Curve(tuple(x for x, _ in climbing), tuple(z for _, z in climbing))

@@ -32,10 +32,10 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             if not is_shared():
                 return functional.dropout(x, rate, training=True)
-            kept = draw_rows(partial(torch.rand, device=x.device), x.shape) >= rate
+            is_kept = draw_rows(partial(torch.rand, device=x.device), x.shape) >= rate
         else:
-            kept = draw_rows(_random_bytes, x.shape) >= self.levels
-        return x * (kept * (1.0 / (1.0 - rate))).to(x.dtype)
+            is_kept = draw_rows(_random_bytes, x.shape) >= self.levels
+        return x * (is_kept * (1.0 / (1.0 - rate))).to(x.dtype)
 
     def extra_repr(self) -> str:
         """The rate, for printing."""

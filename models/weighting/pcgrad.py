@@ -36,18 +36,18 @@ class PCGrad(Weighting):
     def backward(self, losses: Losses, shared: Shared) -> Losses:
         """A backward pass per task, the projections, then the result by way of a surrogate's backward pass."""
         leaves = [shared.columns_BD, *shared.parameters]
-        found = [_gradients(loss, leaves) for loss in (losses.tasks_T * self.weights_T).unbind()]
+        gradients = [_gradients(loss, leaves) for loss in (losses.tasks_T * self.weights_T).unbind()]
         penalty = sum(losses.penalties.values(), losses.tasks_T.new_zeros(()))
         extra = _gradients(penalty, leaves) if penalty.requires_grad else [None] * len(leaves)
-        common = [place for place in range(len(leaves)) if sum(each[place] is not None for each in found) > 1]
+        common = [place for place in range(len(leaves)) if sum(each[place] is not None for each in gradients) > 1]
         combined: dict[int, Tensor] = {}
         if common:
-            projected_P = _project(torch.stack([_flat(each, common, leaves) for each in found])).sum(0)
+            projected_P = _project(torch.stack([_flat(each, common, leaves) for each in gradients])).sum(0)
             combined = dict(zip(common, projected_P.split([leaves[p].numel() for p in common]), strict=True))
         # Hooks of parameters and the tables' own updates run in a backward pass only: this one hands them the result.
         surrogate = losses.tasks_T.new_zeros(())
         for place, leaf in enumerate(leaves):
-            parts = [combined[place].view_as(leaf)] if place in combined else [each[place] for each in found]
+            parts = [combined[place].view_as(leaf)] if place in combined else [each[place] for each in gradients]
             gradient = _total([*parts, extra[place]], leaf)
             surrogate = surrogate + (leaf * gradient).sum()
         surrogate.backward()
@@ -56,8 +56,8 @@ class PCGrad(Weighting):
 
 def _gradients(loss: Tensor, leaves: Sequence[Tensor]) -> list[Tensor | None]:
     # The losses come out of one vector, so a parameter of another task has a gradient of zeros rather than none.
-    found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-    return [None if gradient is None or not bool(gradient.any()) else gradient for gradient in found]
+    gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+    return [None if gradient is None or not bool(gradient.any()) else gradient for gradient in gradients]
 
 
 def _flat(gradients: Sequence[Tensor | None], places: Sequence[int], leaves: Sequence[Tensor]) -> Tensor:

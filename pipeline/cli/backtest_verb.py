@@ -26,8 +26,8 @@ def _backtest(args: Namespace) -> None:
     from pipeline.evaluation.measure import EvaluateConfig  # noqa: PLC0415
 
     with progress_of("backtest") as progress:
-        found = backtest(args.bundles, raw_days(args), EvaluateConfig(), progress)
-    respond(args, found.model_dump(mode="json"), found.lines())
+        result = backtest(args.bundles, raw_days(args), EvaluateConfig(), progress)
+    respond(args, result.model_dump(mode="json"), result.lines())
 
 
 VERB = Verb(

@@ -67,14 +67,14 @@ def _rows(path: Path) -> list[str]:
 def _object(line: str, place: int, path: Path) -> dict[str, Any]:
     allowed = {"user", "items", "context", "user_features", "item_features", "top_k"}
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except ValueError as error:
         message = f"{path}, line {place} is not JSON: {error}"
         raise ConfigError(message) from error
-    if not isinstance(found, dict) or not {"user", "items"} <= found.keys() <= allowed:
+    if not isinstance(value, dict) or not {"user", "items"} <= value.keys() <= allowed:
         message = f"{path}, line {place}: write an object with user and items; allowed are {', '.join(sorted(allowed))}"
         raise ConfigError(message)
-    return found
+    return value
 
 
 def _range(flag: str, text: str) -> range:

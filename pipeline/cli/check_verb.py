@@ -10,8 +10,8 @@ def _check(args: Namespace) -> None:
     from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.project.data_project import read_data  # noqa: PLC0415
 
-    found = check_recipe(read_data(args.config, args.overrides).data)
-    respond(args, asdict(found), found.lines())
+    checked = check_recipe(read_data(args.config, args.overrides).data)
+    respond(args, asdict(checked), checked.lines())
 
 
 VERB = Verb(

@@ -41,13 +41,13 @@ def _evaluate(args: Namespace) -> None:
 
     settings = evaluation_settings(_settings(args))
     if args.predictions:
-        made = evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
+        result = evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
     else:
         bundle = a_bundle(args.bundle)
         data = encoded_rows(args.data, "--data") if args.data else None
         train = encoded_rows(args.train, "--train") if args.train else None
-        made = evaluate_for_command(bundle, data or raw_days(args), train, args.out, settings, args.keep_days)
-    respond(args, made.as_json(), made.lines())
+        result = evaluate_for_command(bundle, data or raw_days(args), train, args.out, settings, args.keep_days)
+    respond(args, result.as_json(), result.lines())
 
 
 def _settings(args: Namespace) -> dict[str, object]:

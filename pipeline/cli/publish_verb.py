@@ -14,8 +14,8 @@ def _publish(args: Namespace) -> None:
     with exclusive(run.config.root):
         steps.export_model(run)
         steps.evaluate_model(run)
-        made = steps.publish_model(run)
-    respond(args, made.as_json(), made.lines())
+        published = steps.publish_model(run)
+    respond(args, published.as_json(), published.lines())
 
 
 VERB = Verb(

@@ -16,8 +16,8 @@ def _run(args: Namespace) -> None:
 
         read_config(args.config, args.overrides)
         ready()
-        made = published_by(build_model(args.config, args.overrides, return_state=True))
-    respond(args, made.as_json(), made.lines())
+        published = published_by(build_model(args.config, args.overrides, return_state=True))
+    respond(args, published.as_json(), published.lines())
 
 
 VERB = Verb(

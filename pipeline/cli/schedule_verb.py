@@ -25,15 +25,15 @@ def _schedule(args: Namespace) -> None:
     from pipeline.flow.schedule import schedule  # noqa: PLC0415 - keeps `moerank --help` fast
 
     runs = {"notify": args.notify, "step_hours": args.step_hours}
-    made = schedule(
+    deployment = schedule(
         args.config, args.cron, overrides=args.overrides, timezone=args.timezone, pool=args.pool, parameters=runs
     )
     lines = [
-        f"scheduled: {made.deployment} at {args.cron!r} {args.timezone}",
+        f"scheduled: {deployment.deployment} at {args.cron!r} {args.timezone}",
         f"a worker must run: prefect worker start --pool {args.pool}",
-        f"run it once now:   prefect deployment run {made.deployment}",
+        f"run it once now:   prefect deployment run {deployment.deployment}",
     ]
-    respond(args, {"deployment": made.deployment, "id": made.id, "pool": args.pool}, lines)
+    respond(args, {"deployment": deployment.deployment, "id": deployment.id, "pool": args.pool}, lines)
 
 
 VERB = Verb(

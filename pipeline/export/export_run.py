@@ -59,7 +59,7 @@ def export_run(
     drop_unread_tables(out, config.tables)
     progress("judging the precisions of CUDA")
     precisions = judge_tf32(out / MODEL_FILE, schema, valid)
-    made = {
+    facts = {
         "cuda_precisions": precisions,
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
@@ -69,7 +69,7 @@ def export_run(
     for graph in (out / MODEL_FILE, *variants):
         if graph.is_file():
             annotate(
-                graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in made.items()}
+                graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
             )
     progress("golden requests and online tables")
     write_golden(ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if figures else None, items=items)
@@ -78,7 +78,7 @@ def export_run(
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
     _answer_golden(out, schema)
-    return as_json(report) | made
+    return as_json(report) | facts
 
 
 def _answer_golden(out: Path, schema: Schema) -> None:

@@ -73,12 +73,12 @@ class ExportConfig(Settings):
 
     def changes(self) -> dict[str, Change]:
         """What is done to a finished graph, by what it is called in messages."""
-        found: dict[str, Change] = {}
+        by_name: dict[str, Change] = {}
         if self.tables != "fp32":
-            found[f"{self.tables} tables"] = partial(store_tables, form=self.tables)
+            by_name[f"{self.tables} tables"] = partial(store_tables, form=self.tables)
         if self.quantize == "experts":
-            found["int8 experts"] = quantise_experts
-        return found
+            by_name["int8 experts"] = quantise_experts
+        return by_name
 
 
 class LabelledAnswers:
@@ -127,8 +127,8 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Lit
 
 
 def _told(found: Platt | Curve, given: LabelledAnswers, task: int) -> dict[str, Any]:
-    kept = given.weights[:, task] > 0
-    logits, labels = given.scores[kept, task], given.labels[kept, task]
+    has_weight = given.weights[:, task] > 0
+    logits, labels = given.scores[has_weight, task], given.labels[has_weight, task]
     before, after = (log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, found.apply(logits)))
     method = "platt" if isinstance(found, Platt) else "isotonic"
     return {"method": method, **asdict(found), "log_loss": {"before": before, "after": after}}
@@ -186,12 +186,12 @@ def compared(schema: Schema, whole: LabelledAnswers, changed: LabelledAnswers) -
     """The metric of every task that has labels to tell by, of both graphs."""
     figures = {}
     for t, task in enumerate(schema.tasks):
-        kept = whole.weights[:, t] > 0
-        labels = whole.labels[kept, t]
+        has_weight = whole.weights[:, t] > 0
+        labels = whole.labels[has_weight, t]
         if len(labels) == 0 or (task.kind == "binary" and labels.min() == labels.max()):
             continue
         name, metric = ("auc", auc) if task.kind == "binary" else ("rmse", rmse)
-        values = [float(metric(labels, each.scores[kept, t], name=task.name)) for each in (whole, changed)]
+        values = [float(metric(labels, each.scores[has_weight, t], name=task.name)) for each in (whole, changed)]
         figures[task.name] = {"metric": name, "before": values[0], "after": values[1]}
     return figures
 
@@ -244,8 +244,8 @@ def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None
     """
     answer = answerer(graph, schema)
     batches = islice(BatchReader(valid, schema, _ROWS).epoch(), None if rows is None else max(1, rows // _ROWS))
-    found = [(answer(b.inputs), b.labels, b.weights) for b in batches]
-    if not found:
+    answers = [(answer(b.inputs), b.labels, b.weights) for b in batches]
+    if not answers:
         message = f"{valid} has no rows to judge smaller numbers by; export in float32"
         raise ExportError(message)
-    return LabelledAnswers(found)
+    return LabelledAnswers(answers)

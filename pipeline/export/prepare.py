@@ -63,12 +63,12 @@ def prepare(
     except ExportError as error:
         return _nothing(str(error), wanted)
     raw = sum(array.nbytes for array in (table.ids, table.dense)) // items.inputs.rows
-    found = Preparation(items.inputs.rows, graph.bytes_an_item, raw, graph.saved, tuple(sorted(names)))
-    figures = f"{found.saved} multiplications a candidate saved for {found.bytes_an_item} bytes an item"
-    if wanted == "auto" and (found.saved < WORTH or found.items * found.bytes_an_item > MOST_BYTES):
-        return Preparation(reason=f"not worth it: {figures}, {found.items} items"), None
+    preparation = Preparation(items.inputs.rows, graph.bytes_an_item, raw, graph.saved, tuple(sorted(names)))
+    figures = f"{preparation.saved} multiplications a candidate saved for {preparation.bytes_an_item} bytes an item"
+    if wanted == "auto" and (preparation.saved < WORTH or preparation.items * preparation.bytes_an_item > MOST_BYTES):
+        return Preparation(reason=f"not worth it: {figures}, {preparation.items} items"), None
     export_prepared(graph, sample, out / PREPARED_FILE)
-    return Preparation(**asdict(found) | {"reason": figures}), items
+    return Preparation(**asdict(preparation) | {"reason": figures}), items
 
 
 def prepared_inputs(ranker: Ranker, items: PreparedItems, inputs: Inputs) -> tuple[Inputs, NDArray[np.int64]]:

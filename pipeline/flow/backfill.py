@@ -42,11 +42,11 @@ def backfill(
     nights = []
     for day in days(first, last):
         try:
-            made: Any = build_model(config, list(overrides), until=day, release=False)
+            state: Any = build_model(config, list(overrides), until=day, release=False)
         except MoerankError as error:
             night = Night(day, error=str(error))
         else:
-            night = Night(day, run=str(made["run"]), metrics=made["metrics"])
+            night = Night(day, run=str(state["run"]), metrics=state["metrics"])
         say(night.line())
         nights.append(night)
     return nights

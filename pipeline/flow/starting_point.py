@@ -21,8 +21,8 @@ class StartingPoint(NamedTuple):
     @property
     def generation(self) -> int:
         """0 for a run that was trained from nothing."""
-        found = self.record.result.get("generation", 0)
-        return found if isinstance(found, int) else 0
+        recorded = self.record.result.get("generation", 0)
+        return recorded if isinstance(recorded, int) else 0
 
     @property
     def start(self) -> Start:
@@ -40,13 +40,13 @@ def starting_point(config: ProjectConfig) -> StartingPoint | None:
     where = config.train.start_from
     if where == "none":
         return None
-    found = _current_run(config) if where == "current" else _run_at(config, Path(where))
-    if found is not None and where == "current" and _other_model(found, config):
-        say(f"train: the model that is served ({found.directory.name}) is of another form; training from nothing")
+    start = _current_run(config) if where == "current" else _run_at(config, Path(where))
+    if start is not None and where == "current" and _other_model(start, config):
+        say(f"train: the model that is served ({start.directory.name}) is of another form; training from nothing")
         return None
     every = config.train.warm.scratch_every
-    due = found is not None and every is not None and (found.generation + 1) % every == 0
-    return None if due else found
+    due = start is not None and every is not None and (start.generation + 1) % every == 0
+    return None if due else start
 
 
 def _other_model(found: StartingPoint, config: ProjectConfig) -> bool:

@@ -108,15 +108,15 @@ def build_features(config: ProjectConfig) -> StepRecord:
     stamp = digest_of("features", config.data.model_dump(mode="json"), source_facts(config.data), code_digest(build))
 
     def work(progress: Progress) -> dict[str, Any]:
-        made = build(config.data, config.features_dir, progress)
-        progress.say(made.reuse)
+        built = build(config.data, config.features_dir, progress)
+        progress.say(built.reuse)
         settings = data_settings(config.data)
         return {
-            "rows": dict(made.rows),
-            "features": made.features,
-            "fingerprint": made.fingerprint,
-            "reuse": made.reuse,
-            "days": {"reused": made.days_reused, "built": made.days_built},
+            "rows": dict(built.rows),
+            "features": built.features,
+            "fingerprint": built.fingerprint,
+            "reuse": built.reuse,
+            "days": {"reused": built.days_reused, "built": built.days_built},
             "settings": settings,
         }
 
@@ -140,11 +140,11 @@ def train_model(config: ProjectConfig) -> Run:
     def work(progress: Progress) -> dict[str, Any]:
         start = origin.start if origin is not None else None
         paths = config.features_dir, config.model, config.train, run.directory
-        made = train(*paths, progress.say, progress.live, start)
+        trained = train(*paths, progress.say, progress.live, start)
         upstream = required(config.features_dir, "moerank features CONFIG")
         generation = 0 if origin is None else origin.generation + 1
         settings = digest_of(_settings(config))
-        return {**made, "generation": generation, "features": upstream.stamp, "settings": settings}
+        return {**trained, "generation": generation, "features": upstream.stamp, "settings": settings}
 
     once("train", run.directory, stamp, work, (CONFIG_FILE, "checkpoint"))
     return run
@@ -153,8 +153,8 @@ def train_model(config: ProjectConfig) -> Run:
 def join_training(config: ProjectConfig) -> None:
     """Train as another rank than the first, which alone keeps the records; see `train_model`."""
     run, stamp, origin = _training_run(config)
-    found = read_record(run.directory)
-    if (found is None or found.stamp != stamp) and (origin is None or run.directory != origin.directory):
+    record = read_record(run.directory)
+    if (record is None or record.stamp != stamp) and (origin is None or run.directory != origin.directory):
         start = origin.start if origin is not None else None
         train(config.features_dir, config.model, config.train, run.directory, start=start)
 
@@ -243,13 +243,13 @@ def _experts(run: Run) -> dict[str, JsonValue]:
     """The best epoch's expert health: how often each was selected, with which mean weight, and what is wrong."""
     trained = required(run.directory, "moerank train CONFIG")
     best = read_history(run.directory / HISTORY_FILE)[trained.result["best_epoch"] - 1]
-    found: dict[str, JsonValue] = {}
+    facts: dict[str, JsonValue] = {}
     for name in ("share", "weight"):
         by_task = best.get(f"expert_{name}")
-        found[name] = list(by_task.values()) if isinstance(by_task, dict) else []
-    found |= {name: best.get(f"expert_{name}", []) for name in ("zeros", "scale", "warnings")}
-    found["by_task"] = best.get("experts", {})
-    return found
+        facts[name] = list(by_task.values()) if isinstance(by_task, dict) else []
+    facts |= {name: best.get(f"expert_{name}", []) for name in ("zeros", "scale", "warnings")}
+    facts["by_task"] = best.get("experts", {})
+    return facts
 
 
 def _facts(run: Run) -> dict[str, str | int | float]:

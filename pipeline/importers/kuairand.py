@@ -140,23 +140,23 @@ def _history(before: pa.Table) -> pa.Table:
     sizes = np.diff(np.append(starts, users.size))
     position = np.arange(users.size) - np.repeat(starts, sizes)
     first = np.repeat(np.maximum(sizes - HISTORY_LENGTH, 0), sizes)
-    kept = pa.array(position >= first)
-    pos = pa.array((position - first).astype(np.int16)).filter(kept)
-    chosen = ordered.select(["user_id", "video_id", "long_view", "is_like"]).filter(kept)
+    is_late = pa.array(position >= first)
+    pos = pa.array((position - first).astype(np.int16)).filter(is_late)
+    chosen = ordered.select(["user_id", "video_id", "long_view", "is_like"]).filter(is_late)
     return chosen.add_column(2, "pos", pos)
 
 
 def _read(path: Path, columns: Mapping[str, tuple[str, pa.DataType]]) -> pa.Table:
     """Read the named columns of a CSV file, -124 as null, whole numbers also where they are written ``1.0``."""
-    wanted = [name for name, _ in columns.values()]
+    sources = [name for name, _ in columns.values()]
     types = {name: pa.float64() if pa.types.is_integer(kind) else kind for name, kind in columns.values()}
     try:
         header = csv.open_csv(path).schema.names
-        missing = [name for name in wanted if name not in header]
+        missing = [name for name in sources if name not in header]
         if missing:
             message = f"{path} lacks the columns {', '.join(missing)}; it has {', '.join(header)}"
             raise DataError(message)
-        options = csv.ConvertOptions(column_types=types, include_columns=wanted, strings_can_be_null=True)
+        options = csv.ConvertOptions(column_types=types, include_columns=sources, strings_can_be_null=True)
         table = csv.read_csv(path, convert_options=options)
     except FileNotFoundError as error:
         message = f"no {path.name} in {path.parent}; the import needs {LOG_FILES}, {USER_FILE} and {ITEM_FILE}"
@@ -193,8 +193,8 @@ def _tags(tags: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
         message = f"{path}: tag: {error}; allowed are whole numbers separated by commas"
         raise DataError(message) from error
     # An empty cell splits into one empty text, so its offsets shrink by what the filter took away.
-    kept = np.concatenate(([0], np.cumsum(filled.to_numpy(zero_copy_only=False))))
-    offsets = pa.array(kept[split.offsets.to_numpy()], pa.int32())
+    filled_before = np.concatenate(([0], np.cumsum(filled.to_numpy(zero_copy_only=False))))
+    offsets = pa.array(filled_before[split.offsets.to_numpy()], pa.int32())
     return pa.chunked_array([pa.ListArray.from_arrays(offsets, numbers)])
 
 

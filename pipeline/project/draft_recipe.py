@@ -112,10 +112,10 @@ def _draft(connection: Backend, tables: RawTables, name: str, labels: Sequence[s
         ("items", tables.items, items, roles.item),
     ):
         if path is not None and columns is not None and key is not None:
-            mine = [f for f in guess_features(columns, [key]) if f.name not in taken]
-            taken |= {f.name for f in mine}
-            lines += _table_lines(side, path, mine, columns, key=key)
-            features += mine
+            guessed = [f for f in guess_features(columns, [key]) if f.name not in taken]
+            taken |= {f.name for f in guessed}
+            lines += _table_lines(side, path, guessed, columns, key=key)
+            features += guessed
     lines += [
         "  features:  # names of something are ids, sizes are dense; remove what is not known when a request comes"
     ]

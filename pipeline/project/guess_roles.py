@@ -151,14 +151,14 @@ def _is_number(column: ColumnProfile) -> bool:
 def guess_features(columns: Profiles, without: Iterable[str]) -> list[GuessedFeature]:
     """The columns that may be features: not constant ones, not one value a row, and none of those left out."""
     left_out = set(without)
-    found = []
+    guesses = []
     for column in columns.values():
         if column.path in left_out or column.path.partition(".")[0] in left_out:
             continue
         guess = _feature(column)
         if guess is not None:
-            found.append(guess)
-    return found
+            guesses.append(guess)
+    return guesses
 
 
 def _feature(column: ColumnProfile) -> GuessedFeature | None:  # noqa: PLR0911 - a kind of column a line

@@ -70,8 +70,8 @@ def _inner(value: Node, schema: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _resolve(value: Node, schema: Node) -> Node:
-    found: Node = schema["$defs"][str(value["$ref"]).rpartition("/")[2]]
-    return found
+    definition: Node = schema["$defs"][str(value["$ref"]).rpartition("/")[2]]
+    return definition
 
 
 def _tag(node: Node, union: Node) -> str:
@@ -95,8 +95,8 @@ def _kind(value: Node, schema: Node) -> str:
     """What a value may be, in words."""
     members = value.get("anyOf", value.get("oneOf", ()))
     if "$ref" in value:
-        found = _resolve(value, schema)
-        return "a block, below" if "properties" in found else _kind(found, schema)
+        resolved = _resolve(value, schema)
+        return "a block, below" if "properties" in resolved else _kind(resolved, schema)
     if "discriminator" in value:
         return "one of the blocks below"
     if members:
@@ -122,10 +122,10 @@ _SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveM
 
 
 def _bounds(value: Node) -> str:
-    found = [f"{sign} {value[key]:g}" for key, sign in _SIGNS.items() if key in value]
+    bounds = [f"{sign} {value[key]:g}" for key, sign in _SIGNS.items() if key in value]
     if "pattern" in value:
-        found.append(f"matching `{value['pattern']}`".replace("|", "\\|"))
-    return f" {', '.join(found)}" if found else ""
+        bounds.append(f"matching `{value['pattern']}`".replace("|", "\\|"))
+    return f" {', '.join(bounds)}" if bounds else ""
 
 
 def _default(value: Node, *, required: bool) -> str:

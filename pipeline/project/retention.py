@@ -37,8 +37,8 @@ class Project:
     def runs(self) -> list[Path]:
         """Training runs, the newest first."""
         folder = self.root / "training"
-        found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+        directories = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        return sorted(directories, key=lambda path: path.stat().st_mtime, reverse=True)
 
     def versions(self) -> list[int]:
         """Published versions, the newest first."""
@@ -82,13 +82,13 @@ def _bytes(folder: Path, seen: set[tuple[int, int]]) -> int:
 def outdated(project: Project, config: RetentionConfig) -> Outdated:
     """The runs and versions that the rules let go."""
     versions = project.versions()
-    kept = {*versions[: config.versions], project.current()}
+    remaining = {*versions[: config.versions], project.current()}
     runs = project.runs()
-    sources = {run for run in runs if _version_of(run) in kept}
+    sources = {run for run in runs if _version_of(run) in remaining}
     kept_runs = {*runs[: config.runs], *sources}
     return Outdated(
         runs=tuple(run for run in runs if run not in kept_runs),
-        versions=tuple(version for version in versions if version not in kept),
+        versions=tuple(version for version in versions if version not in remaining),
     )
 
 

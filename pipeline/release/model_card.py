@@ -23,9 +23,9 @@ def render_card(
         if metric is None:
             quality.append(f"| {task} | {evaluation.why_no_headline(task)} |" + " |" * (2 + len(evaluation.baselines)))
             continue
-        found = scores[metric]
+        estimate = scores[metric]
         rivals = [f"{base[task][metric].value:.4f}" for base in evaluation.baselines.values()]
-        cells = [task, metric, f"{found.value:.4f}", f"{found.low:.4f} to {found.high:.4f}", *rivals]
+        cells = [task, metric, f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}", *rivals]
         quality.append("| " + " | ".join(cells) + " |")
     return f"""# {config.name}
 
@@ -78,6 +78,6 @@ def _graph(export: Mapping[str, Any]) -> list[str]:
                 lines.append(f"| {change} | {task} | {f['metric']} | {f['before']:.5f} | {f['after']:.5f} |")
     if export["calibration"] or export["changes"]:
         lines += ["", "Both tables are of the validation rows, which also set the calibration."]
-    made = ", ".join(f"{name} {number}" for name, number in export["versions"].items())
+    versions = ", ".join(f"{name} {number}" for name, number in export["versions"].items())
     revision = f"revision {export['git_revision']}" if export["git_revision"] else "no known revision"
-    return [*lines, "", f"Made by {revision} with {made}."]
+    return [*lines, "", f"Made by {revision} with {versions}."]

@@ -53,12 +53,12 @@ def publish_run(
         QualityGateError: a rule failed; nothing was published.
     """
     evaluation = Evaluation.load(evaluation_dir)
-    found = (*examine(evaluation, config.quality), *findings)
-    gate = [finding.model_dump(mode="json") for finding in found]
+    all_findings = (*examine(evaluation, config.quality), *findings)
+    gate = [finding.model_dump(mode="json") for finding in all_findings]
     write_text(json.dumps(gate, indent=1) + "\n", evaluation_dir / GATE_FILE)
     enforce(evaluation, config.quality, findings)
     card = evaluation_dir / CARD_FILE
-    write_text(render_card(config, evaluation, exported, found), card)
+    write_text(render_card(config, evaluation, exported, all_findings), card)
     files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
     files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
     schema = Schema.load(export_dir)

@@ -66,27 +66,27 @@ def diagnose_gradient(ranker: Ranker, batch: Batch, step: int, columns_BD: Tenso
     rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     if columns_BD is not None:
         rows = _bad_rows(columns_BD)
-    found = tuple(_row(ranker.schema, batch, int(row)) for row in rows[:_ROWS])
-    return BadBatch(step, f"the gradient of {bad}", found)
+    bad_rows = tuple(_row(ranker.schema, batch, int(row)) for row in rows[:_ROWS])
+    return BadBatch(step, f"the gradient of {bad}", bad_rows)
 
 
 @contextmanager
 def _watched(ranker: Ranker) -> Iterator[list[_BadTensor]]:
     """The answers of modules that are not finite, as they come: the innermost and first first."""
-    found: list[_BadTensor] = []
+    bad_tensors: list[_BadTensor] = []
 
     def watch(name: str) -> torch.utils.hooks.RemovableHandle:
         def look(module: nn.Module, given: object, answer: object) -> None:
             del module, given
             if isinstance(answer, Tensor) and answer.is_floating_point() and not bool(answer.isfinite().all()):
-                found.append(_BadTensor(f"the output of {name}", _bad_rows(answer)))
+                bad_tensors.append(_BadTensor(f"the output of {name}", _bad_rows(answer)))
 
         return modules[name].register_forward_hook(look)
 
     modules = {name: module for name, module in ranker.named_modules() if name}
     handles = [watch(name) for name in modules]
     try:
-        yield found
+        yield bad_tensors
     finally:
         for handle in handles:
             handle.remove()

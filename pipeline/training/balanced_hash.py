@@ -36,6 +36,6 @@ def count_ids(rows: Path, feature: str, ids: int) -> Tensor:
     counts_R = np.zeros(ids, dtype=np.int64)
     dataset = EncodedDataset.open(rows)
     for group in dataset.row_groups:
-        found = dataset.read_groups([group], [feature])[feature].to_numpy()
-        counts_R += np.bincount(found[found < ids], minlength=ids)
+        column = dataset.read_groups([group], [feature])[feature].to_numpy()
+        counts_R += np.bincount(column[column < ids], minlength=ids)
     return torch.from_numpy(counts_R)

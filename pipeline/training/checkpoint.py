@@ -118,8 +118,8 @@ def latest(run_dir: Path) -> Path | None:
 
 def stored(run_dir: Path) -> list[Path]:
     """All finished checkpoints, the one with most steps first."""
-    found = [path for path in (run_dir / FOLDER).glob("step-*") if (path / META_FILE).is_file()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+    checkpoints = [path for path in (run_dir / FOLDER).glob("step-*") if (path / META_FILE).is_file()]
+    return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
 def best(run_dir: Path) -> Path | None:

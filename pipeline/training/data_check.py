@@ -35,14 +35,14 @@ def check_rows(reader: BatchReader, schema: Schema) -> tuple[CheckedTask, ...]:
         DataError: a negative or infinite weight, a label that is not finite or absurdly far out, or no task with a row
             that counts.
     """
-    found = tuple(_check(task, *reader.labels_of(task.name)) for task in schema.tasks)
-    if not any(each.rows for each in found):
+    checks = tuple(_check(task, *reader.labels_of(task.name)) for task in schema.tasks)
+    if not any(each.rows for each in checks):
         message = (
-            f"the weights of all tasks ({', '.join(each.task for each in found)}) are zero in all "
+            f"the weights of all tasks ({', '.join(each.task for each in checks)}) are zero in all "
             f"{reader.total_rows} training rows: there is nothing to learn; look at `weight`, `where` and the split"
         )
         raise DataError(message)
-    return found
+    return checks
 
 
 def _check(task: TaskSpec, labels: NDArray[np.float32], weights: NDArray[np.float32]) -> CheckedTask:

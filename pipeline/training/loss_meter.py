@@ -11,7 +11,7 @@ from contract.schema import TaskSpec
 from models.losses import Losses
 
 
-class LossTally:
+class LossMeter:
     """Means of total, tasks and penalties over the steps since the epoch began."""
 
     def __init__(self, tasks: tuple[TaskSpec, ...], device: torch.device) -> None:

@@ -78,14 +78,14 @@ def goodness(metrics: dict[str, dict[str, float]], tasks: tuple[TaskSpec, ...], 
 
     A binary task counts with its AUC, a regression task with 1 - (RMSE / spread)^2.
     """
-    wanted = config.early_stopping.metric if config.early_stopping else "mean"
+    metric = config.early_stopping.metric if config.early_stopping else "mean"
     values = []
     for task in tasks:
-        found = metrics.get(task.name, {})
-        if wanted not in {"mean", task.name}:
+        of_task = metrics.get(task.name, {})
+        if metric not in {"mean", task.name}:
             continue
-        if "auc" in found:
-            values.append(found["auc"])
-        elif "rmse" in found:
-            values.append(1.0 - (found["rmse"] / max(task.spread, 1e-6)) ** 2)
+        if "auc" in of_task:
+            values.append(of_task["auc"])
+        elif "rmse" in of_task:
+            values.append(1.0 - (of_task["rmse"] / max(task.spread, 1e-6)) ** 2)
     return sum(values) / len(values) if values else None

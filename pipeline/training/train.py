@@ -32,7 +32,7 @@ from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.data_check import check_rows
 from pipeline.training.interruption import Interruption, watch_interruption
 from pipeline.training.learning_rate import rate_factor
-from pipeline.training.loss_meter import LossTally
+from pipeline.training.loss_meter import LossMeter
 from pipeline.training.precision import use_bf16
 from pipeline.training.run_progress import EpochRecord, RunProgress, check_metric, goodness
 from pipeline.training.teacher import Teacher
@@ -167,7 +167,7 @@ class _Run:
     ) -> RunProgress:
         """Train to the epoch's end, validate, write it all down and save."""
         started, first, first_row = time.monotonic(), progress.step, progress.row
-        tally = LossTally(self.schema.tasks, self.device)
+        meter = LossMeter(self.schema.tasks, self.device)
         self.sharded.model.train()
         skipped = 0
         places = self.rows.bounds(progress.row)
@@ -177,22 +177,22 @@ class _Run:
                 skipped += 1
                 training_log.say(f"skipped a batch: {result.bad}")
             else:
-                tally.add(result.losses)
+                meter.add(result.losses)
             progress = progress.after_step(self.rows.batch_end(begin))
             speed = (progress.row - first_row) / max(time.monotonic() - started, 1e-9)
-            training_log.live(lambda: self._where(progress, tally, speed))  # noqa: B023 it is called at once
+            training_log.live(lambda: self._where(progress, meter, speed))  # noqa: B023 it is called at once
             if progress.step % _BOARD_EVERY == 0:
-                training_log.scalars({"step/loss": tally.total}, progress.step)
+                training_log.scalars({"step/loss": meter.total}, progress.step)
             if result.wishes.stop:
                 _stop(progress, training_log, writer)
             elif result.wishes.save and progress.row < self.rows.total_rows:
                 writer.save(progress)
         seconds = time.monotonic() - started
         training_log.live(lambda: f"epoch {progress.epoch + 1}: validating")
-        tally.join_ranks()
+        meter.join_ranks()
         validation = validate(self.sharded, self.held_out, self.device)
         rows = self.rows.total_rows - first_row
-        record = self._record(progress, tally, validation) | {"skipped_batches": skipped}
+        record = self._record(progress, meter, validation) | {"skipped_batches": skipped}
         record |= {"steps": progress.step - first, "seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = goodness(validation.metrics, self.schema.tasks, self.config)
         progress = progress.after_epoch(record, value, self.config)
@@ -215,26 +215,26 @@ class _Run:
             for warning in diagnose(health, [task.name for task in self.schema.tasks]):
                 training_log.say(f"experts: {warning}")
 
-    def _record(self, progress: RunProgress, tally: LossTally, validation: Validation) -> EpochRecord:
-        trained: EpochRecord = {name: {"loss": loss} for name, loss in tally.tasks().items()}
+    def _record(self, progress: RunProgress, meter: LossMeter, validation: Validation) -> EpochRecord:
+        trained: EpochRecord = {name: {"loss": loss} for name, loss in meter.tasks().items()}
         return {
             "epoch": progress.epoch + 1,
             "step": progress.step,
-            "train": {"total": {"loss": tally.total}, **trained},
-            "penalties": dict(tally.penalties()),
+            "train": {"total": {"loss": meter.total}, **trained},
+            "penalties": dict(meter.penalties()),
             "valid": {name: dict(values) for name, values in validation.metrics.items()},
             **expert_record.record(validation.health, [task.name for task in self.schema.tasks]),
         }
 
-    def _where(self, progress: RunProgress, tally: LossTally, rows_per_second: float) -> str:
+    def _where(self, progress: RunProgress, meter: LossMeter, rows_per_second: float) -> str:
         """Where training stands: place, speed, time left (without validation), rate, and losses by task."""
         rows, epochs = self.rows.total_rows, self.config.epochs
         left = timedelta(seconds=round(((epochs - progress.epoch) * rows - progress.row) / max(rows_per_second, 1e-9)))
         rate = self.config.learning_rate * rate_factor(self.config, progress.step, epochs * self.rows.steps)
-        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in tally.tasks().items())
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in meter.tasks().items())
         return (
             f"epoch {progress.epoch + 1}/{epochs}, row {progress.row:,}/{rows:,}, {rows_per_second:,.0f} rows/s, "
-            f"{left} left, rate {rate:.2g}, loss {tally.total:.4f} ({losses})"
+            f"{left} left, rate {rate:.2g}, loss {meter.total:.4f} ({losses})"
         )
 
 

@@ -74,7 +74,7 @@ class TrainingStep:
             TrainingError: the loss or a gradient is not finite, and bad batches are not to be skipped.
         """
         self._prepare(step, total_steps)
-        kept = self._statistics() if self.config.on_bad_batch == "skip" else {}
+        statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
         with rows_of_batch(None if alone else share):
             output = self._forward(batch)
@@ -88,13 +88,13 @@ class TrainingStep:
                 self._seed(step)
                 bad = diagnose_loss(self.sharded.model, self.sharded.ranker, self.loss, batch, step)
                 bad = bad if alone else _with_rows(bad)
-                return self._refuse(bad, kept, wishes)
+                return self._refuse(bad, statistics, wishes)
             if not alone:
                 losses = self.loss(output, labels, weights, users, sums_T, taught)
             losses, bad_gradient = self._backward(output, losses)
         if bad_gradient:
             bad = diagnose_gradient(self.sharded.ranker, batch, step, self._columns_gradient)
-            return self._refuse(bad, kept, wishes)
+            return self._refuse(bad, statistics, wishes)
         self.sharded.optimizer.step()
         return StepResult(losses, wishes)
 

@@ -34,17 +34,17 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device) -> Val
     ranker = sharded.ranker
     sharded.model.eval()
     meter = HealthMeter(ranker.network.plan, len(ranker.schema.tasks))
-    kept: list[tuple[Matrix, Matrix, Matrix]] = []
+    batches: list[tuple[Matrix, Matrix, Matrix]] = []
     with meter.watching(ranker.network):
         for begin, batch in zip(reader.bounds(), reader.epoch(), strict=True):
             own = slice(reader.repeated(begin), None)
             output = sharded.model(TensorInputs.from_numpy(batch.inputs).to(device))
             scores: Matrix = ranker.predictions(output.logits_BT).float().cpu().numpy()
-            kept.append((scores[own], batch.labels[own], batch.weights[own]))
+            batches.append((scores[own], batch.labels[own], batch.weights[own]))
             meter.add(output.routings, batch.rows)
-    if not kept:
+    if not batches:
         return Validation({}, meter.result())
-    scores, labels, weights = (_gather(np.concatenate(columns)) for columns in zip(*kept, strict=True))
+    scores, labels, weights = (_gather(np.concatenate(columns)) for columns in zip(*batches, strict=True))
     metrics = {
         task.name: task_metrics(task, scores[:, t], labels[:, t], weights[:, t])
         for t, task in enumerate(ranker.schema.tasks)
@@ -63,9 +63,9 @@ def task_metrics(task: TaskSpec, scores: Matrix, labels: Matrix, weights: Matrix
     return {"auc": auc(labels, scores, name=task.name)} if 0.0 < labels.mean() < 1.0 else {}
 
 
-def _gather(mine: Matrix) -> Matrix:
+def _gather(own: Matrix) -> Matrix:
     if dist.get_world_size() == 1:
-        return mine
+        return own
     everyone: list[Matrix | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, mine)
+    dist.all_gather_object(everyone, own)
     return np.concatenate([matrix for matrix in everyone if matrix is not None])

@@ -111,9 +111,9 @@ def _schema_of(run_dir: Path, fingerprint: str, schema: Schema) -> Schema:
         return schema
     for folder in (run_dir / ENCODING_FOLDER, run_dir / "export"):
         if (folder / "schema.json").is_file():
-            found = Schema.load(folder)
-            if found.fingerprint() == fingerprint:
-                return found
+            earlier = Schema.load(folder)
+            if earlier.fingerprint() == fingerprint:
+                return earlier
     message = (
         f"{run_dir} was trained on other features and keeps no copy of their schema, so its rows cannot be told; "
         "export it first, or set train.start_from: none"
@@ -141,13 +141,13 @@ def _row_maps(run_dir: Path, old: Schema, features_dir: Path, new: Schema) -> di
 def row_map(before: Vocabularies, now: Vocabularies, table: str) -> Index:
     """For each row of a table now, the row of the same value before; -1 for new values; [R]."""
     values = now.values(table)
-    found = before.rows(table, hash_array(values)).astype(np.int64)
-    found[found == 0] = -1
+    earlier_rows = before.rows(table, hash_array(values)).astype(np.int64)
+    earlier_rows[earlier_rows == 0] = -1
     reserved = np.asarray(values.is_null().to_numpy(zero_copy_only=False))
     # Rows without a value are kept for nulls and the unknown: what they stand for lies at the same place.
     places = np.arange(1, len(values) + 1)
-    found[reserved] = np.where(places < before.size(table), places, -1)[reserved]
-    return np.concatenate([[0], found])
+    earlier_rows[reserved] = np.where(places < before.size(table), places, -1)[reserved]
+    return np.concatenate([[0], earlier_rows])
 
 
 def _vocabularies(run_dir: Path, schema: Schema) -> Vocabularies:
@@ -187,7 +187,7 @@ def _read(directory: Path) -> dict[str, Tensor]:
 def _copy(
     state: dict[str, Any], old: Mapping[str, Tensor], rows: Mapping[str, Index], columns: Index, warm: WarmConfig
 ) -> Carried:
-    kept = fresh_rows = 0
+    earlier_rows = fresh_rows = 0
     fresh: list[str] = []
     for name, value in flatten_state_dict(state)[0].items():
         part, _, parameter = name.partition(".")
@@ -203,10 +203,10 @@ def _copy(
                 continue
             _copy_rows(value, old[name], index)
             if part == "model":
-                kept, fresh_rows = kept + int((index >= 0).sum()), fresh_rows + int((index < 0).sum())
+                earlier_rows, fresh_rows = earlier_rows + int((index >= 0).sum()), fresh_rows + int((index < 0).sum())
         elif isinstance(value, Tensor) and not _copy_dense(value, old.get(name), columns):
             fresh.append(parameter)
-    return Carried(kept, fresh_rows, tuple(fresh))
+    return Carried(earlier_rows, fresh_rows, tuple(fresh))
 
 
 @torch.no_grad()
@@ -214,9 +214,9 @@ def _copy_rows(value: Any, old: Tensor, index_R: Index) -> None:
     shards = value.local_shards() if isinstance(value, ShardedTensor) else None
     pieces = [(value, 0)] if shards is None else [(s.tensor, s.metadata.shard_offsets[0]) for s in shards]
     for tensor, first in pieces:
-        mine = torch.from_numpy(index_R[first : first + tensor.shape[0]])
-        known = mine >= 0
-        tensor[known.to(tensor.device)] = old[mine[known]].to(tensor.device, tensor.dtype)
+        index_of_shard = torch.from_numpy(index_R[first : first + tensor.shape[0]])
+        known = index_of_shard >= 0
+        tensor[known.to(tensor.device)] = old[index_of_shard[known]].to(tensor.device, tensor.dtype)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
-from models.architectures import HoMEConfig, MMoEConfig, PLEConfig, Wanted
+from models.architectures import HoMEConfig, MMoEConfig, PLEConfig, PlanRequest
 from models.diagnostics.expert_health import union
 from models.gates.self_gate import SelfGateConfig
 from models.heads.chains import Chain, product_logit
@@ -64,7 +64,7 @@ def test_no_row_needs_more_experts_than_the_bound_on_the_union(gate: dict[str, A
 
 
 def test_a_ple_gate_weighs_its_own_and_the_shared_experts_only() -> None:
-    plan = PLEConfig(levels=2, task_experts=2).plan(Wanted(("a", "b"), 3, shared_gate=False))
+    plan = PLEConfig(levels=2, task_experts=2).plan(PlanRequest(("a", "b"), 3, shared_gate=False))
     first, second = plan.levels
     assert [first.members(gate) for gate in first.gates] == [[0, 1, 4, 5, 6], [2, 3, 4, 5, 6], list(range(7))]
     assert [gate.reads for gate in second.gates] == [(0,), (1,)]
@@ -74,7 +74,7 @@ def test_a_ple_gate_weighs_its_own_and_the_shared_experts_only() -> None:
 
 def test_home_masks_experts_by_group_and_task() -> None:
     config = HoMEConfig(groups={"watch": ("a", "c"), "act": ("b",)})
-    meta, task = config.plan(Wanted(("a", "b", "c"), 1, shared_gate=False)).levels
+    meta, task = config.plan(PlanRequest(("a", "b", "c"), 1, shared_gate=False)).levels
     assert [meta.members(gate) for gate in meta.gates[:3]] == [[0, 2], [1, 2], [0, 1, 2]]
     assert [task.members(gate) for gate in task.gates[:3]] == [[0, 3, 5], [1, 4, 5], [2, 3, 5]]
     assert [each.reads for each in task.sets] == [(0,), (1,), (0,), (0,), (1,), (2,)]
@@ -84,11 +84,11 @@ def test_home_masks_experts_by_group_and_task() -> None:
 @pytest.mark.parametrize("groups", [{"x": ("a",)}, {"x": ("a", "b"), "y": ("b",)}, {"x": ("a", "b", "z")}])
 def test_home_refuses_groups_that_are_no_partition_of_the_tasks(groups: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ConfigError, match="each of these must stand in exactly one group: a, b"):
-        HoMEConfig(groups=groups).plan(Wanted(("a", "b"), 1, shared_gate=False))
+        HoMEConfig(groups=groups).plan(PlanRequest(("a", "b"), 1, shared_gate=False))
 
 
 def test_private_experts_join_the_shared_selection_and_bound_the_union() -> None:
-    plan = MMoEConfig(private_experts=1).plan(Wanted(("a", "b"), 4, shared_gate=True))
+    plan = MMoEConfig(private_experts=1).plan(PlanRequest(("a", "b"), 4, shared_gate=True))
     assert plan.levels[0].streams == ((0, 1), (0, 2))
     options: dict[str, Any] = {"architecture": {"name": "mmoe", "private_experts": 1}, "gate_scope": "shared"}
     Ranker(SCHEMA, small_config(**options, gate=TOP_K, max_union=4))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.architectures import MMoEConfig, Plan, Wanted
+from models.architectures import MMoEConfig, ArchitecturePlan, PlanRequest
 from models.diagnostics.diagnosis import dead_experts, diagnose
 from models.diagnostics.expert_health import ExpertHealth, HealthMeter
 from models.gates import Routing
@@ -27,8 +27,8 @@ HEALTHY = ExpertHealth(
 )
 
 
-def mmoe(tasks: int, experts: int, *, shared: bool = False) -> Plan:
-    return MMoEConfig().plan(Wanted(tuple("abc"[:tasks]), experts, shared))
+def mmoe(tasks: int, experts: int, *, shared: bool = False) -> ArchitecturePlan:
+    return MMoEConfig().plan(PlanRequest(tuple("abc"[:tasks]), experts, shared))
 
 
 def routing(weights: list[list[float]]) -> Routing:

@@ -1,4 +1,4 @@
-"""The parts of training: schedule, progress, tally, interruption."""
+"""The parts of training: schedule, progress, loss meter, interruption."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.losses import Losses
 from pipeline.training.interruption import watch_interruption
 from pipeline.training.learning_rate import START, rate_factor
-from pipeline.training.loss_meter import LossTally
+from pipeline.training.loss_meter import LossMeter
 from pipeline.training.run_progress import EpochRecord, RunProgress, goodness
 from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import flat, summary
@@ -82,11 +82,11 @@ def losses(total: float, like: float = 1.0) -> Losses:
     return Losses(torch.tensor(total), torch.tensor([like, 2.0]), {"entropy": torch.tensor(0.5)})
 
 
-def test_a_tally_gives_means_by_name() -> None:
-    tally = LossTally(TASKS, torch.device("cpu"))
-    tally.add(losses(3.0))
-    tally.add(losses(5.0, like=3.0))
-    assert (tally.total, tally.tasks(), tally.penalties()) == (4.0, {"like": 2.0, "rating": 2.0}, {"entropy": 0.5})
+def test_a_loss_meter_gives_means_by_name() -> None:
+    meter = LossMeter(TASKS, torch.device("cpu"))
+    meter.add(losses(3.0))
+    meter.add(losses(5.0, like=3.0))
+    assert (meter.total, meter.tasks(), meter.penalties()) == (4.0, {"like": 2.0, "rating": 2.0}, {"entropy": 0.5})
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
