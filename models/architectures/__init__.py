@@ -6,10 +6,10 @@ from pydantic import Field
 
 from models.architectures.architecture_plan import (
     Architecture,
+    ArchitecturePlan,
     ExpertSet,
     GatePlan,
     LevelPlan,
-    ArchitecturePlan,
     PlanRequest,
 )
 from models.architectures.home import HoMEConfig
@@ -26,6 +26,7 @@ ArchitectureConfig = Annotated[
 __all__ = [
     "Architecture",
     "ArchitectureConfig",
+    "ArchitecturePlan",
     "CGCConfig",
     "ExpertSet",
     "GatePlan",
@@ -33,7 +34,6 @@ __all__ = [
     "LevelPlan",
     "MMoEConfig",
     "PLEConfig",
-    "ArchitecturePlan",
-    "SharedBottomConfig",
     "PlanRequest",
+    "SharedBottomConfig",
 ]

@@ -11,10 +11,10 @@ from pydantic import Field
 from contract.errors import ConfigError
 from models.architectures.architecture_plan import (
     Architecture,
+    ArchitecturePlan,
     ExpertSet,
     GatePlan,
     LevelPlan,
-    ArchitecturePlan,
     PlanRequest,
 )
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
-from models.architectures import HoMEConfig, MMoEConfig, PLEConfig, PlanRequest
+from models.architectures import HoMEConfig, MMoEConfig, PlanRequest, PLEConfig
 from models.diagnostics.expert_health import union
 from models.gates.self_gate import SelfGateConfig
 from models.heads.chains import Chain, product_logit

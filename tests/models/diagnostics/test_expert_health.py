@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.architectures import MMoEConfig, ArchitecturePlan, PlanRequest
+from models.architectures import ArchitecturePlan, MMoEConfig, PlanRequest
 from models.diagnostics.diagnosis import dead_experts, diagnose
 from models.diagnostics.expert_health import ExpertHealth, HealthMeter
 from models.gates import Routing
