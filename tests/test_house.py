@@ -64,6 +64,13 @@ def test_no_class_name_stands_twice() -> None:
     assert twice(places) == {}
 
 
+def test_one_module_computes_sha256() -> None:
+    users = {
+        file.relative_to(ROOT).as_posix() for file in sources(*PACKAGES) if "hashlib.sha256" in file.read_text("utf-8")
+    }
+    assert users == {"contract/sha256.py"}
+
+
 @cache
 def graph() -> grimp.ImportGraph:
     return grimp.build_graph(*PACKAGES, cache_dir=None)
