@@ -4,6 +4,7 @@ The directions between packages, and between the rooms of each, are import-linte
 """
 
 import ast
+import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -145,3 +146,24 @@ def test_the_glossary_has_at_most_40_words_of_our_own() -> None:
     rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()
     words = [row.split("|")[1].strip() for row in rows if row.startswith("| ") and not row.startswith("| word |")]
     assert len(words) == len(set(words)) <= MOST_OWN_WORDS
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    """Also those of docs/naming.md, whose forty answers must be files."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("docs/**/*.md")]
+    folders = "|".join((*PACKAGES, "tests", "benchmarks", "docs", "deploy", "requirements"))
+    missing = {
+        f"{page.relative_to(ROOT)}: {name}"
+        for page in pages
+        for name in re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text(encoding="utf-8"))
+        if "NAME" not in name and not (ROOT / name).exists()
+    }
+    assert missing == set()
+
+
+def test_the_page_of_names_asks_forty_questions_and_counts_its_misses() -> None:
+    page = (ROOT / "docs" / "naming.md").read_text(encoding="utf-8")
+    answers = re.findall(r"^\| \d+ \| .* \| `[\w/.]+` \| (yes|no)", page, re.MULTILINE)
+    assert len(answers) == 40
+    assert f"Now {answers.count('yes')} of 40 are" in " ".join(page.split())
+    assert answers.count("yes") >= 36

@@ -22,10 +22,15 @@ def test_waits():
 """
 
 
+PLUGIN = ("-p", "tests.leftover_processes")
+# Time enough to start three interpreters on a busy machine.
+TIMEOUT = ("--timeout", "15")
+
+
 def started(tmp_path: Path, mark: str, *options: str) -> "subprocess.Popen[bytes]":
     (tmp_path / "test_waits.py").write_text(WAITS.replace("{mark}", mark), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.leftover_processes", *options, str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(tmp_path)]
     return subprocess.Popen(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
     )
@@ -50,15 +55,26 @@ def wait_for(count: int, mark: str) -> None:
 
 def test_a_timeout_ends_what_the_test_started(tmp_path: Path) -> None:
     mark = f"mark-{tmp_path.name}-timeout"
-    with started(tmp_path, mark, "--timeout", "5") as session:
+    with started(tmp_path, mark, *PLUGIN, *TIMEOUT) as session:
         wait_for(1, mark)
         assert session.wait() == pytest.ExitCode.TESTS_FAILED
     assert alive(mark) == []
 
 
+def test_control_without_the_plugin_a_timeout_leaves_the_server_behind(tmp_path: Path) -> None:
+    mark = f"mark-{tmp_path.name}-control"
+    with started(tmp_path, mark, *TIMEOUT) as session:
+        wait_for(1, mark)
+        assert session.wait() == pytest.ExitCode.TESTS_FAILED
+    left = alive(mark)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert len(left) == 1
+
+
 def test_the_end_of_pytest_ends_what_its_tests_started(tmp_path: Path) -> None:
     mark = f"mark-{tmp_path.name}-killed"
-    with started(tmp_path, mark) as session:
+    with started(tmp_path, mark, *PLUGIN) as session:
         wait_for(1, mark)
         session.send_signal(signal.SIGKILL)
     wait_for(0, mark)

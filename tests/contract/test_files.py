@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.files import TEMPORARY_PREFIX, locked, place, recover, replacing, scratch_beside, write_text
+from tests.patience import PATIENCE
 
 
 def test_a_directory_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_lock_waits_for_its_holder_to_end(tmp_path: Path) -> None:
         waiting = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             waiting.wait(1)
-    assert waiting.communicate(timeout=30)[0] == "in\n"
+    assert waiting.communicate(timeout=PATIENCE)[0] == "in\n"
 
 
 def test_what_a_killed_writer_leaves_bears_the_name_of_temporary_files(tmp_path: Path) -> None:

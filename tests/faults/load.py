@@ -20,6 +20,7 @@ from grpc_health.v1 import health_pb2
 
 from serving.client.client_request import build_request
 from serving.generate import ROOT
+from tests.patience import PATIENCE
 
 RANK = "/moerank.v1.RankingService/Rank"
 HEALTH = "/grpc.health.v1.Health/Check"
@@ -57,7 +58,7 @@ def serving(store: Path, *flags: str, program: Sequence[str] = ("-m", "serving")
         finally:
             # Without this a test that fails would wait for the server for ever.
             child.terminate()
-            child.wait(30)
+            child.wait(PATIENCE)
 
 
 def has_retry_info(error: aio.AioRpcError) -> bool:
@@ -66,10 +67,10 @@ def has_retry_info(error: aio.AioRpcError) -> bool:
     return any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in found)
 
 
-async def one(call: Any, outcome: Outcome) -> None:
+async def one(call: Any, outcome: Outcome, patience: float = PATIENCE) -> None:
     began = time.perf_counter()
     try:
-        await call(BODY, timeout=5)
+        await call(BODY, timeout=patience)
         outcome.answered.append(time.perf_counter() - began)
     except aio.AioRpcError as error:
         if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -83,7 +84,7 @@ async def check_health(channel: Any, outcome: Outcome, end: float) -> None:
     check = channel.unary_unary(HEALTH, response_deserializer=health_pb2.HealthCheckResponse.FromString)
     while time.perf_counter() < end:
         try:
-            answer = await check(b"", timeout=5)
+            answer = await check(b"", timeout=PATIENCE)
             outcome.unhealthy += answer.status != health_pb2.HealthCheckResponse.SERVING
         except aio.AioRpcError:
             outcome.unhealthy += 1
@@ -99,8 +100,8 @@ async def one_after_the_other(port: int, count: int) -> Outcome:
     return outcome
 
 
-async def flood(port: int, rate: float, seconds: float) -> Outcome:
-    """Calls at a rate, whether or not earlier ones have been answered."""
+async def flood(port: int, rate: float, seconds: float, patience: float = PATIENCE) -> Outcome:
+    """Calls at a rate, whether or not earlier ones have been answered; each waits so long for its answer."""
     outcome = Outcome()
     channel: Any
     probe: Any
@@ -114,7 +115,7 @@ async def flood(port: int, rate: float, seconds: float) -> Outcome:
         sent = 0
         while (now := time.perf_counter() - began) < seconds:
             due = int(now * rate)
-            tasks += [asyncio.create_task(one(call, outcome)) for _ in range(due - sent)]
+            tasks += [asyncio.create_task(one(call, outcome, patience)) for _ in range(due - sent)]
             sent = due
             await asyncio.sleep(0.005)
         await asyncio.gather(*tasks)

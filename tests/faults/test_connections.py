@@ -9,6 +9,7 @@ import pytest
 
 from serving.client.blocking_client import RankingClient
 from tests.faults.load import serving
+from tests.patience import PATIENCE
 
 LIMIT = 128
 IDLE = 300
@@ -26,7 +27,7 @@ def test_idle_connections_beyond_the_limit_of_open_files_stall_nobody(store: Pat
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     with (
         serving(store, "--connection-idle-seconds", "2", program=("-c", CODE)) as served,
-        RankingClient(f"127.0.0.1:{served.port}", seconds=5, attempts=1) as connected,
+        RankingClient(f"127.0.0.1:{served.port}", seconds=PATIENCE, attempts=1) as connected,
         ExitStack() as stack,
     ):
         connected.rank(1, [100])
@@ -37,7 +38,7 @@ def test_idle_connections_beyond_the_limit_of_open_files_stall_nobody(store: Pat
         for _ in range(100):
             assert connected.rank(1, [100]).version == 1
         # Those who never said what they speak are closed, and so newcomers are let in.
-        with RankingClient(f"127.0.0.1:{served.port}", seconds=25, attempts=5) as newcomer:
-            newcomer.wait_until_ready(25)
+        with RankingClient(f"127.0.0.1:{served.port}", seconds=PATIENCE, attempts=5) as newcomer:
+            newcomer.wait_until_ready(PATIENCE)
             assert newcomer.rank(1, [100]).version == 1
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

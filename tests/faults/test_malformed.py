@@ -18,6 +18,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.inference import grpc_service_pb2
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import FRONTS, Front, Rounds, seeded
+from tests.patience import PATIENCE
 
 SAME = (("x-request-id", "same"),)
 # An answer names its request.
@@ -195,7 +196,7 @@ def problem_of(body: bytes, code: grpc.StatusCode, text: str, answer: bytes | No
 
 def ask(call: Callable[..., bytes], body: bytes) -> str | None:
     try:
-        answer = call(body, timeout=20)
+        answer = call(body, timeout=PATIENCE)
     except grpc.RpcError as error:
         failed: Any = error
         return problem_of(body, failed.code(), failed.details() or "", None)
@@ -233,7 +234,7 @@ def test_malformed_requests_to_the_other_methods_do_no_harm(store: Path, rounds:
                 assert rank(good().SerializeToString(), metadata=SAME) == expected
             call: Any = channel.unary_unary(method, bytes, bytes)
             try:
-                answer = call(body, timeout=20)
+                answer = call(body, timeout=PATIENCE)
             except grpc.RpcError as error:
                 failed: Any = error
                 assert failed.code() in {*ALLOWED, grpc.StatusCode.PERMISSION_DENIED}, (method, failed.details())

@@ -9,6 +9,7 @@ from serving.client.blocking_client import RankingClient
 from serving.graph.users import UserStore
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 from tests.serving.redis_server import SERVER, Redis
 from tests.tiny_bundle import publish_tiny
 
@@ -43,6 +44,6 @@ def redis_server(tmp_path: Path) -> Iterator[Redis]:
 
 @pytest.fixture
 def users(redis_server: Redis) -> Iterator[UserStore]:
-    opened = UserStore(redis_server.url, seconds=2)
+    opened = UserStore(redis_server.url, seconds=PATIENCE)
     yield opened
     opened.close()

@@ -3,11 +3,12 @@
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import redis
+
+from tests.patience import wait_until
 
 SERVER = shutil.which("redis-server")
 
@@ -27,15 +28,15 @@ class Redis:
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self.folder)]
         assert SERVER is not None
         self.process = subprocess.Popen([SERVER, *options], stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 20
         with redis.Redis(port=self.port) as client:
-            while True:
+
+            def is_up() -> bool:
                 try:
-                    client.ping()
-                    break
+                    return bool(client.ping())
                 except redis.ConnectionError:
-                    assert time.monotonic() < until
-                    time.sleep(0.02)
+                    return False
+
+            wait_until(is_up)
 
     def stop(self) -> None:
         self.process.kill()

@@ -15,6 +15,7 @@ import pytest
 from pipeline.cli.main import VERBS, build_parser, main
 from pipeline.cli.verb import Verb
 from tests.encoded_rows import write_dataset
+from tests.patience import PATIENCE
 from tests.pipeline.tiny_project import write_project
 from tests.tiny_bundle import make_schema, publish_tiny
 
@@ -177,7 +178,7 @@ def test_serve_answers_rank_and_ends_on_ctrl_c(
         assert "does not know this user" in told
         assert main([*words, "--user", "someone"]) == 2
         served.send_signal(signal.SIGINT)
-        assert served.wait(timeout=30) == 0
+        assert served.wait(timeout=PATIENCE) == 0
     finally:
         served.kill()
         served.wait()
@@ -198,7 +199,7 @@ def test_an_interrupted_verb_says_so_and_ends_with_code_130(tmp_path: Path) -> N
             with connection:
                 connection.recv(1)  # The fetch has sent its request: the command is waiting for it.
                 running.send_signal(signal.SIGINT)
-                _, said = running.communicate(timeout=30)
+                _, said = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130
     assert said.endswith("moerank import: interrupted; the same command goes on where this one stopped\n")
     assert "Traceback" not in said

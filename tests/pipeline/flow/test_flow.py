@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -247,9 +246,8 @@ def test_ctrl_c_ends_a_run_cleanly_and_the_next_one_goes_on(
         assert running.stderr is not None
         before = list(until("epoch 2", running.stderr))
         os.killpg(running.pid, signal.SIGINT)
-        started = time.monotonic()
         after = running.stderr.read()
-    assert time.monotonic() - started < 30
+    assert "epoch 60" not in after
     assert running.returncode == 130
     assert "features: reused" in "".join(before)
     assert "Traceback" not in after
@@ -264,7 +262,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_the_next_one_goes_on(
 def test_a_terminated_run_takes_its_server_with_it(shop: Shop) -> None:
     line = [sys.executable, "-m", "pipeline", "run", "tiny.yaml"]
     with subprocess.Popen(line, cwd=shop.folder, env=shop.environment, start_new_session=True) as running:
-        wait_for(lambda: servers(shop.folder) != [], 60)
+        wait_for(lambda: servers(shop.folder) != [], 300)
         running.terminate()
     assert running.returncode == 128 + signal.SIGTERM
     assert servers(shop.folder) == []

@@ -16,7 +16,7 @@ import pytest
 from tests.pipeline.flow.shop import command, environment_of, wait_for
 from tests.pipeline.tiny_project import write_project
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DAYS = [f"2026-04-{day:02d}" for day in range(19, 26)]
 
 
@@ -80,5 +80,5 @@ def killed(folder: Path, environment: dict[str, str]) -> None:
         log.open("w") as out,
         subprocess.Popen(line, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True) as running,
     ):
-        wait_for(lambda: "train: epoch 1" in log.read_text(encoding="utf-8"), 120, log)
+        wait_for(lambda: "train: epoch 1" in log.read_text(encoding="utf-8"), 600, log)
         os.killpg(running.pid, signal.SIGKILL)

@@ -13,10 +13,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
 from tests.pipeline.flow.shop import ROOT, command, environment_of, wait_for
 from tests.pipeline.tiny_project import write_project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 
 
@@ -30,7 +31,7 @@ def background(words: list[str], environment: dict[str, str], folder: Path, log:
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE)
 
 
 def completed_runs(api: str) -> int:
@@ -58,7 +59,7 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path:
     start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
     work = ["worker", "start", "--pool", "moerank", "--limit", "1"]
     with background(start, environment, folder, server):
-        wait_for(lambda: reachable(f"{api}/health"), 90, server)
+        wait_for(lambda: reachable(f"{api}/health"), 300, server)
         done = command(folder, environment, "schedule", "tiny.yaml", "--cron", "* * * * *", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
@@ -67,7 +68,7 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path:
             line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
             made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
             assert "moerank/movielens" in made.stdout, made.stdout + made.stderr
-            wait_for(lambda: completed_runs(api) > 0, 180, server, worker)
+            wait_for(lambda: completed_runs(api) > 0, 900, server, worker)
     assert "train: epoch 2" in worker.read_text(encoding="utf-8")
 
 

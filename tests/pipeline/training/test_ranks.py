@@ -32,7 +32,6 @@ def on_ranks(count: int, *arguments: object, restarts: int = 0) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=150,
         check=False,
     )
     assert run.returncode == 0, run.stderr[:8000]

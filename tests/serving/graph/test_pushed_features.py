@@ -23,6 +23,7 @@ from serving.graph.users import UserStore
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
+from tests.patience import PATIENCE
 from tests.serving.redis_server import Redis
 from tests.tiny_bundle import make_schema, online_tables, publish_tiny, vocabularies
 
@@ -79,7 +80,7 @@ def test_two_writers_at_once_lose_nothing_also_while_values_are_compacted(bundle
     rounds = 300
 
     def write(name: str, values: list[Any]) -> None:
-        own = UserStore(redis_server.url, seconds=5)
+        own = UserStore(redis_server.url, seconds=PATIENCE)
         writer = FeatureWriter(bundle, own)
         for moment, value in enumerate(values):
             writer.put_users({3: {name: value}}, at_ms=moment)
@@ -192,7 +193,7 @@ def test_a_small_program_in_another_language_can_push(bundle: Path, users: UserS
     program = Path(__file__).parent / "push.js"
     at_ms = str(int(time.time() * 1000))
     words = [node, str(program), str(redis_server.port), "3", "activity", "0.625", at_ms]
-    subprocess.run(words, check=True, timeout=60)
+    subprocess.run(words, check=True, timeout=PATIENCE)
     reader = PushedReader(users, ALL, max_age_seconds=60)
     told = RankRequest(3, [101], user_features={"activity": 0.625})
     encoder = RequestEncoder.open(bundle)
@@ -201,10 +202,12 @@ def test_a_small_program_in_another_language_can_push(bundle: Path, users: UserS
 
 def test_debug_names_where_values_came_from_and_metrics_their_age(store: Path, redis_server: Redis) -> None:
     settings = ServerSettings(
-        store=store, port=0, user_store=redis_server.url, user_store_seconds=2, pushed=ALL, poll_seconds=0.05
+        store=store, port=0, user_store=redis_server.url, user_store_seconds=10, pushed=ALL, poll_seconds=0.05
     )
     with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
-        FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=2)).put_users({3: {"activity": 0.7}})
+        FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE)).put_users(
+            {3: {"activity": 0.7}}
+        )
         sources = client.rank(3, [100, 7777], {"tab": "moon"}, debug=True).answer.sources
         assert sources["activity"] == "pushed"
         assert sources["tab"] == "unknown"

@@ -12,8 +12,9 @@ import pytest
 
 from contract.errors import DeadlineError, MoerankError, OverloadedError
 from serving.client.blocking_client import Query, RankingClient
-from serving.grpc_server.server import start
+from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
 RANK = "/moerank.v1.RankingService/Rank"
@@ -33,18 +34,17 @@ def test_a_message_may_not_be_larger_than_allowed(store: Path) -> None:
 
 
 @contextmanager
-def holding(channel: grpc.Channel, count: int) -> Iterator[None]:
+def holding(server: RunningServer, channel: grpc.Channel, count: int) -> Iterator[None]:
     """So many calls on a connection that never send a message."""
     over = threading.Event()
 
     def nothing() -> Iterator[bytes]:
-        over.wait(30)
+        over.wait(PATIENCE)
         yield from ()
 
     silent: Any = channel.stream_unary(RANK, bytes, bytes)
     held = [silent.future(nothing()) for _ in range(count)]
-    # They are on their way before anything that is sent later on this connection.
-    time.sleep(0.5)
+    wait_until(lambda: server._listener.without_message == count)
     try:
         yield
     finally:
@@ -62,15 +62,15 @@ def test_a_connection_may_not_have_more_calls_at_once_than_allowed(
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}", own) as channel:
         ready: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerReady", bytes, bytes)
         ready(b"")
-        with holding(channel, 2):
+        with holding(server, channel, 2):
             if answered:
-                ready(b"", timeout=10)
+                ready(b"", timeout=PATIENCE)
             else:
                 with pytest.raises(grpc.RpcError) as late:
                     ready(b"", timeout=1)
                 assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             # Other connections have streams of their own.
-            with RankingClient(f"127.0.0.1:{server.port}", seconds=10) as other:
+            with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as other:
                 assert other.rank(1, [100]).version == 1
 
 
@@ -81,15 +81,19 @@ def test_an_old_connection_is_closed_and_no_call_fails(store: Path, age: float, 
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         channel.subscribe(states.append)
         ready: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerReady", bytes, bytes)
-        end = time.monotonic() + 1.2
-        while time.monotonic() < end:
-            ready(b"", timeout=5)
+        end = time.monotonic() + (PATIENCE if closed else 1.2)
+        while time.monotonic() < end and grpc.ChannelConnectivity.IDLE not in after_ready(states):
+            ready(b"", timeout=PATIENCE)
             time.sleep(0.01)
-    first = states.index(grpc.ChannelConnectivity.READY)
-    assert (grpc.ChannelConnectivity.IDLE in states[first:]) is closed
+    assert (grpc.ChannelConnectivity.IDLE in after_ready(states)) is closed
 
 
-@pytest.mark.parametrize(("grace", "answered"), [(30.0, True), (0.05, False)])
+def after_ready(states: list[grpc.ChannelConnectivity]) -> list[grpc.ChannelConnectivity]:
+    ready = grpc.ChannelConnectivity.READY
+    return states[states.index(ready) :] if ready in states else []
+
+
+@pytest.mark.parametrize(("grace", "answered"), [(PATIENCE, True), (0.05, False)])
 def test_calls_under_way_may_end_within_the_grace_time_and_not_later(
     tmp_path: Path, grace: float, *, answered: bool
 ) -> None:
@@ -98,7 +102,7 @@ def test_calls_under_way_may_end_within_the_grace_time_and_not_later(
     seen: list[object] = []
 
     def ask() -> None:
-        with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=30) as client:
+        with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client:
             try:
                 seen.extend(client.batch_rank([Query(1, [100 + i % 20 for i in range(40)])] * 30))
             except MoerankError as error:

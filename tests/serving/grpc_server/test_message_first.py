@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE, wait_until
 
 RANK = "/moerank.v1.RankingService/Rank"
 HEALTH = "/grpc.health.v1.Health"
@@ -27,7 +28,7 @@ def half_open(port: int, path: str, count: int) -> Iterator[list[Any]]:
     over = threading.Event()
 
     def nothing() -> Iterator[bytes]:
-        over.wait(60)
+        over.wait(PATIENCE)
         yield from ()
 
     with ExitStack() as stack:
@@ -45,7 +46,9 @@ def half_open(port: int, path: str, count: int) -> Iterator[list[Any]]:
 
 def check(port: int, service: str = "") -> Any:
     with grpc.insecure_channel(f"127.0.0.1:{port}", OWN) as channel:
-        return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=2)
+        return health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE
+        )
 
 
 @pytest.mark.parametrize("front", ["grpcio", "native"])
@@ -53,7 +56,7 @@ def test_hundreds_of_half_open_calls_hold_no_thread(store: Path, front: Any) -> 
     with (
         start(ServerSettings(store=store, port=0, threads=2, max_queue=4, front=front)) as server,
         half_open(server.port, RANK, 300) as calls,
-        RankingClient(f"127.0.0.1:{server.port}", seconds=5, attempts=1) as client,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE, attempts=1) as client,
     ):
         threads = threading.active_count()
         for _ in range(20):
@@ -77,7 +80,7 @@ def test_a_call_that_is_half_closed_without_a_message_is_told_so(server: Running
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         silent: Any = channel.stream_unary(RANK, bytes, bytes)
         with pytest.raises(grpc.RpcError) as seen:
-            silent(iter(()), timeout=5)
+            silent(iter(()), timeout=PATIENCE)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -87,7 +90,7 @@ def test_open_streams_of_reflection_and_silent_checks_do_not_delay_health(store:
     over = threading.Event()
 
     def nothing() -> Iterator[bytes]:
-        over.wait(60)
+        over.wait(PATIENCE)
         yield from ()
 
     with (
@@ -101,7 +104,7 @@ def test_open_streams_of_reflection_and_silent_checks_do_not_delay_health(store:
         for _ in range(10):
             assert check(server.port).status == health_pb2.HealthCheckResponse.SERVING
         # Two more than there are threads for.
-        assert sum(call.is_active() for call in held) == 4
+        wait_until(lambda: sum(call.is_active() for call in held) == 4)
         over.set()
         for call in held:
             call.cancel()
@@ -118,21 +121,18 @@ def test_a_watcher_sees_every_change_and_the_newest_status(server: RunningServer
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
         unknown.cancel()
-    end = time.monotonic() + 5
-    while server.health._watchers and time.monotonic() < end:
-        time.sleep(0.01)
-    assert not server.health._watchers
+    wait_until(lambda: not server.health._watchers)
 
 
 def test_health_lists_who_serves_and_names_what_it_knows(server: RunningServer) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        statuses = stub.List(health_pb2.HealthListRequest(), timeout=5).statuses
+        statuses = stub.List(health_pb2.HealthListRequest(), timeout=PATIENCE).statuses
         assert {name: each.status for name, each in statuses.items()} == dict.fromkeys(
             ("", "moerank.v1.RankingService", "inference.GRPCInferenceService", "tiny"), 1
         )
         with pytest.raises(grpc.RpcError) as seen:
-            stub.Check(health_pb2.HealthCheckRequest(service="absent"), timeout=5)
+            stub.Check(health_pb2.HealthCheckRequest(service="absent"), timeout=PATIENCE)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.NOT_FOUND
     assert "'tiny'" in error.details()

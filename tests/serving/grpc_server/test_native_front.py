@@ -24,6 +24,7 @@ from serving.client.blocking_client import RankingClient
 from serving.client.client_request import build_request
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
 pytest.importorskip("pygrpc_native", reason="the extra moerank[native] is not installed")
@@ -45,7 +46,7 @@ def server(settings: ServerSettings) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[RankingClient]:
-    with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=5) as connected:
+    with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as connected:
         yield connected
 
 
@@ -66,7 +67,7 @@ class Held:
 
     def _wait(self, model: str, version: int, key: str) -> Any:
         self.entered.release()
-        self.go.wait(10)
+        self.go.wait(PATIENCE)
         return self._choose(model, version, key)
 
 
@@ -79,7 +80,7 @@ class Asking:
         self._thread.start()
 
     def answered(self) -> bool:
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         return self.versions == [1]
 
 
@@ -97,7 +98,7 @@ def test_a_wrong_request_is_told_the_field_and_the_reason(server: RunningServer,
         client.rank(1, [100], user_features={"no_such": 1})
     assert caught.value.field == "user_features.no_such"
     with channel_to(server) as channel, pytest.raises(grpc.RpcError) as seen:
-        channel.unary_unary(RANK)(b"\xff", timeout=5)
+        channel.unary_unary(RANK)(b"\xff", timeout=PATIENCE)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
@@ -122,7 +123,7 @@ def test_health_follows_the_server_and_reflection_names_the_services(settings: S
 
 def test_an_unknown_method_is_not_implemented(server: RunningServer) -> None:
     with channel_to(server) as channel, pytest.raises(grpc.RpcError) as seen:
-        channel.unary_unary(f"/{SERVICE_NAME}/Guess")(b"", timeout=5)
+        channel.unary_unary(f"/{SERVICE_NAME}/Guess")(b"", timeout=PATIENCE)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
@@ -132,9 +133,9 @@ def test_what_is_too_much_is_refused_at_once_and_told_when_to_try_again(
 ) -> None:
     with start(settings.model_copy(update={"threads": 1, "max_queue": 0})) as server:
         held = Held(server, monkeypatch)
-        with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=5) as client:
+        with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client:
             first = Asking(client)
-            assert held.entered.acquire(timeout=5)
+            assert held.entered.acquire(timeout=PATIENCE)
             with pytest.raises(OverloadedError) as caught:
                 client.rank(1, [100])
             error: Any = caught.value.__cause__
@@ -153,11 +154,11 @@ def test_a_call_whose_deadline_passed_in_the_queue_never_reaches_the_model(
         held = Held(server, monkeypatch)
         target = f"127.0.0.1:{server.port}"
         with (
-            RankingClient(target, attempts=1, seconds=5) as client,
+            RankingClient(target, attempts=1, seconds=PATIENCE) as client,
             RankingClient(target, attempts=1, seconds=0.2) as hasty,
         ):
             first = Asking(client)
-            assert held.entered.acquire(timeout=5)
+            assert held.entered.acquire(timeout=PATIENCE)
             with pytest.raises(DeadlineError):
                 hasty.rank(1, [101])
             held.go.set()
@@ -173,16 +174,16 @@ def test_a_call_that_was_given_up_never_reaches_the_model(
     with start(settings.model_copy(update={"threads": 1})) as server:
         held = Held(server, monkeypatch)
         with (
-            RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=5) as client,
+            RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client,
             channel_to(server) as channel,
         ):
             first = Asking(client)
-            assert held.entered.acquire(timeout=5)
-            call: Any = channel.unary_unary(RANK).future(BODY, timeout=5)
+            assert held.entered.acquire(timeout=PATIENCE)
+            call: Any = channel.unary_unary(RANK).future(BODY, timeout=PATIENCE)
             while server._pool.pending < 2:
                 time.sleep(0.001)
             call.cancel()
-            time.sleep(0.1)
+            wait_until(lambda: not server._listener._open)
             held.go.set()
             assert first.answered()
             assert client.rank(1, [100]).version == 1
@@ -196,8 +197,10 @@ def test_tokens_are_asked_for_and_health_needs_none(settings: ServerSettings, tm
         with RankingClient(target, attempts=1) as stranger, pytest.raises(AuthenticationError):
             stranger.rank(1, [100])
         with channel_to(server) as channel:
-            assert channel.unary_unary(RANK)(BODY, metadata=(("authorization", "Bearer second"),), timeout=5)
-            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
+            assert channel.unary_unary(RANK)(BODY, metadata=(("authorization", "Bearer second"),), timeout=PATIENCE)
+            assert (
+                health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == 1
+            )
 
 
 def test_a_message_beyond_the_limit_is_refused(settings: ServerSettings) -> None:
@@ -206,7 +209,7 @@ def test_a_message_beyond_the_limit_is_refused(settings: ServerSettings) -> None
         channel_to(server) as channel,
         pytest.raises(grpc.RpcError) as seen,
     ):
-        channel.unary_unary(RANK)(b"a" * 2049, timeout=5)
+        channel.unary_unary(RANK)(b"a" * 2049, timeout=PATIENCE)
     error: Any = seen.value
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
@@ -216,12 +219,12 @@ def test_calls_under_way_end_well_while_new_ones_are_refused(
 ) -> None:
     server = start(settings)
     held = Held(server, monkeypatch)
-    with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=5) as client:
+    with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client:
         first = Asking(client)
-        assert held.entered.acquire(timeout=5)
+        assert held.entered.acquire(timeout=PATIENCE)
         ending = threading.Thread(target=server.stop)
         ending.start()
-        time.sleep(0.1)
+        wait_until(lambda: server._listener._inner._admission.stopping)
         with pytest.raises(UnavailableError):
             client.rank(1, [100])
         held.go.set()
@@ -239,19 +242,16 @@ def test_damaged_messages_end_with_a_status_that_blames_the_caller(server: Runni
             body = bytearray(BODY)
             for _ in range(chance.randint(1, 4)):
                 body[chance.randrange(len(body))] = chance.randrange(256)
-            call: Any = rank.future(bytes(body), timeout=5)
+            call: Any = rank.future(bytes(body), timeout=PATIENCE)
             seen.add(call.code())
-        assert rank(BODY, timeout=5)
+        assert rank(BODY, timeout=PATIENCE)
     assert seen <= allowed
     assert grpc.StatusCode.INVALID_ARGUMENT in seen
 
 
 def test_a_new_version_is_swapped_in_and_no_call_fails(client: RankingClient, tmp_path: Path) -> None:
     publish_tiny(tmp_path / "store", tmp_path / "second", seed=1)
-    end = time.monotonic() + 10
-    while (version := client.rank(1, [100]).version) == 1 and time.monotonic() < end:
-        pass
-    assert version == 2
+    wait_until(lambda: client.rank(1, [100]).version == 2)
 
 
 def test_two_servers_do_not_share_a_port(server: RunningServer, settings: ServerSettings) -> None:

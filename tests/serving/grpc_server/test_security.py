@@ -19,6 +19,7 @@ from serving.client.probe import healthy
 from serving.client.probe import main as probe
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 
 
 @dataclass
@@ -92,7 +93,7 @@ def files(tmp_path: Path) -> Files:
 def connect(port: int, authority: Authority, identity: Identity | None = None) -> RankingClient:
     key, chain = (identity.key, identity.certificate) if identity else (None, None)
     credentials = grpc.ssl_channel_credentials(authority.pem, key, chain)
-    return RankingClient(f"localhost:{port}", credentials=credentials, attempts=1, seconds=5)
+    return RankingClient(f"localhost:{port}", credentials=credentials, attempts=1, seconds=PATIENCE)
 
 
 def test_tls_is_spoken_and_plaintext_and_strangers_are_not_understood(store: Path, files: Files) -> None:

@@ -16,6 +16,7 @@ from serving.client.blocking_client import Query, RankingClient
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe import request_log
+from tests.patience import PATIENCE
 
 
 def read(folder: Path) -> Any:
@@ -76,7 +77,7 @@ def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
 
     monkeypatch.setattr(request_log, "table_of", slow)
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=5) as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         for _ in range(10):
             client.rank(1, [100])
         assert server.log is not None

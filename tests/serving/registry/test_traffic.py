@@ -1,7 +1,6 @@
 """Canary and shadow: a stable share is answered by another version, or compared with it."""
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.registry.registry import Registry
 from serving.registry.traffic import falls_in, read_traffic
 from serving.store.local_store import point
+from tests.patience import wait_until
 from tests.tiny_bundle import publish_tiny
 
 CANARY = {"tiny": {"canary": {"version": 2, "share": 0.3}}}
@@ -89,10 +89,8 @@ def test_a_shadow_is_compared_and_never_answers(two: Path, tmp_path: Path) -> No
     settings = ServerSettings(store=two, port=0, traffic=traffic)
     with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
         answers = [client.rank(user, [100, 101, 102]) for user in range(1, 6)]
-        waiting = time.monotonic() + 20
-        while not (found := server.shadows.comparisons()) or found[0].compared < len(answers):
-            assert time.monotonic() < waiting
-            time.sleep(0.01)
+        wait_until(lambda: any(each.compared == len(answers) for each in server.shadows.comparisons()))
+        found = server.shadows.comparisons()
         shadow = server.registry.arms.loaded()["tiny", "shadow"].model
         primary = server.registry.get()
         assert {answer.version for answer in answers} == {1}
