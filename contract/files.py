@@ -110,7 +110,7 @@ def flush(path: Path) -> None:
 
 def flush_tree(directory: Path) -> None:
     """Force a directory and all below it to the disk: contents before the entries that name them."""
-    directories, files = [directory], []
+    directories, files = [directory], list[Path]()
     for path in directory.rglob("*"):
         (directories if path.is_dir() else files).append(path)
     # The kernel writes what several threads ask for at once in one go: 60 files take a fifth of the time.

@@ -112,7 +112,7 @@ def test_a_value_of_a_strange_type_is_refused_by_name() -> None:
 class Flaky:
     """A ranking server of grpcio's own that ends the first calls as it is told, and then answers."""
 
-    def __init__(self, *ends: Callable[[grpc.ServicerContext], None]) -> None:
+    def __init__(self, *ends: Callable[[grpc.ServicerContext], object]) -> None:
         self.ends, self.seen = list(ends), list[dict[str, Any]]()
         self._server = grpc.server(ThreadPoolExecutor(4))
         handlers = {"Rank": grpc.unary_unary_rpc_method_handler(self._rank)}
@@ -149,10 +149,10 @@ def unknown(context: grpc.ServicerContext) -> None:
 
 
 @contextmanager
-def held() -> Iterator[Callable[[grpc.ServicerContext], None]]:
+def held() -> Iterator[Callable[[grpc.ServicerContext], object]]:
     """A first call that ends no earlier than the block."""
     over = threading.Event()
-    yield lambda _: over.wait(PATIENCE) and None
+    yield lambda _: over.wait(PATIENCE)
     over.set()
 
 

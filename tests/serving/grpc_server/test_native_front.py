@@ -183,7 +183,8 @@ def test_a_call_that_was_given_up_never_reaches_the_model(
             while server._pool.pending < 2:
                 time.sleep(0.001)
             call.cancel()
-            wait_until(lambda: not server._listener._open)
+            listener: Any = server._listener
+            wait_until(lambda: not listener._open)
             held.go.set()
             assert first.answered()
             assert client.rank(1, [100]).version == 1
@@ -224,7 +225,8 @@ def test_calls_under_way_end_well_while_new_ones_are_refused(
         assert held.entered.acquire(timeout=PATIENCE)
         ending = threading.Thread(target=server.stop)
         ending.start()
-        wait_until(lambda: server._listener._inner._admission.stopping)
+        listener: Any = server._listener
+        wait_until(lambda: listener._inner._admission.stopping)
         with pytest.raises(UnavailableError):
             client.rank(1, [100])
         held.go.set()
