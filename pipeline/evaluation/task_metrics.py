@@ -54,7 +54,7 @@ def task_statistics(rows: TaskRows, at: Sequence[int] = LISTS_AT) -> TaskStatist
         DataError: values that are not finite, or labels that are not those of the kind of task.
     """
     rows.check()
-    names = _all_names(rows, at)
+    names = metric_names(rows.kind, at, grouped=rows.grouped)
     if rows.labels.size == 0:
         return TaskStatistics([], dict.fromkeys(names, "the task applies to none of the rows"))
     statistics = _binary(rows, at) if rows.kind == "binary" else _regression(rows)
@@ -68,12 +68,18 @@ def task_statistics(rows: TaskRows, at: Sequence[int] = LISTS_AT) -> TaskStatist
     return TaskStatistics(statistics, {name: _reason(rows, name) for name in names if name not in defined})
 
 
-def _all_names(rows: TaskRows, at: Sequence[int]) -> list[str]:
-    if rows.kind == "regression":
+def metric_names(kind: str, at: Sequence[int] = LISTS_AT, *, grouped: bool = True) -> list[str]:
+    """All metrics that a kind of task may get; `grouped`: rows have users.
+
+    Example:
+        >>> metric_names("regression")
+        ['rmse', 'mae', 'r2', 'calibration', 'xauc']
+    """
+    if kind == "regression":
         return ["rmse", "mae", "r2", "calibration", "xauc"]
     names = ["auc", "pr_auc", "lift", "log_loss", "ne", "calibration", "ece"]
     lists = [f"{name}@{k}" for k in at for name in ("ndcg", "mrr", "map", "precision", "recall")]
-    return [*names, "gauc", *lists] if rows.grouped else names
+    return [*names, "gauc", *lists] if grouped else names
 
 
 def _reason(rows: TaskRows, metric: str) -> str:

@@ -4,8 +4,6 @@ from typing import Any
 
 from pydantic import JsonValue, model_validator
 
-from contract.errors import ConfigError
-from contract.schema import TaskSpec
 from contract.settings import Settings
 from pipeline.training.train_config import TrainConfig
 
@@ -13,11 +11,13 @@ EpochRecord = dict[str, JsonValue]
 
 
 class Best(Settings):
-    """The best epoch so far (from 1), its checkpoint's step and its metric; higher is better."""
+    """The best validation so far: its epoch (from 1), its checkpoint's step and its metric; higher is better."""
 
     epoch: int
     step: int
     value: float
+    metrics: dict[str, dict[str, float]] = {}
+    """What validation found there, by task and metric."""
 
 
 class RunProgress(Settings):
@@ -30,7 +30,11 @@ class RunProgress(Settings):
     row: int = 0
     step: int = 0
     history: tuple[EpochRecord, ...] = ()
+    checks: tuple[EpochRecord, ...] = ()
+    """Validations within epochs."""
     best: Best | None = None
+    since_best: int = 0
+    """Validations since the best one."""
     stopped: bool = False
 
     @model_validator(mode="before")
@@ -45,47 +49,24 @@ class RunProgress(Settings):
         """One step on, to a row of the epoch's order."""
         return self.model_copy(update={"step": self.step + 1, "row": row})
 
+    def after_check(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
+        """One validation within an epoch on, with its record and the value that early stopping goes by."""
+        return self._judged(record, value, config).model_copy(update={"checks": (*self.checks, record)})
+
     def after_epoch(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
-        """One epoch on, with its record and the value that early stopping goes by (None: the last epoch is best)."""
-        done = self.epoch + 1
-        best = self.best
-        if value is None or best is None or value > best.value:
-            best = Best(epoch=done, step=self.step, value=0.0 if value is None else value)
-        patience = config.early_stopping.patience if config.early_stopping else config.epochs
-        return RunProgress(
-            epoch=done,
-            step=self.step,
-            history=(*self.history, record),
-            best=best,
-            stopped=done - best.epoch >= patience,
-        )
+        """One epoch on, with its record and the value that early stopping goes by (None: the last epoch is best).
 
+        Of an epoch that was stopped in the middle, the last validation has been judged already.
+        """
+        judged = self if self.stopped else self._judged(record, value, config)
+        return judged.model_copy(update={"epoch": self.epoch + 1, "row": 0, "history": (*self.history, record)})
 
-def check_metric(config: TrainConfig, tasks: tuple[TaskSpec, ...]) -> None:
-    """Refuse to stop early by a metric that does not exist.
-
-    Raises:
-        ConfigError: naming what is allowed.
-    """
-    names = ["mean", *(task.name for task in tasks)]
-    if config.early_stopping and config.early_stopping.metric not in names:
-        message = f"train.early_stopping.metric is {config.early_stopping.metric!r}; allowed are: {', '.join(names)}"
-        raise ConfigError(message)
-
-
-def goodness(metrics: dict[str, dict[str, float]], tasks: tuple[TaskSpec, ...], config: TrainConfig) -> float | None:
-    """The value that early stopping goes by, higher being better; None where validation could not tell.
-
-    A binary task counts with its AUC, a regression task with 1 - (RMSE / spread)^2.
-    """
-    metric = config.early_stopping.metric if config.early_stopping else "mean"
-    values = []
-    for task in tasks:
-        of_task = metrics.get(task.name, {})
-        if metric not in {"mean", task.name}:
-            continue
-        if "auc" in of_task:
-            values.append(of_task["auc"])
-        elif "rmse" in of_task:
-            values.append(1.0 - (of_task["rmse"] / max(task.spread, 1e-6)) ** 2)
-    return sum(values) / len(values) if values else None
+    def _judged(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
+        if value is None or self.best is None or value > self.best.value:
+            value = 0.0 if value is None else value
+            metrics: Any = record.get("valid", {})
+            best = Best(epoch=self.epoch + 1, step=self.step, value=value, metrics=metrics)
+            return self.model_copy(update={"best": best, "since_best": 0})
+        since = self.since_best + 1
+        stopped = config.early_stopping is not None and since >= config.early_stopping.patience
+        return self.model_copy(update={"since_best": since, "stopped": stopped})

@@ -1,5 +1,6 @@
 """Training's configuration: what a user writes under ``train:`` in the YAML file."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -18,14 +19,30 @@ _SHORT = 8
 """A last batch of less than this part of a batch joins the one before: so few rows would be a step of mostly noise."""
 
 
+_EPOCHS = ((20_000, 5), (500_000, 3), (5_000_000, 2))
+"""Below so many training rows, so many passes."""
+_OUTSIDE = ("checkpoint", "batch_size_per_rank")
+"""Settings that do not change what is learned."""
+
+
 class EarlyStopping(Settings):
     """When to stop before the last epoch; the best epoch is kept."""
 
     patience: Annotated[int, Field(ge=1)] = 2
-    """Epochs without a better value after which training stops."""
+    """Validations without a better value after which training stops."""
     metric: str = "mean"
     """A task's name, or ``mean``: over tasks, the AUC of binary ones, and of regression ones the share of the label's
-    variance that is explained."""
+    variance that is explained. ``TASK.METRIC`` or ``mean.METRIC`` is any metric of the evaluation, such as
+    ``click.gauc``, ``mean.ne``, ``buy.log_loss`` or ``buy.calibration``."""
+
+
+class ValidationConfig(Settings):
+    """When to validate besides the end of each epoch; each validation counts for `early_stopping`, and may be best."""
+
+    every_steps: Annotated[int, Field(ge=1)] | None = None
+    """After so many steps."""
+    every_rows: Annotated[int, Field(ge=1)] | None = None
+    """After so many rows."""
 
 
 class CheckpointConfig(Settings):
@@ -72,10 +89,11 @@ class WarmConfig(Settings):
 class TrainConfig(Settings):
     """How a ranker is trained."""
 
-    epochs: Annotated[int, Field(ge=1)] = 5
-    """The most passes over the training rows."""
-    batch_size: Annotated[int, Field(ge=2)] = 1024
-    """The rows of a step over all ranks together, so that the same file trains the same model on any number of them."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """The most passes over the training rows; null: 5 below 20,000 rows, 3 below 500,000, 2 below 5 million, else 1."""
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    """The rows of a step over all ranks together, so that the same file trains the same model on any number of them;
+    null: the power of two next to the root of the training rows over 1.5, from 64 to 4096."""
     batch_size_per_rank: Annotated[int, Field(ge=2)] | None = None
     """In place of `batch_size`, the rows of each rank."""
     learning_rate: LearningRate = 1e-3
@@ -102,6 +120,8 @@ class TrainConfig(Settings):
     """The largest norm of the network's gradient; 0: no limit."""
     early_stopping: EarlyStopping | None = EarlyStopping()
     """When to stop before the last epoch; null: never."""
+    validation: ValidationConfig = ValidationConfig()
+    """When to validate within an epoch."""
     bf16: Literal["auto", "off", "on"] = "auto"
     """Whether the network (never a gate) computes in bfloat16; ``auto``: where the processor has it."""
     loss_scale: LossScale = "entropy"
@@ -132,25 +152,31 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.batch_size_per_rank is not None and "batch_size" in self.model_fields_set:
+        if self.batch_size_per_rank is not None and self.batch_size is not None:
             message = "batch_size (of all ranks) and batch_size_per_rank cannot both be given: leave one out"
             raise ValueError(message)
         return self
 
-    def on_ranks(self, world: int) -> "TrainConfig":
-        """The same training with `batch_size` as it is on `world` ranks.
+    def sized(self, rows: int, world: int) -> "SizedConfig":
+        """The same training with `epochs` and `batch_size` as they are for so many training rows on `world` ranks.
 
         Raises:
             ConfigError: the batch is too small for so many ranks.
+
+        Example:
+            >>> small, large = TrainConfig().sized(34_000, 1), TrainConfig().sized(10_000_000, 1)
+            >>> (small.epochs, small.batch_size), (large.epochs, large.batch_size)
+            ((3, 128), (1, 2048))
         """
-        size = self.batch_size if self.batch_size_per_rank is None else self.batch_size_per_rank * world
+        size = self.batch_size_per_rank * world if self.batch_size_per_rank else self.batch_size or batch_for(rows)
         if size < LEAST_ROWS_OF_A_RANK * world:
             message = (
                 f"train.batch_size is {size}, of all {world} ranks together; each needs at least "
                 f"{LEAST_ROWS_OF_A_RANK} rows: set it to {LEAST_ROWS_OF_A_RANK * world} or more, or use fewer ranks"
             )
             raise ConfigError(message)
-        return self.model_copy(update={"batch_size": size, "batch_size_per_rank": None})
+        known = {"epochs": self.epochs or epochs_for(rows), "batch_size": size, "batch_size_per_rank": None}
+        return SizedConfig.model_construct(**{**dict(self), **known})
 
     def warmed(self) -> "TrainConfig":
         """The same training where it goes on from an earlier model: its epochs and rates."""
@@ -164,8 +190,40 @@ class TrainConfig(Settings):
 
     def identity(self, world: int) -> dict[str, Any]:
         """The settings that change what is learned on `world` ranks, as plain values."""
-        return self.on_ranks(world).model_dump(mode="json", exclude={"checkpoint", "batch_size_per_rank"})
+        size = self.batch_size_per_rank * world if self.batch_size_per_rank else self.batch_size
+        return self.model_dump(mode="json", exclude=set(_OUTSIDE)) | {"batch_size": size}
+
+
+class SizedConfig(TrainConfig):
+    """A training whose epochs and batch are known; see `TrainConfig.sized`."""
+
+    epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=2)] = 1024
 
     def least_rows(self, world: int) -> int:
         """How few rows a last batch may have; fewer join the batch before it."""
         return max(LEAST_ROWS_OF_A_RANK * world, self.batch_size // _SHORT)
+
+
+def batch_for(rows: int) -> int:
+    """The batch for so many training rows: the power of two next to the root of their number over 1.5, 64 to 4096.
+
+    Small logs need many steps more than they need quiet gradients; large ones the reverse.
+
+    Example:
+        >>> [batch_for(rows) for rows in (3_000, 34_000, 115_000, 1_000_000, 100_000_000)]
+        [64, 128, 256, 512, 4096]
+    """
+    return min(max(2 ** round(math.log2(max(rows, 1) ** 0.5 / 1.5)), 64), 4096)
+
+
+def epochs_for(rows: int) -> int:
+    """The passes over so many training rows: as long as ids are features, more overfit (the one-epoch effect).
+
+    Source: Zhang et al. 2022, "Towards Understanding the Overfitting Phenomenon of Deep Click-Through Rate Models".
+
+    Example:
+        >>> [epochs_for(rows) for rows in (3_000, 34_000, 1_000_000, 10_000_000)]
+        [5, 3, 2, 1]
+    """
+    return next((passes for bound, passes in _EPOCHS if rows < bound), 1)

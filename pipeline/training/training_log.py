@@ -52,9 +52,9 @@ class TrainingLog:
         """Tell a person."""
         self._say(text)
 
-    def live(self, text: Callable[[], str]) -> None:
-        """Tell what changes all the time, a few times a second."""
-        if self._live is not None and time.monotonic() - self._told > _LIVE_INTERVAL_S:
+    def live(self, text: Callable[[], str], *, at_once: bool = False) -> None:
+        """Tell what changes all the time, a few times a second, or `at_once`."""
+        if self._live is not None and (at_once or time.monotonic() - self._told > _LIVE_INTERVAL_S):
             self._told = time.monotonic()
             self._live(text())
 
@@ -69,25 +69,35 @@ class TrainingLog:
         if self._board is not None:
             self._board.add_image(name, image_3HW, progress.step)
 
+    def check(self, record: EpochRecord, progress: RunProgress) -> None:
+        """Write the scalars of a validation within an epoch, and tell a person."""
+        self.scalars(flat({"valid": record["valid"]}), progress.step)
+        best = " (best)" if progress.best is not None and progress.best.step == progress.step else ""
+        self.say(f"epoch {progress.epoch + 1}, row {progress.row:,}{best}: {_figures(record)}")
+
     def epoch(self, progress: RunProgress) -> None:
         """Write the history so far and the last epoch's scalars, and tell a person."""
         record = progress.history[-1]
         self.scalars(flat(record), progress.step)
         if self._writes:
-            write_text(json.dumps({"epochs": list(progress.history)}, indent=1) + "\n", self._run_dir / HISTORY_FILE)
+            history = {"epochs": list(progress.history), "checks": list(progress.checks)}
+            write_text(json.dumps(history, indent=1) + "\n", self._run_dir / HISTORY_FILE)
         self.say(summary(record, progress))
 
 
 def summary(record: EpochRecord, progress: RunProgress) -> str:
     """An epoch in one line."""
-    figures = [
+    best = " (best)" if progress.best is not None and progress.best.epoch == progress.epoch else ""
+    rate = record["rows_per_second"]
+    return f"epoch {progress.epoch}{best}: {_figures(record) or 'no validation'}; {rate:,.0f} rows/s"
+
+
+def _figures(record: EpochRecord) -> str:
+    return ", ".join(
         f"{name.removeprefix('valid/')} {value:.4f}"
         for name, value in flat(record).items()
         if name.startswith("valid/")
-    ]
-    best = " (best)" if progress.best is not None and progress.best.epoch == progress.epoch else ""
-    rate = record["rows_per_second"]
-    return f"epoch {progress.epoch}{best}: {', '.join(figures) or 'no validation'}; {rate:,.0f} rows/s"
+    )
 
 
 def flat(record: Mapping[str, JsonValue], prefix: str = "") -> dict[str, float]:

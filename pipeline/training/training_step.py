@@ -21,7 +21,7 @@ from pipeline.training.bad_batch import BadBatch, diagnose_gradient, diagnose_lo
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.seeds import seed_of_step
 from pipeline.training.teacher import Teacher
-from pipeline.training.train_config import TrainConfig
+from pipeline.training.train_config import SizedConfig
 
 
 class Wishes(NamedTuple):
@@ -47,7 +47,7 @@ class TrainingStep:
         sharded: Sharded,
         loss: RankingLoss,
         weighting: Weighting,
-        config: TrainConfig,
+        config: SizedConfig,
         *,
         bf16: bool,
         teacher: Teacher | None = None,

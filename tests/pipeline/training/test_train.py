@@ -142,6 +142,31 @@ def test_early_stopping_ends_the_run_and_keeps_the_best_epoch(features: Path, tm
     assert len(list((tmp_path / "checkpoint").glob("step-*"))) == 2
 
 
+def test_validation_within_an_epoch_chooses_the_best_and_stops_by_any_metric(tmp_path: Path) -> None:
+    schema = small_schema(user_key="user")
+    features, run_dir = write_features(tmp_path / "features", schema), tmp_path / "run"
+    settings = config(
+        epochs=30,
+        schedule="constant",
+        learning_rate=0.05,
+        validation={"every_rows": 512},
+        early_stopping={"patience": 3, "metric": "like.log_loss"},
+    )
+    said: list[str] = []
+    result = train(features, MODEL, settings, run_dir, said.append)
+    history = json.loads((run_dir / "history.json").read_text())
+    everything = sorted([*history["checks"], *history["epochs"]], key=lambda record: record["step"])
+    losses = {record["step"]: record["valid"]["like"]["log_loss"] for record in everything}
+    chosen = best(run_dir)
+    assert chosen is not None
+    progress = read_meta(chosen).progress
+    assert progress.best is not None
+    assert losses[progress.step] == min(losses.values()) == result["metrics"]["like"]["log_loss"]
+    assert result["steps"] == everything[-1]["step"] < 30 * 8
+    assert history["checks"][0]["row"] == 512
+    assert said[0].startswith("epoch 1, row 512 (best): like/auc 0.")
+
+
 def test_a_feature_that_is_not_finite_stops_at_its_step_with_row_and_values(tmp_path: Path) -> None:
     broken = write_features(tmp_path / "features", SCHEMA, broken={"price": float("nan")})
     with pytest.raises(TrainingError) as caught:
@@ -211,9 +236,10 @@ def test_any_seed_of_64_bits_trains(features: Path, tmp_path: Path, seed: int) -
 
 def test_a_batch_is_given_over_all_ranks_or_by_rank_but_not_both() -> None:
     by_rank = TrainConfig(batch_size_per_rank=128)
-    assert by_rank.on_ranks(2) == TrainConfig(batch_size=256).on_ranks(2)
+    assert by_rank.sized(1000, 2) == TrainConfig(batch_size=256).sized(1000, 2)
+    assert by_rank.identity(2) == TrainConfig(batch_size=256).identity(1)
     with pytest.raises(ConfigError, match="batch_size is 4, of all 3 ranks together; each needs at least 2"):
-        TrainConfig(batch_size=4).on_ranks(3)
+        TrainConfig(batch_size=4).sized(1000, 3)
     with pytest.raises(ValidationError, match="cannot both be given"):
         TrainConfig(batch_size=4, batch_size_per_rank=2)
 
@@ -221,7 +247,9 @@ def test_a_batch_is_given_over_all_ranks_or_by_rank_but_not_both() -> None:
 def test_weights_of_unknown_tasks_and_metrics_are_refused(features: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="task_weights names share"):
         train(features, MODEL, config(task_weights={"share": 2.0}), tmp_path, silent)
-    with pytest.raises(ConfigError, match=r"early_stopping.metric is 'share'; allowed are: mean, like, rating"):
+    with pytest.raises(
+        ConfigError, match=r"early_stopping.metric is 'share'; before the dot may stand: mean, like, rating"
+    ):
         train(features, MODEL, config(early_stopping={"metric": "share"}), tmp_path, silent)
 
 

@@ -1,5 +1,6 @@
 """The parts of training: schedule, progress, loss meter, interruption."""
 
+import math
 import os
 import signal
 import threading
@@ -9,11 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contract.errors import ConfigError
 from models.losses import Losses
 from pipeline.training.interruption import watch_interruption
 from pipeline.training.learning_rate import START, rate_factor
 from pipeline.training.loss_meter import LossMeter
-from pipeline.training.run_progress import EpochRecord, RunProgress, goodness
+from pipeline.training.run_progress import EpochRecord, RunProgress
+from pipeline.training.stopping_metric import StoppingMetric
 from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import flat, summary
 from tests.models.small import TASKS
@@ -70,12 +73,29 @@ def test_without_validation_the_last_epoch_is_best() -> None:
     assert progress.best.epoch == 2
 
 
-def test_goodness_joins_auc_and_explained_variance() -> None:
+def test_the_default_metric_joins_auc_and_explained_variance() -> None:
     metrics = {"like": {"auc": 0.75}, "rating": {"rmse": 0.55}}
-    assert goodness(metrics, TASKS, CONFIG) == pytest.approx((0.75 + 1 - 0.25) / 2)
-    only = TrainConfig.model_validate({"early_stopping": {"metric": "like"}})
-    assert goodness(metrics, TASKS, only) == 0.75
-    assert goodness({}, TASKS, CONFIG) is None
+    assert StoppingMetric.of("mean", TASKS).value(metrics) == pytest.approx((0.75 + 1 - 0.25) / 2)
+    assert StoppingMetric.of("like", TASKS).value(metrics) == 0.75
+    assert StoppingMetric.of("mean", TASKS).value({}) is None
+
+
+def test_any_metric_of_the_evaluation_can_say_which_epoch_is_best() -> None:
+    metrics = {"like": {"auc": 0.75, "ne": 0.9, "calibration": 1.25}, "rating": {"rmse": 0.55, "calibration": 1.0}}
+    assert StoppingMetric.of("like.ne", TASKS).value(metrics) == -0.9
+    assert StoppingMetric.of("rating.rmse", TASKS).value(metrics) == -0.55
+    assert StoppingMetric.of("mean.calibration", TASKS).value(metrics) == pytest.approx(-math.log(1.25) / 2)
+    with pytest.raises(ConfigError, match=r"'like\.rmse'; after the dot may stand: auc, .*gauc"):
+        StoppingMetric.of("like.rmse", TASKS)
+    with pytest.raises(ConfigError, match=r"gauc.*after the dot may stand: auc, pr_auc, lift, log_loss, ne, cal"):
+        StoppingMetric.of("like.gauc", TASKS, grouped=False)
+
+
+def test_a_check_within_an_epoch_counts_for_patience() -> None:
+    progress = RunProgress().after_step(5).after_check({}, 0.7, CONFIG).after_step(9).after_check({}, 0.6, CONFIG)
+    assert (progress.best and progress.best.step, progress.since_best, progress.stopped) == (1, 1, False)
+    ended = progress.after_epoch({}, 0.65, CONFIG)
+    assert (ended.epoch, ended.row, len(ended.checks), ended.stopped) == (1, 0, 2, True)
 
 
 def losses(total: float, like: float = 1.0) -> Losses:

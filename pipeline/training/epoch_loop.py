@@ -1,0 +1,173 @@
+"""One epoch: batches to steps, checkpoints and validations on the way, and the epoch's record at its end."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from contract.inputs import Batch
+from models.diagnostics.diagnosis import diagnose
+from models.diagnostics.expert_health import ExpertHealth
+from models.row_share import RowShare
+from pipeline.training import expert_record
+from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.interruption import Interruption
+from pipeline.training.learning_rate import rate_factor
+from pipeline.training.loss_meter import LossMeter
+from pipeline.training.run_progress import EpochRecord, RunProgress
+from pipeline.training.training_log import TrainingLog
+from pipeline.training.training_run import TrainingRun
+from pipeline.training.training_step import StepResult, Wishes
+from pipeline.training.validation import Validation
+
+_BOARD_EVERY = 50
+
+
+class EpochLoop:
+    """Runs the epochs of a run; `progress` says where it stands."""
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        progress: RunProgress,
+        training_log: TrainingLog,
+        stop: Interruption,
+        writer: CheckpointWriter,
+    ) -> None:
+        """Go on from `progress`."""
+        self.run, self.progress, self.log, self.stop, self.writer = run, progress, training_log, stop, writer
+        self._tasks = [task.name for task in run.schema.tasks]
+        self._meter = LossMeter(run.schema.tasks, run.device)
+        self._validation: Validation | None = None
+        self._found = ""
+        self._begin()
+
+    def epoch(self) -> RunProgress:
+        """Train to the epoch's end, or until a validation stops it; validate, write it all down and save."""
+        self._begin()
+        rows, skipped = self.run.rows, 0
+        for begin, batch in zip(
+            rows.bounds(self.progress.row), rows.epoch(self.progress.epoch, self.progress.row), strict=True
+        ):
+            result = self._step(begin, batch)
+            if result.losses is None:
+                skipped += 1
+                self.log.say(f"skipped a batch: {result.bad}")
+            else:
+                self._meter.add(result.losses)
+            before, self.progress = self.progress, self.progress.after_step(rows.batch_end(begin))
+            self.log.live(self._where)
+            if self.progress.step % _BOARD_EVERY == 0:
+                self.log.scalars(self._scalars(), self.progress.step)
+            if result.wishes.stop:
+                self._interrupt()
+            elif self.progress.row < rows.total_rows:
+                self._between_steps(before, result.wishes)
+            if self.progress.stopped:
+                break
+        return self._end(skipped)
+
+    def _begin(self) -> None:
+        self._started, self._first = time.monotonic(), self.progress
+        self._meter = LossMeter(self.run.schema.tasks, self.run.device)
+        self.run.sharded.model.train()
+
+    def _step(self, begin: int, batch: Batch) -> StepResult:
+        rows = self.run.rows
+        first, last = rows.share(begin)
+        share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))
+        wishes = Wishes(self.stop.asked, self.writer.is_due(self.progress))
+        return self.run.step(batch, share, self.progress.step, self.run.total_steps, wishes)
+
+    def _between_steps(self, before: RunProgress, wishes: Wishes) -> None:
+        """Validate where it is time to, and save where it is time to or this is the best so far."""
+        best = self.progress.best
+        if self._validation_is_due(before):
+            self._check()
+        if wishes.save or (self.progress.best != best and not self.progress.stopped):
+            self.writer.save(self.progress)
+
+    def _validation_is_due(self, before: RunProgress) -> bool:
+        settings, now = self.run.config.validation, self.progress
+        by_steps = settings.every_steps is not None and now.step % settings.every_steps == 0
+        every = settings.every_rows
+        return by_steps or (every is not None and now.row // every > before.row // every)
+
+    def _check(self) -> None:
+        validation = self._validate()
+        record: EpochRecord = {"epoch": self.progress.epoch + 1, "row": self.progress.row, "step": self.progress.step}
+        record["valid"] = _plain(validation)
+        value = self.run.stopping_metric.value(validation.metrics)
+        self.progress = self.progress.after_check(record, value, self.run.config)
+        self.log.check(record, self.progress)
+        self.run.sharded.model.train()
+
+    def _validate(self) -> Validation:
+        self.log.live(lambda: f"epoch {self.progress.epoch + 1}: validating", at_once=True)
+        self._validation = self.run.validate()
+        figures = (
+            f"{task} {value:.4f}" for task, found in self._validation.metrics.items() for value in found.values()
+        )
+        self._found = f", valid {', '.join(figures)}, union/n {self._validation.health.union:.2f}"
+        return self._validation
+
+    def _end(self, skipped: int) -> RunProgress:
+        seconds = time.monotonic() - self._started
+        self._meter.join_ranks()
+        # A validation that stopped the epoch was of these weights.
+        stopped = self._validation if self.progress.stopped else None
+        validation = stopped or self._validate()
+        rows = self.progress.row - self._first.row
+        record = self._record(validation) | {"skipped_batches": skipped, "steps": self.progress.step - self._first.step}
+        record |= {"seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
+        value = self.run.stopping_metric.value(validation.metrics)
+        self.progress = self.progress.after_epoch(record, value, self.run.config)
+        self.writer.save(self.progress)
+        self.log.epoch(self.progress)
+        self._show_experts(validation.health)
+        return self.progress
+
+    def _interrupt(self) -> None:
+        self.writer.save(self.progress, wait=True)
+        self.log.say(f"stopped at step {self.progress.step}; run again to go on from there")
+        raise KeyboardInterrupt
+
+    def _show_experts(self, health: ExpertHealth) -> None:
+        if self.run.sharded.ranker.network.levels:
+            self.log.image("experts/share of rows", expert_record.picture(health.share), self.progress)
+            self.log.image("experts/mean weight", expert_record.picture(health.weight), self.progress)
+        if self.progress.stopped or self.progress.epoch == self.run.config.epochs:
+            for warning in diagnose(health, self._tasks):
+                self.log.say(f"experts: {warning}")
+
+    def _record(self, validation: Validation) -> EpochRecord:
+        trained: EpochRecord = {name: {"loss": loss} for name, loss in self._meter.tasks().items()}
+        return {
+            "epoch": self.progress.epoch + 1,
+            "step": self.progress.step,
+            "train": {"total": {"loss": self._meter.total}, **trained},
+            "penalties": dict(self._meter.penalties()),
+            "valid": _plain(validation),
+            **expert_record.record(validation.health, self._tasks),
+        }
+
+    def _rate(self) -> float:
+        config = self.run.config
+        return config.learning_rate * rate_factor(config, self.progress.step, self.run.total_steps)
+
+    def _scalars(self) -> dict[str, float]:
+        return {"step/loss": self._meter.total, "step/learning_rate": self._rate()}
+
+    def _where(self) -> str:
+        """Where training stands: place, speed, time left (without validation), rate, losses and metrics by task."""
+        rows, epochs, progress = self.run.rows.total_rows, self.run.config.epochs, self.progress
+        speed = max((progress.row - self._first.row) / max(time.monotonic() - self._started, 1e-9), 1e-9)
+        left = timedelta(seconds=round(((epochs - progress.epoch) * rows - progress.row) / speed))
+        losses = ", ".join(f"{name} {loss:.4f}" for name, loss in self._meter.tasks().items())
+        return (
+            f"epoch {progress.epoch + 1}/{epochs}, row {progress.row:,}/{rows:,}, {speed:,.0f} rows/s, "
+            f"{left} left, rate {self._rate():.2g}, loss {self._meter.total:.4f} ({losses}){self._found}"
+        )
+
+
+def _plain(validation: Validation) -> dict[str, Any]:
+    return {name: dict(values) for name, values in validation.metrics.items()}

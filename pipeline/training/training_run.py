@@ -1,0 +1,123 @@
+"""What stays the same from epoch to epoch: the rows, the model on its ranks, its loss and its optimisers."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from contract.dataset import EncodedDataset
+from contract.errors import ConfigError, DataError
+from contract.schema import Schema
+from features.batches import BatchReader
+from features.source.filesystems import filesystem_of
+from models.losses import RankingLoss
+from models.model_config import ModelConfig
+from models.ranker import Ranker
+from models.sharding import LearningRates, Sharded, shard
+from pipeline.training.balanced_hash import deal_ids
+from pipeline.training.data_check import check_rows
+from pipeline.training.precision import use_bf16
+from pipeline.training.stopping_metric import StoppingMetric
+from pipeline.training.teacher import Teacher
+from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
+from pipeline.training.training_step import TrainingStep
+from pipeline.training.validation import Validation, validate
+from pipeline.training.warm_start import Start
+
+
+class TrainingRun:
+    """A run's parts, built from its settings and its features; needs a process group."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        model_config: ModelConfig,
+        config: TrainConfig,
+        features_dir: Path,
+        device: torch.device,
+        start: Start | None,
+    ) -> None:
+        """Open the rows, check them, and build the model.
+
+        Raises:
+            ConfigError: settings that do not fit the features, the tasks or the number of ranks.
+            DataError: too few rows, or labels or weights that cannot be trained on.
+        """
+        rank, world = dist.get_rank(), dist.get_world_size()
+        path = features_dir / "train"
+        self.schema, self.device = schema, device
+        self.config = config.sized(EncodedDataset.open(path, filesystem_of(str(path))).rows, world)
+        text = config.early_stopping.metric if config.early_stopping else "mean"
+        self.stopping_metric = StoppingMetric.of(text, schema.tasks, grouped=bool(schema.user_key))
+        self.rows = BatchReader(
+            path,
+            schema,
+            self.config.batch_size,
+            seed=config.seed,
+            by_user=_by_user(config, schema),
+            rank=rank,
+            world=world,
+            least_rows=self.config.least_rows(world),
+            later_than=start.until if start is not None and config.warm.new_rows else None,
+            replay=config.warm.replay,
+        )
+        _require_rows(self.rows, world)
+        self.remarks = [found.remark for found in check_rows(self.rows, schema) if found.remark]
+        if config.epochs is None or config.batch_size is None:
+            self.remarks.append(
+                f"{self.config.epochs} epochs in batches of {self.config.batch_size}, {self.total_steps:,} steps; "
+                "what train.epochs and train.batch_size do not say follows from the rows"
+            )
+        self.held_out = _held_out(features_dir / "valid", schema, 4 * self.config.batch_size)
+        loss = RankingLoss(schema.tasks, config.task_weights, config.loss_scale, config.losses, config.within_user)
+        loss = loss.to(device)
+        self.weighting = config.weighting.build(schema.tasks, loss.task_weights_T).to(device)
+        torch.manual_seed(config.seed)
+        ranker = Ranker(schema, model_config, torch.device("meta"))
+        deal_ids(ranker, path)
+        self.sharded: Sharded = shard(ranker, device, _rates(config))
+        teacher = Teacher(config.teacher, schema, device) if config.teacher else None
+        bf16 = use_bf16(config, device)
+        self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=bf16, teacher=teacher)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all epochs together."""
+        return self.config.epochs * self.rows.steps
+
+    def validate(self) -> Validation:
+        """Judge the model as it is on the held-out rows."""
+        return validate(self.sharded, self.held_out, self.device, self.stopping_metric.metric)
+
+
+def _by_user(config: TrainConfig, schema: Schema) -> bool:
+    if config.within_user and not schema.user_key:
+        message = "train.within_user compares rows of one user, but data.events names no user: name it, or leave it out"
+        raise ConfigError(message)
+    return config.batches == "by_user" or (config.batches is None and bool(config.within_user))
+
+
+def _rates(config: TrainConfig) -> LearningRates:
+    return LearningRates(
+        network=config.learning_rate,
+        gates=config.gate_learning_rate or config.learning_rate,
+        embeddings=config.embedding_learning_rate,
+        weight_decay=config.weight_decay,
+        embedding_decay=config.embedding_weight_decay,
+    )
+
+
+def _held_out(path: Path, schema: Schema, batch_size: int) -> BatchReader:
+    rank, world = dist.get_rank(), dist.get_world_size()
+    reader = BatchReader(path, schema, batch_size, rank=rank, world=world, least_rows=world)
+    # Of fewer rows than ranks, each reads all: metrics of rows that are all repeated are the same.
+    return BatchReader(path, schema, batch_size) if reader.total_rows < world else reader
+
+
+def _require_rows(rows: BatchReader, world: int) -> None:
+    if rows.total_rows < LEAST_ROWS_OF_A_RANK * world:
+        message = (
+            f"there are {rows.total_rows} training rows for {world} ranks; each rank needs at least "
+            f"{LEAST_ROWS_OF_A_RANK} of a batch: look at `data.split`, or use fewer ranks"
+        )
+        raise DataError(message)
