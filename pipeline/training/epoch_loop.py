@@ -39,6 +39,7 @@ class EpochLoop:
         self._meter = LossMeter(run.schema.tasks, run.device)
         self._validation: Validation | None = None
         self._found = ""
+        self._patience = run.config.early_stopping.patience if run.config.early_stopping else None
         self._begin()
 
     def epoch(self) -> RunProgress:
@@ -97,7 +98,7 @@ class EpochLoop:
         record: EpochRecord = {"epoch": self.progress.epoch + 1, "row": self.progress.row, "step": self.progress.step}
         record["valid"] = _plain(validation)
         value = self.run.stopping_metric.value(validation.metrics)
-        self.progress = self.progress.after_check(record, value, self.run.config)
+        self.progress = self.progress.after_check(record, value, self._patience)
         self.log.check(record, self.progress)
         self.run.sharded.model.train()
 
@@ -120,7 +121,7 @@ class EpochLoop:
         record = self._record(validation) | {"skipped_batches": skipped, "steps": self.progress.step - self._first.step}
         record |= {"seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = self.run.stopping_metric.value(validation.metrics)
-        self.progress = self.progress.after_epoch(record, value, self.run.config)
+        self.progress = self.progress.after_epoch(record, value, self._patience)
         self.writer.save(self.progress)
         self.log.epoch(self.progress)
         self._show_experts(validation.health)

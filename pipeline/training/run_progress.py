@@ -5,7 +5,6 @@ from typing import Any
 from pydantic import JsonValue, model_validator
 
 from contract.settings import Settings
-from pipeline.training.train_config import TrainConfig
 
 EpochRecord = dict[str, JsonValue]
 
@@ -49,24 +48,24 @@ class RunProgress(Settings):
         """One step on, to a row of the epoch's order."""
         return self.model_copy(update={"step": self.step + 1, "row": row})
 
-    def after_check(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
-        """One validation within an epoch on, with its record and the value that early stopping goes by."""
-        return self._judged(record, value, config).model_copy(update={"checks": (*self.checks, record)})
+    def after_check(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
+        """One validation within an epoch on, with its record and its value; `patience` many without a better one stop."""
+        return self._judged(record, value, patience).model_copy(update={"checks": (*self.checks, record)})
 
-    def after_epoch(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
+    def after_epoch(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
         """One epoch on, with its record and the value that early stopping goes by (None: the last epoch is best).
 
         Of an epoch that was stopped in the middle, the last validation has been judged already.
         """
-        judged = self if self.stopped else self._judged(record, value, config)
+        judged = self if self.stopped else self._judged(record, value, patience)
         return judged.model_copy(update={"epoch": self.epoch + 1, "row": 0, "history": (*self.history, record)})
 
-    def _judged(self, record: EpochRecord, value: float | None, config: TrainConfig) -> "RunProgress":
+    def _judged(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
         if value is None or self.best is None or value > self.best.value:
             value = 0.0 if value is None else value
             metrics: Any = record.get("valid", {})
             best = Best(epoch=self.epoch + 1, step=self.step, value=value, metrics=metrics)
             return self.model_copy(update={"best": best, "since_best": 0})
         since = self.since_best + 1
-        stopped = config.early_stopping is not None and since >= config.early_stopping.patience
+        stopped = patience is not None and since >= patience
         return self.model_copy(update={"since_best": since, "stopped": stopped})

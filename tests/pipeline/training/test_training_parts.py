@@ -21,7 +21,7 @@ from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import flat, summary
 from tests.models.small import TASKS
 
-CONFIG = TrainConfig.model_validate({"early_stopping": {"patience": 2}})
+PATIENCE = 2
 
 
 @given(st.integers(1, 10_000), st.floats(0.0, 0.99))
@@ -57,7 +57,7 @@ def test_a_constant_schedule_is_constant() -> None:
 def test_early_stopping_remembers_the_best_epoch_and_stops_after_patience(values: list[float]) -> None:
     progress, seen = RunProgress(), []
     for value in values:
-        progress = progress.after_step(0).after_epoch({}, value, CONFIG)
+        progress = progress.after_step(0).after_epoch({}, value, PATIENCE)
         seen.append(value)
         if progress.stopped:
             break
@@ -68,7 +68,7 @@ def test_early_stopping_remembers_the_best_epoch_and_stops_after_patience(values
 
 
 def test_without_validation_the_last_epoch_is_best() -> None:
-    progress = RunProgress().after_epoch({}, None, CONFIG).after_epoch({}, None, CONFIG)
+    progress = RunProgress().after_epoch({}, None, PATIENCE).after_epoch({}, None, PATIENCE)
     assert progress.best is not None
     assert progress.best.epoch == 2
 
@@ -92,9 +92,9 @@ def test_any_metric_of_the_evaluation_can_say_which_epoch_is_best() -> None:
 
 
 def test_a_check_within_an_epoch_counts_for_patience() -> None:
-    progress = RunProgress().after_step(5).after_check({}, 0.7, CONFIG).after_step(9).after_check({}, 0.6, CONFIG)
+    progress = RunProgress().after_step(5).after_check({}, 0.7, PATIENCE).after_step(9).after_check({}, 0.6, PATIENCE)
     assert (progress.best and progress.best.step, progress.since_best, progress.stopped) == (1, 1, False)
-    ended = progress.after_epoch({}, 0.65, CONFIG)
+    ended = progress.after_epoch({}, 0.65, PATIENCE)
     assert (ended.epoch, ended.row, len(ended.checks), ended.stopped) == (1, 0, 2, True)
 
 
@@ -148,6 +148,6 @@ def test_an_epoch_is_told_in_one_line() -> None:
         "rows_per_second": 1234.5,
         "expert_weight": {"like": [0.5, 0.5]},
     }
-    progress = RunProgress().after_epoch(record, 0.75, CONFIG)
+    progress = RunProgress().after_epoch(record, 0.75, PATIENCE)
     assert summary(record, progress) == "epoch 1 (best): like/auc 0.7500; 1,234 rows/s"
     assert flat(record) == {"valid/like/auc": 0.75, "rows_per_second": 1234.5}
