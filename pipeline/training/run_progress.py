@@ -49,7 +49,7 @@ class RunProgress(Settings):
         return self.model_copy(update={"step": self.step + 1, "row": row})
 
     def after_check(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
-        """One validation within an epoch on, with its record and its value; `patience` many without a better one stop."""
+        """One validation within an epoch on, with its record and its value; after `patience` worse ones it stops."""
         return self._judged(record, value, patience).model_copy(update={"checks": (*self.checks, record)})
 
     def after_epoch(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
