@@ -71,8 +71,13 @@ def _combine_words(words: list[int]) -> int:
 def hash_integers(values: NDArray[np.int64]) -> Hashes:
     """Hash whole numbers [rows], as `hash_array` does."""
     if values.size == 1:
-        return np.full(1, mix_word(int(values[0]) & _ALL) or 1, dtype=np.uint64)
+        return np.array([hash_integer(int(values[0]))], dtype=np.uint64)
     return np.maximum(mix(values.view(np.uint64)), np.uint64(1))
+
+
+def hash_integer(value: int) -> int:
+    """Hash one whole number of 64 bits, signed or not, as `hash_integers` does, without the fixed cost of arrays."""
+    return mix_word(value & _ALL) or 1
 
 
 def signed(value: int) -> int:

@@ -78,21 +78,19 @@ class Score:
                 raise ConfigError(message)
         self.config = config
         self.version = config.version
+        self._tasks = tuple(config.weights)
+        self._weights_T1 = np.array(list(config.weights.values()), np.float64)[:, None]
 
     def __call__(self, predictions: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Scores float32 [N] from each task's float32 [N]; finite where the predictions are."""
-        config = self.config
-        if config.form == "weighted_sum":
-            terms = [weight * predictions[task].astype(np.float64) for task, weight in config.weights.items()]
-        else:
-            terms = [
-                weight * np.log(np.maximum(predictions[task].astype(np.float64), config.floor))
-                for task, weight in config.weights.items()
-            ]
-        total = np.sum(terms, axis=0)
-        if config.form == "product_of_powers":
-            total = np.exp(np.clip(total, -_LOG_LARGEST, _LOG_LARGEST))
-        return np.clip(total, -_LARGEST, _LARGEST).astype(np.float32)
+        values_TN = np.array([predictions[task] for task in self._tasks], np.float64)
+        if self.config.form == "product_of_powers":
+            values_TN = np.log(np.maximum(values_TN, self.config.floor))
+        total = (self._weights_T1 * values_TN).sum(axis=0)
+        if self.config.form == "product_of_powers":
+            total = np.exp(np.minimum(np.maximum(total, -_LOG_LARGEST), _LOG_LARGEST))
+        # Not np.clip, which costs several times as much for a few values.
+        return np.minimum(np.maximum(total, -_LARGEST), _LARGEST).astype(np.float32)
 
 
 _LARGEST = float(np.finfo(np.float32).max)

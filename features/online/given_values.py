@@ -60,18 +60,14 @@ class GivenValues:
         return spec.side == "pair" and self._schema.part_of(spec) == part
 
     def of(self, request: RankRequest, count: int, check: Callable[[], None]) -> dict[str, Given]:
-        """The request's own values by name, checked.
+        """The request's own values of the user and the items by name, checked.
 
         Raises:
             RequestError: as `column`, or a column that does not have `count` values.
         """
         given: dict[str, Given] = {}
-        for side, where, values in (
-            ("context", "context", request.context),
-            ("user", "user_features", request.user_features),
-        ):
-            for name, value in values.items():
-                given |= self.columns(name, (value,), side, f"{where}.{name}")
+        for name, value in request.user_features.items():
+            given |= self.columns(name, (value,), "user", f"user_features.{name}")
         for name, column in request.item_features.items():
             where = f"item_features.{name}"
             if len(column) != count:

@@ -145,6 +145,24 @@ class OnlineTable:
         )
 
 
+class RowsOfItems:
+    """A table of items of which only the rows' numbers, and what keys other tables, are looked up."""
+
+    id_names: tuple[str, ...] = ()
+    dense_names: tuple[str, ...] = ()
+
+    def __init__(self, table: OnlineTable) -> None:
+        """Look items up in this table."""
+        self.table = table
+        self.key_names = table.key_names
+
+    def lookup(self, hashes: Hashes) -> Found:
+        """As `OnlineTable.lookup`, without features."""
+        rows, known = self.table.find(hashes)
+        keys = self.table.key_hashes.take(rows, axis=0) if self.key_names else np.empty((len(rows), 0), np.uint64)
+        return Found(known, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0), np.float32), keys, {}, rows)
+
+
 @dataclass(frozen=True)
 class OnlineTables:
     """The user's and the item's table, and one per tuple of keys for pair features; either entity may be absent."""

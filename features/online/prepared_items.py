@@ -12,7 +12,7 @@ from contract.errors import RequestError
 from contract.hashing import Hashes
 from contract.inputs import PartInputs
 from contract.schema import DenseSpec, IdSpec, Schema
-from features.online.online_table import Found, OnlineTable
+from features.online.online_table import OnlineTable, RowsOfItems
 from features.online.pushed_values import PushedColumn, PushedSource
 from features.online.request_columns import Columns, Layout, Route
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
@@ -32,24 +32,6 @@ def item_inputs(schema: Schema, table: OnlineTable) -> PartInputs:
     columns = Columns(layout, len(rows))
     Route(table, layout).copy(table.at(rows, np.ones(len(rows), dtype=np.bool_)), columns)
     return columns.inputs()
-
-
-class RowsOfItems:
-    """A table of items of which only the rows' numbers, and what keys other tables, are looked up."""
-
-    id_names: tuple[str, ...] = ()
-    dense_names: tuple[str, ...] = ()
-
-    def __init__(self, table: OnlineTable) -> None:
-        """Look items up in this table."""
-        self._table = table
-        self.key_names = table.key_names
-
-    def lookup(self, hashes: Hashes) -> Found:
-        """As `OnlineTable.lookup`, without features."""
-        rows, known = self._table.find(hashes)
-        keys = self._table.key_hashes.take(rows, axis=0) if self.key_names else np.empty((len(rows), 0), np.uint64)
-        return Found(known, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0), np.float32), keys, {}, rows)
 
 
 class PreparedEncoder:

@@ -1,6 +1,7 @@
 """The columns of model inputs, and the routes by which rows of online tables get into them."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,8 +9,10 @@ from numpy.typing import NDArray
 from contract.hashing import Hashes, combine
 from contract.inputs import PartInputs, PartName
 from contract.schema import Part
+from features.online.compiled import kernels
+from features.online.compiled_rows import CompiledRows
 from features.online.hash_index import JointHashIndex
-from features.online.online_table import Found, Lookup, OnlineTable
+from features.online.online_table import Found, Lookup, OnlineTable, RowsOfItems
 from features.point_in_time.ragged import Ragged
 
 Places = slice | NDArray[np.int64]
@@ -25,9 +28,13 @@ class Layout:
         self.ids = np.zeros((1, len(part.ids)), dtype=np.int64)
         self.dense = np.zeros((1, len(part.dense)), dtype=np.float32)
 
+    def indices(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """The columns of features."""
+        return np.array([self.place[name] for name in names], dtype=np.int64)
+
     def places(self, names: Sequence[str]) -> Places:
-        """The columns of features: neighbours are one block, which costs a fraction of an index a column."""
-        places = [self.place[name] for name in names]
+        """As `indices`, but neighbours are one block, which costs NumPy a fraction of an index a column."""
+        places = self.indices(names).tolist()
         block = bool(places) and places == list(range(places[0], places[0] + len(places)))
         return slice(places[0], places[-1] + 1) if block else np.array(places, dtype=np.int64)
 
@@ -37,8 +44,10 @@ class Columns:
 
     def __init__(self, layout: Layout, rows: int) -> None:
         self.layout, self.rows = layout, rows
-        self.ids = layout.ids.repeat(rows, axis=0)
-        self.dense = layout.dense.repeat(rows, axis=0)
+        self.ids = np.empty((rows, layout.ids.shape[1]), np.int64)
+        self.dense = np.empty((rows, layout.dense.shape[1]), np.float32)
+        self.ids[:] = layout.ids
+        self.dense[:] = layout.dense
         self.lists: dict[str, Ragged] = {}
 
     @property
@@ -48,14 +57,20 @@ class Columns:
 
     def inputs(self) -> PartInputs:
         """The finished part."""
+        if not self.layout.lists:
+            return PartInputs(self.ids, np.zeros(0, np.int64), np.zeros((0, self.rows), np.int64), self.dense)
         empty = self.empty
         lists = [self.lists.get(name, empty) for name in self.layout.lists]
-        return PartInputs(
-            self.ids,
-            np.concatenate([x.values for x in lists]).astype(np.int64) if lists else np.zeros(0, dtype=np.int64),
-            np.stack([x.lengths for x in lists]) if lists else np.zeros((0, self.rows), dtype=np.int64),
-            self.dense,
-        )
+        values = np.concatenate([x.values for x in lists]).astype(np.int64)
+        return PartInputs(self.ids, values, np.stack([x.lengths for x in lists]), self.dense)
+
+
+class Entities(NamedTuple):
+    """Who is `known` [n], the attributes that key other tables [n, K], and, if asked for, the table's `rows` [n]."""
+
+    known: NDArray[np.bool_]
+    key_hashes: Hashes
+    rows: NDArray[np.int64] | None
 
 
 class Route:
@@ -64,6 +79,21 @@ class Route:
     def __init__(self, table: Lookup, layout: Layout) -> None:
         self.table = table
         self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
+        self._with_rows = isinstance(table, RowsOfItems)
+        self._compiled = _compiled(table, layout)
+
+    def fill(self, hashes: Hashes, columns: Columns) -> Entities:
+        """Look an entity's keys [n] up, and copy their features into the columns of the part."""
+        if self._compiled is None:
+            found = self.table.lookup(hashes)
+            self.copy(found, columns)
+            return Entities(found.known, found.key_hashes, found.rows)
+        table, compiled = self._compiled
+        rows, known = compiled.copy((hashes,), columns.ids, columns.dense)
+        if table.lists and not self._with_rows:
+            columns.lists |= {name: each.take(rows) for name, each in table.lists.items()}
+        keys = table.key_hashes.take(rows, axis=0) if table.key_names else np.empty((len(rows), 0), np.uint64)
+        return Entities(known, keys, rows if self._with_rows else None)
 
     def copy(self, found: Found, columns: Columns) -> None:
         """Copy the features of keys [n] into the columns of the part, one row serving all if n is 1."""
@@ -75,18 +105,40 @@ class Route:
 
 
 class PairGroup:
-    """Tables of one part with equally many keys: their keys are combined, and looked for, in one go."""
+    """Tables of one part with equally many keys: by NumPy, their keys are combined, and looked for, in one go."""
 
     def __init__(self, part: PartName, layout: Layout, tables: Mapping[tuple[str, ...], OnlineTable]) -> None:
         self.part = part
         self.keys = tuple(tables)
         self._tables = tuple(tables.values())
         self._routes = tuple(Route(table, layout) for table in self._tables)
+        self._compiled = [found for table in self._tables if (found := _compiled(table, layout)) is not None]
         self._index = JointHashIndex([table.index for table in self._tables])
         self._unknown = np.array([len(table.keys) for table in self._tables])
 
-    def copy(self, words: Hashes, columns: Columns) -> None:
-        """Copy the features of keys, whose parts [keys, tables, n] these are, into the columns of the part."""
+    def copy(self, hashes: Mapping[str, Hashes], columns: Columns) -> None:
+        """Copy the features of tuples of keys, whose hashes [n] or [1] these are, into the columns of the part [n]."""
+        for keys, (table, compiled) in zip(self.keys, self._compiled, strict=bool(self._compiled)):
+            rows, _ = compiled.copy([hashes[key] for key in keys], columns.ids, columns.dense)
+            if table.lists:
+                columns.lists |= {name: each.take(rows) for name, each in table.lists.items()}
+        if not self._compiled:
+            self._copy_together(hashes, columns)
+
+    def _copy_together(self, hashes: Mapping[str, Hashes], columns: Columns) -> None:
+        words = np.empty((len(self.keys[0]), len(self.keys), columns.rows), dtype=np.uint64)
+        for table, keys in enumerate(self.keys):
+            for place, key in enumerate(keys):
+                words[place, table] = hashes[key]
         rows, known = self._index.find(combine(list(words)), self._unknown)
-        for place, (table, route) in enumerate(zip(self._tables, self._routes, strict=True)):
-            route.copy(table.at(rows[place], known[place]), columns)
+        for place, (found, route) in enumerate(zip(self._tables, self._routes, strict=True)):
+            route.copy(found.at(rows[place], known[place]), columns)
+
+
+def _compiled(table: Lookup, layout: Layout) -> tuple[OnlineTable, CompiledRows] | None:
+    """A table, and the compiled way into the columns of a part; None without numba, or for a store of users."""
+    compiled = kernels()
+    held = table.table if isinstance(table, RowsOfItems) else table
+    if compiled is None or not isinstance(held, OnlineTable):
+        return None
+    return held, CompiledRows(held, layout.indices(table.id_names), layout.indices(table.dense_names), compiled.fill)

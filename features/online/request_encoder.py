@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import DataError, RequestError
@@ -15,8 +14,9 @@ from contract.hashing import NULL_HASH, Hashes, combine, hash_integers
 from contract.inputs import PARTS, Inputs, PartName
 from contract.prepared import without
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
-from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
+from features.encode.encoder import Encoder, refuse_nulls
 from features.encode.vocabulary import Vocabularies
+from features.online.context_values import ContextValues, lists_of
 from features.online.given_values import Given, GivenValues, Id, RankRequest, beyond
 from features.online.online_table import Lookup, OnlineTable, OnlineTables
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
@@ -75,14 +75,9 @@ class RequestEncoder:
         self._layouts: dict[PartName, Layout] = {name: Layout(schema.part(name)) for name in PARTS}
         self._crosses = [s for s in schema.features if isinstance(s, IdSpec) and s.cross]
         self._own_ids = self._keys_with_rows_for_anything()
-        self._context = [s for s in schema.features if s.side == "context" and s not in self._crosses]
-        self._context_names = tuple(spec.name for spec in self._context)
-        self._context_ids = tuple(
-            s for s in self._context if isinstance(s, IdSpec) and s.kind == "id" and s.encoding == "vocabulary"
-        )
-        self._required = frozenset(spec.name for spec in self._context if spec.refuse_null)
-        self._fill_nulls()
         self._given = GivenValues(schema)
+        self._context = ContextValues(schema, encoder, self._given)
+        self._context.fill_nulls(self._layouts)
         user = tables.user if tables.user is None or users is None else users(tables.user)
         entities: dict[PartName, Lookup | None] = {"request": user, "candidate": tables.item}
         self._entities = {
@@ -143,25 +138,30 @@ class RequestEncoder:
         for spec in self._own_ids:
             self._fill_feature(spec, own[spec.name], columns)
         check()
-        given = self._given.of(request, count, check)
-        missing = tuple(name for name in self._context_names if given.get(name) is None)
+        context = [column for pair in request.context.items() for column in self._context.of(*pair)]
+        given = {column.name: column.given for column in context}
+        self._context.require(given)
+        own_values = self._given.of(request, count, check)
+        given |= own_values
+        missing = tuple(name for name in self._context.names if given.get(name) is None)
         fresh = list[tuple[PushedColumn, Given]]()
         if pushed is not None:
             fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given)
             self._take_keys(fresh, hashes, {"user": known_user, "item": known_items})
         hashes |= {name: self._given.as_key(name, value) for name, value in given.items() if name in self._keys}
-        self._fill_pairs(hashes, columns)
+        for group in self._groups:
+            group.copy(hashes, columns[group.part])
         if pushed is not None:
             fresh += self._encodable(pushed, self._pushed_pairs(pushed, hashes, columns), given)
         self._fill_crosses(hashes, columns)
-        for name in self._required - given.keys():
-            is_number = isinstance(self._specs[name], DenseSpec)
-            given[name] = np.full(1, np.nan) if is_number else self._given.column(name, (None,), "context", name)
         for column, value in fresh:
             if column.name in self._specs:
                 self._fill_feature(self._specs[column.name], value, columns, column.rows)
-        clipped = self._fill_given(given, columns, check)
-        unseen = tuple(spec.name for spec in self._context_ids if self._is_unseen(spec, given, columns))
+        for column_of_context in context:
+            self._context.copy(column_of_context, columns)
+        clipped = {column.name: column.clipped for column in context if column.clipped}
+        clipped |= self._fill_given(own_values, columns, check)
+        unseen = tuple(column.name for column in context if column.unseen)
         sources = dict.fromkeys((column.name for column, _ in fresh), "pushed") | dict.fromkeys(given, "overridden")
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
         unknown = not bool(known_user.all())
@@ -170,7 +170,7 @@ class RequestEncoder:
     def _fill_given(
         self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
     ) -> dict[str, int]:
-        """Encode the request's own values; how many numbers lay beyond what training saw, by feature."""
+        """Encode values of the user and the items; how many numbers lay beyond what training saw, by feature."""
         clipped: dict[str, int] = {}
         for name, value in given.items():
             if name in self._specs:
@@ -179,23 +179,6 @@ class RequestEncoder:
                 if outside := beyond(self._specs[name], value):
                     clipped[name] = outside
         return clipped
-
-    def _is_unseen(self, spec: IdSpec, given: Mapping[str, Given], columns: Mapping[PartName, Columns]) -> bool:
-        """Whether the request gives an id of the context that training never saw."""
-        if spec.name not in given or given[spec.name][0] == NULL_HASH:
-            return False
-        part = columns[self._part_of[spec.name]]
-        # Rows below these stand for nulls and for whatever has no row of its own.
-        return int(part.ids[0, part.layout.place[spec.name]]) < 1 + spec.null_row + spec.unknown_rows
-
-    def _fill_nulls(self) -> None:
-        """A feature of the context that a request does not give is null."""
-        for spec in self._context:
-            layout = self._layouts[self._part_of[spec.name]]
-            if isinstance(spec, DenseSpec):
-                layout.dense[:, layout.place[spec.name]] = self._encoder.dense(spec, pa.nulls(1))
-            elif spec.kind == "id":
-                layout.ids[:, layout.place[spec.name]] = self._encoder.ids(spec, pa.nulls(1))
 
     def _keys_with_rows_for_anything(self) -> list[IdSpec]:
         """Keys whose unknown values have rows of their own take them from the request, not from what nobody has."""
@@ -228,19 +211,9 @@ class RequestEncoder:
         route = self._entities[part]
         if route is None:
             return np.ones(len(hashes[key]), dtype=np.bool_), None
-        looked_up = route.table.lookup(hashes[key])
-        route.copy(looked_up, columns[part])
+        looked_up = route.fill(hashes[key], columns[part])
         hashes |= {name: looked_up.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
         return looked_up.known, looked_up.rows
-
-    def _fill_pairs(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
-        for group in self._groups:
-            target = columns[group.part]
-            words = np.empty((len(group.keys[0]), len(group.keys), target.rows), dtype=np.uint64)
-            for table, keys in enumerate(group.keys):
-                for place, key in enumerate(keys):
-                    words[place, table] = hashes[key]
-            group.copy(words, target)
 
     def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for spec in self._crosses:
@@ -300,8 +273,7 @@ class RequestEncoder:
                 refuse_nulls(spec, given == NULL_HASH)
                 target.ids[rows, target.layout.place[spec.name]] = self._encoder.rows(spec, given)
             else:
-                refuse_by_policy(spec, given)
-                lists = self._encoder.lists(spec, given)
+                lists = lists_of(self._encoder, spec, given)
                 if not isinstance(rows, slice):
                     lists = spliced(target.lists.get(spec.name) or target.empty, rows, lists)
                 target.lists[spec.name] = lists

@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
-from contract.hashing import Hashes, hash_array, hash_integers, hash_text, signed
+from contract.hashing import Hashes, hash_array, hash_integer, hash_integers, hash_text, signed
+from features.online.compiled import kernels
 
 Value = Any
 """A number, a string, a boolean, None, or a list of these, as it came over the wire."""
@@ -30,12 +31,14 @@ def id_hashes(values: Sequence[Value], dtype: str, where: str) -> Hashes:
     """Hashes [rows] of ids; the usual requests take a way without Arrow, to the same hashes."""
     kinds = set(map(type, values))
     if dtype == "integer" and kinds <= {int, bool}:
+        if len(values) == 1 and -(2**63) <= values[0] < 2**64:
+            return np.array([hash_integer(values[0])], np.uint64)
         try:
-            return hash_integers(np.array(values, dtype=np.int64))
+            return hash_many(np.array(values, dtype=np.int64))
         except OverflowError:
             pass
         try:
-            return hash_integers(np.array([signed(value) for value in values], dtype=np.int64))
+            return hash_many(np.array([signed(value) for value in values], dtype=np.int64))
         except OverflowError as error:
             message = f"{where}: an id is outside the range of 64-bit integers"
             raise RequestError(message, field=where) from error
@@ -44,6 +47,12 @@ def id_hashes(values: Sequence[Value], dtype: str, where: str) -> Hashes:
     if dtype == "string" and kinds <= {str} and len(values) <= FEW:
         return np.array([hash_text(value) for value in values], dtype=np.uint64)
     return hash_array(typed_ids(values, dtype, where))
+
+
+def hash_many(values: NDArray[np.int64]) -> Hashes:
+    """As `hash_integers`, at a fraction of its cost where numba is installed."""
+    compiled = kernels()
+    return hash_integers(values) if compiled is None else compiled.hash(values)
 
 
 def as_days(values: Sequence[Value], where: str) -> list[Value]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from features.online.request_encoder import RankRequest, no_check
+from serving.api.answer_writer import body_of, delimited
 from serving.graph.answer import RankAnswer
 from serving.graph.expert_use import ExpertUse
 from serving.graph.message_values import value_from
@@ -110,35 +111,29 @@ def _each_from(field: str, values: Iterable[ranking_pb2.Value], check: Callable[
 
 def answer_bytes(answer: RankAnswer, *, debug: bool = False) -> bytes:
     """The bytes of a ``RankResponse``; `debug` tells which experts were used, if the answer knows."""
-    return _twin(answer, debug=debug).SerializeToString()
+    return body_of(answer) + _rest(answer, debug=debug)
 
 
 def batch_bytes(answers: Sequence[RankAnswer], debug: Sequence[bool]) -> bytes:
     """The bytes of a ``BatchRankResponse``; `debug` by answer, as in `answer_bytes`."""
-    twins = [_twin(answer, debug=each) for answer, each in zip(answers, debug, strict=True)]
-    return twin_pb2.BatchRankResponse(responses=twins).SerializeToString()
+    bodies = [answer_bytes(answer, debug=each) for answer, each in zip(answers, debug, strict=True)]
+    number = ranking_pb2.BatchRankResponse.RESPONSES_FIELD_NUMBER
+    return b"".join(piece for body in bodies for piece in (delimited(number, len(body)), body))
 
 
-def _twin(answer: RankAnswer, *, debug: bool) -> twin_pb2.RankResponse:
+def _rest(answer: RankAnswer, *, debug: bool) -> bytes:
+    """What few answers have."""
+    remarks = answer.unknown_user or answer.missing_context or answer.unseen_context or answer.clipped
+    if not remarks and not debug:
+        return b""
     return twin_pb2.RankResponse(
-        model=answer.model,
-        version=answer.version,
-        predictions={
-            task: twin_pb2.Predictions(values=_little_endian(values)) for task, values in answer.predictions.items()
-        },
-        scores=_little_endian(answer.scores),
-        order=_little_endian(answer.order),
-        score_version=answer.score_version,
         unknown_user=answer.unknown_user,
-        unknown_items=_little_endian(answer.unknown_items),
         experts=_experts(answer.experts) if debug and answer.experts is not None else None,
-        request_id=answer.request_id,
-        arm=answer.arm,
         missing_context=answer.missing_context,
         unseen_context=answer.unseen_context,
         clipped=answer.clipped,
         sources=answer.sources if debug else None,
-    )
+    ).SerializeToString()
 
 
 def _experts(use: ExpertUse) -> twin_pb2.ExpertUse:

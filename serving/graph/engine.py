@@ -148,12 +148,16 @@ class Engine:
         return [np.repeat(each, rows, axis=0) if len(each) == 1 else each for each in answers]
 
     def _checked(self, answers: Sequence[NDArray[np.float32]], rows: int) -> dict[str, NDArray[np.float32]]:
-        predictions = dict(zip(self.tasks, answers, strict=True))
-        for task, values in predictions.items():
-            if values.shape != (rows,) or not _finite(values):
-                message = f"the graph's answer for {task} has shape {values.shape} or values that are not finite"
-                raise PredictionError(message)
-        return predictions
+        expected = (rows,)
+        # All tasks' answers in one array are looked through at the cost of one.
+        if all(values.shape == expected for values in answers) and _finite(np.concatenate(answers)):
+            return dict(zip(self.tasks, answers, strict=True))
+        wrong = (n for n, values in enumerate(answers) if values.shape != expected or not _finite(values))
+        place = next(wrong)
+        message = (
+            f"the graph's answer for {self.tasks[place]} has shape {answers[place].shape} or values that are not finite"
+        )
+        raise PredictionError(message)
 
     def signature(self) -> list[tuple[str, str, list[int]]]:
         """Name, datatype and shape of each input in the Open Inference Protocol's terms; -1 is any size."""

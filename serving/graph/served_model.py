@@ -208,13 +208,20 @@ class RankingModel:
             order=(order[:top_k] if top_k else order).astype(np.uint32),
             score_version=self.score.version,
             unknown_user=encoded.unknown_user,
-            unknown_items=np.flatnonzero(encoded.unknown_items).astype(np.uint32),
+            unknown_items=_NONE if not encoded.unknown_items.any() else _places(encoded.unknown_items),
             experts=use,
             missing_context=encoded.missing_context,
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
             sources={} if use is None else self._sources(encoded),
         )
+
+
+_NONE = np.zeros(0, np.uint32)
+
+
+def _places(unknown: NDArray[np.bool_]) -> NDArray[np.uint32]:
+    return np.flatnonzero(unknown).astype(np.uint32)
 
 
 def _check_encoder(path: Path, encoder: RequestEncoder) -> None:

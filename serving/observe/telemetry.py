@@ -155,29 +155,35 @@ class Telemetry:
 
     def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1) -> None:
         """Count an answer for so many rows; of answers that shared a run, one counts it."""
-        now = time.time_ns() // 1_000_000
         with self._lock:
-            work = self._of(model)
-            work.successes += 1
-            work.executions += executions
-            work.rows += rows
-            work.success_ns += sum(laps.values())
-            work.last_ms = now
-            work.latencies["total"].add(sum(laps.values()))
-            for phase, nanoseconds in laps.items():
-                work.phase_ns[phase] += nanoseconds
-                work.latencies[phase].add(nanoseconds)
+            self._succeeded(model, rows, laps, executions)
+
+    def _succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int) -> ModelWork:
+        work, total = self._of(model), sum(laps.values())
+        work.successes += 1
+        work.executions += executions
+        work.rows += rows
+        work.success_ns += total
+        work.last_ms = time.time_ns() // 1_000_000
+        work.latencies["total"].add(total)
+        for phase, nanoseconds in laps.items():
+            work.phase_ns[phase] += nanoseconds
+            work.latencies[phase].add(nanoseconds)
+        return work
 
     def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int], executions: int = 1) -> None:
         """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
-        self.succeeded(model, len(answer.scores), laps, executions)
         with self._lock:
-            work = self._of(model)
+            work = self._succeeded(model, len(answer.scores), laps, executions)
             work.unknown_users += answer.unknown_user
             work.unknown_items += len(answer.unknown_items)
-            work.missing_context.update(answer.missing_context)
-            work.unseen_context.update(answer.unseen_context)
-            work.clipped.update(answer.clipped)
+            # Nearly always there are none, and to count none costs as much as to count some.
+            if answer.missing_context:
+                work.missing_context.update(answer.missing_context)
+            if answer.unseen_context:
+                work.unseen_context.update(answer.unseen_context)
+            if answer.clipped:
+                work.clipped.update(answer.clipped)
             if answer.experts is not None and work.experts is not None:
                 work.experts.add(answer.experts)
             if work.successes % SAMPLE == 1:

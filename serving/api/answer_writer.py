@@ -1,0 +1,81 @@
+"""The bytes of a ranking answer, written around its arrays as they lie in memory.
+
+Each piece is an encoding of `moerank.v1.RankResponse` with some of its fields; encodings one behind the other are one
+message. What depends on the model and on the number of candidates alone is made once.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.graph.answer import RankAnswer
+from serving.stubs.moerank.v1 import ranking_pb2
+
+_FIELDS = ranking_pb2.RankResponse.DESCRIPTOR.fields_by_name
+_ENTRY = _FIELDS["predictions"].message_type.fields_by_name
+_LENGTH_DELIMITED = 2
+_CONTINUED = 0x80
+_FLOAT = np.dtype("<f4")
+_WORD = np.dtype("<u4")
+
+
+def body_of(answer: RankAnswer) -> bytes:
+    """All fields that every answer has, encoded: predictions, scores, order, and who answered."""
+    model = _model(answer.model, answer.version, answer.score_version, answer.arm)
+    pieces = [model, _text(_FIELDS["request_id"].number, answer.request_id)]
+    count = len(answer.scores)
+    for task, values in answer.predictions.items():
+        pieces += (_before_prediction(task, count), _little_endian(values, _FLOAT))
+    pieces += (_before("scores", count), _little_endian(answer.scores, _FLOAT))
+    pieces += (_before("order", len(answer.order)), _little_endian(answer.order, _WORD))
+    if len(answer.unknown_items):
+        pieces += (_before("unknown_items", len(answer.unknown_items)), _little_endian(answer.unknown_items, _WORD))
+    return b"".join(pieces)
+
+
+def delimited(number: int, length: int) -> bytes:
+    """What stands before `length` bytes of a field."""
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(length)
+
+
+@lru_cache(maxsize=64)
+def _model(model: str, version: int, score_version: str, arm: str) -> bytes:
+    return ranking_pb2.RankResponse(
+        model=model, version=version, score_version=score_version, arm=arm
+    ).SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _before(field: str, count: int) -> bytes:
+    """What stands before an array of so many numbers of 32 bits."""
+    return delimited(_FIELDS[field].number, 4 * count)
+
+
+@lru_cache(maxsize=4096)
+def _before_prediction(task: str, count: int) -> bytes:
+    values_of = _ENTRY["value"].message_type.fields_by_name["values"].number
+    values = delimited(values_of, 4 * count)
+    name = _text(_ENTRY["key"].number, task)
+    value = delimited(_ENTRY["value"].number, len(values) + 4 * count)
+    entry = delimited(_FIELDS["predictions"].number, len(name) + len(value) + len(values) + 4 * count)
+    return entry + name + value + values
+
+
+def _text(number: int, text: str) -> bytes:
+    content = text.encode()
+    return delimited(number, len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    """Seven bits a byte, the lowest first; all bytes but the last have the highest bit set."""
+    found = bytearray()
+    while number >= _CONTINUED:
+        found.append(number & (_CONTINUED - 1) | _CONTINUED)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32], dtype: np.dtype[np.generic]) -> bytes:
+    return values.astype(dtype, copy=False).tobytes()
