@@ -80,16 +80,6 @@ def hash_integer(value: int) -> int:
     return mix_word(value & _ALL) or 1
 
 
-def signed(value: int) -> int:
-    """A whole number of 64 unsigned bits as the signed one with the same bits, under which it is hashed and sent.
-
-    Example:
-        >>> signed(2**64 - 1), signed(7), signed(-7)
-        (-1, 7, -7)
-    """
-    return value - 2**64 if 2**63 <= value < 2**64 else value
-
-
 def hash_text(text: str) -> int:
     """Hash one string, as `hash_array` does, without the fixed cost of arrays."""
     data = text.encode()

@@ -1,6 +1,7 @@
 """Generates the Python stubs from proto/: ``python -m serving.generate`` (what ``make proto`` runs)."""
 
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 from grpc_tools import protoc
@@ -30,6 +31,7 @@ def generate(out: Path) -> list[Path]:
     arguments = [
         "protoc",
         f"-I{PACKAGE}={ROOT / 'proto'}",
+        f"-I{files('grpc_tools') / '_proto'}",
         f"--python_out={out}",
         f"--pyi_out={out}",
         f"--grpc_python_out={out}",

@@ -1,6 +1,6 @@
 """The context of requests, encoded once a value: surfaces, hours and the like come again and again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ import pyarrow as pa
 from contract.errors import DataError, RequestError
 from contract.hashing import NULL_HASH
 from contract.inputs import PartName
-from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
+from contract.schema import DenseSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.online.given_values import Given, GivenValues, beyond
 from features.online.request_columns import Columns, Layout
@@ -78,7 +78,7 @@ class ContextValues:
             self._kept[key] = found
         return found
 
-    def require(self, given: Sequence[str] | set[str]) -> None:
+    def require(self, given: Iterable[str]) -> None:
         """Refuse a request that leaves out what the recipe wants of each.
 
         Raises:
@@ -91,7 +91,7 @@ class ContextValues:
                 if isinstance(spec, DenseSpec)
                 else self._given.column(name, (None,), "context", name)
             )
-            if self._column(name, null).encoded is None:
+            if self._column(name, null).encoded is None and isinstance(spec, IdSpec):
                 lists_of(self._encoder, spec, null)
 
     def copy(self, column: ContextColumn, columns: dict[PartName, Columns]) -> None:
@@ -100,9 +100,9 @@ class ContextValues:
         if spec is None:
             return
         target = columns[self._part_of[column.name]]
-        if column.encoded is None:
+        if isinstance(spec, IdSpec) and spec.kind == "id_list":
             target.lists[column.name] = lists_of(self._encoder, spec, column.given)
-        else:
+        elif column.encoded is not None:
             matrix = target.dense if isinstance(spec, DenseSpec) else target.ids
             matrix[:, target.layout.place[column.name]] = column.encoded
 
@@ -129,7 +129,7 @@ class ContextValues:
         return ContextColumn(name, given, row, 0, unseen=strange and not known)
 
 
-def lists_of(encoder: Encoder, spec: FeatureSpec, given: Given) -> Ragged:
+def lists_of(encoder: Encoder, spec: IdSpec, given: Given) -> Ragged:
     """Given lists, encoded.
 
     Raises:

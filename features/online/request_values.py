@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.errors import RequestError
-from contract.hashing import Hashes, hash_array, hash_integer, hash_integers, hash_text, signed
+from contract.hashing import Hashes, hash_array, hash_integer, hash_integers, hash_text
+from contract.integers import signed
 from features.online.compiled import kernels
 
 Value = Any

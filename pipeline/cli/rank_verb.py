@@ -9,7 +9,7 @@ from pipeline.cli.verb import Verb, add_json, respond
 
 if TYPE_CHECKING:
     from serving.client.client_response import RankResult
-    from serving.graph.expert_use import ExpertUse
+    from serving.graph.answer import ExpertUse
 from pipeline.cli.request_arguments import context_from
 
 

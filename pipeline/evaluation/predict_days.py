@@ -22,8 +22,8 @@ from features.batches import BatchReader
 from features.encode_days import EncodedDays, EncodedPart
 from features.source.parquet_files import AtomicWriter
 from pipeline.evaluation.predictions import BATCH_ROWS, Progress
+from serving.graph.answer import ExpertUse
 from serving.graph.engine import Engine
-from serving.graph.expert_use import ExpertUse
 
 EXPERTS = "experts__"
 

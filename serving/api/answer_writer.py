@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from serving.graph.answer import RankAnswer
 from serving.stubs.moerank.v1 import ranking_pb2
 
-_FIELDS = ranking_pb2.RankResponse.DESCRIPTOR.fields_by_name
-_ENTRY = _FIELDS["predictions"].message_type.fields_by_name
+_ANSWER, _ENTRY = ranking_pb2.RankResponse, ranking_pb2.RankResponse.PredictionsEntry
 _LENGTH_DELIMITED = 2
 _CONTINUED = 0x80
 _FLOAT = np.dtype("<f4")
@@ -23,14 +22,15 @@ _WORD = np.dtype("<u4")
 def body_of(answer: RankAnswer) -> bytes:
     """All fields that every answer has, encoded: predictions, scores, order, and who answered."""
     model = _model(answer.model, answer.version, answer.score_version, answer.arm)
-    pieces = [model, _text(_FIELDS["request_id"].number, answer.request_id)]
+    pieces = [model, _text(_ANSWER.REQUEST_ID_FIELD_NUMBER, answer.request_id)]
     count = len(answer.scores)
     for task, values in answer.predictions.items():
         pieces += (_before_prediction(task, count), _little_endian(values, _FLOAT))
-    pieces += (_before("scores", count), _little_endian(answer.scores, _FLOAT))
-    pieces += (_before("order", len(answer.order)), _little_endian(answer.order, _WORD))
+    pieces += (_before(_ANSWER.SCORES_FIELD_NUMBER, count), _little_endian(answer.scores, _FLOAT))
+    pieces += (_before(_ANSWER.ORDER_FIELD_NUMBER, len(answer.order)), _little_endian(answer.order, _WORD))
     if len(answer.unknown_items):
-        pieces += (_before("unknown_items", len(answer.unknown_items)), _little_endian(answer.unknown_items, _WORD))
+        unknown = _little_endian(answer.unknown_items, _WORD)
+        pieces += (_before(_ANSWER.UNKNOWN_ITEMS_FIELD_NUMBER, len(answer.unknown_items)), unknown)
     return b"".join(pieces)
 
 
@@ -47,18 +47,17 @@ def _model(model: str, version: int, score_version: str, arm: str) -> bytes:
 
 
 @lru_cache(maxsize=4096)
-def _before(field: str, count: int) -> bytes:
+def _before(field: int, count: int) -> bytes:
     """What stands before an array of so many numbers of 32 bits."""
-    return delimited(_FIELDS[field].number, 4 * count)
+    return delimited(field, 4 * count)
 
 
 @lru_cache(maxsize=4096)
 def _before_prediction(task: str, count: int) -> bytes:
-    values_of = _ENTRY["value"].message_type.fields_by_name["values"].number
-    values = delimited(values_of, 4 * count)
-    name = _text(_ENTRY["key"].number, task)
-    value = delimited(_ENTRY["value"].number, len(values) + 4 * count)
-    entry = delimited(_FIELDS["predictions"].number, len(name) + len(value) + len(values) + 4 * count)
+    values = delimited(ranking_pb2.Predictions.VALUES_FIELD_NUMBER, 4 * count)
+    name = _text(_ENTRY.KEY_FIELD_NUMBER, task)
+    value = delimited(_ENTRY.VALUE_FIELD_NUMBER, len(values) + 4 * count)
+    entry = delimited(_ANSWER.PREDICTIONS_FIELD_NUMBER, len(name) + len(value) + len(values) + 4 * count)
     return entry + name + value + values
 
 

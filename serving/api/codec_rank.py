@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from contract.errors import RequestError
 from features.online.request_encoder import RankRequest, no_check
 from serving.api.answer_writer import body_of, delimited
-from serving.graph.answer import RankAnswer
-from serving.graph.expert_use import ExpertUse
+from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.message_values import value_from
 from serving.stubs.moerank.v1 import ranking_pb2
 from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2

@@ -9,9 +9,9 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from serving.client.attempts import CallOptions, Pause, Send
-from serving.client.client_request import Columnar
 from serving.client.client_response import Query, RankResult, answer_from
 from serving.client.connection import Connection
+from serving.graph.arrays import Columnar
 from serving.stubs.moerank.v1 import ranking_pb2
 
 __all__ = ["AsyncRankingClient", "Query", "RankResult"]

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from serving.api.status import FailedCall, error_of, retry_delay
+from serving.client.call_errors import FailedCall, error_of, retry_delay
 
 REQUEST_ID = "x-request-id"
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0

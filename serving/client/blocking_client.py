@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 
 from serving.client.attempts import CallOptions, Pause, Send
 from serving.client.channel import unreachable
-from serving.client.client_request import Columnar
 from serving.client.client_response import Query, RankResult, answer_from
 from serving.client.connection import Connection
+from serving.graph.arrays import Columnar
 from serving.stubs.moerank.v1 import ranking_pb2
 
 __all__ = ["Query", "RankResult", "RankingClient"]

@@ -4,16 +4,12 @@ import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from contract.errors import RequestError
-from contract.hashing import signed
+from contract.integers import INT64, signed
+from serving.graph.arrays import WHOLE, Columnar, plain
 from serving.stubs.moerank.v1 import ranking_pb2
 
 T = TypeVar("T")
-Columnar = Sequence[Any] | NDArray[Any]
-INT64 = (-(2**63), 2**63 - 1)
 UINT32 = 2**32 - 1
 
 
@@ -65,11 +61,11 @@ def _id(identity: int | str | None) -> ranking_pb2.Id | None:
 
 
 def _ids(items: Iterable[int] | Iterable[str]) -> ranking_pb2.Ids:
-    plain = list(items)
-    texts = [item for item in plain if isinstance(item, str)]
-    if texts and len(texts) == len(plain):
+    ids = list(items)
+    texts = [item for item in ids if isinstance(item, str)]
+    if texts and len(texts) == len(ids):
         return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=[_text("items", text) for text in texts]))
-    return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", plain)))
+    return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", ids)))
 
 
 def _text(field: str, text: str) -> str:
@@ -84,7 +80,7 @@ def _text(field: str, text: str) -> str:
 
 def _integers(field: str, values: Sequence[Any]) -> list[int]:
     for each in values:
-        if isinstance(each, bool) or not isinstance(each, int | np.integer) or not INT64[0] <= each < 2**64:
+        if isinstance(each, bool) or not isinstance(each, WHOLE) or not INT64[0] <= each < 2**64:
             message = f"{field} holds {each!r}; allowed are 64-bit integers, or strings throughout"
             raise RequestError(message, field=field)
     return [signed(int(each)) for each in values]
@@ -96,8 +92,7 @@ def value(field: str, content: Any) -> ranking_pb2.Value:
     Raises:
         RequestError: of another type, or an integer beyond 64 bits.
     """
-    if isinstance(content, np.generic | np.ndarray):
-        content = content.tolist()
+    content = plain(content)
     if isinstance(content, dt.date):  # a datetime is one, too
         content = content.isoformat()
     if content is None:
@@ -124,14 +119,14 @@ def column(field: str, contents: Columnar) -> ranking_pb2.Column:
     Raises:
         RequestError: as `value`.
     """
-    plain = contents.tolist() if isinstance(contents, np.ndarray) else list(contents)
-    kinds = {type(each) for each in plain}
+    values = list(plain(contents))
+    kinds = {type(each) for each in values}
     if kinds == {float}:
-        return ranking_pb2.Column(numbers=ranking_pb2.NumberList(values=plain))
+        return ranking_pb2.Column(numbers=ranking_pb2.NumberList(values=values))
     if kinds == {int}:
-        return ranking_pb2.Column(integers=ranking_pb2.IntegerList(values=_integers(field, plain)))
+        return ranking_pb2.Column(integers=ranking_pb2.IntegerList(values=_integers(field, values)))
     if kinds == {str}:
-        return ranking_pb2.Column(texts=ranking_pb2.TextList(values=[_text(field, each) for each in plain]))
+        return ranking_pb2.Column(texts=ranking_pb2.TextList(values=[_text(field, each) for each in values]))
     if kinds == {bool}:
-        return ranking_pb2.Column(flags=ranking_pb2.FlagList(values=plain))
-    return ranking_pb2.Column(values=ranking_pb2.ValueList(values=[value(field, each) for each in plain]))
+        return ranking_pb2.Column(flags=ranking_pb2.FlagList(values=values))
+    return ranking_pb2.Column(values=ranking_pb2.ValueList(values=[value(field, each) for each in values]))

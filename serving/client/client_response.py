@@ -5,13 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from serving.client import client_request
-from serving.client.client_request import Columnar
-from serving.graph.answer import RankAnswer
-from serving.graph.expert_use import ExpertUse, GateUse
+from serving.graph.answer import ExpertUse, GateUse, RankAnswer
+from serving.graph.arrays import Columnar, Floats, floats, matrix, positions
 from serving.stubs.moerank.v1 import ranking_pb2
 
 
@@ -33,12 +29,12 @@ class RankResult:
         return self.answer.version
 
     @property
-    def predictions(self) -> Mapping[str, NDArray[np.float32]]:
+    def predictions(self) -> Mapping[str, Floats]:
         """Predictions by task, float32 [N], in the order of `items`."""
         return self.answer.predictions
 
     @property
-    def scores(self) -> NDArray[np.float32]:
+    def scores(self) -> Floats:
         """The combined scores, float32 [N], in the order of `items`."""
         return self.answer.scores
 
@@ -99,14 +95,12 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
     return RankAnswer(
         model=message.model,
         version=message.version,
-        predictions={
-            task: np.array(predictions.values, np.float32) for task, predictions in sorted(message.predictions.items())
-        },
-        scores=np.array(message.scores, np.float32),
-        order=np.array(message.order, np.uint32),
+        predictions={task: floats(predictions.values) for task, predictions in sorted(message.predictions.items())},
+        scores=floats(message.scores),
+        order=positions(message.order),
         score_version=message.score_version,
         unknown_user=message.unknown_user,
-        unknown_items=np.array(message.unknown_items, np.uint32),
+        unknown_items=positions(message.unknown_items),
         experts=_experts_from(message.experts) if message.HasField("experts") else None,
         missing_context=tuple(message.missing_context),
         unseen_context=tuple(message.unseen_context),
@@ -119,8 +113,5 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
 
 def _experts_from(message: ranking_pb2.ExpertUse) -> ExpertUse:
     return ExpertUse(
-        tuple(
-            GateUse(gate.level, tuple(gate.tasks), np.array(gate.weights, np.float32).reshape(-1, gate.experts))
-            for gate in message.gates
-        )
+        tuple(GateUse(gate.level, tuple(gate.tasks), matrix(gate.weights, gate.experts)) for gate in message.gates)
     )

@@ -1,12 +1,37 @@
-"""What a ranking call answers. Shape legend: N candidate rows, K of them ordered, U of them unknown."""
+"""What a ranking call answers. Shape legend: N candidate rows, K of them ordered, U of them unknown, E experts.
+
+Clients have these classes too, over whichever `arrays` they have.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
+from serving.graph.arrays import Flags, Floats, Matrix, Positions, mean_of, used_experts
 
-from serving.graph.expert_use import ExpertUse
+
+@dataclass(frozen=True)
+class GateUse:
+    """How a gate weighed the experts of its level, float32 [N, E]; 0 where it did not use one."""
+
+    level: int
+    tasks: tuple[str, ...]
+    weights: Matrix
+
+
+@dataclass(frozen=True)
+class ExpertUse:
+    """All gates of a model, level by level; none for a model without gates, or whose graph does not tell."""
+
+    gates: tuple[GateUse, ...] = ()
+
+    def used(self) -> Flags:
+        """Which experts at least one gate used, level by level [N, experts of all levels]."""
+        return used_experts([(gate.level, gate.weights) for gate in self.gates])
+
+    @property
+    def union_over_n(self) -> float:
+        """The share of all experts that at least one gate used, the mean over the rows; 0 without gates."""
+        return mean_of(self.used()) if self.gates else 0.0
 
 
 @dataclass(frozen=True)
@@ -19,12 +44,12 @@ class RankAnswer:
 
     model: str
     version: int
-    predictions: Mapping[str, NDArray[np.float32]]
-    scores: NDArray[np.float32]
-    order: NDArray[np.uint32]
+    predictions: Mapping[str, Floats]
+    scores: Floats
+    order: Positions
     score_version: str
     unknown_user: bool
-    unknown_items: NDArray[np.uint32]
+    unknown_items: Positions
     experts: ExpertUse | None = None
     missing_context: tuple[str, ...] = ()
     """Features of the context that the request left out."""

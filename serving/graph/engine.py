@@ -24,8 +24,9 @@ from contract.graph_names import (
 )
 from contract.inputs import Inputs
 from contract.schema import Schema
+from serving.graph.answer import ExpertUse
 from serving.graph.cuda_tolerance import CudaPrecision, golden_tolerance
-from serving.graph.expert_use import ExpertUse, outputs_of, read_gates, use_from
+from serving.graph.expert_use import outputs_of, read_gates, use_from
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]

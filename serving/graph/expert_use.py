@@ -1,13 +1,12 @@
-"""Which experts an answer took, gate by gate.
+"""What a graph tells of its gates, and which experts an answer took.
 
-Graphs say it by outputs that they compute anyway (``expert_weights_0`` ...), static gates by numbers in the graph's
-properties, so that only who asks pays for the copy.
+Graphs say the latter by outputs that they compute anyway (``expert_weights_0`` ...), static gates by numbers in the
+graph's properties, so that only who asks pays for the copy.
 
 Shape legend: N candidate rows, E experts of a gate's level, A experts of all levels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from contract.errors import IntegrityError
 from contract.graph_names import GATE_OUTPUT, GATES
 from contract.settings import Settings
+from serving.graph.answer import ExpertUse, GateUse
 
 
 class GateFacts(Settings):
@@ -25,35 +25,6 @@ class GateFacts(Settings):
     experts: int = Field(ge=1)
     tasks: tuple[str, ...]
     weights: tuple[float, ...] | None = None
-
-
-@dataclass(frozen=True)
-class GateUse:
-    """How a gate weighed the experts of its level, float32 [N, E]; 0 where it did not use one."""
-
-    level: int
-    tasks: tuple[str, ...]
-    weights: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class ExpertUse:
-    """All gates of a model, level by level; none for a model without gates, or whose graph does not tell."""
-
-    gates: tuple[GateUse, ...] = ()
-
-    def used(self) -> NDArray[np.bool_]:
-        """Which experts at least one gate used, level by level [N, A]."""
-        levels: dict[int, NDArray[np.bool_]] = {}
-        for gate in self.gates:
-            own = gate.weights != 0
-            levels[gate.level] = levels[gate.level] | own if gate.level in levels else own
-        return np.concatenate([levels[level] for level in sorted(levels)], axis=1)
-
-    @property
-    def union_over_n(self) -> float:
-        """The share of all experts that at least one gate used, the mean over the rows; 0 without gates."""
-        return float(self.used().mean()) if self.gates else 0.0
 
 
 _FACTS = TypeAdapter(tuple[GateFacts, ...])

@@ -14,9 +14,9 @@ from contract.graph_names import ITEM_ROWS, PREPARED, PREPARED_FILE
 from contract.inputs import Inputs
 from contract.prepared import left_over
 from contract.schema import Schema
+from serving.graph.answer import ExpertUse
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
-from serving.graph.expert_use import ExpertUse
 from serving.store.golden import GoldenCase, require_golden
 
 

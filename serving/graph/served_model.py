@@ -14,12 +14,11 @@ from contract.graph_names import GOLDEN_FILE, PACKED_FILE, PREPARED_FILE, RAW_GO
 from contract.score import Score, ScoreConfig, default_score
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
-from serving.graph.answer import RankAnswer
+from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
-from serving.graph.expert_use import ExpertUse
 from serving.graph.input_checks import InputCheck
 from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from contract.errors import MoerankError
 from contract.schema import TaskSpec
-from serving.graph.answer import RankAnswer
+from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.context import PHASES, Clock, Phase
-from serving.graph.expert_use import ExpertUse
 from serving.graph.served_model import RankingModel
 
 SAMPLE = 16

@@ -10,8 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contract.errors import IntegrityError
 from serving.client.blocking_client import Query, RankingClient
+from serving.graph.answer import ExpertUse, GateUse
 from serving.graph.engine import Engine
-from serving.graph.expert_use import ExpertUse, GateUse, read_gates
+from serving.graph.expert_use import read_gates
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe.telemetry import SAMPLE
