@@ -7,7 +7,8 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from contract import errors
-from serving.api.status import DETAILS_KEY, MAX_TEXT, PUBLIC, RETRY_SECONDS, error_of, retry_delay, status_of
+from serving.api.status import DETAILS_KEY, MAX_TEXT, PUBLIC, RETRY_SECONDS, status_of
+from serving.client.call_errors import error_of, retry_delay
 
 
 class Failed:
