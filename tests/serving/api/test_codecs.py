@@ -10,8 +10,7 @@ from contract.errors import RequestError
 from serving.api.codec_oip import arrays_from, response_of
 from serving.api.codec_rank import answer_bytes, batch_bytes, parse
 from serving.client.client_response import answer_from
-from serving.graph.answer import RankAnswer
-from serving.graph.expert_use import ExpertUse, GateUse
+from serving.graph.answer import ExpertUse, GateUse, RankAnswer
 from serving.stubs.inference import grpc_service_pb2 as pb
 from serving.stubs.moerank.v1 import ranking_pb2
 
