@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluation.intervals import Users
-from pipeline.evaluation.metrics import Floats
+from pipeline.evaluation.ranking import Floats
 
 _DRAWS = 1000
+_STREAM = 0xECE
 _TAIL = 0.02
 _STEPS = 30
 """Halvings of the range in which a size is sought: nine digits."""
@@ -54,6 +55,11 @@ class CalibrationError:
         """The plain form, as often as each user counts; two models' differences are taken from it."""
         return np.array([np.abs(counts @ self.gaps).sum() / max(float(counts @ self.rows), 1e-300)])
 
+    def many(self, counts: Floats) -> Floats:
+        """As `__call__` for each draw of counts, [D, U]."""
+        rows = np.maximum(counts @ self.rows, 1e-300)
+        return np.abs(counts @ self.gaps).sum(axis=1, keepdims=True) / rows[:, None]
+
     def estimate(self) -> tuple[float, float, float]:
         """The error without bias, and the ends of its 95 % interval."""
         gap_B, covariance_BB = self._moments()
@@ -61,7 +67,7 @@ class CalibrationError:
         if plain == 0.0:
             return 0.0, 0.0, 0.0
         values, vectors = np.linalg.eigh(covariance_BB)
-        noise_DB = np.random.default_rng(0).normal(size=(_DRAWS, gap_B.size)) @ (
+        noise_DB = np.random.default_rng(_STREAM).normal(size=(_DRAWS, gap_B.size)) @ (
             vectors * np.sqrt(np.clip(values, 0.0, None))
         ).T  # fmt: skip
         direction_B = _direction(gap_B, covariance_BB)

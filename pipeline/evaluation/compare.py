@@ -214,21 +214,23 @@ def _measure(pairs: list[tuple[Statistic, Statistic]], bootstrap: Bootstrap, row
         values = zip(first.names, first(whole), second(whole), draws[2 * index].T, draws[2 * index + 1].T, strict=True)
         for metric, a, b, draws_a, draws_b in values:
             if np.isfinite(a) and np.isfinite(b):
-                found[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows)
+                found[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows, bootstrap.users)
         if isinstance(first, CalibrationError) and isinstance(second, CalibrationError):
             # Noise alone moves the plain form up, for both alike: differences come from it, values do not.
             found["ece"] = replace(found["ece"], a=first.estimate()[0], b=second.estimate()[0])
     return found
 
 
-def _difference(metric: str, whole: tuple[float, float], draws: tuple[Floats, Floats], rows: int) -> _Measured:
+def _difference(
+    metric: str, whole: tuple[float, float], draws: tuple[Floats, Floats], rows: int, users: int
+) -> _Measured:
     values = [np.append(value, each) for value, each in zip(whole, draws, strict=True)]
     if metric == "calibration":
         # Its best value is 1, so what is tested is the distance from there.
         values = [np.abs(each - 1.0) for each in values]
     difference, deltas = float(values[1][0] - values[0][0]), values[1][1:] - values[0][1:]
     deltas = deltas[np.isfinite(deltas)]
-    low, high = interval(deltas)
+    low, high = interval(deltas, users)
     error = float(np.std(deltas)) if deltas.size else float("nan")
     return _Measured(*whole, difference=difference, error=error, low=low, high=high, rows=rows)
 

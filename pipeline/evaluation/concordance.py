@@ -1,4 +1,7 @@
-"""Concordance of predicted and true order: XAUC, the AUC of regression."""
+"""Concordance of predicted and true order: XAUC, the AUC of regression, over all rows or within groups of rows.
+
+Shape legend: n rows, S segments.
+"""
 
 from dataclasses import dataclass
 
@@ -6,61 +9,107 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError
-from pipeline.evaluation.metrics import Floats, Values, check
+from pipeline.evaluation.metrics import check
+from pipeline.evaluation.numbering import numbered
+from pipeline.evaluation.ranking import Floats, Values, order_of, score_keys
 
 
 @dataclass(frozen=True)
 class Concordance:
-    """For each row, over the other rows with another label: how many there are, and how many are ordered rightly.
+    """For each row, over the other rows with another label: their weight, and that of those ordered rightly.
 
-    Both [n]; pairs of equal scores count half as right.
+    Both [n] and without the row's own weight; pairs of equal scores count half as right.
     """
 
     right: Floats
     pairs: Floats
 
 
-def concordance(labels: Values, scores: Values) -> Concordance:
-    """Count ordered pairs exactly in O(n log n), by one vectorised pass for each bit of the label's rank."""
-    _, label_rank, label_count = np.unique(labels, return_inverse=True, return_counts=True)
-    pairs = (labels.size - label_count[label_rank]).astype(np.float64)
-    order = np.lexsort((label_rank, scores))
+def concordance(
+    labels: Values, scores: Values, weights: Floats | None = None, group: NDArray[np.int64] | None = None
+) -> Concordance:
+    """Weigh ordered pairs exactly in O(n log n), by one linear pass for each bit of the label's rank.
+
+    With `group` [n] (numbers from 0) only rows of one group make pairs; `weights` [n] weigh rows, None: ones.
+    """
+    weight = np.ones(labels.size) if weights is None else weights
+    within = np.zeros(labels.size, dtype=np.int64) if group is None else group
+    label, score = _ranks(labels), _ranks(scores)
+    scored = _numbers(within, score)
+    both = _numbers(scored, label)
+    pairs = _shared(weight, within) - _shared(weight, _numbers(within, label))
+    tied = _shared(weight, scored) - _shared(weight, both)
+    order = order_of(both.astype(np.uint32))
     wrong = np.empty(labels.size)
-    wrong[order] = _inversions(label_rank[order])
-    _, score_rank, score_count = np.unique(scores, return_inverse=True, return_counts=True)
-    _, both, both_count = np.unique(
-        score_rank * np.int64(label_count.size) + label_rank, return_inverse=True, return_counts=True
-    )
-    tied = score_count[score_rank] - both_count[both]
+    wrong[order] = _inversions(label[order], weight[order], within[order])
     return Concordance(right=pairs - wrong - tied / 2.0, pairs=pairs)
 
 
-def _inversions(ranks: NDArray[np.int64]) -> Floats:
-    """For each position, how many others it is out of order with (a larger one before it or a smaller one after).
+def _ranks(values: Values) -> NDArray[np.int64]:
+    """The number of each value among the distinct ones in rising order, [n]."""
+    keys = score_keys(values)
+    order = order_of(keys)
+    ranked = keys[order]
+    ranks = np.empty(values.size, dtype=np.int64)
+    ranks[order] = np.cumsum(np.append(0, ranked[1:] != ranked[:-1])) if values.size else ranks
+    return ranks
 
-    Two values part at their highest differing bit. So, from the highest bit down, keep the positions grouped by the
-    bits above, each group in its original order: within a group every 1 before a 0 is an inversion.
+
+def _numbers(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The number of each pair of numbers, pairs in their order: [n]."""
+    return numbered(first * (int(second.max(initial=0)) + 1) + second)[1]
+
+
+def _shared(weights: Floats, number: NDArray[np.int64]) -> Floats:
+    """The weight of the rows of the same number, [n]."""
+    return np.bincount(number, weights=weights)[number] if number.size else weights
+
+
+def _inversions(ranks: NDArray[np.int64], weights: Floats, group: NDArray[np.int64]) -> Floats:
+    """The weight of the rows of its group that a position is out of order with (a larger before, a smaller after).
+
+    Two values part at their highest differing bit. So, from the highest bit down, keep the positions in segments of
+    equal bits above, each in its original order: within a segment every 1 before a 0 is an inversion.
     """
-    order = np.arange(ranks.size)
-    found = np.zeros(ranks.size)
+    found, place = np.zeros(ranks.size), np.arange(ranks.size)
+    values, weight = ranks, weights
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
     for bit in range(int(ranks.max(initial=0)).bit_length() - 1, -1, -1):
-        values = ranks[order]
         one = (values >> bit) & 1
-        group = values >> (bit + 1)
-        starts = np.flatnonzero(np.diff(group, prepend=-1))
         sizes = np.diff(np.append(starts, ranks.size))
-        ones_before = np.cumsum(one) - one
-        zeros_before = np.arange(ranks.size) - ones_before
-        zeros = sizes - np.add.reduceat(one, starts)
-        ones_before -= np.repeat(ones_before[starts], sizes)
-        zeros_after = np.repeat(zeros + zeros_before[starts], sizes) - zeros_before
-        found[order] += np.where(one == 1, zeros_after, ones_before)
-        order = order[np.argsort(group * 2 + one, kind="stable")]
+        ones = one * weight
+        ones_before = _before(ones, starts, sizes)
+        zeros_before = _before(weight - ones, starts, sizes)
+        zeros = np.add.reduceat(weight - ones, starts)
+        found[place] += np.where(one == 1, np.repeat(zeros, sizes) - zeros_before, ones_before)
+        # Zeros move to the front of their segment, ones behind them, without a sort.
+        one_count = _before(one, starts, sizes)
+        zero_count = np.arange(ranks.size) - np.repeat(starts, sizes) - one_count
+        zero_rows = sizes - np.add.reduceat(one, starts)
+        base = np.repeat(starts, sizes)
+        target = base + np.where(one == 1, np.repeat(zero_rows, sizes) + one_count, zero_count)
+        values, weight, place = (_moved(each, target) for each in (values, weight, place))
+        split = (zero_rows > 0) & (zero_rows < sizes)
+        starts = np.sort(np.concatenate((starts, (starts + zero_rows)[split])))
     return found
 
 
-def xauc(labels: Values, scores: Values, *, name: str = "label") -> float:
+def _before(values: Values, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Values:
+    """The sum of the values before each position in its segment."""
+    total = np.cumsum(values) - values
+    return total - np.repeat(total[starts], sizes)
+
+
+def _moved(values: Values, target: NDArray[np.int64]) -> Values:
+    moved = np.empty_like(values)
+    moved[target] = values
+    return moved
+
+
+def xauc(labels: Values, scores: Values, weights: Floats | None = None, *, name: str = "label") -> float:
     """Share of row pairs with different labels that the scores order rightly, equal scores counting half.
+
+    `weights` [n] weigh rows; a pair weighs the product.
 
     Source: Zhan et al. 2022, "Deconfounding Duration Bias in Watch-time Prediction", section 5.1.3.
 
@@ -68,9 +117,10 @@ def xauc(labels: Values, scores: Values, *, name: str = "label") -> float:
         DataError: all labels are equal, or unusable values.
     """
     check(labels, scores, name)
-    counts = concordance(labels, scores)
-    total = float(np.sum(counts.pairs))
+    counts = concordance(labels, scores, weights)
+    weight = np.ones(labels.size) if weights is None else weights
+    total = float(np.sum(weight * counts.pairs))
     if total == 0.0:
         message = f"{name}: all {labels.size} labels are {labels[0]}, so no pair of rows can be ordered"
         raise DataError(message)
-    return float(np.sum(counts.right)) / total
+    return float(np.sum(weight * counts.right)) / total

@@ -9,7 +9,7 @@ from contract.errors import DataError
 from contract.files import write_text
 from contract.settings import Settings
 from pipeline.evaluation import metrics
-from pipeline.evaluation.metrics import Floats, Ranking
+from pipeline.evaluation.ranking import Floats, Ranking
 from pipeline.evaluation.task_rows import TaskRows
 
 ROC_POINTS = 200

@@ -9,15 +9,22 @@ Shape legend: U users, R replicates, K numbers that a statistic sums.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
-from pipeline.evaluation.metrics import Floats, Ranking, Values
+from pipeline.evaluation.numbering import numbered
+from pipeline.evaluation.ranking import Floats, Ranking, Values
 
 LEVEL = 0.95
 REPLICATES = 500
+_STREAM = 0x5EED
+"""Draws have a stream of random numbers of their own: rows that were made with the same seed are independent of it."""
+_BATCH_BYTES = 1 << 26
+"""Memory for the counts of the draws that are summed at once."""
 
 
 class Statistic(Protocol):
@@ -32,6 +39,10 @@ class Statistic(Protocol):
         """Values of the metrics, for counts [U]; NaN where the draw leaves one undefined."""
         ...
 
+    def many(self, counts: Floats) -> Floats:
+        """Values [D, metrics] for the counts of several draws, [D, U]."""
+        ...
+
 
 @dataclass(frozen=True)
 class Users:
@@ -43,7 +54,7 @@ class Users:
     @classmethod
     def of(cls, user: Values) -> "Users":
         """Number the distinct users of n rows."""
-        distinct, group = np.unique(user, return_inverse=True)
+        distinct, group = numbered(user)
         return cls(group=group, count=distinct.size)
 
     @classmethod
@@ -55,9 +66,10 @@ class Users:
         """The same users, on a part of the rows."""
         return Users(group=self.group[rows], count=self.count)
 
-    def sums(self, *columns: Values) -> Floats:
-        """Sum each column [n] over the rows of each user: [U, K]."""
-        return np.stack([np.bincount(self.group, weights=column, minlength=self.count) for column in columns], axis=1)
+    def sums(self, *columns: Values | None) -> Floats:
+        """Sum each column [n] over the rows of each user: [U, K]; None counts rows."""
+        sums = [np.bincount(self.group, weights=column, minlength=self.count) for column in columns]
+        return np.stack(sums, axis=1).astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,10 @@ class SumStatistic:
     def __call__(self, counts: Floats) -> Floats:
         """Sum over users as often as each counts."""
         return np.array(self.finish(counts @ self.sums))
+
+    def many(self, counts: Floats) -> Floats:
+        """As `__call__` for each draw; one product of matrices sums for all of them."""
+        return np.array([self.finish(totals) for totals in counts @ self.sums])
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,10 @@ class RankStatistic:
         weights = counts[self.group]
         return np.array(self.ranking.areas(weights if self.weights is None else weights * self.weights))
 
+    def many(self, counts: Floats) -> Floats:
+        """As `__call__` for each draw."""
+        return np.array([self(each) for each in counts])
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -101,7 +121,7 @@ class Bootstrap:
 
     def draws(self) -> Iterator[Floats]:
         """Counts [U] of each replicate; they sum to U."""
-        generator = np.random.default_rng(self.seed)
+        generator = np.random.default_rng((_STREAM, self.seed))
         for _ in range(self.replicates):
             drawn = generator.integers(0, self.users, self.users)
             yield np.bincount(drawn, minlength=self.users).astype(np.float64)
@@ -109,17 +129,37 @@ class Bootstrap:
     def run(self, statistics: Sequence[Statistic]) -> list[Floats]:
         """Every statistic on every replicate: one array [R, metrics] each."""
         found = [np.empty((self.replicates, len(statistic.names))) for statistic in statistics]
-        for replicate, counts in enumerate(self.draws()):
+        done = 0
+        for counts in self._batches():
             for values, statistic in zip(found, statistics, strict=True):
-                values[replicate] = statistic(counts)
+                values[done : done + len(counts)] = statistic.many(counts)
+            done += len(counts)
         return found
 
+    def _batches(self) -> Iterator[Floats]:
+        """Counts of several replicates, [D, U], of about `_BATCH_BYTES`."""
+        most = max(1, min(self.replicates, _BATCH_BYTES // (8 * max(self.users, 1))))
+        draws = self.draws()
+        while batch := list(islice(draws, most)):
+            yield np.stack(batch)
 
-def interval(values: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """The middle `level` of replicate values [R], leaving out undefined ones; (NaN, NaN) if all are."""
+
+def interval(values: Floats, users: int | None = None, level: float = LEVEL) -> tuple[float, float]:
+    """The middle `level` of replicate values [R], leaving out undefined ones; (NaN, NaN) if all are.
+
+    Of few `users` the draws spread too little, and their middle is that of a normal and not of Student's distribution:
+    the share is widened accordingly (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", expanded
+    percentile interval).
+
+    Example:
+        >>> interval(np.arange(101.0))
+        (2.5, 97.5)
+    """
     defined = values[np.isfinite(values)]
     if defined.size == 0:
         return float("nan"), float("nan")
     tail = (1.0 - level) / 2.0
+    if users is not None and users > 1:
+        tail = float(ndtr(np.sqrt(users / (users - 1.0)) * stdtrit(users - 1.0, tail)))
     low, high = np.quantile(defined, (tail, 1.0 - tail))
     return float(low), float(high)

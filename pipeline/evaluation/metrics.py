@@ -4,16 +4,13 @@ All functions take one-dimensional arrays of n rows and return a float. Rows are
 so. Ties between scores never depend on row order: they count half (AUC, XAUC) or are averaged over (NDCG).
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import DataError
+from pipeline.evaluation.numbering import numbered
+from pipeline.evaluation.ranking import Floats, Ranking, Values, pair_order, score_keys, sort_in_place, tied_pairs
 
-Floats = NDArray[np.float64]
-Values = NDArray[Any]
 CLIP = 1e-7
 """Probabilities are kept this far from 0 and 1 in logarithms: about one float32 step below 1."""
 
@@ -66,59 +63,7 @@ def auc(labels: Values, scores: Values, weights: Values | None = None, *, name: 
     if weights is not None:
         ranking = Ranking.of(labels, scores)
         return ranking.areas(np.asarray(weights, dtype=np.float64)[ranking.order])[0]
-    negatives = np.sort(scores[~positive])
-    positives = np.sort(scores[positive])
-    below = np.searchsorted(negatives, positives, side="left").sum(dtype=np.int64)
-    not_above = np.searchsorted(negatives, positives, side="right").sum(dtype=np.int64)
-    return float(below + not_above) / 2.0 / (float(negatives.size) * float(positives.size))
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """Rows sorted once by falling score, so that many weightings of them can be judged quickly.
-
-    `order` [n] sorts rows; `ends` [G] is the last sorted position of each group of equal scores; `positive` [n] is
-    the sorted label as 0.0 or 1.0.
-    """
-
-    order: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    positive: Floats
-
-    @classmethod
-    def of(cls, labels: Values, scores: Values) -> "Ranking":
-        """Sort n rows; labels are 0 and 1."""
-        order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
-        return cls(order=order, ends=ends, positive=labels[order].astype(np.float64))
-
-    def _curve(self, weights: Values) -> tuple[Floats, Floats]:
-        """Weight of the positives and of all rows down to the end of each group of ties."""
-        positives = np.cumsum(weights * self.positive)[self.ends]
-        return positives, np.cumsum(weights)[self.ends]
-
-    def areas(self, weights: Values) -> tuple[float, float]:
-        """Weighted AUC (trapezoids over the groups of ties) and weighted average precision; NaN without a class.
-
-        `weights` [n] are in the order of the ranking.
-        """
-        positives, rows = self._curve(weights)
-        negatives = rows - positives
-        pairs = positives[-1] * negatives[-1]
-        if positives[-1] <= 0:
-            return float("nan"), float("nan")
-        step = np.diff(positives, prepend=0.0)
-        area = float(np.sum(np.diff(negatives, prepend=0.0) * (2.0 * positives - step))) / 2.0
-        precision = np.divide(positives, rows, out=np.zeros_like(rows), where=rows > 0)
-        return area / pairs if pairs > 0 else float("nan"), float(step @ precision) / positives[-1]
-
-    def roc(self) -> tuple[Floats, Floats]:
-        """False and true positive rates [G + 1], from (0, 0) to (1, 1)."""
-        positives, rows = self._curve(np.ones(self.order.size))
-        negatives = rows - positives
-        start = np.zeros(1)
-        return np.concatenate((start, negatives / negatives[-1])), np.concatenate((start, positives / positives[-1]))
+    return pair_order(positive, scores)
 
 
 def pr_auc(labels: Values, scores: Values, *, name: str = "label") -> float:
@@ -136,32 +81,26 @@ def user_auc(labels: Values, scores: Values, user: Values) -> tuple[Floats, Floa
 
     NaN for users whose rows are all of one class.
     """
-    _, group = np.unique(user, return_inverse=True)
-    order = np.lexsort((scores, group))
-    ranks = _mean_ranks(group[order], scores[order])
-    rows = np.bincount(group).astype(np.float64)
-    positive = labels[order] == 1
-    count = np.bincount(group[order], weights=positive, minlength=rows.size)
-    rank_sum = np.bincount(group[order], weights=ranks * positive, minlength=rows.size)
-    # Ranks run on over all rows; each user's own start at the number of rows before theirs.
-    before = np.cumsum(rows) - rows
+    distinct, group = numbered(user)
+    # User, score and label in one number, from the highest bits down: sorted, it needs no gathering.
+    packed = group.astype(np.uint64) << np.uint64(33)
+    packed |= score_keys(scores).astype(np.uint64) << np.uint64(1)
+    packed |= labels == 1
+    sort_in_place(packed)
+    rows = np.bincount(group, minlength=distinct.size).astype(np.float64)
+    begins = np.cumsum(rows) - rows
+    odd = np.flatnonzero(packed & np.uint64(1))
+    owner = (packed[odd] >> np.uint64(33)).astype(np.int64)
+    count = np.bincount(owner, minlength=distinct.size)
+    # Among equal scores negatives come first: the place of a positive row counts the rows that are not above it.
+    place = np.bincount(owner, weights=odd, minlength=distinct.size)
+    not_above = place - count * begins - count * (count - 1) / 2.0
+    lasts = np.flatnonzero((packed[1:] ^ np.uint64(1) == packed[:-1]) & (packed[1:] & np.uint64(1)).astype(bool))
+    tied = np.bincount(
+        (packed[lasts] >> np.uint64(33)).astype(np.int64), weights=tied_pairs(packed, lasts), minlength=distinct.size
+    )
     pairs = count * (rows - count)
-    wins = rank_sum - count * before - count * (count + 1) / 2.0
-    return np.divide(wins, pairs, out=np.full(rows.size, np.nan), where=pairs > 0), rows
-
-
-def _mean_ranks(group: Values, scores: Values) -> Floats:
-    """Ranks 1..n of rows sorted by (group, score), averaged over equal scores of one group."""
-    starts = tie_starts(group, scores)
-    ends = np.append(starts[1:], group.size)
-    return np.repeat((starts + 1 + ends) / 2.0, ends - starts)
-
-
-def tie_starts(group: Values, scores: Values) -> NDArray[np.int64]:
-    """Where runs of equal scores of one group start, in rows sorted by (group, score)."""
-    new = np.ones(group.size, dtype=bool)
-    new[1:] = (group[1:] != group[:-1]) | (scores[1:] != scores[:-1])
-    return np.flatnonzero(new)
+    return np.divide(not_above - tied / 2.0, pairs, out=np.full(rows.size, np.nan), where=pairs > 0), rows
 
 
 def gauc(labels: Values, scores: Values, user: Values, *, name: str = "label") -> float:
@@ -181,51 +120,10 @@ def gauc(labels: Values, scores: Values, user: Values, *, name: str = "label") -
     return float(np.average(areas[judged], weights=rows[judged]))
 
 
-def user_ndcg(labels: Values, scores: Values, user: Values, k: int) -> Floats:
-    """NDCG at k of each user's rows ranked by score: [users]; NaN for users with one row or no positive label.
-
-    A single row is ranked rightly by any model. The gain is the label itself and the discount 1 / log2(rank + 1); rows
-    of equal score share their gains.
-    """
-    _, group = np.unique(user, return_inverse=True)
-    rows = np.bincount(group)
-    first = np.repeat(np.cumsum(rows) - rows, rows)
-    position = np.arange(group.size) - first
-    discount = np.where(position < k, 1.0 / np.log2(position + 2.0), 0.0)
-    order = np.lexsort((-scores, group))
-    gained = np.bincount(group[order], weights=shared_gains(group[order], scores[order], labels[order]) * discount)
-    ideal_order = np.lexsort((-labels, group))
-    ideal = np.bincount(group[ideal_order], weights=labels[ideal_order] * discount)
-    found: Floats = np.divide(gained, ideal, out=np.full(rows.size, np.nan), where=(ideal > 0) & (rows > 1))
-    return found
-
-
-def shared_gains(group: Values, scores: Values, labels: Values) -> Floats:
-    """Labels of rows sorted by (group, score), averaged over equal scores of one group."""
-    starts = tie_starts(group, scores)
-    sizes = np.diff(np.append(starts, group.size))
-    gains: Floats = np.add.reduceat(labels.astype(np.float64), starts) / sizes
-    return np.repeat(gains, sizes)
-
-
-def ndcg(labels: Values, scores: Values, user: Values, k: int, *, name: str = "label") -> float:
-    """Mean NDCG at k over the users with at least two rows and one positive label.
-
-    Raises:
-        DataError: no such user, or unusable values.
-    """
-    check(labels, scores, name)
-    gains = user_ndcg(labels, scores, user, k)
-    if not np.isfinite(gains).any():
-        message = f"{name}: no user has two rows and a label above 0, so NDCG is not defined"
-        raise DataError(message)
-    return float(np.nanmean(gains))
-
-
 def row_log_loss(labels: Values, scores: Values) -> Floats:
-    """Cross-entropy in nats of each row; scores are probabilities."""
+    """Cross-entropy in nats of each row; labels are 0 and 1, scores are probabilities."""
     p = np.clip(scores.astype(np.float64), CLIP, 1.0 - CLIP)
-    return -(labels * np.log(p) + (1.0 - labels) * np.log1p(-p))
+    return -np.log(np.where(labels == 1, p, 1.0 - p))
 
 
 def log_loss(labels: Values, scores: Values, *, name: str = "label") -> float:

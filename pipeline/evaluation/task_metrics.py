@@ -9,10 +9,10 @@ from pydantic import Field
 from contract.settings import Settings
 from pipeline.evaluation import linearised_auc, metrics
 from pipeline.evaluation.calibration_error import CalibrationError
-from pipeline.evaluation.concordance import concordance
-from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, interval
+from pipeline.evaluation.concordance import Concordance, concordance
+from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, Users, interval
 from pipeline.evaluation.list_metrics import RankedLists
-from pipeline.evaluation.metrics import Floats, Ranking, Values
+from pipeline.evaluation.ranking import Floats, Ranking, Values
 from pipeline.evaluation.task_rows import HEADLINE, TaskRows, TaskStatistics
 
 __all__ = ["HEADLINE", "Estimate", "Scores", "TaskResults", "TaskRows", "evaluate_tasks", "task_statistics"]
@@ -73,10 +73,11 @@ def metric_names(kind: str, at: Sequence[int] = LISTS_AT, *, grouped: bool = Tru
 
     Example:
         >>> metric_names("regression")
-        ['rmse', 'mae', 'r2', 'calibration', 'xauc']
+        ['rmse', 'mae', 'r2', 'calibration', 'xauc', 'gxauc']
     """
     if kind == "regression":
-        return ["rmse", "mae", "r2", "calibration", "xauc"]
+        names = ["rmse", "mae", "r2", "calibration", "xauc"]
+        return [*names, "gxauc"] if grouped else names
     names = ["auc", "pr_auc", "lift", "log_loss", "ne", "calibration", "ece"]
     lists = [f"{name}@{k}" for k in at for name in ("ndcg", "mrr", "map", "precision", "recall")]
     return [*names, "gauc", *lists] if grouped else names
@@ -86,8 +87,7 @@ def _reason(rows: TaskRows, metric: str) -> str:
     """Why these rows do not define a metric."""
     count = rows.labels.size
     if rows.kind == "regression":
-        equal = f"all {count} labels are {rows.labels[0]:g}"
-        return equal if metric in {"xauc", "r2"} else f"the {count} labels sum to 0"
+        return _regression_reason(rows, metric)
     if metric in _OF_PROBABILITIES and not _are_probabilities(rows.scores):
         return f"the scores are no probabilities: they lie from {rows.scores.min():.4g} to {rows.scores.max():.4g}"
     if rows.positives == 0:
@@ -99,68 +99,113 @@ def _reason(rows: TaskRows, metric: str) -> str:
     return "no user has two rows of which one is positive"
 
 
+def _regression_reason(rows: TaskRows, metric: str) -> str:
+    if metric == "gxauc" and np.ptp(rows.labels) > 0.0:
+        return "no user has rows with different labels"
+    count = rows.labels.size
+    equal = f"all {count} labels are {rows.labels[0]:g}"
+    return equal if metric in {"xauc", "gxauc", "r2"} else f"the {count} labels sum to 0"
+
+
 def _are_probabilities(scores: Values) -> bool:
     return bool(scores.min() >= 0.0 and scores.max() <= 1.0)
 
 
 def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
-    labels, scores, users, weights = rows.labels, rows.scores.astype(np.float64), rows.users, rows.row_weights
-    loss = metrics.row_log_loss(labels, scores)
-    pointwise = users.sums(weights * loss, weights * labels, weights * scores, weights)
-    bins = metrics.bins_of(scores, ECE_BINS)
+    ranked = RankedRows.of(rows)
     found: list[Statistic] = []
-    if 0 < (rows.positives or 0) < labels.size:
-        found += _ranked(rows)
-    if _are_probabilities(scores):
+    if 0 < (rows.positives or 0) < rows.labels.size:
+        found += _ranked(ranked)
+    if _are_probabilities(rows.scores):
+        scores, labels = ranked.scores, ranked.ranking.positive
+        loss = metrics.row_log_loss(labels, scores)
+        pointwise = ranked.sums(loss, labels, scores, None)
+        gap = scores - labels if ranked.weights is None else ranked.weights * (scores - labels)
+        bins = ranked.ranking.bins(ECE_BINS, ranked.weights)
         found += [
             SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
-            CalibrationError.of(weights * (scores - labels), users, bins, weights),
+            CalibrationError.of(gap, ranked.users, bins, ranked.weights),
         ]
-    return [*found, *_by_user(rows, at)] if rows.grouped else found
+    return [*found, *_by_list(ranked, at)] if rows.grouped else found
 
 
-def _ranked(rows: TaskRows) -> list[Statistic]:
+@dataclass(frozen=True)
+class RankedRows:
+    """The rows of a binary task by falling score: everything [n] is in that order."""
+
+    ranking: Ranking
+    users: Users
+    lists: Users | None
+    scores: Floats
+    weights: Floats | None
+
+    @classmethod
+    def of(cls, rows: TaskRows) -> "RankedRows":
+        """Sort once."""
+        ranking = Ranking.of(rows.labels, rows.scores)
+        order = ranking.order
+        return cls(
+            ranking,
+            Users(rows.users.group[order], rows.users.count),
+            None if rows.lists is None else Users(rows.lists.group[order], rows.lists.count),
+            rows.scores[order].astype(np.float64),
+            None if rows.weights is None else rows.weights[order],
+        )
+
+    def sums(self, *columns: Floats | None) -> Floats:
+        """Weighted sums of columns [n] by user, [U, K]; None sums the weights alone."""
+        weighed = [
+            self.weights if column is None else column if self.weights is None else column * self.weights
+            for column in columns
+        ]
+        return self.users.sums(*weighed)
+
+
+def _ranked(rows: RankedRows) -> list[Statistic]:
     """AUC and average precision: recomputed for each draw, or to first order where that would take long."""
-    ranking = Ranking.of(rows.labels, rows.scores)
-    lift = SumStatistic(("lift",), rows.users.sums(*_top_tenth(rows, ranking)), _finish_lift)
+    ranking, weights = rows.ranking, rows.weights
+    lift = SumStatistic(("lift",), _top_tenth(rows), _finish_lift)
     if ranking.order.size <= EXACT_ROWS:
-        ranked_weights = None if rows.weights is None else rows.weights[ranking.order]
-        return [RankStatistic(ranking, rows.users.group[ranking.order], ranked_weights), lift]
-    weights = rows.row_weights
-    precision = rows.users.sums(linearised_auc.precision_shares(ranking, weights), weights * (rows.labels == 1))
-    pairs = rows.users.sums(*linearised_auc.auc_shares(ranking, weights))
-    return [_pair_statistic("auc", pairs), SumStatistic(("pr_auc",), precision, _finish_mean), lift]
+        return [RankStatistic(ranking, rows.users.group, weights), lift]
+    right = rows.users.sums(linearised_auc.auc_shares(ranking, weights))[:, 0]
+    positives, both = rows.sums(ranking.positive, None).T
+    pairs = positives * (both.sum() - positives.sum()) + (both - positives) * positives.sum()
+    precision = rows.users.sums(linearised_auc.precision_shares(ranking, weights))[:, 0]
+    return [
+        _pair_statistic("auc", np.stack((right, pairs), axis=1)),
+        SumStatistic(("pr_auc",), np.stack((precision, positives), axis=1), _finish_mean),
+        lift,
+    ]
 
 
-def _top_tenth(rows: TaskRows, ranking: Ranking) -> tuple[Values, Values, Values, Values]:
-    """Positives and rows among the tenth with the highest scores, and among all; ties at its end count in part."""
-    size = rows.labels.size
-    bounds = np.append(0, ranking.ends + 1)
-    inside = np.clip((size * 0.1 - bounds[:-1]) / np.diff(bounds), 0.0, 1.0)
-    share = np.empty(size)
-    share[ranking.order] = np.repeat(inside, np.diff(bounds))
-    weights, positive = rows.row_weights, rows.labels == 1
-    return share * weights * positive, share * weights, weights * positive, weights
+def _top_tenth(rows: RankedRows) -> Floats:
+    """By user positives and rows among the tenth with the highest scores, and among all; ties at its end in part."""
+    weights = np.ones(rows.scores.size) if rows.weights is None else rows.weights
+    bounds = np.append(0.0, np.cumsum(weights)[rows.ranking.ends])
+    inside = np.clip((bounds[-1] * 0.1 - bounds[:-1]) / np.diff(bounds), 0.0, 1.0)
+    last = int(rows.ranking.ends[np.flatnonzero(inside > 0.0)[-1]]) + 1
+    share = np.repeat(inside, rows.ranking.sizes)[:last] * weights[:last]
+    top = Users(rows.users.group[:last], rows.users.count).sums(share * rows.ranking.positive[:last], share)
+    return np.concatenate((top, rows.sums(rows.ranking.positive, None)), axis=1)
 
 
-def _by_user(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
-    """GAUC and the metrics of lists, each where at least one user defines it."""
-    present = np.flatnonzero(np.bincount(rows.users.group, minlength=rows.users.count))
-    areas, sizes = metrics.user_auc(rows.labels, rows.scores, rows.users.group)
-    by_user = np.full(rows.users.count, np.nan)
-    by_user[present] = areas
-    row_weight = np.bincount(rows.users.group, weights=rows.weights, minlength=rows.users.count).astype(np.float64)
-    del sizes
-    found: list[Statistic] = [_mean_of_users("gauc", by_user, row_weight)]
-    lists = RankedLists.of(rows.labels, rows.scores, rows.users.group, rows.users.count)
+def _by_list(rows: RankedRows, at: Sequence[int]) -> list[Statistic]:
+    """GAUC and the metrics of lists, each where at least one list defines it."""
+    of = rows.lists or rows.users
+    lists = RankedLists.from_ranking(rows.ranking, of.group, of.count, rows.weights)
+    found: list[Statistic] = [_mean_of_lists("gauc", lists.area, lists.weight, rows)]
     for k in at:
-        found += [_mean_of_users(name, values, np.ones(values.size)) for name, values in lists.metrics(k).items()]
+        found += [_mean_of_lists(name, v, lists.mean_weight, rows) for name, v in lists.metrics(k).items()]
     return found
 
 
-def _mean_of_users(name: str, values: Floats, weights: Floats) -> Statistic:
+def _mean_of_lists(name: str, values: Floats, weights: Floats, rows: RankedRows) -> Statistic:
+    """A mean over lists; one of several users counts, to first order, as often as its rows do."""
     defined = np.isfinite(values)
     sums = np.stack((np.where(defined, values, 0.0) * weights, defined * weights), axis=1)
+    if rows.lists is not None:
+        shares = sums / np.maximum(np.bincount(rows.lists.group, minlength=rows.lists.count), 1)[:, None]
+        sums = rows.users.sums(*shares[rows.lists.group].T)
     return SumStatistic((name,), sums, _finish_mean)
 
 
@@ -170,10 +215,24 @@ def _regression(rows: TaskRows) -> list[Statistic]:
     columns = (np.square(error), np.abs(error), labels, scores, np.ones(labels.size), np.square(labels))
     pointwise = rows.users.sums(*(weights * column for column in columns))
     found: list[Statistic] = [SumStatistic(("rmse", "mae", "calibration", "r2"), pointwise, _finish_regression)]
-    counts = concordance(labels, rows.scores)
+    counts = concordance(labels, rows.scores, rows.weights)
     if counts.pairs.any():
-        found.append(_pair_statistic("xauc", rows.users.sums(counts.right, counts.pairs)))
+        found.append(_pair_statistic("xauc", rows.users.sums(weights * counts.right, weights * counts.pairs)))
+    lists = rows.lists or rows.users
+    within = concordance(labels, rows.scores, rows.weights, lists.group) if rows.grouped else None
+    if within is not None and within.pairs.any():
+        found.append(_grouped_xauc(rows, lists, within))
     return found
+
+
+def _grouped_xauc(rows: TaskRows, lists: Users, within: Concordance) -> Statistic:
+    """XAUC within each list, averaged by the weight of the list's rows."""
+    weights = rows.row_weights
+    right, pairs = lists.sums(weights * within.right, weights * within.pairs).T
+    value = np.divide(right, pairs, out=np.zeros(right.size), where=pairs > 0)
+    judged = weights * (pairs > 0)[lists.group]
+    sums = rows.users.sums(value[lists.group] * judged, judged)
+    return SumStatistic(("gxauc",), sums, _finish_mean)
 
 
 def _pair_statistic(name: str, sums: Floats) -> Statistic:
@@ -239,7 +298,7 @@ def _estimates(statistic: Statistic, draws: Floats, rows: TaskRows, users: int) 
     found: Scores = {}
     for metric, value, values in zip(statistic.names, statistic(np.ones(users)), draws.T, strict=True):
         if np.isfinite(value):
-            best, low, high = float(value), *interval(values)
+            best, low, high = float(value), *interval(values, users)
             if isinstance(statistic, CalibrationError):
                 best, low, high = statistic.estimate()
             found[metric] = Estimate(value=best, low=low, high=high, n=rows.labels.size, positives=rows.positives)

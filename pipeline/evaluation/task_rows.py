@@ -16,7 +16,8 @@ HEADLINE: dict[str, str] = {"binary": "auc", "regression": "rmse"}
 class TaskRows:
     """The rows of one task: labels and scores float [n]; `grouped` says that users are real.
 
-    `weights` [n], above 0, are the rows' sample weights; None: every row counts 1.
+    `weights` [n], above 0, are the rows' sample weights; None: every row counts 1. `lists` groups the rows for GAUC,
+    grouped XAUC and the metrics of lists; None: by user.
     """
 
     name: str
@@ -26,6 +27,7 @@ class TaskRows:
     users: Users
     grouped: bool = True
     weights: Floats | None = None
+    lists: Users | None = None
 
     @property
     def positives(self) -> int | None:

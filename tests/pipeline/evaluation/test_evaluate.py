@@ -14,6 +14,7 @@ from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.evaluation.list_metrics import ndcg
 from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.quality_gate import QualityConfig, examine
 from pipeline.evaluation.result import Evaluation
@@ -23,7 +24,7 @@ from tests.pipeline.conftest import Judged
 QUICK = EvaluateConfig(replicates=50, slice_replicates=50)
 BINARY = {"auc", "pr_auc", "log_loss", "ne", "calibration", "ece", "gauc", "ndcg@10"}
 MORE = {"lift", "mrr@10", "map@10", "precision@10", "recall@10"}
-REGRESSION = {"rmse", "mae", "r2", "calibration", "xauc"}
+REGRESSION = {"rmse", "mae", "r2", "calibration", "xauc", "gxauc"}
 
 
 def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
@@ -57,7 +58,7 @@ def test_values_are_those_of_the_plain_metrics(judged: Judged) -> None:
         "ne": metrics.ne(like.labels, like.scores),
         "calibration": metrics.calibration(like.labels, like.scores),
         "gauc": metrics.gauc(like.labels, like.scores, users),
-        "ndcg@10": metrics.ndcg(like.labels, like.scores, users, 10),
+        "ndcg@10": ndcg(like.labels, like.scores, users, 10),
     }
     assert {name: scores["like"][name].value for name in expected} == pytest.approx(expected, rel=1e-6)
     # Without the bias of the plain form.

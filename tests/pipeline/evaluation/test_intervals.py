@@ -6,7 +6,8 @@ import pytest
 from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, SumStatistic, Users, interval
-from pipeline.evaluation.metrics import Floats, Ranking
+from pipeline.evaluation.list_metrics import ndcg
+from pipeline.evaluation.ranking import Floats, Ranking
 from pipeline.evaluation.task_metrics import TaskRows, evaluate_tasks, task_statistics
 
 
@@ -43,7 +44,7 @@ def test_a_replicate_is_the_metric_of_the_rows_drawn() -> None:
     copies = np.concatenate([np.arange(n) for n in repeats])
     drawn_users = np.repeat(users.group, repeats) * 1000 + copies
     assert values["gauc"] == pytest.approx(metrics.gauc(drawn_labels, drawn_scores, drawn_users), rel=1e-9)
-    assert values["ndcg@10"] == pytest.approx(metrics.ndcg(drawn_labels, drawn_scores, drawn_users, 10), rel=1e-9)
+    assert values["ndcg@10"] == pytest.approx(ndcg(drawn_labels, drawn_scores, drawn_users, 10), rel=1e-9)
 
 
 def test_xauc_replicates_are_right_to_first_order() -> None:
@@ -51,7 +52,7 @@ def test_xauc_replicates_are_right_to_first_order() -> None:
     rows = TaskRows("watch", "regression", labels + 0.1 * scores, scores, users)
     xauc = next(s for s in task_statistics(rows).statistics if s.names == ("xauc",))
     exact = RankStatistic(Ranking.of(labels, scores), users.group[Ranking.of(labels, scores).order])
-    as_binary = task_statistics(TaskRows("watch", "regression", labels, scores, users)).statistics[-1]
+    as_binary = task_statistics(TaskRows("watch", "regression", labels, scores, users)).statistics[1]
     draws = list(Bootstrap(users.count, 200).draws())
     first_order = np.array([float(as_binary(counts)[0]) for counts in draws])
     resampled = np.array([float(exact(counts)[0]) for counts in draws])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import ndcg_score
 
 from pipeline.evaluation import metrics
 from pipeline.evaluation.list_metrics import RankedLists
@@ -34,8 +35,12 @@ def test_metrics_are_those_of_a_loop_over_the_lists() -> None:
         if judged:
             for name, value in _loop(labels[mine].tolist(), scores[mine].tolist()).items():
                 assert found[name][user] == pytest.approx(value), name
-    gains = metrics.user_ndcg(labels, scores, group, K)
-    assert found["ndcg@3"][np.unique(group)] == pytest.approx(gains, nan_ok=True)
+            assert found["ndcg@3"][user] == pytest.approx(ndcg_score(labels[None, mine], scores[None, mine], k=K))
+    areas, rows = metrics.user_auc(labels, scores, group)
+    present = np.unique(group)
+    lists = RankedLists.of(labels, scores, group, 40)
+    assert lists.area[present] == pytest.approx(areas, nan_ok=True)
+    assert lists.rows[present].tolist() == rows.tolist()
 
 
 def test_no_value_depends_on_the_order_of_rows_of_equal_score() -> None:

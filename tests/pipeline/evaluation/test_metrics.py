@@ -12,6 +12,7 @@ from sklearn import metrics as oracle
 from contract.errors import DataError
 from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
+from pipeline.evaluation.list_metrics import ndcg
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 
@@ -71,7 +72,7 @@ def test_ndcg_equals_the_oracle_for_each_user(k: int) -> None:
         mine = user == one
         if labels[mine].sum() > 0 and mine.sum() > 1:
             gains.append(oracle.ndcg_score(labels[None, mine], scores[None, mine], k=k))
-    assert metrics.ndcg(labels, scores, user, k) == pytest.approx(np.mean(gains), abs=1e-12)
+    assert ndcg(labels, scores, user, k) == pytest.approx(np.mean(gains), abs=1e-12)
 
 
 def test_pointwise_metrics_equal_the_oracle() -> None:
@@ -146,7 +147,7 @@ def test_undefined_group_metrics_are_refused() -> None:
     with pytest.raises(DataError, match="none of the 2 users"):
         metrics.gauc(np.array([0.0, 1.0]), np.array([0.1, 0.2]), user)
     with pytest.raises(DataError, match="NDCG is not defined"):
-        metrics.ndcg(np.zeros(2), np.array([0.1, 0.2]), user, 5)
+        ndcg(np.zeros(2), np.array([0.1, 0.2]), user, 5)
     with pytest.raises(DataError, match="predicted / actual"):
         metrics.calibration(np.zeros(2), np.array([0.1, 0.2]))
     with pytest.raises(DataError, match="no pair"):
