@@ -1,9 +1,9 @@
 """How often intervals hold the truth and tests are right, by simulation with a known truth and users that are alike.
 
-``python -m benchmarks.simulations [--draws 1000] [--only coverage|paired|equal|power] [--processes 2]``. Every draw makes
-new users with new rows. Coverage: the share of 95 % intervals that hold the metric of two million rows of the same kind.
-Equal: how often `compare` names a better model where both are equally good. Power: how often it finds a planted gain of
-.005 AUC. A share of 1,000 draws near 95 % is itself uncertain by 1.4 points.
+``python -m benchmarks.simulations [--draws 1000] [--only coverage|paired|equal|power] [--processes 2]``. Every draw
+makes new users with new rows. Coverage: the share of 95 % intervals that hold the metric of two million rows of the
+same kind. Equal: how often `compare` names a better model where both are equally good. Power: how often it finds a
+planted gain of .005 AUC. A share of 1,000 draws near 95 % is itself uncertain by 1.4 points.
 """
 
 import sys
@@ -84,9 +84,7 @@ def coverage(world: World, draws: int, run: Callable[..., Any] = map, replicates
 
 def _intervals(world: World, replicates: int, seed: int) -> dict[tuple[str, str], tuple[float, float]]:
     found = evaluate_tasks(world.draw(seed), Bootstrap(world.users, replicates, seed), AT).scores
-    return {
-        (task, metric): (each.low, each.high) for task, scores in found.items() for metric, each in scores.items()
-    }
+    return {(task, metric): (each.low, each.high) for task, scores in found.items() for metric, each in scores.items()}
 
 
 def paired(draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:

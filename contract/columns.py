@@ -9,6 +9,8 @@ USER_HASH, ITEM_HASH = "__user", "__item"
 """The stable uint64 hashes of a row's keys."""
 TIME = "__time"
 """When the row's event was, int64 milliseconds since 1970 in UTC."""
+KEY, LIST = "__key", "__list"
+"""In prediction files: the hash of the row's key in its source, and of what is ranked together with it."""
 LABEL, WEIGHT, PREDICTION = "label__", "weight__", "prediction__"
 
 

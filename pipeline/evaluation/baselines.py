@@ -14,7 +14,7 @@ from contract.columns import ITEM_HASH, USER_HASH, label_column, weight_column
 from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
-from pipeline.evaluation.metrics import Floats
+from pipeline.evaluation.ranking import Floats
 
 SMOOTHING = 20.0
 """An item's mean is drawn towards the mean of all as by this many rows."""

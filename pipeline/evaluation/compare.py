@@ -15,10 +15,10 @@ from pipeline.evaluation.alignment import align
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
 from pipeline.evaluation.measure import EvaluateConfig
-from pipeline.evaluation.metrics import Floats
 from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
 from pipeline.evaluation.prediction_file import Columns, load_predictions
 from pipeline.evaluation.predictions import Predictions, predict
+from pipeline.evaluation.ranking import Floats
 from pipeline.evaluation.result import EvaluationMethod
 from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, task_statistics
 from serving.graph.engine import Engine

@@ -62,7 +62,8 @@ def _numbers(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.
 
 def _shared(weights: Floats, number: NDArray[np.int64]) -> Floats:
     """The weight of the rows of the same number, [n]."""
-    return np.bincount(number, weights=weights)[number] if number.size else weights
+    sums: Floats = np.bincount(number, weights=weights).astype(np.float64)
+    return sums[number]
 
 
 def _inversions(ranks: NDArray[np.int64], weights: Floats, group: NDArray[np.int64]) -> Floats:

@@ -1,6 +1,6 @@
 """Offline evaluation: the served graph over encoded Parquet or raw days, or another tool's scores, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,14 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.baselines import TrainingRows, read_training
 from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfig, measure
-from pipeline.evaluation.prediction_file import Columns, load_predictions
-from pipeline.evaluation.predictions import Predictions, Progress, predict
+from pipeline.evaluation.prediction_file import Columns, prediction_stretches
+from pipeline.evaluation.predictions import Predictions, Progress
 from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.slices import by_feature, by_history
+from pipeline.evaluation.streaming.scoring import PredictionWriter, score
+from pipeline.evaluation.streaming.stream_state import StreamState, passed
 from pipeline.evaluation.time_slices import TIME_SLICES, by_time
 from serving.graph.engine import Engine
 from serving.store import bundle
@@ -69,11 +72,14 @@ def evaluate(
     model = name or model_name(bundle_dir)
     engine = Engine(bundle_dir, threads=config.threads)
     rows = data if isinstance(data, LabelledRows) else LabelledRows(data, str(data))
-    predictions = predict(engine, rows.dataset, engine.schema, progress)
+    total = EncodedDataset.open(rows.dataset).rows
+    scoring = {"processes": config.processes, "threads": config.threads}
+    state = _passed(score(bundle_dir, rows.dataset, total, progress=progress, **scoring), config, out_dir)
+    predictions, numbers = state.users.finish()
     training = None if train is None else read_training(train, engine.schema)
     moments = [name for name in config.slice_by if name in TIME_SLICES]
     features = tuple(name for name in config.slice_by if name not in moments)
-    masks = by_feature(features, rows.dataset, engine.schema, bundle_dir)
+    masks = by_feature(features, rows.dataset, engine.schema, bundle_dir, None if state.is_whole else numbers)
     if training is not None:
         masks = by_history(predictions, training, engine.schema) | masks
     masks |= by_time(predictions, moments, rows.zone)
@@ -85,7 +91,14 @@ def evaluate(
         experts=_graph_facts(engine) | dict(experts or {}),
         notes=rows.notes,
     )
-    return measure(predictions, context, config, out_dir)
+    return measure(predictions, context, config, out_dir, state)
+
+
+def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:
+    """Pass over the rows, and write them as they pass."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with PredictionWriter(out_dir / PREDICTIONS_FILE) as writer:
+        return passed(stretches, config.budget, writer.write)
 
 
 def evaluate_file(
@@ -105,13 +118,14 @@ def evaluate_file(
         ConfigError: a slice that such a file does not have.
     """
     config = config or EvaluateConfig()
-    predictions = load_predictions(path, columns)
+    state = _passed(prediction_stretches(path, columns), config, out_dir)
+    predictions, _ = state.users.finish()
     weights = predictions.weights.astype(np.float64)
     means = (weights * predictions.labels).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
     constant = np.tile(means.astype(np.float32), (predictions.rows, 1))
     masks = by_time(predictions, config.slice_by, "UTC")
     context = Context(name or path.stem, str(path), {"constant": constant}, masks)
-    return measure(predictions, context, config, out_dir)
+    return measure(predictions, context, config, out_dir, state)
 
 
 def model_name(bundle_dir: Path) -> str:

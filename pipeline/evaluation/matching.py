@@ -1,7 +1,5 @@
 """The events that two sets of predictions share, where each may have more than those."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -22,7 +20,7 @@ def common_rows(first: Predictions, second: Predictions) -> tuple[Predictions, P
     if in_first.size == 0:
         message = f"no row in common: {first.rows} and {second.rows} rows share no user, item and time"
         raise DataError(message)
-    return _take(first, in_first), _take(second, in_second)
+    return first.take(in_first), second.take(in_second)
 
 
 def _keys(predictions: Predictions) -> NDArray[np.uint64]:
@@ -37,15 +35,3 @@ def _keys(predictions: Predictions) -> NDArray[np.uint64]:
     repetition[order] = np.arange(event.size) - np.repeat(starts, np.diff(np.append(starts, event.size)))
     keys: NDArray[np.uint64] = event + repetition
     return keys
-
-
-def _take(predictions: Predictions, rows: NDArray[np.int64]) -> Predictions:
-    return replace(
-        predictions,
-        labels=predictions.labels[rows],
-        weights=predictions.weights[rows],
-        scores=predictions.scores[rows],
-        user=predictions.user[rows],
-        item=predictions.item[rows],
-        time=predictions.time[rows],
-    )

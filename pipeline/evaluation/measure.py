@@ -16,6 +16,9 @@ from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice
 from pipeline.evaluation.slices import Masks
+from pipeline.evaluation.streaming.overall import Overall, overall
+from pipeline.evaluation.streaming.score_pairs import MOST_ROWS
+from pipeline.evaluation.streaming.stream_state import MEMORY_ROWS, Budget, StreamState
 from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, evaluate_tasks
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -33,9 +36,20 @@ class EvaluateConfig(Settings):
     slice_by: tuple[str, ...] = ()
     """Id features, or `day`, `hour`, `user_activity` and `item_activity`, by which the rows are sliced."""
     threads: int = Field(default=1, ge=1)
-    """Threads that compute."""
+    """Threads of one call of the graph."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that score rows side by side."""
     at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
     """The lengths k of NDCG@k, recall@k and the other list metrics."""
+    memory_rows: int = Field(default=MEMORY_ROWS, ge=1)
+    """More rows than these are judged in one pass: some metrics on all rows, the others on all rows of some users."""
+    exact_rows: int = Field(default=MOST_ROWS, ge=1)
+    """More rows than these have an AUC between two bounds."""
+
+    @property
+    def budget(self) -> Budget:
+        """What a pass may keep."""
+        return Budget(self.memory_rows, self.exact_rows)
 
 
 @dataclass(frozen=True)
@@ -50,8 +64,17 @@ class Context:
     notes: tuple[str, ...] = ()
 
 
-def measure(predictions: Predictions, context: Context, config: EvaluateConfig, out_dir: Path) -> Evaluation:
-    """Compute and write ``evaluation.json``, ``curves.json`` and ``predictions.parquet``.
+def measure(
+    predictions: Predictions, context: Context, config: EvaluateConfig, out_dir: Path, state: StreamState | None = None
+) -> Evaluation:
+    """Compute and write ``evaluation.json`` and ``curves.json``.
+
+    Args:
+        predictions: The rows, or those of some users where `state` has seen more.
+        context: What is known beside the rows.
+        config: How to evaluate.
+        out_dir: Gets the files; made if absent.
+        state: The pass over all rows, where they do not fit in memory.
 
     Raises:
         DataError: values that no metric can use.
@@ -64,20 +87,23 @@ def measure(predictions: Predictions, context: Context, config: EvaluateConfig, 
         name: evaluate_tasks(predictions.with_scores(scores).by_task(users), bootstrap, config.at).scores
         for name, scores in context.baselines.items()
     }
+    whole = Overall(predictions.rows, {}, ())
+    if state is not None and not state.is_whole:
+        whole = overall(state, results.scores, predictions.tasks, bootstrap)
+    scores = {name: found | whole.scores.get(name, {}) for name, found in results.scores.items()}
     result = Evaluation(
         model=context.model,
         data=context.data,
-        rows=predictions.rows,
-        tasks=results.scores,
+        rows=whole.rows,
+        tasks=scores,
         undefined=results.undefined,
-        findings=(*context.notes, *calibration_findings(results.scores)),
+        findings=(*context.notes, *whole.notes, *calibration_findings(scores)),
         baselines=baselines,
         slices=_slices(predictions, context.masks, config),
         experts=dict(context.experts),
         method=_method(config, grouped=predictions.grouped),
     )
     out_dir.mkdir(parents=True, exist_ok=True)
-    predictions.save(out_dir / PREDICTIONS_FILE)
     draw(tasks).save(out_dir)
     result.save(out_dir)
     return result

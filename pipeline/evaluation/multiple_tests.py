@@ -6,7 +6,7 @@ Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure", wi
 import numpy as np
 from scipy.special import ndtri, stdtr
 
-from pipeline.evaluation.metrics import Floats
+from pipeline.evaluation.ranking import Floats
 
 HEADLINE_SHARE = 0.8
 """How much of the level the headline metrics, which are named beforehand, have to themselves."""

@@ -1,7 +1,7 @@
 """Read labels and scores that any tool wrote as Parquet or CSV, whatever it calls its columns."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,12 +12,24 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contract.columns import ITEM_HASH, PREDICTION, TIME, USER_HASH, label_column, prediction_column, weight_column
+from contract.columns import (
+    ITEM_HASH,
+    KEY,
+    LIST,
+    PREDICTION,
+    TIME,
+    USER_HASH,
+    label_column,
+    prediction_column,
+    weight_column,
+)
+from contract.dataset import EncodedWith
 from contract.errors import ConfigError, DataError
 from contract.hashing import hash_array
-from pipeline.evaluation.predictions import Kind, Predictions
+from pipeline.evaluation.predictions import Kind, Predictions, joined
 
-_ROLE = re.compile(r"^(user|item|time|(label|prediction|weight)\.[^.=]+)$")
+_ROLE = re.compile(r"^(user|item|time|list|key|(label|prediction|weight)\.[^.=]+)$")
+STRETCH_ROWS = 1 << 18
 Columns = Mapping[str, str]
 """What a column is (``user``, ``label.click`` ...) -> its name in the file."""
 
@@ -37,7 +49,7 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
         role, _, name = word.partition("=")
         if not _ROLE.match(role) or not name:
             message = (
-                f"--columns {word}: expected is WHAT=COLUMN, where WHAT is user, item, time, label.TASK, "
+                f"--columns {word}: expected is WHAT=COLUMN, where WHAT is user, item, time, key, list, label.TASK, "
                 "prediction.TASK or weight.TASK"
             )
             raise ConfigError(message)
@@ -56,7 +68,30 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
     Raises:
         DataError: not a table, a column is missing, or a value that cannot be used.
     """
-    table = _read(path)
+    return joined(list(prediction_stretches(path, columns)))
+
+
+def prediction_stretches(path: Path, columns: Columns | None = None) -> Iterator[Predictions]:
+    """As `load_predictions`, a stretch of rows at a time; a directory is read file by file.
+
+    Raises:
+        DataError: as `load_predictions`.
+    """
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        message = f"{path} has no files *.parquet; name a file of labels and predictions, or a directory of such files"
+        raise DataError(message)
+    for file in files:
+        for table in _tables(file):
+            yield from_table(table, columns, str(file))
+
+
+def from_table(table: pa.Table, columns: Columns | None = None, path: str = "the table") -> Predictions:
+    """Labels and scores out of a table, named as in `load_predictions`; `path` is what errors call it.
+
+    Raises:
+        DataError: as `load_predictions`.
+    """
     # One mapping may speak of several files, of which this one may have the usual names.
     usual = _defaults([role.partition(".")[2] for role in columns or {} if "." in role])
     given = {
@@ -82,6 +117,7 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
     item = _ids(table, names["item"], mapped="item" in given)
     time = _times(path, table, names["time"])
     zeros = np.zeros(table.num_rows, dtype=np.uint64)
+    encoded_with = EncodedWith.read(table.schema.metadata)
     return Predictions(
         tasks=kinds,
         labels=np.stack(labels, axis=1),
@@ -92,21 +128,35 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
         time=np.zeros(table.num_rows, dtype=np.int64) if time is None else time,
         grouped=user is not None,
         keyed=not (user is None and item is None and time is None),
+        schema_fingerprint="" if encoded_with is None else encoded_with.schema_fingerprint,
+        encoding="" if encoded_with is None else encoded_with.encoding,
+        lists=_ids(table, names["list"], mapped="list" in given),
+        key=_ids(table, names["key"], mapped=True),
     )
 
 
-def _read(path: Path) -> pa.Table:
+def _tables(path: Path) -> Iterator[pa.Table]:
+    """A file's rows, a stretch at a time; at least one table, which may be empty."""
+    empty = True
     try:
         if path.suffix in {".csv", ".tsv"}:
             options = pa.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-            return pa.csv.read_csv(path, parse_options=options)
-        return pq.read_table(path, page_checksum_verification=True)
+            with pa.csv.open_csv(path, parse_options=options) as reader:
+                for batch in reader:
+                    yield pa.Table.from_batches([batch])
+            return
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            for batch in file.iter_batches(STRETCH_ROWS):
+                yield pa.Table.from_batches([batch], file.schema_arrow)
+                empty = False
+            if empty:
+                yield file.schema_arrow.empty_table()
     except (OSError, pa.ArrowInvalid) as error:
         message = f"{path} cannot be read as Parquet: {error}"
         raise DataError(message) from error
 
 
-def _tasks(path: Path, table: pa.Table, named: Columns) -> list[str]:
+def _tasks(path: str, table: pa.Table, named: Columns) -> list[str]:
     """The tasks with a prediction, in the file's order, or in that of the mapping."""
     mapped = [role.partition(".")[2] for role in named if role.startswith("prediction.")]
     tasks = mapped or [name.removeprefix(PREDICTION) for name in table.column_names if name.startswith(PREDICTION)]
@@ -120,7 +170,7 @@ def _tasks(path: Path, table: pa.Table, named: Columns) -> list[str]:
 
 
 def _defaults(tasks: Sequence[str]) -> dict[str, str]:
-    names = {"user": USER_HASH, "item": ITEM_HASH, "time": TIME}
+    names = {"user": USER_HASH, "item": ITEM_HASH, "time": TIME, "list": LIST, "key": KEY}
     for task in tasks:
         names |= {
             f"label.{task}": label_column(task),
@@ -131,7 +181,7 @@ def _defaults(tasks: Sequence[str]) -> dict[str, str]:
 
 
 def _task(
-    path: Path, table: pa.Table, names: Columns, task: str
+    path: str, table: pa.Table, names: Columns, task: str
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Labels, weights and scores [N] of a task; where it does not apply the weight is 0."""
     labels = _floats(path, table, names[f"label.{task}"])
@@ -147,7 +197,7 @@ def _task(
     return np.where(applies, labels, zero), np.where(applies, weights, zero), np.where(applies, scores, zero)
 
 
-def _floats(path: Path, table: pa.Table, name: str) -> NDArray[np.float32]:
+def _floats(path: str, table: pa.Table, name: str) -> NDArray[np.float32]:
     """A column as float32 [N]; null becomes NaN."""
     column = table[name].combine_chunks()
     if pa.types.is_boolean(column.type):
@@ -169,6 +219,9 @@ def _ids(table: pa.Table, name: str, *, mapped: bool) -> NDArray[np.uint64] | No
     if name not in table.column_names:
         return None
     column = table[name].combine_chunks()
+    if pa.types.is_decimal(column.type) and column.type.scale == 0:
+        # What Spark makes of unsigned numbers of 64 bits.
+        column = column.cast(pa.uint64())
     if not mapped and pa.types.is_integer(column.type):
         return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False)).astype(np.uint64)
     if pa.types.is_floating(column.type):
@@ -179,7 +232,7 @@ def _ids(table: pa.Table, name: str, *, mapped: bool) -> NDArray[np.uint64] | No
     return np.asarray(hash_array(column), dtype=np.uint64)
 
 
-def _times(path: Path, table: pa.Table, name: str) -> NDArray[np.int64] | None:
+def _times(path: str, table: pa.Table, name: str) -> NDArray[np.int64] | None:
     """Milliseconds since 1970 [N], from those or from a time."""
     if name not in table.column_names:
         return None

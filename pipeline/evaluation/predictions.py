@@ -3,7 +3,7 @@
 Shape legend: N rows, T tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -14,14 +14,17 @@ from numpy.typing import NDArray
 
 from contract.columns import (
     ITEM_HASH,
+    KEY,
+    LIST,
     TIME,
     USER_HASH,
     label_column,
     prediction_column,
     weight_column,
 )
-from contract.dataset import SCHEMA_KEY, EncodedDataset
+from contract.dataset import EncodedDataset, EncodedWith
 from contract.errors import DataError
+from contract.inputs import Batch
 from contract.schema import Schema
 from features.batches import BatchReader
 from features.source.parquet_files import write_table
@@ -30,6 +33,8 @@ from pipeline.evaluation.task_rows import TaskRows
 from serving.graph.engine import Engine
 
 BATCH_ROWS = 4096
+STRETCH_BATCHES = 64
+"""Batches that make a stretch: a quarter of a million rows."""
 Kind = Literal["binary", "regression"]
 Progress = Callable[[int, int], None]
 """Called with the rows done and the rows in all."""
@@ -40,7 +45,9 @@ class Predictions:
     """Labels, weights and scores float32 [N, T], and the hashes uint64 [N] and time in ms int64 [N] of each row.
 
     Rows with weight 0 for a task are left out of that task. `grouped` is false where the data have no users, `keyed`
-    where nothing tells rows apart but their order. `schema_fingerprint` is that of the model, empty for another tool's.
+    where nothing tells rows apart but their order. `schema_fingerprint` is that of the model, empty for another tool's,
+    and `encoding` the digest of what encoded the rows. `lists` [N] says which rows are ranked together, where that is
+    not by user; `key` [N] is the hash of the row's key in its source.
     """
 
     tasks: dict[str, Kind]
@@ -53,6 +60,9 @@ class Predictions:
     grouped: bool = True
     keyed: bool = True
     schema_fingerprint: str = ""
+    encoding: str = ""
+    lists: NDArray[np.uint64] | None = None
+    key: NDArray[np.uint64] | None = None
 
     @property
     def rows(self) -> int:
@@ -76,22 +86,90 @@ class Predictions:
             labels, scores = self.labels[mine, column], self.scores[mine, column]
             weights = self.weights[mine, column].astype(np.float64)
             equal = weights.size == 0 or bool((weights == weights[0]).all())
+            lists = None if self.lists is None else Users.of(self.lists[mine])
+            grouped = self.grouped or lists is not None
             found[name] = TaskRows(
-                name, kind, labels, scores, users.take(mine), self.grouped, None if equal else weights
+                name, kind, labels, scores, users.take(mine), grouped, None if equal else weights, lists
             )
         return found
 
-    def save(self, path: Path) -> None:
-        """Write Parquet: `__user`, `__item`, `__time`, and label, weight and prediction columns for each task."""
+    def take(self, rows: NDArray[Any]) -> Self:
+        """Some of the rows, by number or by mask."""
+        return replace(self, **{name: array[rows] for name, array in self.by_row().items()})
+
+    def by_row(self) -> dict[str, Any]:
+        """All that is by row, by its name."""
+        arrays = {name: getattr(self, name) for name in _BY_ROW}
+        return {name: array for name, array in arrays.items() if array is not None}
+
+    def about(self) -> dict[str, Any]:
+        """All that is not by row, as JSON; `nothing` takes it."""
+        return {
+            "tasks": dict(self.tasks), "grouped": self.grouped, "keyed": self.keyed,
+            "schema_fingerprint": self.schema_fingerprint, "encoding": self.encoding,
+        }  # fmt: skip
+
+    @classmethod
+    def nothing(cls, about: dict[str, Any]) -> Self:
+        """No rows of what `about` says."""
+        values = np.zeros((0, len(about["tasks"])), dtype=np.float32)
+        keys = np.zeros(0, dtype=np.uint64)
+        time = np.zeros(0, dtype=np.int64)
+        return cls(labels=values, weights=values, scores=values, user=keys, item=keys, time=time, **about)
+
+    def table(self) -> pa.Table:
+        """`__user`, `__item`, `__time`, and label, weight and prediction columns for each task."""
         columns: dict[str, NDArray[Any]] = {USER_HASH: self.user, ITEM_HASH: self.item, TIME: self.time}
         for column, name in enumerate(self.tasks):
             columns[label_column(name)] = self.labels[:, column]
             columns[weight_column(name)] = self.weights[:, column]
             columns[prediction_column(name)] = self.scores[:, column]
+        columns |= {} if self.key is None else {KEY: self.key}
+        columns |= {} if self.lists is None else {LIST: self.lists}
         table = pa.table({name: pa.array(values) for name, values in columns.items()})
-        if self.schema_fingerprint:
-            table = table.replace_schema_metadata({SCHEMA_KEY: self.schema_fingerprint})
-        write_table(table, path)
+        if not self.schema_fingerprint:
+            return table
+        encoded_with = EncodedWith(schema_fingerprint=self.schema_fingerprint, encoding=self.encoding)
+        return table.replace_schema_metadata(encoded_with.metadata())
+
+    def of_table(self, table: pa.Table) -> Self:
+        """The rows of a table that `table` made, with all that is not by row as here."""
+        names = (("labels", label_column), ("weights", weight_column), ("scores", prediction_column))
+        matrices: dict[str, Any] = {
+            field: np.stack([table[name(task)].to_numpy() for task in self.tasks], axis=1) for field, name in names
+        }
+        keys: dict[str, Any] = {
+            field: table[name].to_numpy()
+            for field, name in (("user", USER_HASH), ("item", ITEM_HASH), ("time", TIME), ("key", KEY), ("lists", LIST))
+            if name in table.column_names
+        }
+        return replace(self, **matrices, **keys)
+
+    def save(self, path: Path) -> None:
+        """Write Parquet with the columns of `table`."""
+        write_table(self.table(), path)
+
+
+_BY_ROW = ("labels", "weights", "scores", "user", "item", "time", "lists", "key")
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """Stretches of rows as one; a task is binary where it is in all of them.
+
+    Raises:
+        DataError: there are no stretches.
+    """
+    if not parts:
+        message = "there are no rows to evaluate on; at least one is needed"
+        raise DataError(message)
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    tasks: dict[str, Kind] = {
+        name: "binary" if all(part.tasks[name] == "binary" for part in parts) else "regression" for name in first.tasks
+    }
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in first.by_row()}
+    return replace(first, tasks=tasks, **arrays)
 
 
 def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | None = None) -> Predictions:
@@ -102,39 +180,71 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
         SchemaMismatchError: they were encoded with another schema.
         PredictionError: the graph fails or answers with a number that is not finite.
     """
+    return joined(list(predict_stretches(engine, data, schema, progress)))
+
+
+def predict_stretches(
+    engine: Engine, data: Path, schema: Schema, progress: Progress | None = None, part: tuple[int, int] = (0, 1)
+) -> Iterator[Predictions]:
+    """As `predict`, a stretch of rows at a time, in the order of reading.
+
+    `part` (i, n) scores the i-th of n parts of the rows alone; each is one stretch of the order of reading.
+    """
     reader = BatchReader(data, schema, BATCH_ROWS)
-    names = [task.name for task in schema.tasks]
-    labels, weights, scores, users, items = [], [], [], [], []
-    done = 0
-    for batch in reader.epoch():
-        answers = engine.predict(batch.inputs)
-        scores.append(np.stack([answers[name] for name in names], axis=1))
-        labels.append(batch.labels)
-        weights.append(batch.weights)
-        users.append(batch.user)
-        items.append(batch.item)
+    begin, end = part_bounds(reader.total_rows, part)
+    waiting: list[Predictions] = []
+    done = begin
+    for batch in reader.epoch(start=begin) if end > begin else ():
+        waiting.append(_scored(engine, batch, schema))
         done += batch.rows
         if progress is not None:
-            progress(done, reader.total_rows)
-    if not scores:
+            progress(done - begin, end - begin)
+        if len(waiting) == STRETCH_BATCHES or done >= end:
+            stretch = joined(waiting)
+            encoding = "" if reader.dataset.encoded_with is None else reader.dataset.encoded_with.encoding
+            yield replace(stretch, encoding=encoding, time=_read_times(reader.dataset, done - stretch.rows, done))
+            waiting = []
+        if done >= end:
+            return
+    if reader.total_rows == 0:
         message = f"{data} has no rows to evaluate on; at least one is needed"
         raise DataError(message)
+
+
+def part_bounds(rows: int, part: tuple[int, int]) -> tuple[int, int]:
+    """The first row of the i-th of n parts, and the first one after it: whole batches.
+
+    Example:
+        >>> part_bounds(10_000, (0, 2)), part_bounds(10_000, (1, 2))
+        ((0, 8192), (8192, 10000))
+    """
+    number, parts = part
+    batches = -(-rows // BATCH_ROWS)
+    begin, end = (BATCH_ROWS * -(-batches * place // parts) for place in (number, number + 1))
+    return min(begin, rows), min(end, rows)
+
+
+def _scored(engine: Engine, batch: Batch, schema: Schema) -> Predictions:
+    answers = engine.predict(batch.inputs)
     return Predictions(
         tasks={task.name: task.kind for task in schema.tasks},
-        labels=np.concatenate(labels),
-        weights=np.concatenate(weights),
-        scores=np.concatenate(scores),
-        user=np.concatenate(users),
-        item=np.concatenate(items),
-        time=_read_times(reader.dataset),
+        labels=batch.labels,
+        weights=batch.weights,
+        scores=np.stack([answers[task.name] for task in schema.tasks], axis=1),
+        user=batch.user,
+        item=batch.item,
+        time=np.zeros(batch.rows, dtype=np.int64),
         grouped=bool(schema.user_key),
         schema_fingerprint=schema.fingerprint(),
     )
 
 
-def _read_times(data: EncodedDataset) -> NDArray[np.int64]:
-    """The rows' times in the order of reading; zeros where the data have none."""
+def _read_times(data: EncodedDataset, begin: int, end: int) -> NDArray[np.int64]:
+    """The times of a stretch of rows in the order of reading; zeros where the data have none."""
     if TIME not in data.column_names:
-        return np.zeros(data.rows, dtype=np.int64)
-    times: NDArray[np.int64] = data.read([TIME])[TIME].to_numpy()
-    return times
+        return np.zeros(end - begin, dtype=np.int64)
+    ends = np.cumsum([group.rows for group in data.row_groups])
+    first, last = (int(np.searchsorted(ends, place, side="right")) for place in (begin, end - 1))
+    times: NDArray[np.int64] = data.read_groups(data.row_groups[first : last + 1], [TIME])[TIME].to_numpy()
+    skipped = begin - (int(ends[first - 1]) if first else 0)
+    return times[skipped : skipped + end - begin]

@@ -99,7 +99,7 @@ def pair_order(positive: NDArray[np.bool_], scores: Values) -> float:
 def area_of(packed: NDArray[Any]) -> float:
     """AUC from sorted keys whose lowest bit says that the row is positive; NaN without one of the classes."""
     one = packed.dtype.type(1)
-    positives, places, lasts = 0, 0, []
+    positives, places, tied = 0, 0, 0
     for begin in range(0, packed.size, _BLOCK):
         block = packed[begin : begin + _BLOCK + 1]
         odd = (block & one).astype(bool)
@@ -107,13 +107,13 @@ def area_of(packed: NDArray[Any]) -> float:
         positives += inside.size
         places += int(inside.sum()) + begin * inside.size
         # A negative row and, next above it, a positive one with the same score.
-        lasts.append(np.flatnonzero(odd[1:] & (block[1:] ^ one == block[:-1])) + begin)
+        lasts = np.flatnonzero(odd[1:] & (block[1:] ^ one == block[:-1])) + begin
+        tied += int(np.sum(tied_pairs(packed, lasts)))
     negatives = packed.size - positives
     if positives == 0 or negatives == 0:
         return float("nan")
     # Among equal scores negatives come first, so the rows before a positive one are the rows not above it.
     not_above = places - positives * (positives - 1) // 2
-    tied = int(np.sum(tied_pairs(packed, np.concatenate(lasts))))
     return (not_above - tied / 2.0) / (float(positives) * float(negatives))
 
 

@@ -46,8 +46,12 @@ def _history(counts: Counts, hashes: NDArray[np.uint64]) -> tuple[Masks, Masks]:
     return novelty, bands
 
 
-def by_feature(names: tuple[str, ...], data: Path, schema: Schema, directory: Path) -> dict[str, Masks]:
+def by_feature(
+    names: tuple[str, ...], data: Path, schema: Schema, directory: Path, rows: NDArray[np.int64] | None = None
+) -> dict[str, Masks]:
     """The most frequent values of id features, by their raw value where the vocabulary knows it; ranges of numbers.
+
+    `rows` are the numbers of the rows to slice, in the order of reading; None: all.
 
     Raises:
         ConfigError: neither an id nor a dense feature of the schema.
@@ -62,6 +66,7 @@ def by_feature(names: tuple[str, ...], data: Path, schema: Schema, directory: Pa
     found: dict[str, Masks] = {}
     for name in names:
         values: NDArray[Any] = columns[name].to_numpy() if columns is not None else np.empty(0)
+        values = values if rows is None else values[rows]
         spec = specs[name]
         found[name] = _ranges(spec, values) if isinstance(spec, DenseSpec) else _values(spec, values, directory)
     return found

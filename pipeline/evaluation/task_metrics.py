@@ -7,11 +7,12 @@ import numpy as np
 from pydantic import Field
 
 from contract.settings import Settings
-from pipeline.evaluation import linearised_auc, metrics
+from pipeline.evaluation import linearised_auc
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.concordance import Concordance, concordance
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, Users, interval
 from pipeline.evaluation.list_metrics import RankedLists
+from pipeline.evaluation.pointwise import POINTWISE, ratio
 from pipeline.evaluation.ranking import Floats, Ranking, Values
 from pipeline.evaluation.task_rows import HEADLINE, TaskRows, TaskStatistics
 
@@ -118,12 +119,12 @@ def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
         found += _ranked(ranked)
     if _are_probabilities(rows.scores):
         scores, labels = ranked.scores, ranked.ranking.positive
-        loss = metrics.row_log_loss(labels, scores)
-        pointwise = ranked.sums(loss, labels, scores, None)
+        of = POINTWISE["binary"]
+        pointwise = ranked.users.sums(*of.weighed(labels, scores, ranked.weights))
         gap = scores - labels if ranked.weights is None else ranked.weights * (scores - labels)
         bins = ranked.ranking.bins(ECE_BINS, ranked.weights)
         found += [
-            SumStatistic(("log_loss", "ne", "calibration"), pointwise, _finish_binary),
+            SumStatistic(of.names, pointwise, of.finish),
             CalibrationError.of(gap, ranked.users, bins, ranked.weights),
         ]
     return [*found, *_by_list(ranked, at)] if rows.grouped else found
@@ -210,11 +211,9 @@ def _mean_of_lists(name: str, values: Floats, weights: Floats, rows: RankedRows)
 
 
 def _regression(rows: TaskRows) -> list[Statistic]:
-    labels, scores, weights = rows.labels.astype(np.float64), rows.scores.astype(np.float64), rows.row_weights
-    error = scores - labels
-    columns = (np.square(error), np.abs(error), labels, scores, np.ones(labels.size), np.square(labels))
-    pointwise = rows.users.sums(*(weights * column for column in columns))
-    found: list[Statistic] = [SumStatistic(("rmse", "mae", "calibration", "r2"), pointwise, _finish_regression)]
+    labels, weights, of = rows.labels, rows.row_weights, POINTWISE["regression"]
+    pointwise = rows.users.sums(*of.weighed(labels, rows.scores, rows.weights))
+    found: list[Statistic] = [SumStatistic(of.names, pointwise, of.finish)]
     counts = concordance(labels, rows.scores, rows.weights)
     if counts.pairs.any():
         found.append(_pair_statistic("xauc", rows.users.sums(weights * counts.right, weights * counts.pairs)))
@@ -241,39 +240,18 @@ def _pair_statistic(name: str, sums: Floats) -> Statistic:
 
     def finish(totals: Floats) -> Sequence[float]:
         right, pairs = 2.0 * totals - whole
-        return [_ratio(right, pairs)]
+        return [ratio(right, pairs)]
 
     return SumStatistic((name,), sums, finish)
 
 
-def _finish_binary(totals: Floats) -> Sequence[float]:
-    loss, actual, predicted, rows = totals
-    rate = _ratio(actual, rows)
-    entropy = metrics.entropy(rate) if 0.0 < rate < 1.0 else 0.0
-    mean_loss = _ratio(loss, rows)
-    return [mean_loss, _ratio(mean_loss, entropy), _ratio(predicted, actual)]
-
-
-def _finish_regression(totals: Floats) -> Sequence[float]:
-    squares, absolutes, actual, predicted, rows, label_squares = totals
-    spread = label_squares - actual * _ratio(actual, rows)
-    # Of equal labels rounding leaves a little.
-    r2 = 1.0 - _ratio(squares, spread if spread > 1e-9 * max(label_squares, 1e-300) else 0.0)
-    return [float(np.sqrt(_ratio(squares, rows))), _ratio(absolutes, rows), _ratio(predicted, actual), r2]
-
-
 def _finish_lift(totals: Floats) -> Sequence[float]:
     top, top_rows, actual, rows = totals
-    return [_ratio(_ratio(top, top_rows), _ratio(actual, rows))]
+    return [ratio(ratio(top, top_rows), ratio(actual, rows))]
 
 
 def _finish_mean(totals: Floats) -> Sequence[float]:
-    return [_ratio(totals[0], totals[1])]
-
-
-def _ratio(above: float, below: float) -> float:
-    """A quotient, or NaN where the draw leaves nothing to divide by."""
-    return float(above / below) if below != 0.0 else float("nan")
+    return [ratio(totals[0], totals[1])]
 
 
 def evaluate_tasks(

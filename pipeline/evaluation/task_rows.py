@@ -7,7 +7,7 @@ import numpy as np
 
 from contract.errors import DataError
 from pipeline.evaluation.intervals import Statistic, Users
-from pipeline.evaluation.metrics import Floats, Values
+from pipeline.evaluation.ranking import Floats, Values
 
 HEADLINE: dict[str, str] = {"binary": "auc", "regression": "rmse"}
 

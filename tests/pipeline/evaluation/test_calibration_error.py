@@ -4,7 +4,8 @@ import numpy as np
 
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.intervals import Users
-from pipeline.evaluation.metrics import Floats, bins_of
+from pipeline.evaluation.metrics import bins_of
+from pipeline.evaluation.ranking import Floats
 
 
 def _draw(seed: int, offset: float) -> tuple[CalibrationError, float]:
