@@ -12,8 +12,8 @@ from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.concordance import Concordance, concordance
 from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, Users, interval
 from pipeline.evaluation.list_metrics import RankedLists
-from pipeline.evaluation.pointwise import POINTWISE, ratio
 from pipeline.evaluation.ranking import Floats, Ranking, Values
+from pipeline.evaluation.row_sums import ROW_SUMS, ratio
 from pipeline.evaluation.task_rows import HEADLINE, TaskRows, TaskStatistics
 
 __all__ = ["HEADLINE", "Estimate", "Scores", "TaskResults", "TaskRows", "evaluate_tasks", "task_statistics"]
@@ -119,7 +119,7 @@ def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
         found += _ranked(ranked)
     if _are_probabilities(rows.scores):
         scores, labels = ranked.scores, ranked.ranking.positive
-        of = POINTWISE["binary"]
+        of = ROW_SUMS["binary"]
         pointwise = ranked.users.sums(*of.weighed(labels, scores, ranked.weights))
         gap = scores - labels if ranked.weights is None else ranked.weights * (scores - labels)
         bins = ranked.ranking.bins(ECE_BINS, ranked.weights)
@@ -211,7 +211,7 @@ def _mean_of_lists(name: str, values: Floats, weights: Floats, rows: RankedRows)
 
 
 def _regression(rows: TaskRows) -> list[Statistic]:
-    labels, weights, of = rows.labels, rows.row_weights, POINTWISE["regression"]
+    labels, weights, of = rows.labels, rows.row_weights, ROW_SUMS["regression"]
     pointwise = rows.users.sums(*of.weighed(labels, rows.scores, rows.weights))
     found: list[Statistic] = [SumStatistic(of.names, pointwise, of.finish)]
     counts = concordance(labels, rows.scores, rows.weights)

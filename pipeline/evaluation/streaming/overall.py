@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.evaluation.intervals import Bootstrap, SumStatistic, interval
-from pipeline.evaluation.pointwise import POINTWISE
 from pipeline.evaluation.predictions import Kind
+from pipeline.evaluation.row_sums import ROW_SUMS
 from pipeline.evaluation.streaming.score_pairs import Bounds
 from pipeline.evaluation.streaming.stream_state import StreamState, TaskState
 from pipeline.evaluation.task_metrics import Estimate, Scores
@@ -56,7 +56,7 @@ def overall(state: StreamState, sampled: dict[str, Scores], kinds: dict[str, Kin
 
 
 def _sums(task: TaskState, kind: Kind, bootstrap: Bootstrap) -> Scores:
-    sums, of = task.sums[kind], POINTWISE[kind]
+    sums, of = task.sums[kind], ROW_SUMS[kind]
     statistic = SumStatistic(of.names, sums.sums, of.finish)
     units = sums.keys.size
     (draws,) = Bootstrap(units, bootstrap.replicates, bootstrap.seed).run([statistic])

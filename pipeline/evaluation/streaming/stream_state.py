@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluation.pointwise import POINTWISE
 from pipeline.evaluation.predictions import Kind, Predictions
 from pipeline.evaluation.ranking import Floats
+from pipeline.evaluation.row_sums import ROW_SUMS
 from pipeline.evaluation.streaming.mergeable import Arrays, from_bytes, nested, part_of, to_bytes
 from pipeline.evaluation.streaming.score_pairs import MOST_ROWS, ScorePairs
 from pipeline.evaluation.streaming.unit_sums import MOST_UNITS, UnitSums
@@ -53,7 +53,7 @@ class TaskState:
         self.weighted |= not equal
         for kind, sums in self.sums.items():
             # What kind of task a file has is known when its last label is read.
-            sums.update(hashes, POINTWISE[kind].weighed(labels, scores, None if equal else weights))
+            sums.update(hashes, ROW_SUMS[kind].weighed(labels, scores, None if equal else weights))
         positive = labels == 1
         self.rows += labels.size
         self.positives += int(positive.sum())

@@ -11,7 +11,7 @@ from pipeline.evaluation.ranking import Floats, Values
 
 
 @dataclass(frozen=True)
-class Pointwise:
+class RowSums:
     """`columns` maps labels and scores [n] to what is summed, None for the rows themselves; `finish` maps totals."""
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ def ratio(above: float, below: float) -> float:
     return float(above / below) if below != 0.0 else float("nan")
 
 
-POINTWISE: dict[Literal["binary", "regression"], Pointwise] = {
-    "binary": Pointwise(("log_loss", "ne", "calibration"), _binary_columns, _finish_binary),
-    "regression": Pointwise(("rmse", "mae", "calibration", "r2"), _regression_columns, _finish_regression),
+ROW_SUMS: dict[Literal["binary", "regression"], RowSums] = {
+    "binary": RowSums(("log_loss", "ne", "calibration"), _binary_columns, _finish_binary),
+    "regression": RowSums(("rmse", "mae", "calibration", "r2"), _regression_columns, _finish_regression),
 }
