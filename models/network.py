@@ -65,7 +65,8 @@ class Network(nn.Module):
 
     def forward(self, x_BD: Tensor, ids_B: Tensor | None = None) -> NetworkOutput:
         """Score rows; `ids_B` is the routing id of gates that hash it."""
-        normed = self.input_norm(x_BD)
+        # Tables are float32 also where the network is float64.
+        normed = self.input_norm(x_BD.to(next(self.parameters()).dtype))
         routing = RoutingInput(normed.index_select(1, self.columns_R) if self.routes_by_columns else None, ids_B)
         streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
         routings: list[Routing] = []
@@ -73,7 +74,8 @@ class Network(nn.Module):
             streams, found = level(streams, routing)
             routings += found
         outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams])
-        return NetworkOutput(outputs_BT.float(), tuple(routings))
+        outputs_BT = outputs_BT if outputs_BT.dtype == torch.float64 else outputs_BT.float()
+        return NetworkOutput(outputs_BT, tuple(routings))
 
     @property
     def typed_levels(self) -> list[Level]:

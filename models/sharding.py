@@ -8,9 +8,9 @@ replicated and updated by AdamW.
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import cast
 
@@ -22,18 +22,19 @@ from torch.distributed.rendezvous import rendezvous
 
 from models.layers.global_batch_norm import over_all_ranks
 from models.ranker import Ranker
+from models.table_plan import TablePlace
 
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
-    from torchrec import EmbeddingBagConfig
+    from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
     from torchrec.distributed import DistributedModelParallel
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
     from torchrec.distributed.planner.types import ParameterConstraints
     from torchrec.distributed.types import ShardingPlan, ShardingType
-    from torchrec.optim import CombinedOptimizer, KeyedOptimizerWrapper, RowWiseAdagrad
+    from torchrec.optim import SGD, Adagrad, CombinedOptimizer, KeyedOptimizerWrapper, RowWiseAdagrad
     from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
     from torchrec.optim.optimizers import in_backward_optimizer_filter
 
@@ -43,7 +44,21 @@ warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is depreca
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it gives up."""
 _SHARDINGS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
+_FLOAT_BYTES = 4
 _NOISY = ("torchrec", "root")
+
+
+_TABLE_OPTIMIZERS = {"row_wise_adagrad": RowWiseAdagrad, "adagrad": Adagrad, "sgd": SGD}
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How one table is trained, and where it lies (``table_wise`` or ``row_wise``); None: as all others."""
+
+    rate: float | None = None
+    decay: float | None = None
+    optimizer: str = "row_wise_adagrad"
+    sharding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,8 @@ class LearningRates:
     embeddings: float
     weight_decay: float = 0.0
     embedding_decay: float = 0.0
+    tables: Mapping[str, TableOptions] = field(default_factory=dict)
+    """What single tables have in place of `embeddings`, `embedding_decay` and row-wise Adagrad."""
 
 
 class Sharded:
@@ -68,17 +85,28 @@ class Sharded:
         """Build the optimisers of a model that lies on its device."""
         self.model = model
         self.ranker = cast("Ranker", model.module)
+        self._rates = rates
         self.optimizer = _optimizer(model, rates)
+        self.beside: dict[str, dict[str, Tensor]] = {}
+        """Tensors by name that a checkpoint keeps beside the model: averages of weights, for example."""
         self._groups = [(group, float(group["lr"])) for group in self.optimizer.param_groups]
+
+    def table_places(self) -> list[TablePlace]:
+        """Where each table lies; the same on every rank."""
+        return _places(self.model, self._rates)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Set every learning rate to `factor` times its configured value."""
         for group, rate in self._groups:
             group["lr"] = rate * factor
 
-    def dense_parameters(self) -> list[nn.Parameter]:
+    def named_dense_parameters(self) -> dict[str, nn.Parameter]:
         """All parameters but the tables, which are updated inside the backward pass."""
-        return list(dict(in_backward_optimizer_filter(self.model.named_parameters())).values())
+        return dict(in_backward_optimizer_filter(self.model.named_parameters()))
+
+    def dense_parameters(self) -> list[nn.Parameter]:
+        """The same without their names."""
+        return list(self.named_dense_parameters().values())
 
     def clip_gradients(self, limit: float) -> Tensor:
         """Bound the norm of the gradients of everything but the tables, which are updated by now; the norm before."""
@@ -98,12 +126,11 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
     random_state = torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
     with _quiet():
         if ranker.embeddings is not None:
-            settings = {"lr": rates.embeddings, "weight_decay": rates.embedding_decay}
-            apply_optimizer_in_backward(RowWiseAdagrad, ranker.embeddings.parameters(), settings)
+            _update_in_backward(ranker.embeddings, rates)
         model = DistributedModelParallel(
             ranker,
             device=device,
-            plan=_plan(ranker, device),
+            plan=_plan(ranker, device, rates.tables),
             sharders=[_Sharder()],
             data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
         )
@@ -172,14 +199,40 @@ class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # torchrec 
         return _SHARDINGS
 
 
-def _plan(ranker: Ranker, device: torch.device) -> ShardingPlan:
+def _update_in_backward(embeddings: EmbeddingBagCollection, rates: LearningRates) -> None:
+    for name, bag in embeddings.embedding_bags.items():
+        options = rates.tables.get(name, TableOptions())
+        rate = rates.embeddings if options.rate is None else options.rate
+        decay = rates.embedding_decay if options.decay is None else options.decay
+        settings = {"lr": rate, "weight_decay": decay}
+        apply_optimizer_in_backward(_TABLE_OPTIMIZERS[options.optimizer], bag.parameters(), settings)
+
+
+def _plan(ranker: Ranker, device: torch.device, tables: Mapping[str, TableOptions]) -> ShardingPlan:
     # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
-    constraint = ParameterConstraints(sharding_types=_SHARDINGS, compute_kernels=["fused"])
+    constraints = {}
+    for name in ranker.schema.tables():
+        asked = tables.get(name, TableOptions()).sharding
+        types = _SHARDINGS if asked is None else [asked]
+        constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=["fused"])
     topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
-    planner = EmbeddingShardingPlanner(
-        topology=topology, constraints=dict.fromkeys(ranker.schema.tables(), constraint), debug=False
-    )
+    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints, debug=False)
     return planner.plan(ranker, [_Sharder()])
+
+
+def _places(model: DistributedModelParallel, rates: LearningRates) -> list[TablePlace]:
+    places = []
+    for sharding in model.plan.plan.values():
+        for name, table in sharding.items():
+            shards = table.sharding_spec.shards
+            by_rank: dict[int, int] = {}
+            for each in shards:
+                rank, (rows, dim) = each.placement.rank(), each.shard_sizes
+                by_rank[rank] = by_rank.get(rank, 0) + rows * dim * _FLOAT_BYTES
+            rows = sum(each.shard_sizes[0] for each in shards)
+            asked = rates.tables.get(name, TableOptions()).sharding is not None
+            places.append(TablePlace(name, rows, shards[0].shard_sizes[1], table.sharding_type, by_rank, asked))
+    return places
 
 
 def _optimizer(model: DistributedModelParallel, rates: LearningRates) -> CombinedOptimizer:

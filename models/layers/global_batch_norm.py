@@ -21,7 +21,7 @@ class GlobalBatchNorm(nn.BatchNorm1d):
         """[B, D] -> [B, D]; as `nn.BatchNorm1d` in evaluation."""
         if not self.training:
             return super().forward(input)
-        x_BD = input.float()
+        x_BD = input if input.dtype == torch.float64 else input.float()
         own = slice(repeated_rows(), None)
         rows = x_BD.new_full((1,), x_BD[own].shape[0])
         sums = _sum_over_ranks(torch.cat([x_BD[own].sum(0), rows]))

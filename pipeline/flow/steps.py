@@ -30,6 +30,7 @@ from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STEP_FILE, StepRecord, once, read_record
+from pipeline.training.checkpoint import weights_id
 from pipeline.training.train import train, world_size
 from serving.store.remote_store import RemoteStore
 
@@ -161,7 +162,12 @@ def join_training(config: ProjectConfig) -> None:
 
 def _settings(config: ProjectConfig) -> dict[str, Any]:
     """What changes the result, and no more: on another number of ranks, the same run goes on."""
-    return {"model": config.model.model_dump(mode="json"), "train": config.train.identity(world_size())}
+    settings: dict[str, Any] = {
+        "model": config.model.model_dump(mode="json"),
+        "train": config.train.identity(world_size()),
+    }
+    # A teacher that was trained anew under the same path teaches something else.
+    return settings | ({"teacher": weights_id(config.train.teacher.run)} if config.train.teacher else {})
 
 
 def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None]:

@@ -29,6 +29,8 @@ from models.weighting import Weighting
 from pipeline.training.run_progress import RunProgress
 
 FOLDER = "checkpoint"
+AVERAGE = "average"
+"""The part of a checkpoint with averages of the network's weights, which are the model where there are any."""
 META_FILE = "checkpoint.json"
 BEST_FILE = "best.json"
 
@@ -105,10 +107,26 @@ def load_ranker(run_dir: Path, schema: Schema) -> Ranker:
     meta = read_meta(directory)
     schema.require(meta.schema_fingerprint, str(directory))
     ranker = Ranker(schema, meta.model)
-    state = {"model": ranker.state_dict()}
-    _load(state, directory)
-    ranker.load_state_dict(state["model"])
+    model = ranker.state_dict()
+    _load({"model": model}, directory)
+    averages = {name: tensor for name, tensor in model.items() if f"{AVERAGE}.{name}" in _names(directory)}
+    if averages:
+        _load({AVERAGE: averages}, directory)
+    ranker.load_state_dict(model)
     return ranker.eval()
+
+
+def weights_id(run_dir: Path) -> str:
+    """What tells a run's weights from others under the same path: a digest of the checkpoint that `load_ranker` loads.
+
+    Raises:
+        DataError: there is no checkpoint.
+    """
+    directory = best(run_dir) or latest(run_dir)
+    if directory is None:
+        message = f"there is no checkpoint in {run_dir / FOLDER}; train with `moerank train CONFIG`"
+        raise DataError(message)
+    return sha256_of(directory / META_FILE)
 
 
 def latest(run_dir: Path) -> Path | None:
@@ -156,7 +174,13 @@ def state_of(sharded: Sharded, weighting: Weighting) -> dict[str, Any]:
         "model": sharded.model.state_dict(),
         "optimizer": sharded.optimizer.state_dict(),
         "weighting": weighting.state_dict(),
+        **sharded.beside,
     }
+
+
+def _names(directory: Path) -> set[str]:
+    """The tensors that a checkpoint holds."""
+    return set(FileSystemReader(directory).read_metadata().state_dict_metadata)
 
 
 def _load(state: dict[str, Any], directory: Path) -> None:

@@ -13,6 +13,7 @@ from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.interruption import Interruption
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.loss_meter import LossMeter
+from pipeline.training.profiling import StepProfiler
 from pipeline.training.run_progress import EpochRecord, RunProgress
 from pipeline.training.training_log import TrainingLog
 from pipeline.training.training_run import TrainingRun
@@ -32,8 +33,10 @@ class EpochLoop:
         training_log: TrainingLog,
         stop: Interruption,
         writer: CheckpointWriter,
+        profiler: StepProfiler,
     ) -> None:
         """Go on from `progress`."""
+        self._profiler = profiler
         self.run, self.progress, self.log, self.stop, self.writer = run, progress, training_log, stop, writer
         self._tasks = [task.name for task in run.schema.tasks]
         self._meter = LossMeter(run.schema.tasks, run.device)
@@ -55,20 +58,22 @@ class EpochLoop:
                 self.log.say(f"skipped a batch: {result.bad}")
             else:
                 self._meter.add(result.losses)
-            before, self.progress = self.progress, self.progress.after_step(rows.batch_end(begin))
+            self.progress = self.progress.after_step(rows.batch_end(begin))
+            self._profiler.step()
             self.log.live(self._where)
             if self.progress.step % _BOARD_EVERY == 0:
                 self.log.scalars(self._scalars(), self.progress.step)
             if result.wishes.stop:
                 self._interrupt()
-            elif self.progress.row < rows.total_rows:
-                self._between_steps(before, result.wishes)
+            elif self._updates and self.progress.row < rows.total_rows:
+                self._between_steps(result.wishes)
             if self.progress.stopped:
                 break
         return self._end(skipped)
 
     def _begin(self) -> None:
         self._started, self._first = time.monotonic(), self.progress
+        self._before, self._updates = self.progress, True
         self._meter = LossMeter(self.run.schema.tasks, self.run.device)
         self.run.sharded.model.train()
 
@@ -76,22 +81,25 @@ class EpochLoop:
         rows = self.run.rows
         first, last = rows.share(begin)
         share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))
-        wishes = Wishes(self.stop.asked, self.writer.is_due(self.progress))
-        return self.run.step(batch, share, self.progress.step, self.run.total_steps, wishes)
+        step, every = self.progress.step, self.run.config.accumulate
+        self._updates = (step + 1) % every == 0 or rows.batch_end(begin) == rows.total_rows
+        # A checkpoint holds no gradients: training ends, or saves, only where none are kept for the next batch.
+        wishes = Wishes(self.stop.asked and self._updates, self._updates and self.writer.is_due(self.progress))
+        return self.run.step(batch, share, step, self.run.total_steps, wishes, update=self._updates)
 
-    def _between_steps(self, before: RunProgress, wishes: Wishes) -> None:
+    def _between_steps(self, wishes: Wishes) -> None:
         """Validate where it is time to, and save where it is time to or this is the best so far."""
         best = self.progress.best
-        if self._validation_is_due(before):
+        if self._validation_is_due():
             self._check()
+        self._before = self.progress
         if wishes.save or (self.progress.best != best and not self.progress.stopped):
             self.writer.save(self.progress)
 
-    def _validation_is_due(self, before: RunProgress) -> bool:
-        settings, now = self.run.config.validation, self.progress
-        by_steps = settings.every_steps is not None and now.step % settings.every_steps == 0
-        every = settings.every_rows
-        return by_steps or (every is not None and now.row // every > before.row // every)
+    def _validation_is_due(self) -> bool:
+        settings, now, before = self.run.config.validation, self.progress, self._before
+        passed = ((settings.every_steps, before.step, now.step), (settings.every_rows, before.row, now.row))
+        return any(every is not None and last // every < this // every for every, last, this in passed)
 
     def _check(self) -> None:
         validation = self._validate()

@@ -1,15 +1,34 @@
-"""Whether the network computes in bfloat16."""
+"""In which number formats the network computes: as the settings say, or as the device does natively."""
+
+from typing import NamedTuple
 
 import torch
 
 from pipeline.training.train_config import TrainConfig
 
 
-def use_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Decide by the configuration and, on ``auto``, by what the device does natively."""
-    if config.bf16 != "auto":
-        return config.bf16 == "on"
+class Precision(NamedTuple):
+    """The format of the network's weights, and that of its products where it is another (autocast)."""
+
+    weights: torch.dtype = torch.float32
+    autocast: torch.dtype | None = None
+
+
+def precision_of(config: TrainConfig, device: torch.device) -> Precision:
+    """Decide; ``auto`` is bfloat16 where the device has it, else float16 on CUDA, else float32."""
+    asked = config.precision
+    if asked == "auto" and config.bf16 != "auto":
+        asked = "bf16" if config.bf16 == "on" else "fp32"
+    if asked == "fp64":
+        return Precision(weights=torch.float64)
+    if asked == "auto":
+        return Precision(autocast=_native(device))
+    return Precision(autocast={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[asked])
+
+
+def _native(device: torch.device) -> torch.dtype | None:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # Emulated on other processors, it is slower than fp32.
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 no public name
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 no public name
+    return torch.bfloat16 if has_bf16 else None

@@ -5,7 +5,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from pipeline.training.checkpoint import resume
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.epoch_loop import EpochLoop
 from pipeline.training.interruption import watch_interruption
+from pipeline.training.profiling import StepProfiler
 from pipeline.training.run_progress import Best, RunProgress
 from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import TrainingLog
 from pipeline.training.training_run import TrainingRun
-from pipeline.training.warm_start import Start, carry_over, keep_encoding
+from pipeline.training.warm_start import Start, keep_encoding
 
 _LOST = (
     "Connection closed by peer",
@@ -66,9 +67,7 @@ def train(
         run = TrainingRun(schema, model_config, config, features_dir, device, start)
         first = dist.get_rank() == 0
         if start is not None:
-            carried = carry_over(start.run_dir, features_dir, run.sharded, run.weighting, config.warm)
-            run.step.stay_near(config.warm.keep_near)
-            run.remarks.append(f"starts from {start.run_dir.name}: {carried}; {run.rows.total_rows:,} rows to train on")
+            run.start_from(start, features_dir)
         if first:
             keep_encoding(features_dir, schema, run_dir)
         progress = resume(run_dir, run.sharded, run.weighting, say if first else _silent)
@@ -76,10 +75,11 @@ def train(
             CheckpointWriter(run_dir, run.sharded, run.weighting, config.checkpoint) as writer,
             TrainingLog(run_dir, say, live, progress, writes=first) as training_log,
             watch_interruption() as stop,
+            closing(StepProfiler(run_dir, config.profile_steps if first else 0)) as profiler,
         ):
             for remark in run.remarks:
                 training_log.say(remark)
-            loop = EpochLoop(run, progress, training_log, stop, writer)
+            loop = EpochLoop(run, progress, training_log, stop, writer, profiler)
             while progress.epoch < run.config.epochs and not progress.stopped:
                 progress = loop.epoch()
         return _result(run_dir, progress) | {"until": run.rows.latest_time}

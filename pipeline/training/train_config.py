@@ -21,7 +21,7 @@ _SHORT = 8
 
 _EPOCHS = ((20_000, 5), (500_000, 3), (5_000_000, 2))
 """Below so many training rows, so many passes."""
-_OUTSIDE = ("checkpoint", "batch_size_per_rank")
+_OUTSIDE = ("checkpoint", "batch_size_per_rank", "profile_steps")
 """Settings that do not change what is learned."""
 
 
@@ -43,6 +43,31 @@ class ValidationConfig(Settings):
     """After so many steps."""
     every_rows: Annotated[int, Field(ge=1)] | None = None
     """After so many rows."""
+
+
+class AverageConfig(Settings):
+    """An average of the network's weights over steps, which is validated, saved as the model and served."""
+
+    name: Literal["ema", "mean"] = "ema"
+    """``ema``: an exponential moving average; ``mean``: the equal mean of all steps from `start` on."""
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.999
+    """How much of ``ema`` stays at a step."""
+    start: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share of all steps after which averaging begins."""
+
+
+class TableTraining(Settings):
+    """How one embedding table is trained, and where it lies on several ranks."""
+
+    learning_rate: LearningRate | None = None
+    """Null: `embedding_learning_rate`."""
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    """Null: `embedding_weight_decay`."""
+    optimizer: Literal["row_wise_adagrad", "adagrad", "sgd"] = "row_wise_adagrad"
+    """``adagrad`` keeps a sum of squares for each number of a row instead of one for the row: as much memory
+    as the table."""
+    sharding: Literal["table_wise", "row_wise"] | None = None
+    """Whole on one rank, or by rows on all; null: as the planner finds cheaper."""
 
 
 class CheckpointConfig(Settings):
@@ -82,8 +107,20 @@ class WarmConfig(Settings):
     """Times all learning rates."""
     keep_near: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of half the squared distance of the network's weights from the earlier ones."""
+    keep_near_by: Literal["l2", "fisher"] = "l2"
+    """``l2``: all weights alike; ``fisher``: each by its Fisher information (EWC), which the earlier run's Adam holds,
+    in units of its mean."""
     scratch_every: Annotated[int, Field(ge=1)] | None = None
     """Every so many trainings, counted from the last one that did, start from nothing."""
+
+    @model_validator(mode="after")
+    def _check_state(self) -> Self:
+        if self.keep_near_by == "fisher" and not self.optimizer:
+            message = (
+                "keep_near_by: fisher reads the earlier run's optimiser: set optimizer to true, or keep_near_by to l2"
+            )
+            raise ValueError(message)
+        return self
 
 
 class TrainConfig(Settings):
@@ -122,8 +159,17 @@ class TrainConfig(Settings):
     """When to stop before the last epoch; null: never."""
     validation: ValidationConfig = ValidationConfig()
     """When to validate within an epoch."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """How many batches make an update of the network, by the mean of their gradients; tables are updated by each."""
+    average: AverageConfig | None = None
+    """An average of the network's weights over steps; null: the last weights."""
+    tables: dict[str, TableTraining] = {}
+    """How single tables are trained, by a table's name."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    """What the network (never a gate) computes in; ``auto``: bfloat16 where the device has it, else float16 on CUDA,
+    else float32. ``fp64`` keeps runs on other numbers of ranks together to rounding; see docs/training.md."""
     bf16: Literal["auto", "off", "on"] = "auto"
-    """Whether the network (never a gate) computes in bfloat16; ``auto``: where the processor has it."""
+    """An older name: ``on`` is `precision: bf16`, ``off`` is `precision: fp32`."""
     loss_scale: LossScale = "entropy"
     """``entropy`` measures each task's loss in what its base rate alone would lose, so that rare tasks count as much as
     others; ``none`` leaves cross-entropies in nats."""
@@ -147,6 +193,8 @@ class TrainConfig(Settings):
     """What to do when the loss or gradient of a batch is not finite."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When training saves its state."""
+    profile_steps: Annotated[int, Field(ge=0)] = 0
+    """Record so many steps as a trace in the run's directory, profile/trace.json."""
     seed: Seed = 0
     """Of weights, batches and dropout."""
 
@@ -154,6 +202,12 @@ class TrainConfig(Settings):
     def _check(self) -> Self:
         if self.batch_size_per_rank is not None and self.batch_size is not None:
             message = "batch_size (of all ranks) and batch_size_per_rank cannot both be given: leave one out"
+            raise ValueError(message)
+        if self.weighting.name != "fixed" and (self.accumulate > 1 or self.precision == "fp16"):
+            message = (
+                f"weighting {self.weighting.name} looks at the gradients of single batches: set accumulate to 1, and "
+                "precision to another than fp16, or weighting to fixed"
+            )
             raise ValueError(message)
         return self
 

@@ -1,5 +1,6 @@
 """What stays the same from epoch to epoch: the rows, the model on its ranks, its loss and its optimisers."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,16 +14,18 @@ from features.source.filesystems import filesystem_of
 from models.losses import RankingLoss
 from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.sharding import LearningRates, Sharded, shard
+from models.sharding import LearningRates, Sharded, TableOptions, shard
+from models.table_plan import in_words
+from pipeline.training.anchor import Anchor, fisher_information
 from pipeline.training.balanced_hash import deal_ids
 from pipeline.training.data_check import check_rows
-from pipeline.training.precision import use_bf16
+from pipeline.training.precision import precision_of
 from pipeline.training.stopping_metric import StoppingMetric
 from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
 from pipeline.training.training_step import TrainingStep
 from pipeline.training.validation import Validation, validate
-from pipeline.training.warm_start import Start
+from pipeline.training.warm_start import Start, carry_over
 
 
 class TrainingRun:
@@ -48,6 +51,7 @@ class TrainingRun:
         self.schema, self.device = schema, device
         self.config = config.sized(EncodedDataset.open(path, filesystem_of(str(path))).rows, world)
         text = config.early_stopping.metric if config.early_stopping else "mean"
+        _check_tables(config, schema)
         self.stopping_metric = StoppingMetric.of(text, schema.tasks, grouped=bool(schema.user_key))
         self.rows = BatchReader(
             path,
@@ -75,10 +79,14 @@ class TrainingRun:
         torch.manual_seed(config.seed)
         ranker = Ranker(schema, model_config, torch.device("meta"))
         deal_ids(ranker, path)
+        precision = precision_of(config, device)
+        ranker.network.to(precision.weights)
         self.sharded: Sharded = shard(ranker, device, _rates(config))
+        if world > 1 or config.tables:
+            self.remarks += in_words(self.sharded.table_places())
         teacher = Teacher(config.teacher, schema, device) if config.teacher else None
-        bf16 = use_bf16(config, device)
-        self.step = TrainingStep(self.sharded, loss, self.weighting, self.config, bf16=bf16, teacher=teacher)
+        parts = self.sharded, loss, self.weighting, self.config
+        self.step = TrainingStep(*parts, autocast=precision.autocast, teacher=teacher)
 
     @property
     def total_steps(self) -> int:
@@ -87,7 +95,25 @@ class TrainingRun:
 
     def validate(self) -> Validation:
         """Judge the model as it is on the held-out rows."""
-        return validate(self.sharded, self.held_out, self.device, self.stopping_metric.metric)
+        average = self.step.average
+        with nullcontext() if average is None else average.applied():
+            return validate(self.sharded, self.held_out, self.device, self.stopping_metric.metric)
+
+    def start_from(self, start: Start, features_dir: Path) -> None:
+        """Go on from what an earlier run learned.
+
+        Raises:
+            DataError: its weights do not fit.
+            IntegrityError: its checkpoint is damaged.
+        """
+        warm = self.config.warm
+        carried = carry_over(start.run_dir, features_dir, self.sharded, self.weighting, warm)
+        if warm.keep_near:
+            importance = fisher_information(self.sharded) if warm.keep_near_by == "fisher" else None
+            self.step.anchor = Anchor(self.sharded, warm.keep_near, importance)
+        if self.step.average is not None:
+            self.step.average.begin()
+        self.remarks.append(f"starts from {start.run_dir.name}: {carried}; {self.rows.total_rows:,} rows to train on")
 
 
 def _by_user(config: TrainConfig, schema: Schema) -> bool:
@@ -104,7 +130,18 @@ def _rates(config: TrainConfig) -> LearningRates:
         embeddings=config.embedding_learning_rate,
         weight_decay=config.weight_decay,
         embedding_decay=config.embedding_weight_decay,
+        tables={
+            name: TableOptions(each.learning_rate, each.weight_decay, each.optimizer, each.sharding)
+            for name, each in config.tables.items()
+        },
     )
+
+
+def _check_tables(config: TrainConfig, schema: Schema) -> None:
+    unknown = sorted(set(config.tables) - set(schema.tables()))
+    if unknown:
+        message = f"train.tables names {unknown[0]!r}; the tables are: {', '.join(schema.tables()) or 'none'}"
+        raise ConfigError(message)
 
 
 def _held_out(path: Path, schema: Schema, batch_size: int) -> BatchReader:

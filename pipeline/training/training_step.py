@@ -17,11 +17,14 @@ from models.ranker_tensors import RankerOutput, TensorInputs
 from models.row_share import RowShare, rows_of_batch
 from models.sharding import Sharded
 from models.weighting import Shared, Weighting
+from pipeline.training.anchor import Anchor
 from pipeline.training.bad_batch import BadBatch, diagnose_gradient, diagnose_loss
+from pipeline.training.gradient_scale import GradientScale
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.seeds import seed_of_step
 from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import SizedConfig
+from pipeline.training.weight_average import WeightAverage
 
 
 class Wishes(NamedTuple):
@@ -49,26 +52,26 @@ class TrainingStep:
         weighting: Weighting,
         config: SizedConfig,
         *,
-        bf16: bool,
+        autocast: torch.dtype | None = None,
         teacher: Teacher | None = None,
     ) -> None:
         """Take the parts; `total_steps` of the schedule is given with each step."""
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
-        self.device, self.bf16, self.teacher = loss.unit_T.device, bf16, teacher
+        self.device, self.autocast, self.teacher = loss.unit_T.device, autocast, teacher
+        self.average = None if config.average is None else WeightAverage(sharded, config.average)
+        self.anchor: Anchor | None = None
+        self._scale: GradientScale | None = None
+        if autocast is torch.float16:
+            self._scale = GradientScale(self.device)
+            sharded.beside["gradient_scale"] = self._scale.state
         self._columns_gradient: Tensor | None = None
-        self._anchor: list[Tensor] = []
-        self._anchor_weight = 0.0
+        self._gathered = 0
+        """Batches whose gradients the network has not been moved by yet."""
 
-    def stay_near(self, weight: float) -> None:
-        """From now on, pull the network's weights to what they are: `weight` / 2 times the squared distance.
-
-        Source: Xuhong et al. 2018, "Explicit Inductive Bias for Transfer Learning", equation 2 (L2-SP).
-        """
-        self._anchor_weight = weight
-        self._anchor = [p.detach().clone() for p in self.sharded.dense_parameters()] if weight else []
-
-    def __call__(self, batch: Batch, share: RowShare, step: int, total_steps: int, wishes: Wishes) -> StepResult:
-        """Train on this rank's part of a batch.
+    def __call__(
+        self, batch: Batch, share: RowShare, step: int, total_steps: int, wishes: Wishes, *, update: bool = True
+    ) -> StepResult:
+        """Train on this rank's part of a batch; without `update`, its gradient is kept for the next batch's.
 
         Raises:
             TrainingError: the loss or a gradient is not finite, and bad batches are not to be skipped.
@@ -93,23 +96,49 @@ class TrainingStep:
                 losses = self.loss(output, labels, weights, users, sums_T, taught)
             losses, bad_gradient = self._backward(output, losses)
         if bad_gradient:
+            self._gathered = 0
+        if self._scale is not None and self._scale.follow(overflow=bad_gradient) and bad_gradient:
+            return StepResult(losses, wishes)  # too large for float16 by this factor, which is smaller from now on
+        if bad_gradient:
             bad = diagnose_gradient(self.sharded.ranker, batch, step, self._columns_gradient)
             return self._refuse(bad, statistics, wishes)
-        self.sharded.optimizer.step()
+        self._gathered += 1
+        if update:
+            self._update()
+            if self.average is not None:
+                self.average.follow(step, total_steps)
         return StepResult(losses, wishes)
 
     def _prepare(self, step: int, total_steps: int) -> None:
         self._seed(step)
         self.sharded.scale_learning_rates(rate_factor(self.config, step, total_steps))
         self.sharded.ranker.network.step(step)
-        self.sharded.optimizer.zero_grad()
+        if self._gathered == 0:
+            self.sharded.optimizer.zero_grad()
+
+    def _update(self) -> None:
+        """Move the network by the mean gradient of the batches since the last time."""
+        batches, self._gathered = self._gathered, 0
+        if self._scale is not None:
+            self._scale.unscale(self._gradients())
+        if batches > 1:
+            for gradient in self._gradients():
+                gradient.div_(batches)
+        if self.anchor is not None:
+            self.anchor.pull()
+        if self.config.gradient_clip:
+            self.sharded.clip_gradients(self.config.gradient_clip)
+        self.sharded.optimizer.step()
+
+    def _gradients(self) -> list[Tensor]:
+        return [p.grad for p in self.sharded.dense_parameters() if p.grad is not None]
 
     def _seed(self, step: int) -> None:
         # Seeded by step, dropout falls the same in a run that was interrupted as in one that was not.
         torch.manual_seed(seed_of_step(self.config.seed, step))
 
     def _forward(self, batch: Batch) -> RankerOutput:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
             output: RankerOutput = self.sharded.model(TensorInputs.from_numpy(batch.inputs).to(self.device))
         return output
 
@@ -119,22 +148,18 @@ class TrainingStep:
         if output.columns_BD.requires_grad:
             # The tables are updated inside the backward pass: what would break them must not reach them.
             output.columns_BD.register_hook(self._guard)
-        parameters = self.sharded.dense_parameters()
-        losses = self.weighting.backward(losses, Shared(output.columns_BD, parameters))
-        for parameter, anchor in zip(parameters if self._anchor else (), self._anchor, strict=True):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - anchor, alpha=self._anchor_weight)
-        if self.config.gradient_clip:
-            norm = self.sharded.clip_gradients(self.config.gradient_clip)
-        else:
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        return losses, self._columns_gradient is not None or not bool(norm.isfinite())
+        factor = None if self._scale is None else self._scale.factor
+        shared = Shared(output.columns_BD, self.sharded.dense_parameters())
+        losses = self.weighting.backward(losses if factor is None else _times(losses, factor), shared)
+        norm = nn.utils.get_total_norm(self._gradients())
+        bad = self._columns_gradient is not None or not bool(norm.isfinite())
+        return losses if factor is None else _times(losses, 1.0 / factor), bad
 
     def _guard(self, gradient_BD: Tensor) -> Tensor | None:
-        if bool(gradient_BD.isfinite().all()):
-            return None
-        self._columns_gradient = gradient_BD
-        return torch.zeros_like(gradient_BD)
+        if not bool(gradient_BD.isfinite().all()):
+            self._columns_gradient = gradient_BD
+            return torch.zeros_like(gradient_BD)
+        return None if self._scale is None else gradient_BD / self._scale.factor
 
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.sharded.ranker.network.named_buffers()}
@@ -149,6 +174,11 @@ class TrainingStep:
         for name, buffer in self.sharded.ranker.network.named_buffers():
             buffer.copy_(kept[name])
         return StepResult(None, wishes, bad)
+
+
+def _times(losses: Losses, factor: Tensor) -> Losses:
+    penalties = {name: penalty * factor for name, penalty in losses.penalties.items()}
+    return Losses(losses.total * factor, losses.tasks_T * factor, penalties)
 
 
 def _with_rows(bad: BadBatch) -> BadBatch:

@@ -34,6 +34,7 @@ from pipeline.training.train_config import WarmConfig
 
 ENCODING_FOLDER = "encoding"
 """Where a run keeps the schema and the vocabularies that it was trained with."""
+_CARRIED = ("model", "optimizer", "weighting")
 _TABLES = "embeddings.embedding_bags."
 _PARTS = {"gates": ".gates.", "towers": "network.towers."}
 Index = NDArray[np.int64]
@@ -191,7 +192,7 @@ def _copy(
     fresh: list[str] = []
     for name, value in flatten_state_dict(state)[0].items():
         part, _, parameter = name.partition(".")
-        if part == "optimizer" and not warm.optimizer:
+        if part not in _CARRIED or (part == "optimizer" and not warm.optimizer):
             continue
         if any(_PARTS[reset] in name for reset in warm.reset):
             fresh += [reset for reset in warm.reset if _PARTS[reset] in name and reset not in fresh]

@@ -27,20 +27,20 @@ from tests.models.small import small_config
 MODEL = small_config(gate={"name": "top_k", "k": 2})
 
 
+EXACT = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1, precision="fp64")
+
+
 def train_run(features: Path, run_dir: Path) -> None:
-    config = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1)
-    train(features, MODEL, config, run_dir, print)
+    train(features, MODEL, EXACT, run_dir, print)
 
 
 def stop_in_second_epoch(features: Path, run_dir: Path) -> None:
-    config = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1)
-
     def say(text: str) -> None:
         if text.startswith("epoch 1"):
             signal.raise_signal(signal.SIGINT)
 
     with suppress(KeyboardInterrupt):
-        train(features, MODEL, config, run_dir, say)
+        train(features, MODEL, EXACT, run_dir, say)
 
 
 def lose_a_worker(features: Path, run_dir: Path) -> None:

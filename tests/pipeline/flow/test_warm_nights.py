@@ -1,5 +1,6 @@
 """Nights that go on from the published model: which run they start from, what they say, and when they start anew."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import ConfigError
+from pipeline.cli.main import main
 from pipeline.flow import steps
 from pipeline.flow.starting_point import starting_point
 from pipeline.flow.steps import Run
@@ -66,6 +68,27 @@ def test_each_night_goes_on_from_the_published_model(
     shutil.rmtree(first.directory)
     assert starting_point(config) is None
     assert "training from nothing: no run below" in capsys.readouterr().err
+
+
+def test_a_teacher_that_was_trained_anew_makes_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    project = write_project(tmp_path)
+    assert main(["features", str(project)]) == 0
+    capsys.readouterr()
+    # Two seeds in one command; the first run is the teacher.
+    assert main(["train", str(project), "--seeds", "2", "--set", "train.epochs=1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["seeds"] == [0, 1]
+    assert {each["task"] for each in said["metrics"]} == {"like", "rating"}
+    teacher, other = (Path(directory) for directory in said["runs"])
+    taught = read_config(project, [f"train.teacher={{run: {teacher}}}", "train.epochs=1"])
+    first = steps.train_model(taught)
+    assert steps.train_model(taught).directory == first.directory
+    shutil.rmtree(teacher / "checkpoint")
+    shutil.copytree(other / "checkpoint", teacher / "checkpoint")
+    assert steps.train_model(taught).directory != first.directory
 
 
 def test_a_run_that_is_not_there_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
