@@ -48,7 +48,7 @@ def test_averages_are_what_is_saved_and_training_goes_on_from_the_weights(featur
             torch.testing.assert_close(averaged[name], tensor, rtol=0, atol=0)
     # Two epochs and one that is gone on with are the same: the average did not leak into the weights.
     whole = trained(features, tmp_path / "whole", average={}, schedule="constant", early_stopping=None)
-    first = {"average": {}, "schedule": "constant", "early_stopping": None}
+    first: dict[str, Any] = {"average": {}, "schedule": "constant", "early_stopping": None}
     trained(features, tmp_path / "parts", epochs=1, **first)
     parts = trained(features, tmp_path / "parts", epochs=2, **first)
     for name, tensor in whole.items():
