@@ -76,7 +76,7 @@ def _build(
     refuse_tiny_addends(raw_dataset.sample, config)
     progress("fitting vocabularies and quantiles")
     fitted = fit(raw_dataset, planned, config, Previous.load(last) if config.grow else None)
-    schema = _schema(config, fitted, timeline, raw_dataset.schema)
+    schema = fitted_schema(config, fitted, timeline, raw_dataset.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
     encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, finished)
@@ -121,7 +121,8 @@ def _name_damage(error: OSError, days: Path) -> None:
         raise DataError(message) from error
 
 
-def _schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, stored: pa.Schema) -> Schema:
+def fitted_schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, stored: pa.Schema) -> Schema:
+    """The schema of what was fitted, over raw rows that are `stored` so."""
     keys = dict.fromkeys(timeline.keys)
     keys |= dict.fromkeys(key for key in (config.events.user, config.events.item) if key)
     specs = tuple(

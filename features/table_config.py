@@ -99,6 +99,8 @@ class EntityConfig(TableConfig):
     known_at: str | None = None
     """The column with the moment (a time with zone) from which on a row's attributes were known: earlier events see
     nulls, so that no feature is newer than its label."""
+    newest: str | None = None
+    """Of several rows of a key, the one with the largest value in this column is taken; without it they are refused."""
 
 
 class PastConfig(TableConfig):

@@ -55,7 +55,7 @@ class Partition:
 def day_facts(connection: Backend, events: ir.Table, config: FeaturesConfig) -> dict[int, DayFacts]:
     """Facts by day in order; a log without time is one day."""
     ms = event_ms(events, config)
-    used = raw_columns(config)
+    used = raw_columns(config, config.events)
     whole = ibis.struct({c: events[c] for c in events.columns if c in used})
     rows = events.select(day=day_of(ms, config.events.time_zone), ms=ms, digest=whole.hash() % 2**_DIGEST_BITS)
     facts = rows.group_by("day").aggregate(
@@ -91,6 +91,6 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
 def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str:
     """A digest of what every row depends on besides the log: recipe, columns, past events, and this code."""
     settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
-    used = raw_columns(config)
+    used = raw_columns(config, config.events)
     columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
     return digest_of(settings, columns, past, code_digest(_BUILD))

@@ -130,7 +130,9 @@ def _fresh_rows(connection: Backend, sources: Sources, config: FeaturesConfig, f
     data = DataFiles(tuple(files), find_data(config.events.path, "data.events").root)
     unverified = config.events.model_copy(update={"verify": False})
     table = prepared(
-        read_files(connection, data, unverified, "data.events", raw_columns(config)), unverified, "data.events"
+        read_files(connection, data, unverified, "data.events", raw_columns(config, config.events)),
+        unverified,
+        "data.events",
     )
     return align(with_end(with_keys(connection, table, config), config.events), sources.events)
 

@@ -152,7 +152,7 @@ def _log(
         log = log.filter(log[config.events.time or TIME] >= ibis.literal(begin, "timestamp('UTC')"))
     if config.past is None:
         return log
-    past = with_lists(read_table(connection, config.past, "data.past", raw_columns(config)), config)
+    past = with_lists(read_table(connection, config.past, "data.past", raw_columns(config, config.past)), config)
     order = past[config.past.order].cast("int64") if config.past.order else ibis.literal(0, "int64")
     zone = config.events.time_zone
     before = day_begin_ms(day_number(span.first_ms, zone), zone) - 1

@@ -19,6 +19,7 @@ from features.source.filesystems import filesystem_of, find_remote, without_prot
 
 ENDINGS = (".parquet", ".parq", ".pq")
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+_FIRST_BYTES = b"PAR1"
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -120,7 +121,10 @@ def _remote(filesystem: Any, path: str) -> DataFiles:
 
 def _local(path: str) -> DataFiles:
     if Path(path).is_dir():
-        return DataFiles(tuple(_once(_walk(path))), path.rstrip("/"))
+        below = _once(_walk(path))
+        named = [file for file in below if file.lower().endswith(ENDINGS)]
+        # Hive, Impala and Athena give their files no ending.
+        return DataFiles(tuple(named or filter(_is_parquet, below)), path.rstrip("/"))
     # The pattern may be absolute, which pathlib's own does not take.
     matches = sorted(glob.glob(path, recursive=True))  # noqa: PTH207
     root = _before_wildcards(path) if _MAGIC.search(path) else os.path.dirname(path)  # noqa: PTH120 - keeps "a/.." as it is
@@ -137,7 +141,15 @@ def _walk(top: str) -> Iterator[str]:
         folders[:] = [
             name for name in folders if not _is_hidden([name]) and os.path.realpath(Path(folder, name)) not in visited
         ]
-        yield from (str(Path(folder, name)) for name in names if name.endswith(ENDINGS) and not _is_hidden([name]))
+        yield from (str(Path(folder, name)) for name in names if not _is_hidden([name]))
+
+
+def _is_parquet(path: str) -> bool:
+    """Whether a file without an ending begins as Parquet does."""
+    if Path(path).suffix:
+        return False
+    with Path(path).open("rb") as file:
+        return file.read(len(_FIRST_BYTES)) == _FIRST_BYTES
 
 
 def _once(files: Iterator[str]) -> list[str]:

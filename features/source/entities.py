@@ -54,7 +54,7 @@ def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:
     """
     entities = {}
     for side, entity in _configs(config).items():
-        table = with_lists(read_entity(connection, entity, f"data.{side}s", raw_columns(config)), config)
+        table = with_lists(read_entity(connection, entity, f"data.{side}s", raw_columns(config, entity)), config)
         if entity.known_at is not None:
             require_columns(table, {entity.known_at: f"data.{side}s.known_at"}, place_of(entity))
             require_zone(table, entity.known_at, place_of(entity))

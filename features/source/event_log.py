@@ -26,7 +26,7 @@ def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str,
         DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
     """
     events = config.events
-    table = read_table(connection, events, "data.events", raw_columns(config), known)
+    table = read_table(connection, events, "data.events", raw_columns(config, events), known)
     named = {"user": events.user, "item": events.item, "time": events.time}
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, place_of(events))
     if events.time is not None:

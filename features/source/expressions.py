@@ -140,14 +140,14 @@ class _Compiler(ast.NodeVisitor):
         whole = ast.unparse(node)
         if whole in self._table.columns:
             return self._table[whole]
-        value = self.visit(node.value)
+        value, field = self.visit(node.value), self._quoted.get(node.attr, node.attr)
         dtype = value.type()
         fields = dtype.value_type if dtype.is_array() else dtype
-        if not fields.is_struct() or node.attr not in fields.names:
+        if not fields.is_struct() or field not in fields.names:
             there = f"it has {', '.join(fields.names)}" if fields.is_struct() else f"it is {dtype}, no struct"
-            what = f"{ast.unparse(node.value)} has no field {node.attr!r}; {there}"
+            what = f"{ast.unparse(node.value)} has no field {field!r}; {there}"
             raise self._refuse(what)
-        return value.map(lambda one: one[node.attr]) if dtype.is_array() else value[node.attr]
+        return value.map(lambda one: one[field]) if dtype.is_array() else value[field]
 
     def visit_Constant(self, node: ast.Constant) -> Any:
         if isinstance(node.value, int | float | str | bool):

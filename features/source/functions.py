@@ -60,10 +60,11 @@ def _is_null(value: Any) -> Any:
 
 def _coalesce(*values: Any) -> Any:
     """The first value that is not missing; NaN is."""
-    return ibis.coalesce(*[_nan_as_null(value) for value in values])
+    return ibis.coalesce(*[nan_as_null(value) for value in values])
 
 
-def _nan_as_null(value: Any) -> Any:
+def nan_as_null(value: Any) -> Any:
+    """A value of which NaN is missing, as null is."""
     if isinstance(value, ibis.Expr) and value.type().is_floating():
         return ibis.ifelse(value.isnan(), ibis.null(value.type()), value)
     return value
@@ -123,6 +124,11 @@ def from_local(value: Any, zone: str = "UTC") -> Any:
         return clock.cast("timestamp('UTC')")
     ms = epoch_ms(clock)
     return from_epoch(utc_ms(ms, zone), "ms")
+
+
+def _parse_time(value: Any, pattern: str) -> Any:
+    """The clock time of a text that is written by a pattern of `strptime`, such as ``%d/%m/%Y %H:%M``."""
+    return value.as_timestamp(pattern)
 
 
 def _clip(value: Any, low: Any, high: Any) -> Any:
@@ -219,6 +225,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lower": lambda value: value.lower(),
     "matches": lambda value, pattern: value.re_search(pattern),
     "month": _month,
+    "parse_time": _parse_time,
     "replace": lambda value, old, new: value.replace(old, new),
     "round": _round,
     "seconds_between": _seconds_between,

@@ -26,9 +26,9 @@ def with_labels(connection: Backend, log: ir.Table, config: FeaturesConfig) -> i
         DataError: a table without its keys, or keys that are of another type than the log's.
         ConfigError: a name that the log has, too; a window for a log without time.
     """
-    mentioned = raw_columns(config)
     for place, table in enumerate(config.labels):
         where = f"data.labels[{place}]"
+        mentioned = raw_columns(config, table)
         rows = read_table(connection, table, where, mentioned)
         _check(log, rows, table, config, where)
         mentioned_columns = [c for c in rows.columns if f"{table.name}_{c}" in mentioned]

@@ -12,6 +12,7 @@ from features.source.data_files import find_data, find_files
 from features.source.expressions import compile_condition, compile_expression
 from features.source.functions import split_text
 from features.source.key_columns import as_key
+from features.source.profile import is_scalar
 from features.source.query_engine import Backend, scalar, to_arrow
 from features.source.read_files import read_files, run_query
 from features.source.times import as_moment
@@ -102,6 +103,9 @@ def read_entity(connection: Backend, config: EntityConfig, where: str, used: set
     table = read_table(connection, config, where, used)
     require_columns(table, {config.key: f"{where}.key"}, place_of(config))
     table = table.mutate(**{config.key: as_key(connection, table, config.key, place_of(config))})
+    if config.newest is not None:
+        require_columns(table, {config.newest: f"{where}.newest"}, place_of(config))
+        table = _newest(table, config.key, config.newest)
     key = table[config.key]
     counts = to_arrow(
         connection, table.aggregate(rows=table.count(), distinct=key.nunique(), null=key.isnull().sum())
@@ -111,9 +115,20 @@ def read_entity(connection: Backend, config: EntityConfig, where: str, used: set
         raise DataError(message)
     if counts["rows"] != counts["distinct"]:
         repeated = counts["rows"] - counts["distinct"]
-        message = f"{place_of(config)}: {repeated} rows repeat a {config.key!r}; one row a key is allowed"
+        message = (
+            f"{place_of(config)}: {repeated} rows repeat a {config.key!r}; one row a key is allowed: say which row "
+            f"of a key counts, such as `newest: updated_at` under {where}"
+        )
         raise DataError(message)
     return table
+
+
+def _newest(table: ir.Table, key: str, newest: str) -> ir.Table:
+    """One row a key: that with the largest value; of equal ones that whose other values are the largest."""
+    others = [name for name, dtype in table.schema().items() if name not in (key, newest) and is_scalar(dtype)]
+    order = [ibis.desc(table[name], nulls_first=False) for name in (newest, *others)]
+    numbered = table.mutate(__place=ibis.row_number().over(group_by=key, order_by=order))
+    return numbered.filter((numbered["__place"] == 0) | numbered[key].isnull()).drop("__place")
 
 
 def with_lists(table: ir.Table, config: FeaturesConfig) -> ir.Table:

@@ -4,6 +4,7 @@ from contract.columns import TIME
 from features.feature_config import FeaturesConfig
 from features.source.expressions import column_names
 from features.source.row_types import KIND, OBSERVED, ORDER
+from features.table_config import EntityConfig, LabelTableConfig, PastConfig, TableConfig
 
 
 def used_columns(config: FeaturesConfig) -> set[str]:
@@ -21,20 +22,23 @@ def used_columns(config: FeaturesConfig) -> set[str]:
     return used | {name for name in (config.events.user, config.events.item, OBSERVED, TIME, KIND, ORDER) if name}
 
 
-def raw_columns(config: FeaturesConfig) -> set[str]:
-    """Every column of any source that the recipe mentions, derived columns' own sources included."""
-    entities = [table for table in (config.users, config.items, config.past) if table is not None]
-    tables = [config.events, *config.labels, *entities]
-    texts = [text for table in tables for text in (*table.columns.values(), table.where) if text]
-    names = used_columns(config) | {name for text in texts for name in column_names(text)}
-    names |= {name for table in tables for name in table.times} | _label_columns(config, names)
-    names |= {entity.key for entity in (config.users, config.items) if entity is not None}
-    names |= {entity.known_at for entity in (config.users, config.items) if entity is not None and entity.known_at}
-    past = config.past.order if config.past else None
-    return names | {name for name in (config.events.time, past) if name}
+def raw_columns(config: FeaturesConfig, table: TableConfig) -> set[str]:
+    """Every column that is read of a table: what the recipe uses by name, and what the table's own block mentions."""
+    names = used_columns(config) | {
+        name for text in (*table.columns.values(), table.where) if text for name in column_names(text)
+    }
+    names |= set(table.times) | _label_columns(config, names)
+    names |= {name for label in config.labels for name in label.by}
+    named: tuple[str | None, ...] = ()
+    if isinstance(table, EntityConfig):
+        named = (table.key, table.known_at, table.newest)
+    elif isinstance(table, LabelTableConfig):
+        named = (*table.by, table.time)
+    elif isinstance(table, PastConfig):
+        named = (table.order,)
+    return names | {name for name in (config.events.time, *named) if name}
 
 
 def _label_columns(config: FeaturesConfig, names: set[str]) -> set[str]:
-    """What is read of label tables: keys, times, and the columns that are mentioned with the table's name before."""
-    mentioned = {name.removeprefix(f"{table.name}_") for table in config.labels for name in names}
-    return mentioned | {name for table in config.labels for name in (*table.by, table.time) if name}
+    """What is read of label tables: the columns that are mentioned with the table's name before."""
+    return {name.removeprefix(f"{table.name}_") for table in config.labels for name in names}

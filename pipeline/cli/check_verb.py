@@ -10,7 +10,8 @@ def _check(args: Namespace) -> None:
     from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.project.data_project import read_data  # noqa: PLC0415
 
-    checked = check_recipe(read_data(args.config, args.overrides).data)
+    project = read_data(args.config, args.overrides)
+    checked = check_recipe(project.data, project.model.embedding_dim)
     respond(args, asdict(checked), checked.lines())
 
 

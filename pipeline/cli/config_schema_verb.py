@@ -1,10 +1,13 @@
 """The verb `config-schema`: print the JSON Schema of the project's YAML file, for editors."""
 
-import json
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 from pipeline.cli.verb import Verb
 from pipeline.console import answer
+
+SCHEMA = Path(__file__).resolve().parents[1] / "project" / "moerank.schema.json"
+"""Made from the settings by `make docs`; to make it anew would take seconds of imports."""
 
 
 def _no_arguments(parser: ArgumentParser) -> None:
@@ -13,9 +16,7 @@ def _no_arguments(parser: ArgumentParser) -> None:
 
 def _config_schema(args: Namespace) -> None:
     del args
-    from pipeline.project.project_config import ProjectConfig  # noqa: PLC0415 - keeps `moerank --help` fast
-
-    answer(json.dumps(ProjectConfig.model_json_schema(), indent=1))
+    answer(SCHEMA.read_text(encoding="utf-8"))
 
 
 VERB = Verb(

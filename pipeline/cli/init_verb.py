@@ -5,7 +5,9 @@ from pathlib import Path
 
 from contract.errors import ConfigError
 from contract.files import write_text
+from pipeline.cli.config_schema_verb import SCHEMA
 from pipeline.cli.verb import Verb, add_json, respond
+from pipeline.console import progress_of
 
 
 def _arguments(parser: ArgumentParser) -> None:
@@ -16,6 +18,11 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--label", action="append", default=[], metavar="COLUMN", help="a column to predict; else guessed"
     )
+    parser.add_argument(
+        "--positives",
+        action="store_true",
+        help="each row is something that the user took, such as a purchase; what was not taken is drawn",
+    )
     parser.add_argument("--name", help="the project's name [the folder's]")
     parser.add_argument("--out", type=Path, default=Path("moerank.yaml"), help="the file to write [%(default)s]")
     add_json(parser)
@@ -25,19 +32,28 @@ def _init(args: Namespace) -> None:
     if args.out.exists():
         message = f"{args.out} is there already; name another file with --out, or remove it"
         raise ConfigError(message)
-    from pipeline.project.draft_recipe import RawTables, draft_recipe, plain  # noqa: PLC0415 - keeps `--help` fast
+    with progress_of("init") as progress:
+        progress("looking at the tables")
+        from pipeline.project.column_words import plain  # noqa: PLC0415 - keeps `--help` fast
+        from pipeline.project.draft_recipe import SCHEMA_FILE, RawPaths, draft_recipe  # noqa: PLC0415
+        from pipeline.project.try_draft import tried  # noqa: PLC0415
 
-    name = args.name or plain(Path.cwd().name)
-    text = draft_recipe(RawTables(args.events, args.users, args.items, args.labels), name, args.label)
+        name = args.name or plain(Path.cwd().name, "project")
+        paths = RawPaths(args.events, args.users, args.items, args.labels)
+        draft = draft_recipe(paths, name, args.label, positives=args.positives)
+        progress("building features from some rows")
+        text = tried(draft).text()
     write_text(text, args.out)
+    schema = args.out.with_name(SCHEMA_FILE)
+    write_text(SCHEMA.read_text(encoding="utf-8"), schema)
     lines = [
         text.rstrip(),
         "",
-        f"written: {args.out}",
+        f"written: {args.out}, and {schema} for editors",
         f"next: moerank check {args.out}",
         f"then: moerank run {args.out}",
     ]
-    respond(args, {"path": str(args.out), "name": name}, lines)
+    respond(args, {"path": str(args.out), "schema": str(schema), "name": name}, lines)
 
 
 VERB = Verb(

@@ -1,9 +1,10 @@
-"""Look at a recipe before anything is built: tables, columns, types, expressions, and what each feature costs."""
+"""Look at a recipe before anything is built: tables, types, expressions, encoded rows, and what features cost."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -11,131 +12,161 @@ import ibis.expr.types as ir
 
 from contract.columns import TIME
 from contract.errors import DataError
-from features.feature_config import FeaturesConfig
-from features.point_in_time.feature_plan import FeaturePlan, plan_features
+from features.feature_config import FeaturesConfig, TaskConfig
 from features.point_in_time.labels import with_tasks
 from features.source.column_types import check_columns
-from features.source.entities import read_sources, with_attributes
+from features.source.entities import Sources, read_sources, with_attributes
 from features.source.expressions import compile_condition
 from features.source.ownership import find_ownership
 from features.source.query_engine import Backend, connect, scalar, to_arrow
-from features.source.row_types import EVENT, KIND, ORDER
+from features.source.row_types import EVENT, KIND, OBSERVED, ORDER
 from features.source.times import event_ms
+from pipeline.project.encode_sample import EncodedSample, EncodedValue, encode_sample
+from pipeline.project.feature_costs import FeatureCost, default_width, feature_costs, size
+from pipeline.project.sample_log import sampled, unverified
 
-SAMPLED_ROWS = 5
 _CHECKED_ROWS = 10_000
+_ENCODED_ROWS = 1_000
+_WIDEST = 24
 
 
 @dataclass(frozen=True)
 class CheckedRecipe:
-    """What was found: the tables, some rows as features are made of them, and the features with their cost."""
+    """What was found: the tables, some rows as the model would see them, and the features with their cost.
+
+    `note` says why no rows could be encoded, where a sample is too small for it.
+    """
 
     tables: tuple[str, ...]
-    rows: list[dict[str, object]]
-    features: tuple[str, ...]
+    rows: tuple[EncodedValue, ...]
+    features: tuple[FeatureCost, ...]
+    note: str = ""
 
     def lines(self) -> list[str]:
         """For a person."""
-        names = self.rows[0] if self.rows else ()
-        sample = [f"  {name:<32} {', '.join(_short(row[name]) for row in self.rows)}" for name in names]
-        head = f"sample: the first {len(self.rows)} rows, labels and weights included"
-        tables, features = ([f"  {line}" for line in lines] for lines in (self.tables, self.features))
-        return ["tables:", *tables, head, *sample, "features:", *features]
+        head = "sample: some rows, each value as it lies -> as the model takes it (numbers fitted on the sample)"
+        sample = [f"  {one.name:<32} {', '.join(_pairs(one))}" for one in self.rows] or [f"  {self.note}"]
+        bytes_each = [(one.embedding_bytes, one.online_bytes) for one in self.features]
+        embeddings, online = (
+            (size(sum(part)) for part in zip(*bytes_each, strict=True)) if bytes_each else ("0 B", "0 B")
+        )
+        total = f"  together: {len(self.features)} features, embeddings {embeddings}, online tables {online}"
+        tables, features = [f"  {line}" for line in self.tables], [f"  {one.line()}" for one in self.features]
+        return ["tables:", *tables, head, *sample, "features:", *features, *([total] if features else [])]
+
+
+def _pairs(value: EncodedValue) -> Iterator[str]:
+    if not value.encoded:
+        yield from map(_short, value.raw)
+    for raw, encoded in zip(value.raw, value.encoded, strict=False):
+        yield f"{_short(raw)} -> {_short(encoded)}"
 
 
 def _short(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= 24 else f"{text[:21]}..."  # noqa: PLR2004 - five of them make a line
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 
-def check_recipe(config: FeaturesConfig) -> CheckedRecipe:
-    """Open the tables without reading their pages, compile every expression, and run them on the first rows.
+def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRecipe:
+    """Open the tables, compile every expression and run it on the first rows, and encode a sample.
+
+    `width` is that of the model's embeddings. Pages are not verified.
 
     Raises:
         DataError: a table, a type or a value that cannot be used; the place in the recipe is named.
         ConfigError: a column or an expression that does not exist.
     """
-    quick = _without_pages(config)
+    quick = unverified(config)
     with tempfile.TemporaryDirectory() as spill:
         connection = connect("1GB", Path(spill))
         try:
-            return _check(connection, quick)
+            sources = read_sources(connection, quick)
+            rows = _check(connection, quick, sources)
+            distinct, keys = _counts(connection, quick, sources)
         except duckdb.Error as error:
             message = f"the tables cannot be used: {str(error).splitlines()[0]}"
             raise DataError(message) from error
         finally:
             connection.disconnect()
+    tables = [f"events: {rows:,} rows, {len(sources.events.columns)} columns"]
+    tables += [f"{side}s: {keys[side]:,} rows" for side in sources.entities]
+    sample, note = _sample(config, rows)
+    if sample is None:
+        return CheckedRecipe(tuple(tables), (), (), note)
+    joined = {
+        c: f"{side}s" for side, t in sources.entities.items() for c in t.columns if c not in sources.events.columns
+    }
+    costs = feature_costs(sample.planned, sample.schema, width or default_width(), distinct, keys, joined)
+    return CheckedRecipe(tuple(tables), sample.values, tuple(costs))
 
 
-def _without_pages(config: FeaturesConfig) -> FeaturesConfig:
-    """A recipe whose pages are not verified, which takes as long as reading them."""
-    tables = {name: getattr(config, name) for name in ("events", "users", "items", "past")}
-    changed = {name: table.model_copy(update={"verify": False}) for name, table in tables.items() if table is not None}
-    labels = tuple(table.model_copy(update={"verify": False}) for table in config.labels)
-    return config.model_copy(update={**changed, "labels": labels, "engine": "duckdb"})
+def _sample(config: FeaturesConfig, rows: int) -> tuple[EncodedSample | None, str]:
+    """Some encoded rows, or why there are none; a failure that the whole log would have is raised."""
+    with sampled(config, _ENCODED_ROWS) as (small, folder):
+        try:
+            return encode_sample(small, folder), ""
+        except DataError as error:
+            if rows <= _ENCODED_ROWS:
+                raise
+            return None, f"{_ENCODED_ROWS:,} rows are too few to fit the encoders: {error}"
 
 
-def _check(connection: Backend, config: FeaturesConfig) -> CheckedRecipe:
-    sources = read_sources(connection, config)
+def _check(connection: Backend, config: FeaturesConfig, sources: Sources) -> int:
+    """Compile all expressions and run those of labels on the first rows; how many rows the log has."""
     columns = {side: tuple(table.columns) for side, table in sources.entities.items()}
-    ownership = find_ownership(config, tuple(sources.events.columns), columns.get("user", ()), columns.get("item", ()))
+    added = (OBSERVED,) if config.negatives else ()
+    events = (*sources.events.columns, *added)
+    ownership = find_ownership(config, events, columns.get("user", ()), columns.get("item", ()))
     check_columns(config, ownership, sources.events, sources.entities)
-    planned = plan_features(config, ownership)
-    tables = [
-        f"events: {int(scalar(connection, sources.events.count())):,} rows, {len(sources.events.columns)} columns"
-    ]
-    tables += [f"{side}s: {int(scalar(connection, t.count())):,} rows" for side, t in sources.entities.items()]
-    rows = _rows(connection, config, sources.events.limit(_CHECKED_ROWS), sources.entities)
-    return CheckedRecipe(tuple(tables), rows, tuple(_costs(connection, planned, sources.events)))
-
-
-def _rows(
-    connection: Backend, config: FeaturesConfig, events: ir.Table, entities: dict[str, ir.Table]
-) -> list[dict[str, object]]:
-    """Run every expression on some rows; a failure names the task whose expression it is."""
     kind, order = ibis.literal(EVENT, "int8"), ibis.literal(0, "int64")
-    log = events.mutate(**{TIME: event_ms(events, config), KIND: kind, ORDER: order})
-    joined = with_attributes(log, entities, config)
-    last = int(scalar(connection, joined[TIME].max()) or 0)
-    for place, task in enumerate(config.tasks):
-        labelled = with_tasks(joined, config.model_copy(update={"tasks": (task,)}), last)
-        _run(connection, labelled, f"data.tasks[{place}] ({task.name})")
+    head = sources.events.limit(_CHECKED_ROWS)
+    log = head.mutate(**{TIME: event_ms(head, config), KIND: kind, ORDER: order})
+    log = log.mutate(**{OBSERVED: ibis.literal(1, "int8")}) if added else log
+    joined = with_attributes(log, sources.entities, config)
     for place, history in enumerate(config.histories):
         if history.where:
             compile_condition(history.where, joined, f"data.histories[{place}].where")
-    labelled = with_tasks(joined, config, last)
-    names = [feature.name for feature in config.features if feature.name in labelled.columns]
-    shown = labelled.select(*names, *(c for c in labelled.columns if c.startswith(("label__", "weight__"))))
-    return to_arrow(connection, shown.limit(SAMPLED_ROWS)).to_pylist()
+    last = int(scalar(connection, joined[TIME].max()) or 0)
+    _run_labels(connection, config, joined, last)
+    return int(scalar(connection, sources.events.count()))
 
 
-def _run(connection: Backend, table: ir.Table, where: str) -> None:
+def _run_labels(connection: Backend, config: FeaturesConfig, joined: ir.Table, last: int) -> None:
+    """Run the expressions of all tasks; where they fail, of each alone, to name it."""
+
+    def run(*tasks: TaskConfig) -> None:
+        labelled = with_tasks(joined, config.model_copy(update={"tasks": tasks}), last)
+        made = [c for c in labelled.columns if c not in joined.columns]
+        to_arrow(connection, labelled.aggregate(**{c: labelled[c].sum() for c in made}))
+
     try:
-        to_arrow(connection, table)
-    except duckdb.Error as error:
-        message = f"{where} cannot be computed: {str(error).splitlines()[0]}"
-        raise DataError(message) from error
+        run(*config.tasks)
+    except duckdb.Error:
+        for place, task in enumerate(config.tasks):
+            try:
+                run(task)
+            except duckdb.Error as error:
+                message = f"data.tasks[{place}] ({task.name}) cannot be computed: {str(error).splitlines()[0]}"
+                raise DataError(message) from error
+        raise
 
 
-def _costs(connection: Backend, planned: list[FeaturePlan], events: ir.Table) -> Iterator[str]:
-    """What each feature adds to the model's inputs and to online tables."""
-    for plan in planned:
-        column = plan.column
-        if column is not None and column.kind in {"id", "id_list"}:
-            number = _distinct(connection, events, plan.name)
-            size = f"{column.buckets:,} rows by hash" if column.encoding == "hash" else f"{number} embedding rows"
-            yield f"{plan.name:<32} {column.kind:<8} of the {plan.side}: {size}"
-        elif column is not None:
-            yield f"{plan.name:<32} {column.kind:<8} of the {plan.side}: up to {column.bins} inputs"
-        elif plan.aggregate is not None:
-            yield f"{plan.name:<32} {plan.aggregate.stat:<8} by {', '.join(plan.aggregate.keys)}: a window sum"
-        elif plan.history is not None:
-            yield f"{plan.name:<32} history  of {plan.history.of}: {plan.history.last} values a row"
-        elif plan.cross is not None:
-            yield f"{plan.name:<32} cross    of {', '.join(plan.keys)}: {plan.cross.buckets:,} rows by hash"
-
-
-def _distinct(connection: Backend, events: ir.Table, name: str) -> str:
-    if name not in events.columns or events[name].type().is_array():
-        return "one a value:"
-    return f"about {int(scalar(connection, events[name].approx_nunique())):,}"
+def _counts(
+    connection: Backend, config: FeaturesConfig, sources: Sources
+) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """About how many values the columns of ids have, and how many users and items there are."""
+    ids = {feature.name for feature in config.features if feature.kind == "id"}
+    ids |= {key for key in (config.events.user, config.events.item) if key}
+    distinct: dict[str, int] = {}
+    for table in (sources.events, *sources.entities.values()):
+        wanted = {f"c{n}": c for n, c in enumerate(table.columns) if c in ids and c not in distinct}
+        if wanted:
+            counts: dict[str, Any] = to_arrow(
+                connection, table.aggregate(**{name: table[c].approx_nunique() for name, c in wanted.items()})
+            ).to_pylist()[0]
+            distinct |= {column: int(counts[name]) for name, column in wanted.items()}
+    keys = {side: int(scalar(connection, table.count())) for side, table in sources.entities.items()}
+    for side, key in (("user", config.events.user), ("item", config.events.item)):
+        if key is not None and side not in keys:
+            keys[side] = distinct.get(key, 0)
+    return distinct, keys

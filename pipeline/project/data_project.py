@@ -5,9 +5,18 @@ from pathlib import Path
 
 from pydantic import ConfigDict
 
+from contract.settings import Settings
 from features.feature_config import FeaturesConfig
 from features.table_config import TableConfig
 from pipeline.yaml_file import Workspace, read_settings
+
+
+class ModelWidth(Settings):
+    """Of the model's block, the one number that tells how large its tables are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    embedding_dim: int | None = None
 
 
 class DataProject(Workspace):
@@ -17,6 +26,7 @@ class DataProject(Workspace):
 
     name: str
     data: FeaturesConfig
+    model: ModelWidth = ModelWidth()
 
 
 def read_data(path: Path, overrides: Sequence[str] = ()) -> DataProject:

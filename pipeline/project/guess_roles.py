@@ -1,43 +1,16 @@
-"""Guess what the columns of raw tables are: keys, the time, labels and features, by their names and what they hold."""
+"""Guess what the columns of a log are: keys, the time and labels, by their names and what they hold."""
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from contract.errors import ConfigError
-from features.source.profile import ColumnProfile
+from features.source.profile import ColumnProfile, is_text
+from pipeline.project import column_words as words
+from pipeline.project.guess_times import Moment, find_moment
+from pipeline.project.match_keys import KeyPair
 
 Profiles = Mapping[str, ColumnProfile]
-Kind = Literal["id", "id_list", "dense"]
-
-_USER = re.compile(r"(^|_)(user|customer|visitor|member|client|account|session|uid|user_?id)(_|$)", re.IGNORECASE)
-_ITEM = re.compile(
-    r"(^|_)(item|sku|product|article|video|movie|film|news|rest|restaurant|listing|doc|document|ad|song|track|iid|job|post"
-    r"|book|content|offer|hotel)(_|$)",
-    re.IGNORECASE,
-)
-_TIME = re.compile(r"(^|_)(ts|time|timestamp|at|date|datetime|when|created|occurred)(_|$)", re.IGNORECASE)
-_BINARY = re.compile(
-    r"^(is_|has_)?(label|target|y|click|clicked|clicks|like|liked|likes|long_view|purchase|purchased|bought|buy|order|ordered"
-    r"|convert|converted|conversion|follow|followed|share|shared|comment|commented|hate|hated|watched|finished|installed"
-    r"|booked|applied|subscribed)$",
-    re.IGNORECASE,
-)
-_MEASURE = re.compile(
-    r"(^|_)(rating|score|stars|watch|dwell|duration|play_time|eta|basket|amount|revenue|gmv|spend|delay|target|label)(_|$)",
-    re.IGNORECASE,
-)
-_TYPE = re.compile(r"(^|_)(event|action|behavior|behaviour|activity)(_type|_name|_kind)?$|^type$", re.IGNORECASE)
-_SHOWN = re.compile(r"view|impress|show|expos|display|page", re.IGNORECASE)
-_TAKEN = re.compile(
-    r"purchas|buy|bought|order|checkout|install|convert|conversion|subscrib|book|apply|cart", re.IGNORECASE
-)
-_EPOCH = {"s": (1e8, 4e9), "ms": (1e11, 4e12), "us": (1e14, 4e15), "ns": (1e17, 4e18)}
-FEW_VALUES = 64
-"""Whole numbers of so few values are names of something, and no sizes."""
-RARE = 1_000
-"""Ids of more values than this take only those that are seen a few times."""
 
 
 @dataclass(frozen=True)
@@ -51,130 +24,142 @@ class EventType:
 
 
 @dataclass(frozen=True)
+class BinaryLabel:
+    """A column that says what came of an event, and the value that means yes, as an expression writes it."""
+
+    column: str
+    yes: str | None = None
+
+
+@dataclass(frozen=True)
 class Roles:
     """What the columns of a log are; a role that no column has is None."""
 
     user: str | None
     item: str | None
-    time: str | None
+    time: Moment | None
     event_type: EventType | None
-    binary: tuple[str, ...]
+    binary: tuple[BinaryLabel, ...]
     measures: tuple[str, ...]
 
+    @property
+    def keys(self) -> list[str]:
+        """The columns that name the user and the item."""
+        return [key for key in (self.user, self.item) if key is not None]
 
-@dataclass(frozen=True)
-class GuessedFeature:
-    """A column as a feature: its name in the recipe, where it stands in its table, and how it is taken."""
-
-    name: str
-    path: str
-    kind: Kind
-    options: Mapping[str, object] = field(default_factory=dict)
+    @property
+    def times_keys(self) -> bool:
+        """Whether a later event can be told to be of an earlier one's user and item."""
+        return self.user is not None and self.item is not None and self.time is not None
 
 
-def guess_roles(events: Profiles, users: Profiles | None, items: Profiles | None, asked: Iterable[str] = ()) -> Roles:
-    """The roles of a log's columns; `asked` names labels.
+def guess_roles(events: Profiles, user: KeyPair | None, item: KeyPair | None, asked: Sequence[str] = ()) -> Roles:
+    """The roles of a log's columns; `user` and `item` were found in tables of theirs, `asked` names labels.
 
     Raises:
-        ConfigError: a label that is no column, or none that can be guessed.
+        ConfigError: a label that is no column.
     """
-    user = key_of_table(events, users, _USER)
-    item = key_of_table(events, items, _ITEM, taken=user)
-    labels = list(asked)
-    for label in labels:
-        if label not in events:
-            message = f"--label {label!r} is no column of the log; there are {', '.join(events)}"
+    who = user.column if user else _named_key(events, words.USERS, item.column if item else None)
+    what = item.column if item else _named_key(events, words.ITEMS, who)
+    by_name = {name: path for path, column in events.items() for name in (column.title, path)}
+    for label in asked:
+        if label not in by_name:
+            message = (
+                f"--label {label!r} is no column of the log; there are {', '.join(c.title for c in events.values())}"
+            )
             raise ConfigError(message)
-    free = [c for c in events.values() if c.path not in (user, item)]
-    binary = [c.path for c in free if _is_binary(c) and (c.path in labels or (not labels and _BINARY.match(c.name)))]
-    measures = [
-        c.path
-        for c in free
-        if _is_number(c) and c.path not in binary and (c.path in labels or (not labels and _MEASURE.search(c.name)))
-    ]
-    return Roles(user, item, _time(events), None if labels else _event_type(free), tuple(binary), tuple(measures))
+    labels = {by_name[label] for label in asked}
+    when = find_moment(c for c in events.values() if c.path not in (who, what, *labels))
+    free = [c for c in events.values() if c.path not in (who, what, when.column if when else None)]
+    if labels:
+        binary = [found for c in free if c.path in labels and (found := _binary(c)) is not None]
+        measures = [
+            c.path for c in free if c.path in labels and _is_number(c) and c.path not in {b.column for b in binary}
+        ]
+        return Roles(who, what, when, None, tuple(binary), tuple(measures))
+    kind = _event_type(free)
+    return Roles(who, what, when, kind, tuple(_answers(free, kind)), tuple(_measures(free)))
 
 
-def key_of_table(
-    events: Profiles, table: Profiles | None, names: re.Pattern[str], taken: str | None = None
-) -> str | None:
-    """The log's column that names an entity: shared with its table, where it is unique, or else by its name."""
-    if table is not None:
-        shared = [c.path for c in table.values() if c.is_unique and c.path in events and c.path != taken]
-        if shared:
-            return shared[0]
+def _named_key(events: Profiles, tiers: Iterable[re.Pattern[str]], taken: str | None) -> str | None:
+    """The column that names an entity: by the surest of names, and of those the one with the most values."""
     fits = [
-        c for c in events.values() if names.search(c.name) and c.path != taken and not c.is_unique and "." not in c.path
+        c
+        for c in events.values()
+        if c.path != taken and not c.is_unique and not c.is_nested and c.distinct > 1
+        if c.dtype.is_integer() or is_text(c.dtype) or c.dtype.is_floating() or c.dtype.is_decimal()
     ]
-    fits = [c for c in fits if c.dtype.is_integer() or c.dtype.is_string() or c.dtype.is_floating()]
-    return max(fits, key=lambda c: c.distinct).path if fits else None
-
-
-def epoch_unit(column: ColumnProfile) -> str | None:
-    """The unit of numbers since 1970 that a column may hold; None: it holds none."""
-    if not (column.dtype.is_integer() or column.dtype.is_floating()) or column.low is None:
-        return None
-    return next((unit for unit, (low, high) in _EPOCH.items() if low <= column.low <= column.high <= high), None)
-
-
-def _time(events: Profiles) -> str | None:
-    whole = [c for c in events.values() if not c.nulls and "." not in c.path]
-    moments = [c for c in whole if c.dtype.is_timestamp()] or [
-        c for c in whole if _TIME.search(c.name) and (epoch_unit(c) or c.dtype.is_date())
-    ]
-    named = [c for c in moments if _TIME.search(c.name)] or moments
-    return max(named, key=lambda c: c.distinct).path if named else None
-
-
-def _event_type(columns: Iterable[ColumnProfile]) -> EventType | None:
-    for column in columns:
-        if column.dtype.is_string() and len(column.values) > 1 and _TYPE.search(column.name):
-            values = [str(value) for value in column.values]
-            shown = tuple(v for v in values if _SHOWN.search(v))
-            later = tuple(v for v in values if _TAKEN.search(v) and v not in shown)
-            answered = tuple(v for v in values if v not in (*shown, *later))
-            if answered or later:
-                return EventType(column.path, shown, answered, later)
+    for names in tiers:
+        found = [c for c in fits if names.search(words.snake(c.title))]
+        named = [c for c in found if words.NAME_OF.search(words.snake(c.title))] or found
+        if named:
+            return max(named, key=lambda c: c.distinct).path
     return None
 
 
-def _is_binary(column: ColumnProfile) -> bool:
-    if column.dtype.is_boolean():
-        return True
-    return bool(column.dtype.is_numeric()) and set(column.values) == {0, 1}
+def _binary(column: ColumnProfile) -> BinaryLabel | None:
+    """A column of two values, and which of them means yes."""
+    if column.dtype.is_boolean() or (column.dtype.is_integer() and set(column.values) == {0, 1}):
+        return BinaryLabel(column.path)
+    if len(column.values) != 2:  # noqa: PLR2004 - yes and no
+        return None
+    if column.dtype.is_numeric():
+        low, high = column.values
+        return BinaryLabel(column.path, f"{high:g}") if low < high else None
+    if not is_text(column.dtype):
+        return None
+    yes = [v for v in column.values if words.POSITIVE.match(words.snake(v))]
+    no = [v for v in column.values if words.NEGATIVE.match(words.snake(v))]
+    if len(yes) == 1:
+        return BinaryLabel(column.path, repr(yes[0]))
+    others = [v for v in column.values if v not in no]
+    return BinaryLabel(column.path, repr(others[0])) if len(no) == 1 else None
+
+
+def _answers(free: Sequence[ColumnProfile], kind: EventType | None) -> list[BinaryLabel]:
+    """Columns of two values whose names say that they are an answer; where none does, conditions that may be one."""
+    found = [
+        label
+        for column in free
+        if (kind is None or column.path != kind.column) and words.ANSWER.match(words.snake(column.title))
+        if (label := _binary(column)) is not None
+    ]
+    if found or kind is not None or _measures(free):
+        return found
+    return [label for c in free if not c.is_nested and c.dtype.is_boolean() and (label := _binary(c)) is not None][:1]
+
+
+def _measures(free: Sequence[ColumnProfile]) -> list[str]:
+    named = [c for c in free if _is_number(c) and not words.SUMMARY.search(words.snake(c.title))]
+    for names in (words.MEASURE, words.WEAK_MEASURE):
+        found = [c.path for c in named if names.search(words.snake(c.title))]
+        if found:
+            return found
+    return []
 
 
 def _is_number(column: ColumnProfile) -> bool:
     return bool(column.dtype.is_numeric() and column.distinct > 2)  # noqa: PLR2004 - two values are no measure
 
 
-def guess_features(columns: Profiles, without: Iterable[str]) -> list[GuessedFeature]:
-    """The columns that may be features: not constant ones, not one value a row, and none of those left out."""
-    left_out = set(without)
-    guesses = []
-    for column in columns.values():
-        if column.path in left_out or column.path.partition(".")[0] in left_out:
-            continue
-        guess = _feature(column)
-        if guess is not None:
-            guesses.append(guess)
-    return guesses
-
-
-def _feature(column: ColumnProfile) -> GuessedFeature | None:  # noqa: PLR0911 - a kind of column a line
-    dtype = column.dtype
-    if dtype.is_array():
-        inner = dtype.value_type
-        fits = inner.is_string() or inner.is_integer()
-        return GuessedFeature(column.name, column.path, "id_list") if fits else None
-    if column.distinct <= 1 or (column.is_unique and (dtype.is_string() or dtype.is_integer())):
-        return None
-    if dtype.is_string():
-        if column.separated > 1 / 2:
-            return GuessedFeature(column.name, column.path, "id_list", {"separator": "|"})
-        return GuessedFeature(column.name, column.path, "id", {"min_count": 3} if column.distinct > RARE else {})
-    if dtype.is_boolean() or (dtype.is_integer() and column.distinct <= FEW_VALUES):
-        return GuessedFeature(column.name, column.path, "id")
-    if dtype.is_numeric() or dtype.is_timestamp() or dtype.is_date():
-        return GuessedFeature(column.name, column.path, "dense")
+def _event_type(columns: Iterable[ColumnProfile]) -> EventType | None:
+    texts = [c for c in columns if is_text(c.dtype) and len(c.values) > 1]
+    named = [c for c in texts if words.TYPE.search(words.snake(c.title))]
+    for column in [*named, *(c for c in texts if _are_actions(c.values))]:
+        values = [str(value) for value in column.values]
+        later = tuple(v for v in values if words.TAKEN.search(words.snake(v)))
+        shown = tuple(v for v in values if words.SHOWN.search(words.snake(v)) and v not in later)
+        answered = tuple(v for v in values if v not in (*shown, *later))
+        if shown and (answered or later):
+            return EventType(column.path, shown, answered, later)
+        if len(answered) > 1 and column in named:
+            # Nothing says what was only shown: each kind is told from the others.
+            return EventType(column.path, (), answered, later)
     return None
+
+
+def _are_actions(values: Sequence[str]) -> bool:
+    """Whether the values of a column are what people do: some are shown and others answer."""
+    names = [words.snake(str(value)) for value in values]
+    said = [n for n in names if any(p.search(n) for p in (words.SHOWN, words.TAKEN, words.ANSWERED))]
+    return len(said) == len(names) and any(not words.SHOWN.search(n) for n in names)

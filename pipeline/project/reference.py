@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md, every key of a project's YAML file, from the settings themselves.
+"""Writes docs/configuration.md, every key of a project's YAML file, and the JSON Schema from the settings themselves.
 
 ``python -m pipeline.project.reference`` (what ``make docs`` runs) prints what changed.
 """
@@ -16,6 +16,8 @@ from features.source.functions import FUNCTIONS
 from pipeline.project.project_config import ProjectConfig
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+SCHEMA = Path(__file__).with_name("moerank.schema.json")
+"""The JSON Schema for editors as a file: to make it takes seconds of imports."""
 Node = Mapping[str, Any]
 INTRODUCTION = """\
 # The keys of a project's YAML file
@@ -140,8 +142,14 @@ def _told(value: Node) -> str:
     return re.sub(r"\s+", " ", value.get("description", "")).replace("``", "`").replace("|", "\\|")
 
 
+def schema_text() -> str:
+    """The JSON Schema of a project's file."""
+    return json.dumps(ProjectConfig.model_json_schema(), indent=1) + "\n"
+
+
 def main() -> None:
-    """Rewrite the page and print the difference."""
+    """Rewrite the page and the schema, and print the page's difference."""
+    write_text(schema_text(), SCHEMA)
     before = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
     after = page()
     write_text(after, PAGE)

@@ -1,11 +1,15 @@
 """The page of all settings is the one that the settings make."""
 
 from pipeline.project.project_config import ProjectConfig
-from pipeline.project.reference import PAGE, page
+from pipeline.project.reference import PAGE, SCHEMA, page, schema_text
 
 
 def test_the_page_is_current() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "the settings changed: run `make docs`"
+
+
+def test_the_schema_for_editors_is_current() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), "the settings changed: run `make docs`"
 
 
 def test_every_block_of_the_settings_has_its_chapter_once() -> None:
