@@ -7,11 +7,12 @@ from tempfile import TemporaryDirectory
 
 import ibis.expr.types as ir
 
-from features.feature_config import ChecksConfig, FeaturesConfig, SplitByHash
+from features.feature_config import ChecksConfig, FeaturesConfig
 from features.source.entities import Sources, read_sources
 from features.source.query_engine import Backend, connect, save_parquet, scalar
 from features.source.tables import key_of
 from features.source.used_columns import used_columns
+from features.split_config import SplitByHash
 from features.table_config import EntityConfig, EventsConfig
 
 _LOOKED_AT = 2_000_000
