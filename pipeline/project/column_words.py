@@ -40,7 +40,7 @@ NEGATIVE = re.compile(
     r"^(no|n|false|f|0|neg|negative|fail|failed|failure|lost|miss|bad|reject|rejected|declined|none|not_.*|no_.*)$"
 )
 TYPE = re.compile(
-    r"(^|_)(event|action|behaviou?r|activity|interaction|feedback|signal|verb)(_(type|name|kind|class|id|code))?$|^type$"
+    r"(^|_)(event|action|behavi[a-z]*r|activity|interaction|feedback|signal|verb)(_(type|name|kind|class|id|code))?$|^type$"
 )
 """A column that tells kinds of events apart."""
 SHOWN = re.compile(r"view|impress|show|expos|display|page|play|serve|deliver|sent|recommend|visit|open|load|pdp")
@@ -72,12 +72,12 @@ ITEMS = (
 )
 """What is answered to, the surest first."""
 TIME = re.compile(
-    r"(^|_)(ts|time|timestamp|at|on|date|datetime|dt|day|when|created|occurred|occured|epoch|moment|stamp)(_|$)|(time|date)$"
+    r"(^|_)(ts|time|timestamp|at|on|date|datetime|dt|day|when|created|occur[a-z]*|epoch|moment|stamp)(_|$)|(time|date)$"
 )
 OTHER_TIME = re.compile(
     r"(^|_)(birth|birthday|dob|signup|sign_up|registered|registration|register|joined|join|updated|modified|ingest|ingested"
     r"|ingestion|load|loaded|processed|expires|expiry|end|ended|until|click|clicked|convert|converted|deliver|delivered|due"
-    r"|published|release|released|applied|booked|purchased|checkin|checkout|partition)(_|$)"
+    r"|published|release|released|applied|booked|purchased|check_?in|check_?out|partition)(_|$)"
 )
 """Times that are not the event's own, where there is another."""
 NAME_OF = re.compile(
