@@ -155,7 +155,7 @@ class _Drafter:
             pairs[side] = pair
         return pairs
 
-    def _find_tasks(self, roles: Roles, span: "Span", *, positives: bool) -> tuple[list[Task], list[str]]:
+    def _find_tasks(self, roles: Roles, span: "LogSpan", *, positives: bool) -> tuple[list[Task], list[str]]:
         if positives:
             return [Task("taken", "binary", "observed == 1")], []
         longest = span.ms / _LATE_PART
@@ -256,7 +256,7 @@ def _newest(table: RawTable, pair: KeyPair) -> str:
 
 
 @dataclass(frozen=True)
-class Span:
+class LogSpan:
     """The log's moments in order, in milliseconds since 1970; without times none."""
 
     moments: pa.ChunkedArray
@@ -278,13 +278,13 @@ class Span:
         return float(pc.mean(fits.cast(pa.int8())).as_py())
 
 
-def _span(log: RawTable, roles: Roles) -> Span:
+def _span(log: RawTable, roles: Roles) -> LogSpan:
     if roles.time is None:
-        return Span(pa.chunked_array([], pa.int64()))
-    return Span(to_arrow(log.connection, log.table.select(ms=moment_ms(log, roles)))["ms"].drop_null())
+        return LogSpan(pa.chunked_array([], pa.int64()))
+    return LogSpan(to_arrow(log.connection, log.table.select(ms=moment_ms(log, roles)))["ms"].drop_null())
 
 
-def _split(span: Span, roles: Roles, tasks: Sequence[Task]) -> str:
+def _split(span: LogSpan, roles: Roles, tasks: Sequence[Task]) -> str:
     """The last tenths of the log's events; where labels come late, the test begins so much earlier."""
     if len(span.moments) and span.lasts(0.1) > 0:
         unit, each = next(((u, ms) for u, ms in _UNITS if span.ms >= 10 * ms), _UNITS[-1])
@@ -299,7 +299,7 @@ def _split(span: Span, roles: Roles, tasks: Sequence[Task]) -> str:
     return "{by: random, valid: 0.1, test: 0.1}  # no times to cut between: rows are drawn"
 
 
-def _past_lines(tasks: Sequence[Task], keys: dict[str, str], roles: Roles, span: Span, *, positives: bool) -> list[str]:
+def _past_lines(tasks: Sequence[Task], keys: dict[str, str], roles: Roles, span: LogSpan, *, positives: bool) -> list[str]:
     """What went before: rates by key, and the last items of a user."""
     lines = ["  negatives: {per_event: 4, by: popularity}"] if positives else []
     if roles.time is None or not keys:
