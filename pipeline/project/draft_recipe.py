@@ -299,7 +299,9 @@ def _split(span: LogSpan, roles: Roles, tasks: Sequence[Task]) -> str:
     return "{by: random, valid: 0.1, test: 0.1}  # no times to cut between: rows are drawn"
 
 
-def _past_lines(tasks: Sequence[Task], keys: dict[str, str], roles: Roles, span: LogSpan, *, positives: bool) -> list[str]:
+def _past_lines(
+    tasks: Sequence[Task], keys: dict[str, str], roles: Roles, span: LogSpan, *, positives: bool
+) -> list[str]:
     """What went before: rates by key, and the last items of a user."""
     lines = ["  negatives: {per_event: 4, by: popularity}"] if positives else []
     if roles.time is None or not keys:
