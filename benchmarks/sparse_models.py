@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
 from models.export.onnx_file import write_onnx
-from models.export_graph.exported_network import Form, NetworkGraph, rows_of
+from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import SeparateTowers
 from models.export_graph.lookup import Tensors
 from models.export_graph.serving_graph import ServingGraph
-from models.export_graph.split import InputParts, SplitInput
+from models.export_graph.split import InputParts, SplitInput, rows_of
 from models.heads.towers import Tower
 from models.model_config import ModelConfig
 from models.ranker import Ranker

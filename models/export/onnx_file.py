@@ -70,7 +70,7 @@ def write_onnx(
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
     """
-    example = _example(schema, packed=packed, prepared=prepared)
+    example = _example(schema, packed=packed, prepared=prepared, one_request=graph.one_request)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -80,7 +80,7 @@ def write_onnx(
                 opset_version=OPSET,
                 input_names=list(example),
                 output_names=graph.outputs,
-                dynamic_shapes={"inputs": _dynamic_shapes(example)},
+                dynamic_shapes={"inputs": _dynamic_shapes(example, one_request=graph.one_request)},
                 custom_translation_table=_TRANSLATIONS,
                 verbose=False,
             )
@@ -89,7 +89,7 @@ def write_onnx(
         raise ExportError(message) from error
     assert program is not None  # noqa: S101 dynamo=True always answers with a program
     model = program.model
-    _name_rows(model)
+    _name_rows(model, one_request=graph.one_request)
     model.metadata_props.update(metadata)
     model.producer_name = "moerank"
     if external_tables:
@@ -137,9 +137,9 @@ def _refuse_loops(names: list[str]) -> None:
         raise ExportError(message)
 
 
-def _name_rows(model: ir.Model) -> None:
+def _name_rows(model: ir.Model, *, one_request: bool) -> None:
     # The exporter names a row count after whatever it met first; users read these names in errors of the runtime.
-    names = {"request": "requests", "candidate": "candidates"}
+    names: dict[str, str | int] = {"request": 1 if one_request else "requests", "candidate": "candidates"}
     for value in model.graph.inputs:
         part, _, kind = str(value.name).partition("_")
         assert value.shape is not None  # noqa: S101 traced inputs have shapes
@@ -151,11 +151,11 @@ def _name_rows(model: ir.Model) -> None:
         value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
-def _example(schema: Schema, *, packed: bool, prepared: bool) -> dict[str, Tensor]:
+def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool) -> dict[str, Tensor]:
     request_N = torch.arange(_TRACED["candidate"]) % _TRACED["request"]
     example = {REQUEST_OF: request_N, ITEM_ROWS: torch.zeros_like(request_N)}
     for part in PARTS:
-        specs, rows = schema.part(part), _TRACED[part]
+        specs, rows = schema.part(part), 1 if one_request and part == "request" else _TRACED[part]
         lengths = torch.full((len(specs.lists), rows), 2, dtype=torch.int64)
         columns = {
             "ids": torch.zeros(rows, len(specs.ids), dtype=torch.int64),
@@ -167,15 +167,16 @@ def _example(schema: Schema, *, packed: bool, prepared: bool) -> dict[str, Tenso
     return {name: example[name] for name in input_names(schema, packed=packed, prepared=prepared)}
 
 
-def _dynamic_shapes(example: dict[str, Tensor]) -> dict[str, dict[int, Dim]]:
-    rows = {"request": Dim("requests"), "candidate": Dim("candidates")}
+def _dynamic_shapes(example: dict[str, Tensor], *, one_request: bool) -> dict[str, dict[int, Dim]]:
+    rows = {"request": None if one_request else Dim("requests"), "candidate": Dim("candidates")}
     shapes = {}
     for name in example:
         part, _, kind = name.partition("_")
         if kind == "list_values":
             shapes[name] = {0: Dim(name)}
         else:
-            shapes[name] = {1 if kind == "list_lengths" else 0: rows[part]}
+            size = rows[part]
+            shapes[name] = {} if size is None else {1 if kind == "list_lengths" else 0: size}
     return shapes
 
 

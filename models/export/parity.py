@@ -84,17 +84,24 @@ class _Case:
 
 
 def check_parity(
-    ranker: Ranker, path: Path, sample: Inputs, *, packed: bool = False, items: PreparedItems | None = None
+    ranker: Ranker,
+    path: Path,
+    sample: Inputs,
+    *,
+    packed: bool = False,
+    items: PreparedItems | None = None,
+    one_request: bool = False,
 ) -> Parity:
     """Compare on the sample and on generated rows, more than 2,000 in all; experts that none selects by other biases.
 
-    `items`: the graph is one over these, and each row is compared with one of them.
+    `items`: the graph is one over these, and each row is compared with one of them. `one_request`: it takes no request
+    for each candidate, only one for all.
 
     Raises:
         ExportError: a difference above the tolerance, showing the worst row.
     """
     check = _Check(ranker, path)
-    for case in _packed_cases(ranker, sample) if packed else _cases(ranker, sample):
+    for case in _packed_cases(ranker, sample) if packed else _cases(ranker, sample, one_request=one_request):
         check.compare(_with_items(ranker, case, items))
     idle = check.unreached()
     rows = _with_items(ranker, _generated(ranker, *_REACHING, packed=packed), items)
@@ -154,11 +161,12 @@ class _Check:
         return answers
 
 
-def _cases(ranker: Ranker, sample: Inputs) -> Iterator[_Case]:
-    yield _Case("the sample", sample)
-    yield _Case("one candidate of the sample", Inputs(_row(sample.request, 0), _row(sample.candidate, 0)))
+def _cases(ranker: Ranker, sample: Inputs, *, one_request: bool) -> Iterator[_Case]:
+    first = _row(sample.request, 0)
+    yield _Case("the sample", Inputs(first, sample.candidate) if one_request else sample)
+    yield _Case("one candidate of the sample", Inputs(first, _row(sample.candidate, 0)))
     for requests, candidates in _GENERATED:
-        yield _generated(ranker, requests, candidates)
+        yield _generated(ranker, 1 if one_request else requests, candidates)
 
 
 def _packed_cases(ranker: Ranker, sample: Inputs) -> Iterator[_Case]:

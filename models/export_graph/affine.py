@@ -44,6 +44,10 @@ class Affine(NamedTuple):
         """Only the outputs from `start` up to `stop`."""
         return type(self)(self.weight_HD[start:stop], self.bias_H[start:stop])
 
+    def columns(self, start: int, stop: int) -> Self:
+        """Only the inputs from `start` up to `stop`; the bias stays."""
+        return type(self)(self.weight_HD[:, start:stop], self.bias_H)
+
 
 def join(maps: list[Affine]) -> Affine:
     """Stack the outputs of maps over one input."""

@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from contract.errors import ExportError
 from models.experts.level import Level, streams_of
 from models.export_graph.blocks import ScaledInput, Tail, affine_of, folded_mlp
+from models.export_graph.card_mixture import GroupedMixture, WideMixture
 from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
-from models.export_graph.pairing import pair_add
 from models.export_graph.routing import RequestColumns, Router, static_weights
-from models.export_graph.split import InputParts, SplitInput, SplitLinear
+from models.export_graph.split import InputParts, SplitInput, SplitLinear, rows_of
 from models.layers.mlp import Block
 from models.model_config import ModelConfig
 from models.network import Network
 
-Form = Literal["dense", "sparse", "static"]
+Form = Literal["dense", "sparse", "static", "wide", "moe"]
+"""`static`, `dense` and `sparse` are for processors, `static`, `wide` and `moe` for cards."""
 
 
 class Routed(NamedTuple):
@@ -105,10 +106,7 @@ class LevelGraph(nn.Module):
             self.static = StaticMixture(banks, static_weights(level), norm, parts)
             return
         self.router = Router(level, norm, parts, before.columns)
-        self.mixture: nn.Module = DenseMixture(banks, norm, parts)
-        if form == "sparse":
-            activation = "silu" if level.plan.swish else config.activation
-            self.mixture = SparseMixture(banks, level.typed_gates, norm, parts, activation)
+        self.mixture = _mixture(level, config, form, before)
 
     def forward(self, streams: Sequence[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routed:
         """The output streams and the gates' weights; `given` is the input matrix as it came."""
@@ -120,6 +118,16 @@ class LevelGraph(nn.Module):
             return Routed(streams_of(self.plan, self.static(inputs)), [])
         routes = self.router([_joined(streams, gate.reads) for gate in self.plan.gates], given, ids_N)
         return Routed(streams_of(self.plan, self.mixture(inputs, routes)), routes.weights)
+
+
+def _mixture(level: Level, config: ModelConfig, form: Form, before: _NetworkInput) -> nn.Module:
+    banks, norm, parts = level.typed_banks, before.norm, before.parts
+    if form == "sparse":
+        activation = "silu" if level.plan.swish else config.activation
+        return SparseMixture(banks, level.typed_gates, norm, parts, activation)
+    if form == "moe":
+        return GroupedMixture(level, norm, parts)
+    return WideMixture(banks, norm, parts) if form == "wide" else DenseMixture(banks, norm, parts)
 
 
 class _Whole(nn.Module):
@@ -147,18 +155,6 @@ class _Bottom(nn.Module):
     def forward(self, x: SplitInput) -> Tensor:
         answer: Tensor = self.rest(self.tail(self.first(x)))
         return answer
-
-
-def rows_of(x: SplitInput) -> Tensor:
-    """All columns for each candidate row [N, D]."""
-    if x.request_RD is None:
-        assert x.candidate_ND is not None  # noqa: S101 one part at least has columns
-        return x.candidate_ND
-    if x.candidate_ND is None:
-        return x.request_RD
-    width = x.request_RD.shape[1]
-    nothing_ND = torch.zeros_like(x.candidate_ND[:, :1]).expand(-1, width)
-    return torch.cat([pair_add(x.request_RD, nothing_ND, x.request_N), x.candidate_ND], dim=1)
 
 
 def _joined(streams: Sequence[SplitInput], reads: tuple[int, ...]) -> SplitInput:

@@ -26,10 +26,13 @@ class ServingGraph(nn.Module):
     table_VK: Tensor
     routing_ids_I: Tensor
 
-    def __init__(self, ranker: Ranker, form: Form, items: PreparedItems | None = None) -> None:
+    def __init__(
+        self, ranker: Ranker, form: Form, items: PreparedItems | None = None, *, one_request: bool = False
+    ) -> None:
         """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms.
 
         With `items`, what hangs on them alone is computed here and now, and the graph takes their rows instead.
+        `one_request`: each run has one request, never one for each candidate.
 
         Raises:
             ExportError: items are given, and the model's first layer has no share that could be prepared.
@@ -44,7 +47,8 @@ class ServingGraph(nn.Module):
         if items is not None:
             whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
             rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
-        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows)
+        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows, one_request)
+        self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
         self.chain = ranker.network.towers.chain
         towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]

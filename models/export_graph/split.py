@@ -37,10 +37,14 @@ class ItemRows(NamedTuple):
 
 
 class InputParts(NamedTuple):
-    """How the input matrix is put together: so many columns of the request first; the items that are prepared."""
+    """How the input matrix is put together: so many columns of the request first; the items that are prepared.
+
+    `one_request`: every run has exactly one request, as long as nothing stands between the inputs and the layer.
+    """
 
     request: int = 0
     items: ItemRows | None = None
+    one_request: bool = False
 
 
 class SplitInput(NamedTuple):
@@ -60,6 +64,18 @@ class SplitInput(NamedTuple):
         if self.candidate_ND is not None:
             return torch.zeros_like(self.candidate_ND[:, :1], dtype=dtype)
         return None if self.item_N is None else torch.zeros_like(self.item_N, dtype=dtype).unsqueeze(1)
+
+
+def rows_of(x: SplitInput) -> Tensor:
+    """All columns for each candidate row [N, D]."""
+    if x.request_RD is None:
+        assert x.candidate_ND is not None  # noqa: S101 one part at least has columns
+        return x.candidate_ND
+    if x.candidate_ND is None:
+        return x.request_RD
+    width = x.request_RD.shape[1]
+    nothing_ND = torch.zeros_like(x.candidate_ND[:, :1]).expand(-1, width)
+    return torch.cat([pair_add(x.request_RD, nothing_ND, x.request_N), x.candidate_ND], dim=1)
 
 
 class SplitLinear(nn.Module):
