@@ -26,6 +26,12 @@ CUDA_PRECISIONS = "cuda_precisions"
 MODEL_FILE = "model.onnx"
 PACKED_FILE = "packed.onnx"
 PREPARED_FILE = "prepared.onnx"
+CUDA_MODEL_FILE = "model.cuda.onnx"
+"""For a card, of one request a run."""
+CUDA_PACKED_FILE = "packed.cuda.onnx"
+"""For a card, of any number of requests a run."""
+HALF_SUFFIX = ".fp16.onnx"
+"""Of graphs for a card whose experts are computed in half precision, instead of ``.onnx``."""
 TABLES_FILE = "tables.bin"
 PREPARED_ROWS_FILE = "prepared.bin"
 GOLDEN_FILE = "golden.npz"
@@ -35,3 +41,12 @@ ONLINE_FOLDER = "online"
 
 RECIPE_FILE, PRIORS_FILE = "recipe.json", "priors.json"
 """A bundle's recipe with all defaults filled in, and the means over training rows that its rates are smoothed by."""
+
+
+def half_of(name: str) -> str:
+    """The name of a graph's variant in half precision.
+
+    >>> half_of("model.cuda.onnx")
+    'model.cuda.fp16.onnx'
+    """
+    return name.removesuffix(".onnx") + HALF_SUFFIX

@@ -1,0 +1,95 @@
+"""Which form a card gets, and by which measurements."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, FORM
+from models.export import export
+from models.export.cuda_export import export_cuda
+from models.export.cuda_form import LayerSize, LayerTable, choose_cuda_form, estimate, measured_layers
+from models.export.half import write_half
+from models.export.onnx_file import operators
+from serving.graph.engine import Engine
+from tests.models.small import inputs, lively_ranker, small_config, small_schema
+
+SCHEMA = small_schema()
+TOP_2 = {"name": "top_k", "k": 2}
+
+
+def test_the_table_names_its_machine() -> None:
+    table = measured_layers()
+    assert "H100" in table.machine
+    assert table.measured == "2026-11-26"
+    assert len(table.rows) == 12
+
+
+@pytest.mark.parametrize(("experts", "rows", "best"), [(8, 500, "wide"), (8, 4096, "wide"), (64, 4096, "moe")])
+def test_what_was_fastest_is_chosen(experts: int, rows: int, best: str) -> None:
+    size, table = LayerSize(960, 256, 128, experts, 2), measured_layers()
+    moe, wide = (estimate(form, size, rows, table) for form in ("moe", "wide"))  # type: ignore[arg-type]
+    assert (moe < wide) == (best == "moe")
+
+
+def test_more_selected_experts_make_the_operator_dearer_and_the_wide_form_not() -> None:
+    table = measured_layers()
+    few, many = LayerSize(960, 256, 128, 64, 2), LayerSize(960, 256, 128, 64, 16)
+    assert estimate("moe", many, 4096, table) == 8 * estimate("moe", few, 4096, table)
+    assert estimate("wide", many, 4096, table) == estimate("wide", few, 4096, table)
+
+
+def test_a_layer_that_the_operator_cannot_compute_is_wide_with_the_reason() -> None:
+    choice = choose_cuda_form(lively_ranker(SCHEMA, small_config(norm="layer", gate=TOP_2)), "sparse", "moe")
+    assert choice.form == "wide"
+    assert "layer norm" in choice.reason
+
+
+def test_static_gates_and_models_without_experts_stay_as_they_are() -> None:
+    static = lively_ranker(SCHEMA, small_config(routing="static", gate={"name": "dselect_k"}))
+    assert choose_cuda_form(static, "static", "auto").form == "static"
+    bottom = lively_ranker(SCHEMA, small_config(architecture={"name": "shared_bottom"}))
+    assert choose_cuda_form(bottom, "dense", "auto").form == "dense"
+
+
+def test_a_table_without_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="rows"):
+        LayerTable.model_validate({"machine": "none", "measured": "never", "rows": []})
+
+
+def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(tmp_path: Path) -> None:
+    SCHEMA.save(tmp_path)
+    ranker, rows = lively_ranker(SCHEMA, small_config(gate=TOP_2)), inputs(SCHEMA, 100, 100)
+    report = export(ranker, SCHEMA, rows, tmp_path / "model.onnx")
+    found = export_cuda(ranker, report, rows, "moe")
+    assert found.form == "moe"
+    assert found.files == (CUDA_MODEL_FILE, CUDA_PACKED_FILE)
+    assert found.worst_difference <= 1e-5
+    engine = Engine(tmp_path, file=CUDA_MODEL_FILE)
+    assert engine.properties[FORM] == "moe"
+    assert json.loads(engine.properties["gates"])
+    engine.several = Engine(tmp_path, file=CUDA_PACKED_FILE)
+    for each in (inputs(SCHEMA, 1, 7), inputs(SCHEMA, 7, 7), inputs(SCHEMA, 1, 1)):
+        expected = Engine(tmp_path).predict(each)
+        for task, values in engine.predict(each).items():
+            assert values == pytest.approx(expected[task], abs=1e-5)
+
+
+@pytest.mark.parametrize("form", ["moe", "wide"])
+def test_half_precision_moves_answers_a_little_and_leaves_the_router_alone(form: str, tmp_path: Path) -> None:
+    assert form in {"moe", "wide"}
+    SCHEMA.save(tmp_path)
+    ranker, rows = lively_ranker(SCHEMA, small_config(gate=TOP_2)), inputs(SCHEMA, 100, 100)
+    report = export(ranker, SCHEMA, rows, tmp_path / "model.onnx")
+    export_cuda(ranker, report, rows, "moe" if form == "moe" else "wide")
+    count = write_half(tmp_path / CUDA_MODEL_FILE, tmp_path / "half.onnx")
+    assert count == (1 if form == "moe" else 2)
+    assert operators(tmp_path / "half.onnx") == sorted({*operators(tmp_path / CUDA_MODEL_FILE), "Cast"})
+    (tmp_path / "half.onnx").replace(tmp_path / "model.cuda.fp16.onnx")
+    request = inputs(SCHEMA, 1, 500)
+    exact, experts = Engine(tmp_path).predict_with_experts(request)
+    half, half_experts = Engine(tmp_path, file="model.cuda.fp16.onnx").predict_with_experts(request)
+    assert (experts.used() == half_experts.used()).all()
+    for task, values in exact.items():
+        moved = abs(values - half[task]).max()
+        assert 0 < moved < 5e-3
