@@ -63,13 +63,19 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
     Raises:
         IntegrityError: not a bundle whose graph loads.
     """
-    from serving.graph.engine import Engine  # noqa: PLC0415 - only this check needs it
+    from serving.graph.engine import CUDA, Engine  # noqa: PLC0415 - only this check needs it
+    from serving.graph.graph_files import graph_files  # noqa: PLC0415 - the same
 
-    engine = Engine(path, device=device)
+    names = {file.name for file in path.iterdir()} if path.is_dir() else set()
+    card, own = (graph_files(names, "fp32", cuda=cuda) for cuda in (True, False))
+    engine = Engine(path, device=device, file=own.model)
     form = engine.properties.get("form", "unknown")
+    card_form = Engine(path, file=card.model).properties.get("form", "unknown") if card.for_card else form
+    here = card_form if CUDA in engine.providers else form
     known = json.loads(engine.properties.get(CUDA_PRECISIONS, "{}"))
     passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
-    seen = f"{engine.providers[0]}, {engine.precision}, {form} form; on CUDA it may be served at {passed}"
+    seen = f"{engine.providers[0]}, {engine.precision}, {here} form; on CUDA it may be served at {passed}"
+    seen += f" in the {card_form} form" if card.for_card else ", with the same graph"
     return Check("bundle", "ok", f"{path}: {seen}")
 
 

@@ -3,6 +3,7 @@
 Shape legend: N rows, T tasks.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +22,48 @@ _FLOOR, _MARGIN = 1e-4, 2.0
 """A card adds up in another order than the CPU on which this was measured."""
 
 
+EXACT: dict[str, Any] = {"fp32": {"passed": True, "tolerance": _FLOOR, "reason": ""}}
+"""What every card computes exactly, and so needs no rows to be judged by."""
+
+
 def judge_tf32(graph: Path, schema: Schema, valid: Path) -> dict[str, Any]:
     """Whether a graph keeps its quality under TF32, and how far its answers then lie from its float32 ones.
 
     Returns:
-        By precision what `serving.graph.cuda_tolerance.PrecisionFacts` holds, and the metrics before and after.
+        By precision what `serving.graph.cuda_tolerance.PrecisionFacts` holds.
     """
     rounded = graph.with_name(f".{graph.name}-tf32")
-    exact: dict[str, Any] = {"fp32": {"passed": True, "tolerance": _FLOOR, "reason": ""}}
     try:
-        write_tf32(graph, rounded)
-        whole, changed = (answers_of(each, schema, valid, ROWS) for each in (graph, rounded))
-    except ExportError:
-        # Without rows nothing else is promised than what every card computes exactly.
-        return exact
+        return EXACT | _judged("tf32", "TF32", lambda: write_tf32(graph, rounded), (graph, rounded), schema, valid)
     finally:
         rounded.unlink(missing_ok=True)
+
+
+def judge_half(graph: Path, half: Path, schema: Schema, valid: Path) -> dict[str, Any]:
+    """The same for a graph and its variant in half precision, which the CPU computes from the same rounded values.
+
+    Returns:
+        As `judge_tf32`, of ``fp16`` alone.
+    """
+    return _judged("fp16", "half precision", lambda: None, (graph, half), schema, valid)
+
+
+def _judged(
+    name: str, what: str, write: Callable[[], object], graphs: tuple[Path, Path], schema: Schema, valid: Path
+) -> dict[str, Any]:
+    try:
+        write()
+        whole, changed = (answers_of(each, schema, valid, ROWS) for each in graphs)
+    except ExportError:
+        # Without rows nothing else is promised than what every card computes exactly.
+        return {}
     move = float((np.abs(changed.scores - whole.scores) / (1 + np.abs(whole.scores))).max())
     facts: dict[str, Any] = {"passed": True, "tolerance": _FLOOR + _MARGIN * move, "reason": ""}
-    figures = compared(schema, whole, changed)
     try:
-        refuse_losses("TF32", figures)
+        refuse_losses(what, compared(schema, whole, changed))
     except ExportError as error:
         facts |= {"passed": False, "reason": str(error)}
     if move > LARGEST_MOVE:
-        reason = f"TF32 moves an answer by {move:.2g}, more than the {LARGEST_MOVE} by which a server can tell defects"
+        reason = f"{what} moves an answer by {move:.2g}, more than the {LARGEST_MOVE} by which a server tells defects"
         facts |= {"passed": False, "reason": reason}
-    return exact | {"tf32": facts}
+    return {name: facts}

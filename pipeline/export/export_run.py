@@ -16,6 +16,8 @@ from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate
 from models.ranker import Ranker
 from pipeline.console import Progress
+from pipeline.export.cuda_graphs import FILES as CUDA_FILES
+from pipeline.export.cuda_graphs import judge_cuda_graphs, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
@@ -56,17 +58,19 @@ def export_run(
     preparation, items = prepare(ranker, report, features_dir, sample.inputs, out, config.prepare)
     variants = (out / PACKED_FILE, out / PREPARED_FILE)
     figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
+    cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
     drop_unread_tables(out, config.tables)
     progress("judging the precisions of CUDA")
-    precisions = judge_tf32(out / MODEL_FILE, schema, valid)
+    precisions = judge_tf32(out / MODEL_FILE, schema, valid) | judge_cuda_graphs(out, schema, valid)
     facts = {
         "cuda_precisions": precisions,
+        "cuda": cuda,
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
         "changes": figures,
         "git_revision": git_revision(),
     }
-    for graph in (out / MODEL_FILE, *variants):
+    for graph in (out / MODEL_FILE, *variants, *(out / name for name in CUDA_FILES)):
         if graph.is_file():
             annotate(
                 graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}

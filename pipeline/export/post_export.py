@@ -8,21 +8,23 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contract.errors import ExportError
+from contract.graph_names import REQUEST_OF
 from contract.inputs import Inputs
 from contract.schema import Schema
 from contract.settings import Settings
 from features.batches import BatchReader
 from models.export.calibration import Method, Platt, calibrate
 from models.export.calibration_choice import choose_method
+from models.export.cuda_form import RequestedCudaForm
 from models.export.form import MANY_ROWS, RequestedForm
 from models.export.quantise import quantise_experts
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
@@ -63,6 +65,20 @@ class ExportConfig(Settings):
     """``items`` computes what hangs on the item alone at export, into a second graph; ``auto``: where that pays."""
     packed: bool = False
     """Write a second graph beside the first that answers several requests in one run."""
+    cuda: Literal["auto", "none", "fp32", "fp16"] = "auto"
+    """Write graphs for a card: ``fp32``, ``fp16`` (in half precision as well); ``auto``: fp32 where there is a card."""
+    cuda_form: RequestedCudaForm = "auto"
+    """How these compute the experts: ``wide``, ``moe``; ``auto``: by measured layers."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.quantize == "experts" and self.cuda in {"fp32", "fp16"}:
+            message = (
+                f"quantize: experts and cuda: {self.cuda} exclude each other: golden answers would be "
+                "those of int8 experts, which have no kernels on a card; export two bundles"
+            )
+            raise ValueError(message)
+        return self
 
     def methods(self, schema: Schema) -> Mapping[str, Method | Literal["auto"]]:
         """The calibration of each task that may have one; a task that a mapping leaves out is left as it is."""
@@ -231,6 +247,9 @@ def answerer(graph: Path, schema: Schema) -> Callable[[Inputs], Array]:
 
     def answer(inputs: Inputs) -> Array:
         arrays = inputs.arrays()
+        if REQUEST_OF in names:
+            own = inputs.request.rows > 1
+            arrays[REQUEST_OF] = np.arange(inputs.candidate.rows, dtype=np.int64) * own
         return np.stack(session.run(tasks, {name: arrays[name] for name in names}), axis=1)
 
     return answer

@@ -29,6 +29,7 @@ EXPORT_FACTS = (
     "calibration",
     "changes",
     "cuda_precisions",
+    "cuda",
     "preparation",
 )
 """What the manifest tells of how the graph was made."""

@@ -28,15 +28,19 @@ class BatchedEngine:
         threads: int = 1,
         device: Device = "cpu",
         precision: CudaPrecision = "fp32",
+        file: str = PACKED_FILE,
+        capture: bool = False,
     ) -> None:
-        """Load ``packed.onnx``, which `export.packed` writes.
+        """Load ``packed.onnx``, which `export.packed` writes, or the one for a card; see `Engine`.
 
         Raises:
             IntegrityError: there is no such graph, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
             ConfigError: CUDA was asked for and is not used, or the bundle did not pass at `precision`.
         """
-        self._engine = Engine(directory, schema, threads=threads, device=device, precision=precision, file=PACKED_FILE)
+        self.engine = Engine(
+            directory, schema, threads=threads, device=device, precision=precision, file=file, capture=capture
+        )
 
     def predict(self, requests: Sequence[Inputs]) -> list[dict[str, NDArray[np.float32]]]:
         """Each request's predictions by task, float32 [n], as `Engine.predict` would give them one by one.
@@ -49,7 +53,7 @@ class BatchedEngine:
         counts = [inputs.candidate.rows for inputs in requests]
         arrays = Inputs(joined([r.request for r in requests]), joined([r.candidate for r in requests])).arrays()
         of_request = {REQUEST_OF: np.repeat(np.arange(len(counts), dtype=np.int64), counts)}
-        predictions = self._engine.run({**arrays, **of_request}, sum(counts))
+        predictions = self.engine.run({**arrays, **of_request}, sum(counts))
         ends = np.cumsum(counts)[:-1]
         pieces = {task: np.split(values, ends) for task, values in predictions.items()}
         return [{task: values[place] for task, values in pieces.items()} for place in range(len(counts))]
@@ -60,7 +64,7 @@ class BatchedEngine:
         Raises:
             PredictionError: as `Engine.check`.
         """
-        require_golden(name, case, self.predict([case.inputs])[0], self._engine.tolerance)
+        require_golden(name, case, self.predict([case.inputs])[0], self.engine.tolerance)
 
 
 def joined(parts: Sequence[PartInputs]) -> PartInputs:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from contract.errors import ConfigError, IntegrityError, PredictionError
 from contract.graph_names import (
+    CUDA_PACKED_FILE,
     INPUT_NAMES,
     ITEM_ROWS,
     MODEL_FILE,
@@ -21,17 +22,21 @@ from contract.graph_names import (
     PREPARED_FILE,
     REQUEST_OF,
     SCHEMA_FINGERPRINT,
+    half_of,
 )
-from contract.inputs import Inputs
+from contract.inputs import PARTS, Inputs
 from contract.schema import Schema
 from serving.graph.answer import ExpertUse
+from serving.graph.bucket_runner import BucketRunner, rows_of_part
 from serving.graph.cuda_tolerance import CudaPrecision, golden_tolerance
 from serving.graph.expert_use import outputs_of, read_gates, use_from
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
-_VARIANTS = {PACKED_FILE: (REQUEST_OF,), PREPARED_FILE: (ITEM_ROWS,)}
+_VARIANTS = dict.fromkeys((PACKED_FILE, CUDA_PACKED_FILE, half_of(CUDA_PACKED_FILE)), (REQUEST_OF,)) | {
+    PREPARED_FILE: (ITEM_ROWS,)
+}
 """What other graphs of a bundle ask for besides."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -48,6 +53,7 @@ class Engine:
         device: Device = "cpu",
         precision: CudaPrecision = "fp32",
         file: str = MODEL_FILE,
+        capture: bool = False,
     ) -> None:
         """Load a graph of a bundle directory.
 
@@ -58,6 +64,7 @@ class Engine:
             device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
             precision: What CUDA multiplies in; the CPU always computes in float32.
             file: Which of the bundle's graphs; `serving.graph.batched_graph` takes the other one.
+            capture: Replay runs on CUDA as captured graphs; not for schemas with lists, whose longest the host reads.
 
         Raises:
             IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
@@ -66,7 +73,8 @@ class Engine:
         """
         self.schema = Schema.load(directory) if schema is None else schema
         path = directory / file
-        self._session = _session(path, threads, device, precision)
+        capture = capture and not any(self.schema.part(part).lists for part in PARTS)
+        self._session = _session(path, threads, provider_options(device, precision, capture=capture))
         self.providers: list[str] = list(self._session.get_providers())
         if device == "cuda" and CUDA not in self.providers:
             message = (
@@ -74,6 +82,7 @@ class Engine:
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
             raise ConfigError(message)
+        self._runner = BucketRunner(self._session, "cuda", capture=capture) if CUDA in self.providers else None
         self.properties = _properties(self._session, path)
         self.precision: CudaPrecision = precision if CUDA in self.providers else "fp32"
         """What the session multiplies in."""
@@ -81,6 +90,9 @@ class Engine:
         self.schema.require(self.properties.get(SCHEMA_FINGERPRINT, "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
         self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self._one_request = _takes_one_request(self._session)
+        self.several: Engine | None = None
+        """What runs a request for each candidate, where this graph takes one request alone."""
         self._reads_candidates = any(name.startswith("candidate") for name in self.inputs)
         self._check_interface(path)
         self.gates = read_gates(self.properties, [node.name for node in self._session.get_outputs()])
@@ -133,7 +145,11 @@ class Engine:
         return self._checked(self._spread(self._run(self.tasks, arrays), rows), rows)
 
     def _run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
+        if self._one_request and self.several is not None and (rows := rows_of_part(arrays, "request")) > 1:
+            return self.several._run(outputs, {**arrays, REQUEST_OF: np.arange(rows, dtype=np.int64)})  # noqa: SLF001 of this class
         try:
+            if self._runner is not None:
+                return self._runner.run(outputs, {name: arrays[name] for name in self.inputs})
             answers: list[NDArray[np.float32]] = self._session.run(
                 outputs, {name: arrays[name] for name in self.inputs}
             )
@@ -190,24 +206,32 @@ def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:
         raise IntegrityError(message) from error
 
 
-def provider_options(device: Device, precision: CudaPrecision) -> list[tuple[str, dict[str, Any]]]:
+def provider_options(
+    device: Device, precision: CudaPrecision, *, capture: bool = False
+) -> list[tuple[str, dict[str, Any]]]:
     """The providers to ask for, best first, of those that this onnxruntime was built with."""
     wanted: list[tuple[str, dict[str, Any]]] = [(CPU, {})]
     if device != "cpu":
         # TF32 is the provider's default: it moves answers by 1e-4 to 1e-3 without a word.
-        wanted.insert(0, (CUDA, {"use_tf32": "0" if precision == "fp32" else "1"}))
+        options = {"use_tf32": "1" if precision == "tf32" else "0"}
+        wanted.insert(0, (CUDA, options | ({"enable_cuda_graph": "1"} if capture else {})))
     available = set(ort.get_available_providers())
     return [(name, options) for name, options in wanted if name in available]
 
 
-def _session(path: Path, threads: int, device: Device, precision: CudaPrecision) -> ort.InferenceSession:
+def _takes_one_request(session: ort.InferenceSession) -> bool:
+    axes = {"ids": 0, "dense": 0, "list_lengths": 1}
+    given = [(node.name.partition("_"), node.shape) for node in session.get_inputs()]
+    return any(part == "request" and kind in axes and shape[axes[kind]] == 1 for (part, _, kind), shape in given)
+
+
+def _session(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     # Spinning threads of several sessions in one process take the cores from each other.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    providers = provider_options(device, precision)
     if providers[0][0] == CUDA:
         # Elsewhere importing torch loads CUDA's libraries out of their packages; a server does not import it.
         ort.preload_dlls()

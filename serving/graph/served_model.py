@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import IntegrityError
-from contract.graph_names import GOLDEN_FILE, PACKED_FILE, PREPARED_FILE, RAW_GOLDEN_FILE
+from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
 from contract.score import Score, ScoreConfig, default_score
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
@@ -18,10 +18,12 @@ from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.cuda_tolerance import CudaPrecision
-from serving.graph.engine import Device, Engine
+from serving.graph.engine import CUDA, Device, Engine
+from serving.graph.graph_files import graph_files
 from serving.graph.input_checks import InputCheck
 from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader
+from serving.graph.request_joiner import DELAY_SECONDS, RequestJoiner
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
 from serving.store import golden
@@ -39,6 +41,10 @@ class EngineOptions:
     users: UserStore | None = None
     pushed: PushedReader | None = None
     """Where features that were pushed since the version was made are looked up."""
+    queue_seconds: float = DELAY_SECONDS
+    """On CUDA, how long a request may wait for others to share its run."""
+    capture: bool = False
+    """On CUDA, whether runs are captured and replayed as CUDA graphs."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class RankingModel:
     """What was pushed since the version was made."""
     prepared: PreparedEngine | None = None
     """For candidates whose share of the first layers was computed at export, where the bundle has that graph."""
+    joined: RequestJoiner | None = None
+    """On CUDA, what has requests of several users share a run."""
 
     @classmethod
     def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
@@ -71,12 +79,7 @@ class RankingModel:
         options = options or EngineOptions()
         bundle = bundles.load(path)
         device: Device = "cuda" if options.require_gpu else options.device
-        how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
-        engine = Engine(path, bundle.schema, **how)
-        packed = None
-        if PACKED_FILE in bundle.manifest.files:
-            packed = BatchedEngine(path, bundle.schema, **how)
-        prepared = PreparedEngine(path, bundle.schema, **how) if PREPARED_FILE in bundle.manifest.files else None
+        engine, packed, prepared = _engines(path, bundle, options, device)
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
@@ -89,7 +92,10 @@ class RankingModel:
             _check_encoder(path, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
         encoder = RequestEncoder.open(path, users) if users else plain
-        return cls(bundle, engine, encoder, _score(bundle, score), packed, options.pushed, prepared)
+        joined = None
+        if packed is not None and CUDA in engine.providers:
+            joined = RequestJoiner(packed, options.queue_seconds)
+        return cls(bundle, engine, encoder, _score(bundle, score), packed, options.pushed, prepared, joined)
 
     def with_score(self, config: ScoreConfig | None) -> Self:
         """The same model with another formula; None for the bundle's own.
@@ -162,6 +168,8 @@ class RankingModel:
                 predictions = self.prepared.predict(inputs, rows)
         elif experts:
             predictions, use = self.engine.predict_with_experts(inputs)
+        elif self.joined is not None:
+            predictions = self.joined.predict(inputs)
         else:
             predictions = self.engine.predict(inputs)
         clock.lap("infer")
@@ -221,6 +229,27 @@ _NONE = np.zeros(0, np.uint32)
 
 def _places(unknown: NDArray[np.bool_]) -> NDArray[np.uint32]:
     return np.flatnonzero(unknown).astype(np.uint32)
+
+
+def _engines(
+    path: Path, bundle: Bundle, options: EngineOptions, device: Device
+) -> tuple[Engine, BatchedEngine | None, PreparedEngine | None]:
+    """The bundle's graphs: those for a card where they run on one."""
+    how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
+    names, schema = bundle.manifest.files, bundle.schema
+    files = graph_files(names, options.precision, cuda=device != "cpu")
+    engine = Engine(path, schema, **how, file=files.model, capture=options.capture)
+    if files.for_card and CUDA not in engine.providers:
+        # ``auto``, on a machine without a card.
+        files, how["device"] = graph_files(names, options.precision, cuda=False), "cpu"
+        engine = Engine(path, schema, **how, file=files.model)
+    packed = prepared = None
+    if files.packed is not None:
+        packed = BatchedEngine(path, schema, **how, file=files.packed, capture=options.capture)
+        engine.several = packed.engine
+    if files.prepared is not None:
+        prepared = PreparedEngine(path, schema, **how)
+    return engine, packed, prepared
 
 
 def _check_encoder(path: Path, encoder: RequestEncoder) -> None:

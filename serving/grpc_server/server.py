@@ -55,6 +55,8 @@ class RunningServer:
                 device=settings.device,
                 require_gpu=settings.require_gpu,
                 precision=settings.cuda_precision,
+                queue_seconds=settings.cuda_queue_ms / 1000,
+                capture=settings.cuda_graphs,
                 users=self.users,
                 pushed=self.pushed,
             ),
@@ -105,12 +107,6 @@ class RunningServer:
         self._watcher.start()
         self.registry.changed = self._tell_health
         self._tell_health()
-
-    def _engine_options(self) -> EngineOptions:
-        settings = self.settings
-        return EngineOptions(
-            device=settings.device, require_gpu=settings.require_gpu, users=self.users, pushed=self.pushed
-        )
 
     def stop(self, drain_seconds: float = 0.0, grace_seconds: float = 20.0) -> None:
         """Say NOT_SERVING, go on for the drain time, then let calls under way end within the grace time."""

@@ -52,6 +52,10 @@ class ServerSettings(Settings):
     cuda_precision: Literal["fp32", "tf32", "fp16"] = Field(
         "fp32", description="what CUDA multiplies in; others than fp32 only where the bundle passed with them"
     )
+    cuda_queue_ms: float = Field(
+        0.5, ge=0, le=1000, description="on CUDA, how long a request may wait for others to share its run"
+    )
+    cuda_graphs: bool = Field(default=False, description="on CUDA, replay runs as captured graphs (no list features)")
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
     user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")

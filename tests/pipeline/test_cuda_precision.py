@@ -1,13 +1,14 @@
 """Which precisions of CUDA a bundle may be served at."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contract.errors import ConfigError
-from contract.graph_names import CUDA_PRECISIONS
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
@@ -84,4 +85,14 @@ def test_the_cpu_computes_in_float32_whatever_is_asked_of_cuda(bundle: Path) -> 
 
 def test_doctor_names_provider_precision_and_form(bundle: Path) -> None:
     found = examine_bundle(bundle, "cpu").found
-    assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32" in found
+    assert (
+        "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32, with the same graph" in found
+    )
+
+
+def test_doctor_names_the_form_for_a_card(bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    shutil.copy(folder / "model.onnx", folder / CUDA_MODEL_FILE)
+    annotate(folder / CUDA_MODEL_FILE, {"form": "wide"})
+    found = examine_bundle(folder, "cpu").found
+    assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32 in the wide form" in found

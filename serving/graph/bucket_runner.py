@@ -1,0 +1,192 @@
+"""Runs of a graph in a few fixed sizes, over buffers that are kept: what a card needs to be fed quickly.
+
+Candidates are padded to the next of `ROW_BUCKETS`, requests to the next of `REQUEST_BUCKETS`. Each size has buffers
+of its own, in pinned host memory and on the device, and so keeps its addresses: onnxruntime can capture such a run as a
+CUDA graph, whose replay spares the launches of all kernels. Threads have buffers of their own, and onnxruntime gives
+runs at the same time a stream each; captured graphs are replayed one at a time.
+
+Shape legend: N candidate rows, L list features, V list values.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from contract.graph_names import REQUEST_OF
+
+ROW_BUCKETS = (64, 128, 256, 512, 1024, 4096)
+REQUEST_BUCKETS = (1, 8, 32, 128, 512)
+VALUE_BUCKETS = tuple(2**power for power in range(6, 21, 2))
+"""For the values of lists, whose number no other size bounds."""
+Array = NDArray[np.int64] | NDArray[np.float32]
+_DTYPES: dict[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
+
+
+class _Sizes(NamedTuple):
+    """What is padded to what."""
+
+    candidates: int
+    requests: int
+    candidate_values: int
+    request_values: int
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """The buffers of one size: arrays to fill, their copies on the device, and the binding of both."""
+
+    staged: dict[str, Array]
+    given: dict[str, Any]
+    answers: dict[str, Any]
+    binding: Any
+    options: Any
+
+    def fill(self, name: str, array: Array) -> None:
+        """Copy an array into the head of its buffer; what stands behind it becomes 0."""
+        buffer = self.staged[name]
+        head = tuple(slice(size) for size in array.shape)
+        if array.shape != buffer.shape:
+            buffer.fill(0)
+        buffer[head] = array
+        if self.given[name].device_name() != "cpu":
+            self.given[name].update_inplace(buffer)
+
+
+class BucketRunner:
+    """Runs a session in fixed sizes; `run` answers as ``session.run`` does."""
+
+    def __init__(self, session: ort.InferenceSession, device: Literal["cpu", "cuda"], *, capture: bool = False) -> None:
+        """Run on the session's device; `capture`: the session was made with ``enable_cuda_graph``."""
+        self._session, self._device, self.capture = session, device, capture
+        self._inputs = {node.name: node for node in session.get_inputs()}
+        self._outputs = {node.name: node for node in session.get_outputs()}
+        self.usable = any(name.startswith("candidate") for name in self._inputs)
+        """Whether answers are one for each candidate, so that padding can be cut off."""
+        self._local = threading.local()
+        self._slots: dict[tuple[_Sizes, tuple[str, ...]], _Slot] = {}
+        self._lock = threading.Lock()
+        self._graphs = 0
+
+    def run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
+        """The named outputs [N, ...] for arrays by input name; sizes beyond the buckets run as they are."""
+        sizes = self._sizes(arrays)
+        if sizes is None:
+            answers: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(arrays), _skipping(self.capture))
+            return answers
+        rows = len(arrays[REQUEST_OF]) if REQUEST_OF in arrays else rows_of_part(arrays, "candidate")
+        guard: AbstractContextManager[Any] = self._lock if self.capture else nullcontext()
+        with guard:
+            slot = self._slot(sizes, tuple(outputs))
+            for name in self._inputs:
+                slot.fill(name, arrays[name])
+            self._session.run_with_iobinding(slot.binding, slot.options)
+            return [slot.answers[name].numpy()[:rows].copy() for name in outputs]
+
+    def _sizes(self, arrays: Mapping[str, Array]) -> _Sizes | None:
+        if not self.usable:
+            return None
+        wanted = (
+            (ROW_BUCKETS, rows_of_part(arrays, "candidate")),
+            (REQUEST_BUCKETS, rows_of_part(arrays, "request")),
+            (VALUE_BUCKETS, _values(arrays, "candidate")),
+            (VALUE_BUCKETS, _values(arrays, "request")),
+        )
+        found = [_bucket(buckets, size) for buckets, size in wanted]
+        # A request for each candidate, without an index that says so, must stay one for each.
+        if REQUEST_OF not in self._inputs and wanted[1][1] > 1:
+            return None
+        return None if None in found else _Sizes(*(size or 0 for size in found))
+
+    def _slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> _Slot:
+        slots = self._slots
+        if not self.capture:
+            slots = self._local.__dict__.setdefault("slots", {})
+        key = sizes, outputs
+        if key not in slots:
+            slots[key] = self._new_slot(sizes, outputs)
+        return slots[key]
+
+    def _new_slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> _Slot:
+        binding = self._session.io_binding()
+        staged: dict[str, Array] = {}
+        given: dict[str, Any] = {}
+        answers: dict[str, Any] = {}
+        for name, node in self._inputs.items():
+            staged[name], given[name] = self._buffers(_shape(name, node.shape, sizes), _DTYPES[node.type])
+            binding.bind_ortvalue_input(name, given[name])
+        for name in outputs:
+            node = self._outputs[name]
+            shape = (sizes.candidates, *(int(size) for size in node.shape[1:]))
+            answers[name] = ort.OrtValue.ortvalue_from_shape_and_type(shape, _DTYPES[node.type], self._device)
+            binding.bind_ortvalue_output(name, answers[name])
+        return _Slot(staged, given, answers, binding, self._options())
+
+    def _buffers(self, shape: tuple[int, ...], dtype: type[np.generic]) -> tuple[Array, Any]:
+        if self._device == "cpu":
+            array: Any = np.zeros(shape, dtype)
+            return array, ort.OrtValue.ortvalue_from_numpy(array)
+        return _pinned(shape, dtype), ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device)
+
+    def _options(self) -> Any:
+        options = ort.RunOptions()
+        if self.capture:
+            self._graphs += 1
+            options.add_run_config_entry("gpu_graph_id", str(self._graphs))
+        return options
+
+
+def _skipping(capture: bool) -> Any:  # noqa: FBT001 the one thing that it hangs on
+    options = ort.RunOptions()
+    if capture:
+        # A size that comes once is not worth capturing.
+        options.add_run_config_entry("gpu_graph_id", "-1")
+    return options
+
+
+def _pinned(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
+    """Zeros in memory that the card reads without a copy of the driver's; plain memory where none is to be had."""
+    for device in ort.get_ep_devices():
+        if device.ep_name != "CUDAExecutionProvider":
+            continue
+        info = device.memory_info(ort.OrtDeviceMemoryType.HOST_ACCESSIBLE)
+        if info is not None:
+            held = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=info)
+            array: Array = held.numpy()
+            array.fill(0)
+            return array
+    plain: Any = np.zeros(shape, dtype)
+    return plain
+
+
+def _bucket(buckets: Sequence[int], size: int) -> int | None:
+    return next((bucket for bucket in buckets if size <= bucket), None)
+
+
+def rows_of_part(arrays: Mapping[str, Array], part: str) -> int:
+    """How many rows the arrays of a part have; 1 where it has no columns."""
+    for kind, axis in (("ids", 0), ("dense", 0), ("list_lengths", 1)):
+        array = arrays.get(f"{part}_{kind}")
+        if array is not None and array.shape[1 - axis]:
+            return int(array.shape[axis])
+    return 1
+
+
+def _values(arrays: Mapping[str, Array], part: str) -> int:
+    return len(arrays.get(f"{part}_list_values", ()))
+
+
+def _shape(name: str, declared: Sequence[Any], sizes: _Sizes) -> tuple[int, ...]:
+    """The padded shape of an input; widths are as declared."""
+    part = "candidate" if name.startswith("candidate") else "request"
+    rows = sizes.candidates if part == "candidate" else sizes.requests
+    if name.endswith("list_values"):
+        return (sizes.candidate_values if part == "candidate" else sizes.request_values,)
+    if name.endswith("list_lengths"):
+        return int(declared[0]), rows
+    return rows, *(int(size) for size in declared[1:])

@@ -1,0 +1,39 @@
+"""Which of a bundle's graphs are run: those for processors, or those for a card where the bundle has them."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, MODEL_FILE, PACKED_FILE, PREPARED_FILE, half_of
+from serving.graph.cuda_tolerance import CudaPrecision
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """File names: of one request, of several requests in one run, and over prepared items."""
+
+    model: str
+    packed: str | None = None
+    prepared: str | None = None
+    for_card: bool = False
+    """Whether they were made for a card."""
+
+
+def graph_files(names: Collection[str], precision: CudaPrecision, *, cuda: bool) -> GraphFiles:
+    """Choose among the files of a bundle.
+
+    On a card, prepared items are left alone: fetching their shares moves more bytes than computing them anew.
+
+    Example:
+        >>> graph_files({"model.onnx", "packed.onnx"}, "fp32", cuda=True).packed
+        'packed.onnx'
+    """
+
+    def there(name: str) -> str | None:
+        return name if name in names else None
+
+    if not cuda or CUDA_MODEL_FILE not in names:
+        return GraphFiles(MODEL_FILE, there(PACKED_FILE), there(PREPARED_FILE))
+    model, packed = CUDA_MODEL_FILE, CUDA_PACKED_FILE
+    if precision == "fp16" and half_of(model) in names:
+        model, packed = half_of(model), half_of(packed)
+    return GraphFiles(model, there(packed), for_card=True)

@@ -1,0 +1,49 @@
+"""Graphs for a card beside a bundle's own: when they are written, and what is told of half precision."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of
+from models.export import ExportReport, export
+from models.ranker import Ranker
+from pipeline.export.cuda_graphs import FILES, judge_cuda_graphs, write_cuda_graphs
+from pipeline.export.post_export import ExportConfig
+from tests.models.small import inputs, lively_ranker, small_config, small_schema
+from tests.pipeline.tiny_features import write_features
+
+SCHEMA = small_schema()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, ExportReport]:
+    folder = tmp_path_factory.mktemp("export")
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "top_k", "k": 2}))
+    return ranker, export(ranker, SCHEMA, inputs(SCHEMA, 64, 64), folder / "model.onnx")
+
+
+def test_half_precision_is_judged_by_the_validation_rows(exported: tuple[Ranker, ExportReport], tmp_path: Path) -> None:
+    ranker, report = exported
+    out, valid = report.path.parent, write_features(tmp_path / "features", SCHEMA) / "valid"
+    config = ExportConfig(cuda="fp16", cuda_form="moe", tables="fp16")
+    told = write_cuda_graphs(ranker, report, inputs(SCHEMA, 64, 64), out, config)
+    assert (told["form"], told["reason"]) == ("moe", "asked for")
+    assert sorted(name for name in FILES if (out / name).is_file()) == sorted(FILES)
+    facts = judge_cuda_graphs(out, SCHEMA, valid)["fp16"]
+    assert facts["passed"]
+    assert 1e-4 < facts["tolerance"] < 0.02
+    # What an earlier export wrote must not be published beside other weights.
+    assert write_cuda_graphs(ranker, report, inputs(SCHEMA, 64, 64), out, ExportConfig(cuda="none")) == {}
+    assert not any((out / name).is_file() for name in FILES)
+    assert judge_cuda_graphs(out, SCHEMA, valid) == {}
+
+
+def test_int8_experts_and_graphs_for_a_card_exclude_each_other() -> None:
+    with pytest.raises(ValidationError, match="exclude each other"):
+        ExportConfig(quantize="experts", cuda="fp32")
+    assert ExportConfig(quantize="experts").cuda == "auto"
+
+
+def test_the_files_are_those_that_a_server_looks_for() -> None:
+    assert set(FILES) == {CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of(CUDA_MODEL_FILE), half_of(CUDA_PACKED_FILE)}

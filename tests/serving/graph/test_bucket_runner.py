@@ -1,0 +1,72 @@
+"""Runs in fixed sizes answer as the session does; on the CPU here, whose buffers are the same arrays."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, GATE_OUTPUT, REQUEST_OF
+from contract.inputs import Inputs
+from contract.schema import Schema
+from models.export.onnx_file import write_onnx
+from models.export_graph.serving_graph import ServingGraph
+from serving.graph.batched_graph import joined
+from serving.graph.bucket_runner import BucketRunner
+from tests.models.small import inputs, lively_ranker, small_config, small_schema
+
+SCHEMA = small_schema()
+ROWS = (1, 63, 64, 65, 300, 4096, 5000)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("card")
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "top_k", "k": 2}))
+    write_onnx(ServingGraph(ranker, "wide", one_request=True), SCHEMA, path / CUDA_MODEL_FILE, {})
+    write_onnx(ServingGraph(ranker, "moe"), SCHEMA, path / CUDA_PACKED_FILE, {}, packed=True)
+    return path
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _feed(session: onnxruntime.InferenceSession, arrays: dict[str, Any]) -> dict[str, Any]:
+    return {node.name: arrays[node.name] for node in session.get_inputs()}
+
+
+def test_every_size_is_answered_as_without_buckets(folder: Path) -> None:
+    session = _session(folder / CUDA_MODEL_FILE)
+    runner = BucketRunner(session, "cpu")
+    names = [node.name for node in session.get_outputs()]
+    assert any(name.startswith(GATE_OUTPUT) for name in names)
+    # Twice: buffers that are used again must not keep what a larger request left in them.
+    for rows in (*ROWS, *reversed(ROWS)):
+        feed = _feed(session, inputs(SCHEMA, 1, rows, seed=rows).arrays())
+        for found, expected in zip(runner.run(names, feed), session.run(names, feed), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("counts", [(1,), (3, 70, 1), (1,) * 9, (500,) * 9])
+def test_several_requests_are_padded_too(counts: tuple[int, ...], folder: Path) -> None:
+    session = _session(folder / CUDA_PACKED_FILE)
+    runner, tasks = BucketRunner(session, "cpu"), [task.name for task in SCHEMA.tasks]
+    requests = [inputs(SCHEMA, 1, count, seed=place) for place, count in enumerate(counts)]
+    whole = Inputs(joined([each.request for each in requests]), joined([each.candidate for each in requests]))
+    of_request = np.repeat(np.arange(len(counts)), counts)
+    feed = _feed(session, {**whole.arrays(), REQUEST_OF: of_request})
+    for found, expected in zip(runner.run(tasks, feed), session.run(tasks, feed), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_graph_that_reads_nothing_of_the_candidates_runs_as_it_is(tmp_path: Path) -> None:
+    lean = Schema(features=tuple(f for f in SCHEMA.features if f.side != "item"), tasks=SCHEMA.tasks)
+    ranker = lively_ranker(lean, small_config(gate={"name": "softmax"}))
+    write_onnx(ServingGraph(ranker, "wide"), lean, tmp_path / "model.onnx", {})
+    session = _session(tmp_path / "model.onnx")
+    runner = BucketRunner(session, "cpu")
+    assert not runner.usable
+    feed = _feed(session, inputs(lean, 1, 1).arrays())
+    assert runner.run(["like"], feed)[0].shape == (1,)
