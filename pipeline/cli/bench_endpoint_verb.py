@@ -1,8 +1,11 @@
 """The verb `bench-endpoint`: load a running server and report throughput, latency and statuses."""
 
 import json
+import multiprocessing
 import random
 from argparse import ArgumentParser, Namespace
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +15,12 @@ from pipeline.cli.server_address import add_connection, credentials_from, metada
 from pipeline.cli.verb import Verb, add_json, respond
 
 if TYPE_CHECKING:
+    from multiprocessing.synchronize import Barrier
+
     from serving.client.load import LoadReport
 
 GENERATED = 256
+START_SECONDS = 60.0
 BUSY = 0.9
 """Beyond so many cores the generator, which is one Python thread, may be what limits the throughput."""
 
@@ -22,6 +28,9 @@ BUSY = 0.9
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("target", metavar="HOST:PORT", help="where the server listens")
     parser.add_argument("--callers", type=int, default=8, help="calls at once [%(default)s]")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share the callers; see client_cores [%(default)s]"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long [%(default)s]")
     parser.add_argument("--requests", type=Path, metavar="FILE", help="one JSON object a line: user, items, context")
     parser.add_argument("--users", default="1:1000", metavar="LOW:HIGH", help="else: users of that range [%(default)s]")
@@ -34,12 +43,38 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _bench(args: Namespace) -> int:
-    from serving.client.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
+    from serving.client.load import LoadReport  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    plan = LoadPlan(args.target, _requests(args), args.callers, args.seconds, metadata=metadata_from(args))
-    report = run_load(plan, credentials_from(args))
+    if not 1 <= args.processes <= max(args.callers, 1):
+        message = f"--processes is {args.processes}; allowed are 1 to {args.callers}, the number of --callers"
+        raise ConfigError(message)
+    requests = _requests(args)
+    shares = [len(range(place, args.callers, args.processes)) for place in range(args.processes)]
+    # Each begins elsewhere among the requests.
+    turns = [requests[place * len(requests) // len(shares) :] + requests for place in range(len(shares))]
+    if len(shares) == 1:
+        report = _load(args, requests, shares[0])
+    else:
+        context = multiprocessing.get_context("spawn")
+        begin = context.Barrier(len(shares), timeout=START_SECONDS)
+        with ProcessPoolExecutor(len(shares), context, _ready, (begin,)) as pool:
+            report = LoadReport.joined(list(pool.map(_load, repeat(args), turns, shares)))
     respond(args, _as_json(report), _lines(report))
     return 0 if report.statuses.get("OK") else 1
+
+
+def _ready(begin: "Barrier") -> None:
+    """Have all load the server at the same time, each with its own callers."""
+    import serving.client.load  # noqa: F401, PLC0415 - before the time that is measured
+
+    begin.wait()
+
+
+def _load(args: Namespace, requests: list[bytes], callers: int) -> "LoadReport":
+    from serving.client.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
+
+    plan = LoadPlan(args.target, requests, callers, args.seconds, metadata=metadata_from(args))
+    return run_load(plan, credentials_from(args))
 
 
 def _requests(args: Namespace) -> list[bytes]:
@@ -105,7 +140,7 @@ def _lines(report: "LoadReport") -> list[str]:
     ]
     if report.client_cores > BUSY:
         cores = f"{report.client_cores:.2f}"
-        lines.append(f"the load generator used {cores} of a core: start several at once, the server may do more")
+        lines.append(f"the load generator used {cores} of a core: raise --processes, the server may do more")
     return lines
 
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import grpc
 import numpy as np
@@ -22,13 +23,27 @@ WARM_UP = 0.2
 class LoadReport:
     """What a load test saw: `latencies_ms` float64 [answered], ascending; `statuses` counts all calls by gRPC status.
 
-    `client_cores` is what the load generator itself used. Near 1 it was the limit, and the server could do more.
+    `client_cores` is what the load generator itself used, or the busiest of its processes. Near 1 it was the limit, and
+    the server could do more.
     """
 
     seconds: float
     statuses: dict[str, int]
     latencies_ms: NDArray[np.float64]
     client_cores: float
+
+    @classmethod
+    def joined(cls, reports: "Sequence[LoadReport]") -> Self:
+        """What several load generators saw that ran at the same time."""
+        statuses: Counter[str] = Counter()
+        for report in reports:
+            statuses.update(report.statuses)
+        return cls(
+            seconds=max(report.seconds for report in reports),
+            statuses=dict(statuses),
+            latencies_ms=np.sort(np.concatenate([report.latencies_ms for report in reports])),
+            client_cores=max(report.client_cores for report in reports),
+        )
 
     @property
     def calls_per_second(self) -> float:

@@ -58,6 +58,7 @@ class NativeListener:
                 [(path, False) for path in methods],
                 call_details=True,
                 max_concurrent_streams=settings.max_streams,
+                reuse_port=settings.processes > 1,
             )
         except OSError as error:
             raise taken(settings) from error

@@ -17,6 +17,7 @@ from serving.graph.users import UserStore
 from serving.grpc_server.admission import Admission
 from serving.grpc_server.health_and_reflection import Health, Reflection
 from serving.grpc_server.listener import FLUSH_SECONDS, GrpcListener, Listener
+from serving.grpc_server.process_group import serve_processes
 from serving.grpc_server.security import Tokens
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
@@ -87,18 +88,16 @@ class RunningServer:
             methods = unary_handlers_of(services, self.telemetry, Tracing() if settings.traces else None)
             self._listener = _listener(settings)(settings, methods, self._pool, admission, self.health, reflection)
             self.port = self._listener.port
-            self.metrics = _metrics(
-                settings,
-                ServerCollector(
-                    self.telemetry,
-                    self.registry,
-                    lambda: self._pool.pending,
-                    self.shadows,
-                    self.users,
-                    self.pushed,
-                    self.log,
-                ),
+            self.collector = ServerCollector(
+                self.telemetry,
+                self.registry,
+                lambda: self._pool.pending,
+                self.shadows,
+                self.users,
+                self.pushed,
+                self.log,
             )
+            self.metrics = _metrics(settings, self.collector)
             if self.metrics is not None:
                 parts.callback(self.metrics.stop)
             self._parts = parts.pop_all()
@@ -145,15 +144,19 @@ def start(settings: ServerSettings) -> RunningServer:
 def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; to be called from the main thread.
 
-    `ready` is told when the server answers.
+    `ready` is told when the server answers, unless there are several processes.
 
     Raises:
         MoerankError: as `start`.
     """
     configure(settings.log_format)
+    if settings.processes > 1:
+        with stop_signals() as wait:
+            serve_processes(settings, wait)
+        return
     compute_bound()
     running = start(settings)
-    with _signals() as wait:
+    with stop_signals() as wait:
         LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)
         if ready is not None:
             ready(running)
@@ -162,7 +165,7 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], signal.Signals]]:
+def stop_signals() -> Iterator[Callable[[], signal.Signals]]:
     """Gives a function that waits for SIGTERM or SIGINT; a second one does not disturb what follows.
 
     The kernel may hand a signal to any thread, such as one of grpcio's, which does not wake the main thread out of a

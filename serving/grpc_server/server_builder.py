@@ -30,8 +30,9 @@ def build(settings: ServerSettings) -> grpc.Server:
         ("grpc.max_allowed_incoming_connections", settings.max_connections or connections_that_fit()),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MS),
-        # Two servers on one port would share connections, and so hide that the first is still there.
-        ("grpc.so_reuseport", 0),
+        # Two servers on one port would share connections, and so hide that the first is still there; processes of one
+        # server have a parent that looks for another first.
+        ("grpc.so_reuseport", int(settings.processes > 1)),
     ]
     if settings.connection_idle_seconds:
         options.append(("grpc.max_connection_idle_ms", int(settings.connection_idle_seconds * 1000)))

@@ -27,6 +27,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def _own_cores(values: Mapping[str, object]) -> int:
+    """A process's share of the cores."""
+    processes = values.get("processes", 1)
+    return max(1, cores() // processes) if isinstance(processes, int) else cores()
+
+
 class ServerSettings(Settings):
     """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`."""
 
@@ -45,8 +51,13 @@ class ServerSettings(Settings):
     tls_key: Path | None = Field(None, description="PEM private key of the certificate")
     tls_client_ca: Path | None = Field(None, description="PEM authority; only clients that it certified may connect")
     token_file: Path | None = Field(None, description="bearer tokens, one per line; may be replaced while serving")
-    threads: int = Field(default_factory=cores, ge=1, le=1024, description="calls answered at once; default: cores")
-    max_queue: int = Field(128, ge=0, le=100_000, description="calls that may wait for a thread before new are refused")
+    processes: int = Field(1, ge=1, le=256, description="processes that share the port; each has its own interpreter")
+    threads: int = Field(
+        default_factory=_own_cores, ge=1, le=1024, description="calls a process answers at once; default: cores, shared"
+    )
+    max_queue: int = Field(
+        128, ge=0, le=100_000, description="calls that may wait for a thread of a process before new are refused"
+    )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
     require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
     cuda_precision: Literal["fp32", "tf32", "fp16"] = Field(
@@ -104,6 +115,9 @@ class ServerSettings(Settings):
             raise ValueError(message)
         if self.tls_certificate is None and self.host not in LOOPBACK and not self.allow_plaintext:
             message = f"host {self.host} is beyond loopback and nothing is encrypted; pass --allow-plaintext to accept"
+            raise ValueError(message)
+        if self.processes > 1 and self.model_control:
+            message = "--model-control reaches one process of several; publish versions instead, or use --processes 1"
             raise ValueError(message)
         if self.front == "native" and (self.tls_certificate is not None or self.connection_age_seconds):
             message = "--front native has no TLS and no connection age; leave those to a proxy, or take --front grpcio"

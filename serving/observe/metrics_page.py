@@ -47,17 +47,18 @@ class MetricsPage:
 class MetricsServer:
     """Offers ``/metrics`` on a port of its own."""
 
-    def __init__(self, collector: Collector, host: str, port: int) -> None:
-        """Start to answer scrapes.
+    def __init__(self, collector: Collector, host: str, port: int, *, own_process: bool = True) -> None:
+        """Start to answer scrapes, with figures of this process beside the collector's if it is its `own_process`.
 
         Raises:
             UnavailableError: the port cannot be bound.
         """
         registry = CollectorRegistry()
         registry.register(collector)
-        ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
+        if own_process:
+            ProcessCollector(registry=registry)
+            GCCollector(registry=registry)
         self.page = MetricsPage(registry)
         try:
             self._server: WSGIServer = make_server(host, port, self.page, ThreadingWSGIServer, _SilentHandler)

@@ -48,6 +48,8 @@ class Registry:
         self.swaps = 0
         """How many versions were taken into service after the start."""
         self._refreshing = threading.Lock()
+        self.agree: Callable[[str, int], None] = lambda *_: None
+        """Called with a model and a version that is about to be served, which waits until it returns."""
         self.changed: Callable[[], None] = lambda: None
         """Called when another set of models, or another version, serves."""
         self._models: Mapping[str, RankingModel] = {}
@@ -238,6 +240,7 @@ class Registry:
             self._refuse(name, evidence, error)
             return False
         self._refused.pop(name, None)
+        self.agree(name, version)
         self._serve({**self._models, name: model})
         self.swaps += 1
         LOG.info("serving %s version %d", name, version)

@@ -29,11 +29,26 @@ def test_it_reports_answers_and_refusals_by_status(tmp_path: Path, capsys: pytes
     assert "answered:" in capsys.readouterr().out
 
 
+def test_several_load_generators_share_the_callers_and_report_as_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish_tiny(tmp_path / "store", tmp_path / "work")
+    with start(ServerSettings(store=tmp_path / "store", port=0)) as server:
+        command = ["bench-endpoint", f"127.0.0.1:{server.port}", "--seconds", "0.5", "--callers", "3", "--json"]
+        assert main([*command, "--users", "1:8", "--items", "100:119", "--processes", "2"]) == 0
+        seen = json.loads(capsys.readouterr().out)
+        answered = sum(work.successes for work in server.telemetry.work())
+    # The first share of the calls is not counted.
+    assert 0 < seen["statuses"]["OK"] < answered
+    assert seen["seconds"] == pytest.approx(0.4, abs=0.1)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--users", "9:1"], "LOW:HIGH"),
         (["--requests", "absent.jsonl"], "cannot be read"),
+        (["--callers", "2", "--processes", "3"], "--processes is 3; allowed are 1 to 2"),
         (["--callers", "0"], "needs requests, callers"),
     ],
 )
