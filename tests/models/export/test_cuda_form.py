@@ -28,7 +28,7 @@ def test_the_table_names_its_machine() -> None:
 @pytest.mark.parametrize(("experts", "rows", "best"), [(8, 500, "wide"), (8, 4096, "wide"), (64, 4096, "moe")])
 def test_what_was_fastest_is_chosen(experts: int, rows: int, best: str) -> None:
     size, table = LayerSize(960, 256, 128, experts, 2), measured_layers()
-    moe, wide = (estimate(form, size, rows, table) for form in ("moe", "wide"))  # type: ignore[arg-type]
+    moe, wide = (estimate(form, size, rows, table) for form in ("moe", "wide"))
     assert (moe < wide) == (best == "moe")
 
 

@@ -77,7 +77,7 @@ def test_candidates_need_not_lie_request_by_request(folder: Path) -> None:
 def test_a_candidate_of_no_request_is_an_error(folder: Path) -> None:
     given = inputs(SCHEMA, 2, 3)
     with pytest.raises(PredictionError, match="could not run"):
-        BatchedEngine(folder)._engine.run({**given.arrays(), REQUEST_OF: np.array([0, 1, 2])}, 3)
+        BatchedEngine(folder).engine.run({**given.arrays(), REQUEST_OF: np.array([0, 1, 2])}, 3)
 
 
 def test_a_directory_without_a_packed_graph_is_refused(folder: Path, tmp_path: Path) -> None:
