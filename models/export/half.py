@@ -30,7 +30,7 @@ def write_half(source: Path, target: Path) -> int:
         ExportError: there is none, or the result is not valid.
     """
     model = ir.load(source)
-    rewriter = _Rewriter(model.graph)
+    rewriter = _Halving(model.graph)
     products = [node for node in list(model.graph) if _is_experts(node)]
     if not products:
         message = "the graph has no product of experts that could be computed in half precision"
@@ -56,7 +56,7 @@ def _is_experts(node: ir.Node) -> bool:
     return weight is not None and weight.const_value is not None and bool(_EXPERTS.match(str(weight.name)))
 
 
-class _Rewriter:
+class _Halving:
     """Rounds each value once, constants beforehand."""
 
     def __init__(self, graph: ir.Graph) -> None:
