@@ -20,15 +20,25 @@ from pipeline.export.cuda_graphs import FILES as CUDA_FILES
 from pipeline.export.cuda_graphs import judge_cuda_graphs, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
-from pipeline.export.post_export import ExportConfig, answerer, apply_if_equal, calibrate_on, drop_unread_tables
+from pipeline.export.post_export import (
+    ExportConfig,
+    answerer,
+    answers_of,
+    apply_if_equal,
+    calibrate_on,
+    drop_unread_tables,
+)
 from pipeline.export.prepare import as_json as preparation_as_json
 from pipeline.export.prepare import prepare
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
+from serving.observe.expected_predictions import PREDICTIONS, validation_counts
 from serving.store import golden
 
 SAMPLE_ROWS = 2048
+PREDICTED_ROWS = 65_536
+"""Validation rows whose predictions a server's are compared with."""
 
 
 def export_run(
@@ -60,6 +70,7 @@ def export_run(
     figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
     cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
     drop_unread_tables(out, config.tables)
+    answers = answers_of(out / MODEL_FILE, schema, valid, PREDICTED_ROWS)
     progress("judging the precisions of CUDA")
     precisions = judge_tf32(out / MODEL_FILE, schema, valid) | judge_cuda_graphs(out, schema, valid)
     facts = {
@@ -70,6 +81,7 @@ def export_run(
         "changes": figures,
         "git_revision": git_revision(),
     }
+    predictions = validation_counts(answers.scores, schema)
     for graph in (out / MODEL_FILE, *variants, *(out / name for name in CUDA_FILES)):
         if graph.is_file():
             annotate(
@@ -82,7 +94,7 @@ def export_run(
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
     _answer_golden(out, schema)
-    return as_json(report) | facts
+    return as_json(report) | facts | {PREDICTIONS: predictions}
 
 
 def _answer_golden(out: Path, schema: Schema) -> None:

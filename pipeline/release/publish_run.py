@@ -31,6 +31,7 @@ EXPORT_FACTS = (
     "cuda_precisions",
     "cuda",
     "preparation",
+    "predictions",
 )
 """What the manifest tells of how the graph was made."""
 

@@ -61,7 +61,7 @@ class InferenceService:
             rows, predictions = (self._of_ids if has_raw_ids(request) else self._of_tensors)(model, request, call)
             written = response_of(model.name, model.version, request, predictions, wanted)
             call.clock.lap("output")
-        self._telemetry.succeeded(model, rows, call.clock.take())
+        self._telemetry.succeeded(model, rows, call.clock.take(), trace=call.clock.trace)
         return written
 
     def _of_tensors(

@@ -77,7 +77,7 @@ class RankingService:
         (answer,) = self._answer([asked], call)
         written = codec_rank.answer_bytes(answer, debug=message.debug)
         call.clock.lap("output")
-        self._telemetry.ranked(asked.model, answer, call.clock.take())
+        self._telemetry.ranked(asked.model, answer, call.clock.take(), trace=call.clock.trace)
         return written
 
     def batch_rank(self, body: bytes, call: CallContext) -> bytes:
@@ -100,7 +100,7 @@ class RankingService:
             found = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
             for position, answer in found.items():
                 executions = int(position == run[0])
-                self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions)
+                self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions, call.clock.trace)
             answers |= found
         return codec_rank.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
 

@@ -20,6 +20,8 @@ class Clock:
         self.total: dict[Phase, int] = {"queue": queued_ns}
         """All laps since the start, also those that were taken."""
         self._last = time.perf_counter_ns()
+        self.trace = ""
+        """The trace that the call belongs to, if it is traced, as 32 hexadecimal digits."""
 
     def lap(self, phase: Phase) -> None:
         """The time since the last lap belongs to this phase."""

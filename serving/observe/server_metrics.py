@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -13,13 +14,15 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from contract import errors
 from serving.graph.context import Phase
 from serving.graph.pushed_features import PushCounts, PushedReader
 from serving.graph.users import UserStore
+from serving.observe.expected_predictions import validation_shares
 from serving.observe.request_log import RequestLog
-from serving.observe.telemetry import SECONDS, ModelWork, Telemetry
+from serving.observe.telemetry import SECONDS, ModelWork, Telemetry, TracedTime, ValueDistribution
 from serving.registry.registry import Registry
 from serving.registry.shadow import ShadowComparison, Shadows
 
@@ -98,27 +101,39 @@ class ServerCollector(Collector):
         created = GaugeMetricFamily("moerank_model_created_timestamp_seconds", text, labels=LABELS)
         text = "Mean of a task's label over the training rows"
         rates = GaugeMetricFamily("moerank_task_base_rate", text, labels=(*LABELS, "task"))
+        text = "Of the validation rows, the share whose prediction is at most `le`"
+        expected = GaugeMetricFamily("moerank_prediction_expected_ratio", text, labels=(*LABELS, "task", "le"))
         for model in self._registry.models():
             key = (model.name, str(model.version))
+            told = validation_shares(model.bundle.manifest, model.bundle.schema)
             created.add_metric(key, datetime.fromisoformat(model.bundle.manifest.created).timestamp())
             for task in model.bundle.schema.tasks:
                 rates.add_metric((*key, task.name), task.base_rate)
-        yield from (created, rates)
+                bounds = bounds_of(ValueDistribution.of(task).edges)
+                for bound, share in zip(bounds, told.get(task.name, ()), strict=task.name in told):
+                    expected.add_metric((*key, task.name, bound), share)
+        yield from (created, rates, expected)
         refused = GaugeMetricFamily(
             "moerank_model_refused", "1 while what the store has cannot be served; the log says why", labels=("model",)
         )
-        for name in self._registry.refused():
-            refused.add_metric((name,), 1)
+        names = {model.name: 0 for model in self._registry.models()} | dict.fromkeys(self._registry.refused(), 1)
+        for name, is_refused in names.items():
+            refused.add_metric((name,), is_refused)
         yield refused
         yield CounterMetricFamily("moerank_swaps", "Versions taken into service", value=self._registry.swaps)
 
     def _arms(self) -> Iterator[Metric]:
+        text = "1 for each version that answers, by which arm of the traffic"
+        answering = GaugeMetricFamily("moerank_arm", text, labels=(*LABELS, "arm"))
+        for model in self._registry.models():
+            answering.add_metric((model.name, str(model.version), "current"), 1)
         versions = GaugeMetricFamily("moerank_arm_version", "Versions beside the current one", labels=("model", "arm"))
         shares = GaugeMetricFamily("moerank_arm_share", "Their share of the request keys", labels=("model", "arm"))
         for key, arm in sorted(self._registry.arms.loaded().items()):
             versions.add_metric(key, arm.model.version)
             shares.add_metric(key, arm.share)
-        yield from (versions, shares)
+            answering.add_metric((key[0], str(arm.model.version), key[1]), 1)
+        yield from (answering, versions, shares)
 
 
 def _comparisons(comparisons: list[ShadowComparison]) -> Iterator[Metric]:
@@ -212,12 +227,26 @@ def _latencies(work: list[ModelWork]) -> Metric:
     family = HistogramMetricFamily(
         "moerank_latency_seconds", "Time of answered requests, by phase and in all", labels=(*LABELS, "phase")
     )
-    bounds = [*(f"{edge:g}" for edge in SECONDS), "+Inf"]
+    bounds = bounds_of(SECONDS)
     for each in work:
         for phase, found in each.latencies.items():
-            buckets = list(zip(bounds, accumulate(found.counts), strict=True))
+            counts = list(accumulate(found.counts))
+            buckets: list[Any] = [
+                (bound, count, _exemplar(found.exemplars[place])) if place in found.exemplars else (bound, count)
+                for place, (bound, count) in enumerate(zip(bounds, counts, strict=True))
+            ]
             family.add_metric((each.model, str(each.version), phase), buckets, found.total_ns * 1e-9)
     return family
+
+
+def bounds_of(edges: Iterable[float]) -> list[str]:
+    """The buckets of a histogram, spelled as every version of Prometheus keeps them."""
+    return [*(repr(float(f"{edge:.6g}")) for edge in edges), "+Inf"]
+
+
+def _exemplar(call: TracedTime) -> Exemplar:
+    """How OpenMetrics names the trace; the other format leaves it out."""
+    return Exemplar({"trace_id": call.trace}, call.seconds, call.at)
 
 
 def _distributions(work: list[ModelWork]) -> Metric:
@@ -226,8 +255,7 @@ def _distributions(work: list[ModelWork]) -> Metric:
     )
     for each in work:
         for task, found in each.distributions.items():
-            bounds = [*(f"{edge:g}" for edge in found.edges), "+Inf"]
-            buckets = list(zip(bounds, found.counts.cumsum().tolist(), strict=True))
+            buckets = list(zip(bounds_of(found.edges), found.counts.cumsum().tolist(), strict=True))
             family.add_metric((each.model, str(each.version), task), buckets, found.total)
     return family
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,15 +56,28 @@ class Latencies:
 
     counts: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
     total_ns: int = 0
+    exemplars: "dict[int, TracedTime]" = field(default_factory=dict)
+    """The last traced call of each bucket."""
 
-    def add(self, nanoseconds: int) -> None:
-        """Count one."""
-        self.counts[bisect_left(SECONDS, nanoseconds * 1e-9)] += 1
+    def add(self, nanoseconds: int, trace: str = "") -> None:
+        """Count one, of a call that belongs to `trace` if it is traced."""
+        bucket = bisect_left(SECONDS, nanoseconds * 1e-9)
+        self.counts[bucket] += 1
         self.total_ns += nanoseconds
+        if trace:
+            self.exemplars[bucket] = TracedTime(trace, nanoseconds * 1e-9, time.time())
 
     def copy(self) -> "Latencies":
         """A copy that does not change any more."""
-        return Latencies(list(self.counts), self.total_ns)
+        return Latencies(list(self.counts), self.total_ns, dict(self.exemplars))
+
+
+class TracedTime(NamedTuple):
+    """How long one call took, and when it ended, in seconds since 1970."""
+
+    trace: str
+    seconds: float
+    at: float
 
 
 def no_latencies() -> dict[str, Latencies]:
@@ -152,28 +166,39 @@ class Telemetry:
                 work.failure_ns += sum(laps.values())
             raise
 
-    def succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1) -> None:
-        """Count an answer for so many rows; of answers that shared a run, one counts it."""
+    def succeeded(
+        self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1, trace: str = ""
+    ) -> None:
+        """Count an answer for so many rows, of a traced call if `trace` names one; of a shared run, one counts it."""
         with self._lock:
-            self._succeeded(model, rows, laps, executions)
+            self._succeeded(model, rows, laps, executions, trace)
 
-    def _succeeded(self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int) -> ModelWork:
+    def _succeeded(
+        self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int, trace: str
+    ) -> ModelWork:
         work, total = self._of(model), sum(laps.values())
         work.successes += 1
         work.executions += executions
         work.rows += rows
         work.success_ns += total
         work.last_ms = time.time_ns() // 1_000_000
-        work.latencies["total"].add(total)
+        work.latencies["total"].add(total, trace)
         for phase, nanoseconds in laps.items():
             work.phase_ns[phase] += nanoseconds
-            work.latencies[phase].add(nanoseconds)
+            work.latencies[phase].add(nanoseconds, trace)
         return work
 
-    def ranked(self, model: RankingModel, answer: RankAnswer, laps: Mapping[Phase, int], executions: int = 1) -> None:
-        """Count a ranking: who was unknown, and, for a sample, how the predictions are distributed."""
+    def ranked(
+        self,
+        model: RankingModel,
+        answer: RankAnswer,
+        laps: Mapping[Phase, int],
+        executions: int = 1,
+        trace: str = "",
+    ) -> None:
+        """Count a ranking, as `succeeded`: who was unknown, and, for a sample, how the predictions are distributed."""
         with self._lock:
-            work = self._succeeded(model, len(answer.scores), laps, executions)
+            work = self._succeeded(model, len(answer.scores), laps, executions, trace)
             work.unknown_users += answer.unknown_user
             work.unknown_items += len(answer.unknown_items)
             # Nearly always there are none, and to count none costs as much as to count some.

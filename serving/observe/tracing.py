@@ -37,6 +37,9 @@ class Tracing:
             record_exception=False,
             set_status_on_exception=False,
         ) as span:
+            about = span.get_span_context()
+            if about.trace_flags.sampled:
+                call.clock.trace = trace.format_trace_id(about.trace_id)
             try:
                 yield
             except Exception as error:

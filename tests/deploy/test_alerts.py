@@ -17,6 +17,39 @@ OK = {f"nv_inference_request_success_total{{{MODEL}}}": "0+600x300", f"up{{{WHER
 BUCKET = f'moerank_latency_seconds_bucket{{{MODEL},phase="total"'
 TASK = f'{MODEL},task="click"'
 
+QUEUE = f'moerank_latency_seconds_bucket{{{MODEL},phase="queue"'
+SHOP = f'{WHERE},model="shop"'
+ARMS = {
+    f'moerank_arm{{{SHOP},version="3",arm="current"}}': "1x300",
+    f'moerank_arm{{{SHOP},version="4",arm="canary"}}': "1x300",
+    f'nv_inference_request_success_total{{{SHOP},version="4"}}': "0+600x300",
+}
+
+
+def drifting(small: str) -> dict[str, str]:
+    """Predictions of which so many are small, where 60 % of the validation rows had such."""
+    buckets = {"0.1": small, "+Inf": "0+100x300"}
+    expected = {"0.1": "0.6x300", "+Inf": "1x300"}
+    return {f'moerank_prediction_bucket{{{TASK},le="{bound}"}}': values for bound, values in buckets.items()} | {
+        f'moerank_prediction_expected_ratio{{{TASK},le="{bound}"}}': values for bound, values in expected.items()
+    }
+
+
+def failures(version: str, values: str) -> dict[str, str]:
+    return {f'nv_inference_request_failure_total{{{SHOP},version="{version}",reason="DEFECT"}}': values}
+
+
+def infer(version: str, quick: str) -> dict[str, str]:
+    """Answers of which so many come within 10 ms, all within 100."""
+    bucket = f'moerank_latency_seconds_bucket{{{SHOP},version="{version}",phase="infer"'
+    return {f'{bucket},le="0.01"}}': quick, f'{bucket},le="0.1"}}': "0+100x300", f'{bucket},le="+Inf"}}': "0+100x300"}
+
+
+def predicted(version: str, total: str) -> dict[str, str]:
+    labels = f'{SHOP},version="{version}",task="click"'
+    return {f"moerank_prediction_sum{{{labels}}}": total, f"moerank_prediction_count{{{labels}}}": "0+10x300"}
+
+
 # By alert what provokes it, and the same series where nothing is wrong.
 CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "ModelRefused": ({f"moerank_model_refused{{{MODEL}}}": "1x300"}, {}),
@@ -68,6 +101,34 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {f"moerank_model_created_timestamp_seconds{{{MODEL}}}": "0x300"},
     ),
     "PredictionDrift": (
+        {**drifting("0+9x300"), f"moerank_prediction_count{{{TASK}}}": "0+100x300"},
+        {**drifting("0+60x300"), f"moerank_prediction_count{{{TASK}}}": "0+100x300"},
+    ),
+    "CanaryFails": (
+        {**ARMS, **failures("3", "0+1x300"), **failures("4", "0+6x300")},
+        {**ARMS, **failures("3", "0+6x300"), **failures("4", "0+6x300")},
+    ),
+    "CanarySlow": (
+        {**ARMS, **infer("3", "0+100x300"), **infer("4", "0+90x300")},
+        {**ARMS, **infer("3", "0+90x300"), **infer("4", "0+90x300")},
+    ),
+    "CanaryDiffers": (
+        {**ARMS, **predicted("3", "0+1x300"), **predicted("4", "0+2x300")},
+        {**ARMS, **predicted("3", "0+1x300"), **predicted("4", "0+1.2x300")},
+    ),
+    "Strangers": (
+        {f'moerank_errors_total{{{WHERE},reason="UNAUTHENTICATED"}}': "0+120x300"},
+        {f'moerank_errors_total{{{WHERE},reason="UNAUTHENTICATED"}}': "0+30x300"},
+    ),
+    "Late": (
+        {f'moerank_errors_total{{{WHERE},reason="DEADLINE_EXCEEDED"}}': "0+30x300"},
+        {f'moerank_errors_total{{{WHERE},reason="DEADLINE_EXCEEDED"}}': "0+6x300"},
+    ),
+    "Queue": (
+        {f'{QUEUE},le="0.05"}}': "0+50x300", f'{QUEUE},le="0.1"}}': "0+60x300", f'{QUEUE},le="+Inf"}}': "0+60x300"},
+        {f'{QUEUE},le="0.05"}}': "0+59x300", f'{QUEUE},le="0.1"}}': "0+60x300", f'{QUEUE},le="+Inf"}}': "0+60x300"},
+    ),
+    "PredictionRate": (
         {
             f"moerank_prediction_sum{{{TASK}}}": "0+3x300",
             f"moerank_prediction_count{{{TASK}}}": "0+10x300",

@@ -203,5 +203,5 @@ def test_queries_name_only_metrics_that_the_server_has(exported: set[str], file:
 
 def test_the_documentation_names_only_metrics_that_the_server_has(exported: set[str]) -> None:
     page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    for name in set(re.findall(r"`((?:nv_inference|moerank)_\w+)", page)):
+    for name in set(re.findall(r"`((?:nv_inference|moerank)_\w+)", page)) - {"moerank_client"}:
         assert any(known.startswith(name) for known in exported), name
