@@ -48,7 +48,7 @@ pairs: $(READY) ## every pair of gate and architecture: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py
 
 long: $(READY) ## tests of the export that take minutes and gigabytes: large tables, every gate in a packed graph
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 tests/models tests/pipeline
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 tests/models tests/pipeline tests/deploy
 
 faults: $(READY) ## the fault tests in their long forms: overload, soak, swaps, damage, malformed requests
 	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 1800

@@ -52,7 +52,10 @@ def validation_shares(manifest: Manifest, schema: Schema) -> dict[str, list[floa
     shares = {}
     for task in schema.tasks:
         counts = told.get(task.name)
-        alike = counts is not None and np.allclose(counts.edges, ValueDistribution.of(task).edges)
-        if counts is not None and alike and sum(counts.counts):
-            shares[task.name] = (np.cumsum(counts.counts) / sum(counts.counts)).tolist()
+        edges = ValueDistribution.of(task).edges
+        if counts is None or len(counts.edges) != len(edges) or not np.allclose(counts.edges, edges):
+            continue
+        upto = np.cumsum(counts.counts)
+        if upto[-1]:
+            shares[task.name] = (upto / upto[-1]).tolist()
     return shares

@@ -19,6 +19,7 @@ from serving.api.open_inference import InferenceService
 from serving.api.rank_service import SERVICE_NAME
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import PREFIX, ServerSettings
+from tests.deploy.kustomize import rendered
 from tests.tiny_bundle import publish_tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -46,33 +47,79 @@ def test_every_file_is_yaml(file: Path) -> None:
     assert all(isinstance(document, dict) for document in yaml.safe_load_all(file.read_text(encoding="utf-8")))
 
 
-def of_kind(kind: str) -> Any:
-    (found,) = (document for document in documents("kubernetes.yaml") if document["kind"] == kind)
+BASE, PRODUCTION = "base", "overlays/production"
+BOTH = pytest.mark.parametrize("place", [BASE, PRODUCTION])
+
+
+def of_kind(kind: str, place: str = BASE) -> Any:
+    (found,) = (document for document in rendered(DEPLOY / "kubernetes" / place) if document["kind"] == kind)
     return found
 
 
-def pod() -> Any:
-    return of_kind("Deployment")["spec"]["template"]["spec"]
+def pod(place: str = BASE) -> Any:
+    return of_kind("Deployment", place)["spec"]["template"]["spec"]
 
 
-def container() -> Any:
-    (found,) = pod()["containers"]
+def container(place: str = BASE) -> Any:
+    (found,) = pod(place)["containers"]
     return found
 
 
-def test_a_pod_has_the_servers_settings_and_time_to_end() -> None:
-    chosen = settings({entry["name"]: entry["value"] for entry in container()["env"]})
-    assert (chosen.host, chosen.allow_plaintext, chosen.device) == ("0.0.0.0", True, "cpu")  # noqa: S104 in a container
-    assert str(chosen.threads) == container()["resources"]["limits"]["cpu"]
-    assert pod()["terminationGracePeriodSeconds"] > chosen.drain_seconds + chosen.grace_seconds
+@BOTH
+def test_a_pod_has_the_servers_settings_and_time_to_end(place: str) -> None:
+    server = container(place)
+    chosen = settings({entry["name"]: entry["value"] for entry in server["env"]})
+    plaintext = place == BASE
+    assert (chosen.host, chosen.allow_plaintext, chosen.device) == ("0.0.0.0", plaintext, "cpu")  # noqa: S104 in a container
+    assert str(chosen.threads) == server["resources"]["limits"]["cpu"]
+    before = float(server["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert pod(place)["terminationGracePeriodSeconds"] > before + chosen.drain_seconds + chosen.grace_seconds
     # Unready before the drain is over, or the pod is gone while calls are still sent to it.
-    ready = container()["readinessProbe"]
-    assert ready["periodSeconds"] * ready["failureThreshold"] < chosen.drain_seconds
+    ready = server["readinessProbe"]
+    assert ready["periodSeconds"] * ready["failureThreshold"] < before + chosen.drain_seconds
+
+
+@BOTH
+def test_replicas_are_spread_and_everything_names_the_same_pods(place: str) -> None:
+    labels = of_kind("Deployment", place)["spec"]["template"]["metadata"]["labels"]
+    spread = pod(place)["topologySpreadConstraints"]
+    assert {each["topologyKey"] for each in spread} == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
+    selectors = [each["labelSelector"] for each in spread]
+    selectors += [of_kind("PodDisruptionBudget", place)["spec"]["selector"]]
+    selectors += [of_kind("NetworkPolicy", place)["spec"]["podSelector"]]
+    selectors += [{"matchLabels": of_kind("Service", place)["spec"]["selector"]}]
+    assert all(each["matchLabels"] == labels for each in selectors)
+
+
+def test_production_reads_its_secrets_from_volumes_and_probes_over_tls() -> None:
+    server = container(PRODUCTION)
+    chosen = settings({entry["name"]: entry["value"] for entry in server["env"]})
+    mounts = {mount["mountPath"]: mount["name"] for mount in server["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod(PRODUCTION)["volumes"]}
+    for path in (chosen.tls_certificate, chosen.tls_key, chosen.token_file):
+        assert path is not None
+        assert "secret" in volumes[mounts[str(path.parent)]]
+    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "grpc" not in server[name]
+        assert server[name]["exec"]["command"][:3] == ["python", "-m", "serving.client.probe"]
+    assert "Secret" not in {document["kind"] for document in rendered(DEPLOY / "kubernetes" / PRODUCTION)}
+
+
+def test_production_scales_by_the_queue_and_is_scraped() -> None:
+    scaled = of_kind("ScaledObject", PRODUCTION)["spec"]
+    assert scaled["scaleTargetRef"]["name"] == of_kind("Deployment", PRODUCTION)["metadata"]["name"]
+    assert 'moerank_latency_seconds_bucket{phase="queue"}' in scaled["triggers"][0]["metadata"]["query"]
+    monitor = of_kind("ServiceMonitor", PRODUCTION)["spec"]
+    service = of_kind("Service", PRODUCTION)
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {each["port"] for each in monitor["endpoints"]} <= {port["name"] for port in service["spec"]["ports"]}
+    # The alert of a target that is down asks for this job.
+    assert service["metadata"]["labels"][monitor["jobLabel"]] == "moerank"
 
 
 def test_ports_are_those_of_the_server() -> None:
     assert {port["name"]: port["containerPort"] for port in container()["ports"]} == PORTS
-    assert of_kind("Service")["spec"]["ports"][0]["port"] == PORTS["grpc"]
+    assert {port["name"]: port["port"] for port in of_kind("Service")["spec"]["ports"]} == PORTS
     annotations = of_kind("Deployment")["spec"]["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(PORTS["metrics"])
     assert f"EXPOSE {PORTS['grpc']} {PORTS['metrics']}\n" in DOCKERFILE

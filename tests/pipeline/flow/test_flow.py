@@ -130,6 +130,15 @@ def test_the_report_shows_which_experts_the_tasks_use(shop: Shop) -> None:
     assert sum(evaluation["experts"]["weight"][0]) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_the_manifest_tells_how_the_predictions_of_the_validation_rows_were_distributed(shop: Shop) -> None:
+    manifest = json.loads((shop.folder / shop.made["bundle"] / "manifest.json").read_bytes())
+    told = manifest["about"]["export"]["predictions"]
+    assert set(told) == set(manifest["tasks"])
+    assert all(
+        sum(counts["counts"]) > 0 and len(counts["counts"]) == len(counts["edges"]) + 1 for counts in told.values()
+    )
+
+
 def test_a_version_that_was_removed_from_the_store_is_published_anew(shop: Shop, here: Path) -> None:
     other = here / "other"
     settings = ["--set", f"workspace={other}", "--set", "train.epochs=1"]
