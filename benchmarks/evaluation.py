@@ -1,171 +1,155 @@
-"""Evaluation: how fast metrics are at many rows, and by simulation how often intervals and tests are right.
+"""How fast evaluation is at many rows, each figure beside its rival, rounds interleaved.
 
-``python -m benchmarks.evaluation [--rows 10000000] [--draws 1000] [--only speed|simulation]``. Speeds are ratios of CPU
-time of this process, rounds interleaved, so that a busy machine changes both sides alike. The simulation draws rows of
-users that are alike, with a known truth: coverage of the 95 % intervals, how often equal models are told apart, and how
-often a planted gain of .005 AUC is found.
+``python -m benchmarks.evaluation [--rows 10000000] [--events 2000000] [--rounds 3] [--only metrics|scoring|stream]``:
+
+- metrics: exact AUC, all binary metrics with user-clustered intervals, and GAUC, against scikit-learn and polars;
+- scoring: a bundle over Parquet against bare onnxruntime on ready arrays, in one process and two, and raw days to a
+  report against the feature build of those days and the scoring;
+- stream: ``moerank evaluate --predictions`` of `--rows` rows and of ten times as many, with its peak memory.
+
+Ratios are of wall-clock time, with that of CPU time beside the first; a busy machine makes both sides alike slow, but
+threads and processes help only on a quiet one. How often intervals and tests are right: `benchmarks.simulations`.
 """
 
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from benchmarks.report import Case, arguments, case_of, finish
+from benchmarks.evaluation_scoring import scoring
+from benchmarks.evaluation_stream import stream
+from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from pipeline.evaluation import metrics
-from pipeline.evaluation.compare import compare_predictions
 from pipeline.evaluation.intervals import Bootstrap, Users
-from pipeline.evaluation.measure import EvaluateConfig
-from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.task_metrics import evaluate_tasks
 from pipeline.evaluation.task_rows import TaskRows
 
-Floats = NDArray[np.float64]
-_TRUTH_ROWS = 2_000_000
-_WITHIN = (0.93, 0.97)
+USERS_A_ROW = 0.026
 
 
-@dataclass(frozen=True)
-class World:
-    """Rows of users who are alike: `users` users with `each` rows, and the noise of the model's logits."""
+class Timed(NamedTuple):
+    """Seconds of one run, on the clock and of this process's CPU."""
 
-    users: int
-    each: int
-    noise: float = 0.5
-    offset: float = 0.0
-
-    def draw(self, seed: int) -> tuple[TaskRows, TaskRows]:
-        """A binary and a regression task."""
-        rng = np.random.default_rng(seed)
-        user = np.repeat(np.arange(self.users), self.each)
-        logit = -1.0 + rng.normal(size=user.size) + 0.7 * rng.normal(size=self.users)[user]
-        labels = (rng.random(user.size) < _sigmoid(logit)).astype(np.float32)
-        scores = _sigmoid(logit + self.offset + rng.normal(scale=self.noise, size=user.size)).astype(np.float32)
-        watch = (logit + rng.normal(size=user.size)).astype(np.float32)
-        users = Users.of(user)
-        return (
-            TaskRows("click", "binary", labels, scores, users),
-            TaskRows("watch", "regression", watch + 5, (logit + 5).astype(np.float32), users),
-        )
+    wall: float
+    cpu: float
 
 
-def _sigmoid(logit: Floats) -> Floats:
-    return 1.0 / (1.0 + np.exp(-logit))
-
-
-def coverage(world: World, draws: int) -> list[Case]:
-    """The share of intervals that hold the truth, which is the metric of two million rows."""
-    large = World(_TRUTH_ROWS // world.each, world.each, world.noise, world.offset).draw(10**6)
-    tasks = {rows.name: rows for rows in large}
-    truth = evaluate_tasks(tasks, Bootstrap(large[0].users.count, 1)).scores
-    hits: dict[tuple[str, str], list[bool]] = {}
-    for seed in range(draws):
-        rows = {task.name: task for task in world.draw(seed)}
-        for task, scores in evaluate_tasks(rows, Bootstrap(world.users, 200, seed)).scores.items():
-            for metric, found in scores.items():
-                value = truth[task][metric].value
-                hits.setdefault((task, metric), []).append(found.low <= value <= found.high)
-    name = f"{world.users} users x {world.each}, offset {world.offset}"
-    return [
-        case_of(f"coverage of {metric} ({task}), {name}", [float(np.mean(found))], "share", bound=_WITHIN[0],
-                better="higher")
-        for (task, metric), found in hits.items()
-    ]  # fmt: skip
-
-
-def comparisons(draws: int) -> list[Case]:
-    """Equal models told apart at all, and a planted gain of .005 AUC found in the headline."""
-    wrong = [_compare(seed, 0.5, 0.5) for seed in range(draws)]
-    right = [_compare(seed, 0.5, _PLANTED, users=2000)[1] for seed in range(draws // 4)]
-    return [
-        case_of("equal models told apart by any of 2 x 13 tests", [float(np.mean([any_ for any_, _ in wrong]))],
-                "share", bound=0.05 + 2.0 * float(np.sqrt(0.05 * 0.95 / draws))),
-        case_of("planted +.005 AUC found on 40,000 rows of 2,000 users", [float(np.mean(right))], "share"),
-    ]  # fmt: skip
-
-
-_PLANTED = 0.43
-"""The noise of logits at which AUC is .005 above that of .5."""
-
-
-def _compare(seed: int, noise_a: float, noise_b: float, users: int = 200) -> tuple[bool, bool]:
-    rng = np.random.default_rng(seed)
-    user = np.repeat(np.arange(users, dtype=np.uint64), 20)
-    logit = rng.normal(size=(user.size, 2)) + 0.7 * rng.normal(size=(users, 2))[user.astype(np.int64)] - 1.0
-    labels = (rng.random(logit.shape) < _sigmoid(logit)).astype(np.float32)
-    both = [
-        Predictions(
-            {"click": "binary", "like": "binary"}, labels, np.ones(labels.shape, np.float32),
-            _sigmoid(logit + rng.normal(scale=noise, size=logit.shape)).astype(np.float32),
-            user, np.arange(user.size, dtype=np.uint64), np.zeros(user.size, np.int64),
-        )
-        for noise in (noise_a, noise_b)
-    ]  # fmt: skip
-    tasks, _ = compare_predictions(both[0], both[1], EvaluateConfig(replicates=100))
-    found = [difference.better for scores in tasks.values() for difference in scores.values()]
-    return any(better != "neither" for better in found), tasks["click"]["auc"].better == "b"
-
-
-def speed(rows: int, rounds: int) -> list[Case]:
-    """Ratios of CPU time against scikit-learn."""
-    rng = np.random.default_rng(0)
-    scores = _sigmoid(rng.normal(size=rows)).astype(np.float32)
-    labels = (rng.random(rows) < scores).astype(np.float32)
-    users = Users.of(rng.integers(0, max(rows * 26 // 1000, 2), rows))
-    task = TaskRows("click", "binary", labels, scores, users)
-
-    def theirs() -> None:
-        roc_auc_score(labels, scores)
-        log_loss(labels, scores)
-        average_precision_score(labels, scores)
-
-    area, ours, all_ours, all_theirs = [], [], [], []
-    for _ in range(rounds):
-        area.append(_seconds(lambda: roc_auc_score(labels, scores)))
-        ours.append(_seconds(lambda: metrics.auc(labels, scores)))
-        all_theirs.append(_seconds(theirs))
-        all_ours.append(_seconds(lambda: evaluate_tasks({"click": task}, Bootstrap(users.count))))
-    off = abs(roc_auc_score(labels, scores) - metrics.auc(labels, scores))
-    name = f"{rows:,} rows"
-    return [
-        case_of(f"exact AUC, {name}: scikit-learn / ours", _ratios(area, ours), "x", bound=10.0, better="higher"),
-        case_of(f"exact AUC, {name}: off scikit-learn's", [off], "AUC", bound=1e-12),
-        case_of(
-            f"all binary metrics with user-clustered intervals, {name}, {users.count:,} users: sum of three of "
-            "scikit-learn's / ours", _ratios(all_theirs, all_ours), "x", bound=1.0, better="higher",
-        ),
-    ]  # fmt: skip
-
-
-def _ratios(one: list[float], other: list[float]) -> list[float]:
-    return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    begin = time.process_time()
+def timed(work: Callable[[], object]) -> Timed:
+    """Run once."""
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
-    return time.process_time() - begin
+    return Timed(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+class Clicks(NamedTuple):
+    """Labels, calibrated scores and users of many rows."""
+
+    labels: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    user: NDArray[np.int64]
+
+    @classmethod
+    def draw(cls, rows: int) -> "Clicks":
+        """Half the rows positive, 38 rows a user."""
+        rng = np.random.default_rng(0)
+        scores = (1.0 / (1.0 + np.exp(-rng.normal(size=rows)))).astype(np.float32)
+        labels = (rng.random(rows) < scores).astype(np.float32)
+        return cls(labels, scores, rng.integers(0, max(int(rows * USERS_A_ROW), 2), rows))
+
+    def theirs(self) -> None:
+        """Three metrics without any interval."""
+        roc_auc_score(self.labels, self.scores)
+        log_loss(self.labels, self.scores)
+        average_precision_score(self.labels, self.scores)
+
+    def ours(self) -> None:
+        """All metrics with intervals, users numbered first."""
+        users = Users.of(self.user)
+        rows = TaskRows("click", "binary", self.labels, self.scores, users)
+        evaluate_tasks({"click": rows}, Bootstrap(users.count))
+
+
+def metric_cases(rows: int, rounds: int) -> list[Case | NotInstalled]:
+    """Against scikit-learn and polars."""
+    clicks = Clicks.draw(rows)
+    labels, scores = clicks.labels, clicks.scores
+    area, our_area, three, all_ours = [], [], [], []
+    for _ in range(rounds):
+        area.append(timed(lambda: roc_auc_score(labels, scores)))
+        our_area.append(timed(lambda: metrics.auc(labels, scores)))
+        three.append(timed(clicks.theirs))
+        all_ours.append(timed(clicks.ours))
+    off = abs(roc_auc_score(labels, scores) - metrics.auc(labels, scores))
+    name, users = f"{rows:,} rows", f"{np.unique(clicks.user).size:,} users"
+    everything = f"all binary metrics with user-clustered intervals, {name}, {users}: three of scikit-learn's / ours"
+    return [
+        _ratio(f"exact AUC, {name}: scikit-learn / ours", area, our_area, 10.0),
+        _cpu_ratio(f"exact AUC, {name}: scikit-learn / ours, CPU time", area, our_area),
+        case_of(f"exact AUC, {name}: off scikit-learn's", [off], "AUC", bound=1e-12),
+        _ratio(everything, three, all_ours, 1.0),
+        _cpu_ratio(f"{everything}, CPU time", three, all_ours),
+        *_gauc(clicks, rounds),
+    ]
+
+
+def _gauc(clicks: Clicks, rounds: int) -> list[Case | NotInstalled]:
+    name = f"GAUC, {clicks.labels.size:,} rows: plain polars / ours"
+    if find_spec("polars") is None:
+        return [NotInstalled(name, "polars")]
+    import polars as pl  # noqa: PLC0415 - a rival that need not be there
+
+    frame = pl.DataFrame({"user": clicks.user, "label": clicks.labels, "score": clicks.scores})
+
+    def theirs() -> float:
+        ranked = frame.with_columns(pl.col("score").rank("average").over("user").alias("rank"))
+        by_user = ranked.group_by("user").agg(
+            pl.len().alias("n"), pl.col("label").sum().alias("p"), (pl.col("rank") * pl.col("label")).sum().alias("r")
+        )
+        mixed = by_user.filter((pl.col("p") > 0) & (pl.col("p") < pl.col("n")))
+        areas = (pl.col("r") - pl.col("p") * (pl.col("p") + 1) / 2) / (pl.col("p") * (pl.col("n") - pl.col("p")))
+        return float(mixed.select((areas * pl.col("n")).sum() / pl.col("n").sum()).item())
+
+    their_times, our_times = [], []
+    for _ in range(rounds):
+        their_times.append(timed(theirs))
+        our_times.append(timed(lambda: metrics.gauc(clicks.labels, clicks.scores, clicks.user)))
+    off = abs(theirs() - metrics.gauc(clicks.labels, clicks.scores, clicks.user))
+    return [
+        _ratio(name, their_times, our_times, 0.8),
+        _cpu_ratio(f"{name}, CPU time", their_times, our_times),
+        case_of("GAUC: off polars'", [off], "GAUC", bound=1e-6),
+    ]
+
+
+def _ratio(name: str, rival: list[Timed], ours: list[Timed], bound: float) -> Case:
+    ratios = [a.wall / b.wall for a, b in zip(rival, ours, strict=True)]
+    return case_of(name, ratios, "x", bound=bound, better="higher")
+
+
+def _cpu_ratio(name: str, rival: list[Timed], ours: list[Timed]) -> Case:
+    return case_of(name, [a.cpu / b.cpu for a, b in zip(rival, ours, strict=True)], "x", better="higher")
 
 
 def main() -> int:
     """Run what the command line asks for, and print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--only", choices=("speed", "simulation"))
+    parser.add_argument("--only", choices=("metrics", "scoring", "stream"))
     args = parser.parse_args()
-    cases: list[Case] = []
-    if args.only != "speed":
-        for world in (World(200, 10), World(200, 10, offset=0.3), World(1000, 5)):
-            cases += coverage(world, args.draws)
-        cases += comparisons(args.draws)
-    if args.only != "simulation":
-        cases += speed(args.rows, args.rounds)
+    cases: list[Case | NotInstalled] = []
+    if args.only in {None, "metrics"}:
+        cases += metric_cases(args.rows, args.rounds)
+    if args.only in {None, "scoring"}:
+        cases += scoring(args.events, args.rounds)
+    if args.only in {None, "stream"}:
+        cases += stream(args.rows, max(args.rounds // 2, 1))
     return finish("evaluation", cases, as_json=args.json)
 
 

@@ -48,6 +48,8 @@ class RawDays:
     items: str | None = None
     first: date | None = None
     last: date | None = None
+    key: str | None = None
+    """The log's column that tells rows apart, where it is not the recipe's."""
 
     def apply(self, recipe: FeaturesConfig) -> FeaturesConfig:
         """The recipe with these paths, and without what is for training alone.
@@ -64,7 +66,7 @@ class RawDays:
             if table is not None:
                 changed = {} if path is None else {"path": path}
                 if name == "events":
-                    changed |= {"until": None, "late": "rebuild"}
+                    changed |= {"until": None, "late": "rebuild", **({"key": self.key} if self.key else {})}
                 changes[name] = table.model_copy(update=changed)
         return recipe.model_copy(update=changes)
 
@@ -131,7 +133,8 @@ class EncodedPart:
 class EncodedDays:
     """Encoded rows as a dataset; `first_ms` is when the log begins, `looks_back` whether features need its past.
 
-    `keys` are the names of the raw columns of user and item, where the recipe has them; `zone` is where days begin.
+    `keys` are the names of the raw columns of user and item, where the recipe has them, and `row_key` that of the
+    column that tells rows apart; `zone` is where days begin.
     """
 
     name: str
@@ -142,6 +145,7 @@ class EncodedDays:
     begins_ms: int
     keys: tuple[str, ...]
     zone: str
+    row_key: str | None = None
 
     def notes(self) -> list[str]:
         """What a reader of the figures should know about the log."""
@@ -199,6 +203,7 @@ def encoded_days(
             begins_ms=_day_begin(min(times), config.events.time_zone),
             keys=tuple(key for key in (config.events.user, config.events.item) if key),
             zone=config.events.time_zone,
+            row_key=config.events.key,
         )
 
 

@@ -75,6 +75,8 @@ class EventsConfig(TableConfig):
     """The column with the item's id."""
     time: str | None = None
     """The column with the event's moment."""
+    key: str | None = None
+    """The column that tells the log's rows apart, such as an impression's id: predictions carry it along."""
     time_zone: str = "UTC"
     """Where a day begins, summer time included, for aggregates as of the end of the previous day."""
     until: date | None = None

@@ -125,6 +125,9 @@ def _check_features(
     config: FeaturesConfig, ownership: Ownership, events: ir.Table, entities: dict[str, ir.Table]
 ) -> None:
     check_columns(config, ownership, events, entities)
+    if config.events.key is not None and config.events.key not in events.columns:
+        message = f"data.events.key names {config.events.key!r}, which the log does not have"
+        raise ConfigError(message)
     needs = {
         "aggregates": config.aggregates,
         "histories": config.histories,

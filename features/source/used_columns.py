@@ -19,7 +19,11 @@ def used_columns(config: FeaturesConfig) -> set[str]:
     used |= {name for h in config.histories for name in (h.of, h.by, *h.columns.values())}
     used |= {name for cross in config.crosses for name in cross.of}
     used |= {name for task in config.tasks for name in task.by}
-    return used | {name for name in (config.events.user, config.events.item, OBSERVED, TIME, KIND, ORDER) if name}
+    return used | {
+        name
+        for name in (config.events.user, config.events.item, config.events.key, OBSERVED, TIME, KIND, ORDER)
+        if name
+    }
 
 
 def raw_columns(config: FeaturesConfig, table: TableConfig) -> set[str]:

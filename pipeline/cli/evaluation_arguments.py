@@ -27,6 +27,7 @@ def add_raw_rows(parser: ArgumentParser) -> None:
     group.add_argument("--items", metavar="PARQUET", help="the items' table, where it is not the recipe's")
     group.add_argument("--from", dest="first", type=_day, metavar="DAY", help="the first day to judge")
     group.add_argument("--to", dest="last", type=_day, metavar="DAY", help="the last day to judge")
+    group.add_argument("--key", metavar="COLUMN", help="the log's column that tells rows apart, for predictions")
     group.add_argument("--keep-days", type=Path, metavar="DIRECTORY", help="keep computed days there for the next time")
 
 
@@ -50,7 +51,7 @@ def raw_days(args: Namespace) -> "RawDays":
     """The raw rows that a command line names."""
     from features.encode_days import RawDays  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    return RawDays(**{name: getattr(args, name) for name in _ROWS})
+    return RawDays(**{name: getattr(args, name) for name in _ROWS}, key=args.key)
 
 
 def method_from(replicates: int | None) -> dict[str, object]:

@@ -1,20 +1,25 @@
 """Bring the predictions of several models to the same rows."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from contract.errors import DataError
+from contract.errors import DataError, SchemaMismatchError
 from pipeline.evaluation.predictions import Kind, Predictions
+
+_KEYS = ("key", "user", "item", "time")
 
 
 def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
     """Two predictions of the same events, in whatever order, as the same rows and their common tasks.
 
-    Rows are matched by time, user, item and labels; where a file has none of the keys, by their order.
+    Rows are matched by the key of their source where both have it, else by time, user, item and labels; where a file
+    has none of the keys, by their order.
 
     Raises:
         DataError: not the same events, labels, or kinds of tasks, or no task in common.
+        SchemaMismatchError: nothing but the order of rows matches them, and they are of two features builds.
     """
     common = [name for name in first.tasks if name in second.tasks]
     if not common:
@@ -25,9 +30,11 @@ def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predict
         raise DataError(message)
     first, second = _with_common_keys(first, second)
     one, other = _ordered(first, common), _ordered(second, common)
-    for what in ("user", "item", "time", "labels", "weights"):
+    for what in (*_KEYS, "labels", "weights"):
         # Hashes compare exactly; labels may have passed through another tool's number format.
         mine, theirs = getattr(one, what), getattr(other, what)
+        if mine is None:
+            continue
         equal = np.isclose(mine, theirs, rtol=1e-6, atol=0.0) if mine.dtype.kind == "f" else mine == theirs
         if not equal.all():
             count = int(np.count_nonzero(~equal.reshape(one.rows, -1).all(axis=1)))
@@ -39,21 +46,55 @@ def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predict
 def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
     """Both without the keys that one of them lacks; without any in common they are matched by the order of rows."""
     both = [first, second]
-    common = [name for name in ("user", "item", "time") if all(getattr(each, name).any() for each in both)]
+    common = [name for name in _KEYS if all(_has(each, name) for each in both)]
+    if "key" in common:
+        ordered = [each.take(np.argsort(each.key, kind="stable")) for each in both if each.key is not None]
+        return _shared(ordered[0], ordered[1], keyed=True)
     if not common:
-        # The rows are the same ones in the same order, so what one knows of them holds for the other.
-        knowing = first if first.grouped else second
-        same = [
-            replace(each, keyed=False, user=knowing.user, item=knowing.item, time=knowing.time, grouped=knowing.grouped)
-            for each in both
-        ]
-        return same[0], same[1]
+        if first.schema_fingerprint and second.schema_fingerprint:
+            require_build(first, second.schema_fingerprint, "one file of predictions", "the other")
+        return _shared(first, second, keyed=False)
     grouped = first.grouped and second.grouped
     kept = []
     for each in both:
-        dropped = {n: np.zeros_like(getattr(each, n)) for n in ("user", "item", "time") if n not in common}
-        kept.append(replace(each, keyed=True, grouped=grouped, **dropped))
+        dropped: dict[str, Any] = {n: np.zeros_like(getattr(each, n)) for n in _KEYS[1:] if n not in common}
+        kept.append(replace(each, keyed=True, grouped=grouped, key=None, **dropped))
     return kept[0], kept[1]
+
+
+def _has(rows: Predictions, name: str) -> bool:
+    values = getattr(rows, name)
+    return values is not None and bool(values.any())
+
+
+def _shared(first: Predictions, second: Predictions, *, keyed: bool) -> tuple[Predictions, Predictions]:
+    """The same rows in the same order: what one knows of them holds for the other."""
+    grouped = first.grouped or second.grouped
+    pairs = ((first, second), (second, first))
+    known: list[dict[str, Any]] = [
+        {n: getattr(mine if _has(mine, n) or not _has(other, n) else other, n) for n in _KEYS[1:]}
+        for mine, other in pairs
+    ]
+    one, other = (
+        replace(mine, keyed=keyed, grouped=grouped, key=mine.key if keyed else None, **found)
+        for (mine, _), found in zip(pairs, known, strict=True)
+    )
+    return one, other
+
+
+def require_build(rows: Predictions, fingerprint: str, name: str, owner: str) -> None:
+    """Refuse predictions that say that another features build encoded their rows.
+
+    Raises:
+        SchemaMismatchError: naming both fingerprints.
+    """
+    if rows.schema_fingerprint and rows.schema_fingerprint != fingerprint:
+        message = (
+            f"{name} is of rows that were encoded with schema {rows.schema_fingerprint}, but {owner} has schema "
+            f"{fingerprint}: rows of two features builds are not the same ones; score raw days with both, by "
+            "`moerank predict BUNDLE --events` or `moerank compare A B --events`"
+        )
+        raise SchemaMismatchError(message)
 
 
 def _kind_of(one: Predictions, other: Predictions, name: str) -> Kind:
@@ -62,22 +103,19 @@ def _kind_of(one: Predictions, other: Predictions, name: str) -> Kind:
 
 
 def _ordered(predictions: Predictions, tasks: list[str]) -> Predictions:
-    """Sort rows by time, user, item, labels and weights if they have keys, and keep the named tasks."""
+    """Sort rows by key, time, user, item, labels and weights if they have keys, and keep the named tasks."""
     columns = [list(predictions.tasks).index(name) for name in tasks]
     weights = predictions.weights[:, columns]
     # Where a task does not apply, files differ in what they put in the label's place.
     labels = np.where(weights > 0, predictions.labels[:, columns], np.float32(0))
-    order = np.arange(predictions.rows)
-    if predictions.keyed:
-        keys = (*weights.T, *labels.T, predictions.item, predictions.user, predictions.time)
-        order = np.lexsort(keys)
-    return replace(
+    chosen = replace(
         predictions,
         tasks={name: predictions.tasks[name] for name in tasks},
-        labels=labels[order],
-        weights=weights[order],
-        scores=predictions.scores[:, columns][order],
-        user=predictions.user[order],
-        item=predictions.item[order],
-        time=predictions.time[order],
+        labels=labels,
+        weights=weights,
+        scores=predictions.scores[:, columns],
     )
+    if not predictions.keyed:
+        return chosen
+    keys = (*weights.T, *labels.T, predictions.item, predictions.user, predictions.time)
+    return chosen.take(np.lexsort(keys if predictions.key is None else (*keys, predictions.key)))

@@ -7,11 +7,12 @@ from typing import Literal
 
 import numpy as np
 
+from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
 from contract.files import write_text
 from contract.settings import Settings
 from features.encode_days import FittedRecipe, RawDays, encoded_days
-from pipeline.evaluation.alignment import align
+from pipeline.evaluation.alignment import align, require_build
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
 from pipeline.evaluation.measure import EvaluateConfig
@@ -151,7 +152,7 @@ class _Source:
     def predictions(self, path: Path) -> Predictions:
         """Load a prediction file, or score the rows with a bundle."""
         if not path.is_dir():
-            return load_predictions(path, self.columns)
+            return self._loaded(path)
         if (path / MANIFEST_FILE).exists():
             bundle.load(path)
         engine = Engine(path, threads=self.config.threads)
@@ -164,6 +165,14 @@ class _Source:
             )
             raise ConfigError(message)
         return predict(engine, self.data, engine.schema)
+
+    def _loaded(self, path: Path) -> Predictions:
+        """A prediction file; beside encoded rows it must be of the features build that encoded them."""
+        rows = load_predictions(path, self.columns)
+        encoded_with = None if self.data is None else EncodedDataset.open(self.data).encoded_with
+        if encoded_with is not None:
+            require_build(rows, encoded_with.schema_fingerprint, str(path), str(self.data))
+        return rows
 
 
 def compare_predictions(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from contract.columns import (
     ITEM_HASH,
+    KEY,
     TIME,
     USER_HASH,
     label_column,
@@ -17,6 +18,7 @@ from contract.columns import (
     weight_column,
 )
 from contract.dataset import SCHEMA_KEY
+from contract.hashing import hash_array
 from contract.inputs import Batch
 from features.batches import BatchReader
 from features.encode_days import EncodedDays, EncodedPart
@@ -31,8 +33,9 @@ EXPERTS = "experts__"
 def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress | None = None) -> int:
     """Score encoded days with a bundle's graph and write ``predictions.parquet``'s columns and more.
 
-    Beside ``__user``, ``__item``, ``__time``, labels, weights and predictions there are the raw ids under their own
-    names, and for each gate ``experts__LEVEL__TASK`` with the numbers of the experts that the row used.
+    Beside ``__user``, ``__item``, ``__time``, labels, weights and predictions there are the raw ids and the row's key
+    under their own names, ``__key`` for the key's hash, and for each gate ``experts__LEVEL__TASK`` with the numbers of
+    the experts that the row used.
 
     Returns:
         The rows written.
@@ -43,7 +46,7 @@ def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress 
     """
     engine = Engine(bundle)
     total = sum(int(part.wanted.sum()) for part in days.parts)
-    tables = (table for part in days.parts for table in _tables(engine, part, days.keys))
+    tables = (table for part in days.parts for table in _tables(engine, part, days))
     first = next(tables)
     schema = first.schema.with_metadata({SCHEMA_KEY: engine.schema.fingerprint()})
     with AtomicWriter(out, schema) as writer:
@@ -54,9 +57,12 @@ def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress 
     return total
 
 
-def _tables(engine: Engine, part: EncodedPart, keys: tuple[str, ...]) -> Iterator[pa.Table]:
+def _tables(engine: Engine, part: EncodedPart, days: EncodedDays) -> Iterator[pa.Table]:
     """The rows of a part, a batch at a time."""
-    raw = part.raw([*keys, TIME])
+    row_key = [] if days.row_key is None else [days.row_key]
+    raw = part.raw(list(dict.fromkeys([*days.keys, *row_key, TIME])))
+    if days.row_key is not None:
+        raw = raw.append_column(KEY, pa.array(hash_array(raw[days.row_key])))
     begin = 0
     for batch in BatchReader(part.file, engine.schema, BATCH_ROWS).epoch():
         answers, use = engine.predict_with_experts(batch.inputs)
