@@ -3,9 +3,9 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -24,6 +24,7 @@ from pipeline.evaluation.prediction_file import load_predictions
 from tests.features.raw_world import quiet
 from tests.models.small import lively_ranker, small_config
 
+pd: Any = pytest.importorskip("pandas")
 PAGE = Path(__file__).parents[3] / "docs" / "evaluation.md"
 ROWS = 3000
 
