@@ -142,8 +142,8 @@ class EpochLoop:
 
     def _show_experts(self, health: ExpertHealth) -> None:
         if self.run.sharded.ranker.network.levels:
-            self.log.image("experts/share of rows", expert_record.picture(health.share), self.progress)
-            self.log.image("experts/mean weight", expert_record.picture(health.weight), self.progress)
+            self.log.image("experts/share of rows", expert_record.picture(health.share, self._tasks), self.progress)
+            self.log.image("experts/mean weight", expert_record.picture(health.weight, self._tasks), self.progress)
         if self.progress.stopped or self.progress.epoch == self.run.config.epochs:
             for warning in diagnose(health, self._tasks):
                 self.log.say(f"experts: {warning}")

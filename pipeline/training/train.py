@@ -21,8 +21,9 @@ from pipeline.training.epoch_loop import EpochLoop
 from pipeline.training.interruption import watch_interruption
 from pipeline.training.profiling import StepProfiler
 from pipeline.training.run_progress import Best, RunProgress
+from pipeline.training.trackers import trackers
 from pipeline.training.train_config import TrainConfig
-from pipeline.training.training_log import TrainingLog
+from pipeline.training.training_log import Say, TrainingLog
 from pipeline.training.training_run import TrainingRun
 from pipeline.training.warm_start import Start, keep_encoding
 
@@ -73,7 +74,7 @@ def train(
         progress = resume(run_dir, run.sharded, run.weighting, say if first else _silent)
         with (
             CheckpointWriter(run_dir, run.sharded, run.weighting, config.checkpoint) as writer,
-            TrainingLog(run_dir, say, live, progress, writes=first) as training_log,
+            _log(run, run_dir, say if first else None, live, progress) as training_log,
             watch_interruption() as stop,
             closing(StepProfiler(run_dir, config.profile_steps if first else 0)) as profiler,
         ):
@@ -83,6 +84,14 @@ def train(
             while progress.epoch < run.config.epochs and not progress.stopped:
                 progress = loop.epoch()
         return _result(run_dir, progress) | {"until": run.rows.latest_time}
+
+
+def _log(run: TrainingRun, run_dir: Path, say: Say | None, live: Say | None, progress: RunProgress) -> TrainingLog:
+    """The first rank's log, or that of another rank, which writes nothing (`say` None)."""
+    tracked = trackers(run_dir, run.config.tracking, progress.step) if say is not None else []
+    model = run.sharded.ranker.config.model_dump(mode="json")
+    settings = {"train": run.config.model_dump(mode="json"), "model": model}
+    return TrainingLog(run_dir, say or _silent, live, tracked, settings, writes=say is not None)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ _SHORT = 8
 
 _EPOCHS = ((20_000, 5), (500_000, 3), (5_000_000, 2))
 """Below so many training rows, so many passes."""
-_OUTSIDE = ("checkpoint", "batch_size_per_rank", "profile_steps")
+_OUTSIDE = ("checkpoint", "batch_size_per_rank", "profile_steps", "tracking")
 """Settings that do not change what is learned."""
 
 
@@ -81,6 +81,15 @@ class CheckpointConfig(Settings):
     """How many of the latest stay, besides the best epoch's: a damaged latest one falls back to the one before."""
 
 
+class TrackingConfig(Settings):
+    """Where the numbers of a run go besides ``history.json`` and TensorBoard; none of it changes the result."""
+
+    mlflow: str | None = None
+    """The URI of an MLflow server, such as ``http://127.0.0.1:5000``; null: none. Needs ``moerank[mlflow]``."""
+    experiment: str = "moerank"
+    """The experiment in MLflow."""
+
+
 class TeacherConfig(Settings):
     """Learn from the answers of another run on the same features as well as from labels."""
 
@@ -112,6 +121,13 @@ class WarmConfig(Settings):
     in units of its mean."""
     scratch_every: Annotated[int, Field(ge=1)] | None = None
     """Every so many trainings, counted from the last one that did, start from nothing."""
+
+    grow: Literal["copy", "drop", "mask"] | None = None
+    """Start a mixture from a smaller model: from a shared bottom, from one expert (EvoMoE's first phase), or from fewer
+    experts. ``copy``: experts are copies (sparse upcycling); ``drop``: with `grow_share` of their hidden units drawn
+    anew (drop-upcycling); ``mask``: with `grow_share` of their weights at zero (EvoMoE). Gates start fresh."""
+    grow_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """The share that ``drop`` and ``mask`` take; the first copy of each source stays whole."""
 
     @model_validator(mode="after")
     def _check_state(self) -> Self:
@@ -193,6 +209,8 @@ class TrainConfig(Settings):
     """What to do when the loss or gradient of a batch is not finite."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When training saves its state."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where the run's numbers go."""
     profile_steps: Annotated[int, Field(ge=0)] = 0
     """Record so many steps as a trace in the run's directory, profile/trace.json."""
     seed: Seed = 0

@@ -1,9 +1,8 @@
-"""What training writes down: ``history.json``, TensorBoard scalars and lines for a person."""
+"""What training writes down: ``history.json``, what trackers take, and lines for a person."""
 
 import json
 import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,14 +13,9 @@ from pydantic import JsonValue
 
 from contract.files import write_text
 from pipeline.training.run_progress import EpochRecord, RunProgress
-
-with warnings.catch_warnings():
-    # TensorBoard's import warns of its own dependencies.
-    warnings.simplefilter("ignore")
-    from torch.utils.tensorboard.writer import SummaryWriter
+from pipeline.training.trackers import Tracker
 
 HISTORY_FILE = "history.json"
-TENSORBOARD_FOLDER = "tensorboard"
 Say = Callable[[str], None]
 _LIVE_INTERVAL_S = 0.25
 
@@ -29,14 +23,22 @@ _LIVE_INTERVAL_S = 0.25
 class TrainingLog:
     """The log of one run; other ranks than the first keep none."""
 
-    def __init__(self, run_dir: Path, say: Say, live: Say | None, progress: RunProgress, *, writes: bool) -> None:
-        """Go on with the log of a run; scalars of steps that will be run again are dropped."""
+    def __init__(
+        self,
+        run_dir: Path,
+        say: Say,
+        live: Say | None,
+        tracked: Sequence[Tracker],
+        settings: Mapping[str, JsonValue],
+        *,
+        writes: bool,
+    ) -> None:
+        """Go on with the log of a run; trackers are told its `settings` with the first epoch's metrics."""
         self._run_dir, self._writes = run_dir, writes
+        self._trackers, self._settings = tracked if writes else (), settings
         self._say = say if writes else _silent
         self._live = live if writes else None
         self._told = 0.0
-        folder = str(run_dir / TENSORBOARD_FOLDER)
-        self._board = SummaryWriter(folder, purge_step=progress.step + 1) if writes else None
 
     def __enter__(self) -> Self:
         return self
@@ -44,9 +46,9 @@ class TrainingLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close TensorBoard's file."""
-        if self._board is not None:
-            self._board.close()
+        """Close the trackers."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def say(self, text: str) -> None:
         """Tell a person."""
@@ -59,15 +61,14 @@ class TrainingLog:
             self._live(text())
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Write TensorBoard scalars."""
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
+        """Tell the trackers numbers by name."""
+        for tracker in self._trackers:
+            tracker.scalars(values, step)
 
     def image(self, name: str, image_3HW: NDArray[np.uint8], progress: RunProgress) -> None:
-        """Write a TensorBoard image."""
-        if self._board is not None:
-            self._board.add_image(name, image_3HW, progress.step)
+        """Tell the trackers a picture."""
+        for tracker in self._trackers:
+            tracker.image(name, image_3HW, progress.step)
 
     def check(self, record: EpochRecord, progress: RunProgress) -> None:
         """Write the scalars of a validation within an epoch, and tell a person."""
@@ -78,6 +79,10 @@ class TrainingLog:
     def epoch(self, progress: RunProgress) -> None:
         """Write the history so far and the last epoch's scalars, and tell a person."""
         record = progress.history[-1]
+        if progress.epoch == 1:
+            valid = flat({"valid": record.get("valid", {})})
+            for tracker in self._trackers:
+                tracker.settings(plain(self._settings), valid)
         self.scalars(flat(record), progress.step)
         if self._writes:
             history = {"epochs": list(progress.history), "checks": list(progress.checks)}
@@ -109,6 +114,24 @@ def flat(record: Mapping[str, JsonValue], prefix: str = "") -> dict[str, float]:
         elif isinstance(value, (int, float)):
             numbers[prefix + name] = float(value)
     return numbers
+
+
+def plain(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Nested settings by path, lists as text; those that are not set are left out.
+
+    Example:
+        >>> plain({"train": {"seed": 3, "teacher": None, "reset": ["gates"]}})
+        {'train.seed': 3, 'train.reset': "['gates']"}
+    """
+    found: dict[str, str | int | float | bool] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= plain(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            found |= {prefix + name: str(value)} if value else {}
+        elif value is not None:
+            found[prefix + name] = value
+    return found
 
 
 def _silent(text: str) -> None:

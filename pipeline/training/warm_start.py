@@ -30,6 +30,7 @@ from models.input_layout import feature_columns
 from models.sharding import Sharded
 from models.weighting import Weighting
 from pipeline.training.checkpoint import best, latest, quietly, read_meta, state_of
+from pipeline.training.grow import grown
 from pipeline.training.train_config import WarmConfig
 
 ENCODING_FOLDER = "encoding"
@@ -75,11 +76,12 @@ def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: W
         raise DataError(message)
     meta = read_meta(directory)
     ranker = sharded.ranker
-    if meta.model != ranker.config:
-        changed = sorted(k for k, v in meta.model.model_dump().items() if v != ranker.config.model_dump()[k])
+    if meta.model != ranker.config and warm.grow is None:
+        before, now = meta.model.model_dump(), ranker.config.model_dump()
+        changed = sorted(name for name, value in before.items() if value != now[name])
         message = (
             f"{run_dir} was trained with another model ({', '.join(changed)} differ), whose weights do not fit; "
-            "set train.start_from: none, or configure the same model"
+            "set train.start_from: none, configure the same model, or let experts grow by train.warm.grow"
         )
         raise DataError(message)
     old_schema = _schema_of(run_dir, meta.schema_fingerprint, ranker.schema)
@@ -90,7 +92,10 @@ def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: W
     state = state_of(sharded, weighting)
     rows = _row_maps(run_dir, old_schema, features_dir, ranker.schema)
     columns = _column_map(old_schema, ranker.schema, ranker.config.embedding_dim)
-    carried = _copy(state, _read(directory), rows, columns, warm)
+    old = _read(directory)
+    if meta.model != ranker.config and warm.grow is not None:
+        old = grown(old, meta.model, ranker.config, warm.grow, warm.grow_share, torch.initial_seed())
+    carried = _copy(state, old, rows, columns, warm)
     sharded.model.load_state_dict(state["model"])
     if warm.optimizer:
         sharded.optimizer.load_state_dict(state["optimizer"])

@@ -85,7 +85,11 @@ def test_history_and_tensorboard_hold_every_epoch(features: Path, tmp_path: Path
     assert 1.0 <= board.Scalars("experts/like/effective")[0].value <= 4.0
     assert {"experts/share of rows", "experts/mean weight"} <= set(board.Tags()["images"])
     picture = board.Images("experts/share of rows")[0]
-    assert (picture.height, picture.width) == (2 * 24, 4 * 24)
+    # A row of cells for the names of experts, and room for those of tasks.
+    assert picture.height == 3 * 30
+    assert picture.width > 4 * 30 + 20
+    assert "_hparams_/session_start_info" in board.PluginTagToContent("hparams")
+    assert b"train.learning_rate" in board.PluginTagToContent("hparams")["_hparams_/session_start_info"]
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path: Path) -> None:
