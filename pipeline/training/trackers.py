@@ -50,11 +50,9 @@ class TensorBoardTracker:
 
     def settings(self, values: Mapping[str, Plain], metrics: Mapping[str, float]) -> None:
         """As TensorBoard's HPARAMS page; `SummaryWriter.add_hparams` would make a second run of it."""
-        summaries = hparams(dict(values), dict(metrics))
-        writer = self._writer.file_writer
-        if writer is not None:
-            for summary in summaries:
-                writer.add_summary(summary)
+        events: Any = self._writer.file_writer  # torch leaves its type open
+        for summary in hparams(dict(values), dict(metrics)):
+            events.add_summary(summary)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """As scalars."""
