@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 USER_HASH, ITEM_HASH = "__user", "__item"
 """The stable uint64 hashes of a row's keys."""
+SERVED_ROW = "__served_row"
+"""Where a raw row's features lie in the log of served requests, int64; null: it was not served."""
 TIME = "__time"
 """When the row's event was, int64 milliseconds since 1970 in UTC."""
 KEY, LIST = "__key", "__list"
 """In prediction files: the hash of the row's key in its source, and of what is ranked together with it."""
-LABEL, WEIGHT, PREDICTION = "label__", "weight__", "prediction__"
+LABEL, WEIGHT, PREDICTION, FEATURE = "label__", "weight__", "prediction__", "feature__"
 
 
 def label_column(task: str) -> str:

@@ -25,6 +25,11 @@ from features.point_in_time.aggregates import refuse_tiny_addends
 from features.point_in_time.timeline import Timeline
 from features.quality.check_data import check_quality, save_report
 from features.quality.quality_page import quality_page
+from features.served.served_events import with_served_rows
+from features.served.served_features import ServedFeatures
+
+SERVED_FOLDER = "served"
+"""Beside kept days: the log of served requests as events."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
         with scratch_beside(directory) as raw, replacing(directory) as finished:
             is_kept = config.incremental and config.engine == "duckdb"
             store = PartitionStore(days if is_kept else raw / "days")
+            config = with_served_rows(config, days / SERVED_FOLDER)
             try:
                 result = _build(config, raw, finished, store, directory, progress)
             except OSError as error:
@@ -79,7 +85,8 @@ def _build(
     schema = fitted_schema(config, fitted, timeline, raw_dataset.schema)
     encoder = Encoder(schema, fitted.vocabularies)
     progress("encoding")
-    encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, finished)
+    served = None if config.events.served is None else ServedFeatures(Path(config.events.served))
+    encoded = assemble(raw_dataset, planned, encoder, fitted, config, store.encoded, finished, served)
     progress("data quality and online tables")
     with ThreadPoolExecutor(1) as worker:
         online = worker.submit(build_online, raw, finished / ONLINE_FOLDER, planned, timeline, encoder, fitted)
@@ -91,7 +98,9 @@ def _build(
     fitted.vocabularies.save(finished)
     (finished / PRIORS_FILE).write_text(json.dumps(fitted.priors, indent=1) + "\n", encoding="utf-8")
     progress("replaying training rows as requests")
-    replay_rows(raw_dataset, encoded, planned, fitted.priors, finished)
+    replay_rows(raw_dataset, encoded, planned, fitted.priors, finished, as_computed=served is not None)
+    for name, why in sorted(served.computed.items()) if served else ():
+        progress(f"feature {name!r} {why} by a version in the log: its values are computed")
     for leak in report.leaks:
         told = f"feature {leak['feature']!r} alone tells {leak['task']!r} ({leak['measure']} {leak['value']})"
         progress(f"{told}: is it known before the label? then name it in data.checks.allow")

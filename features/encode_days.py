@@ -31,6 +31,8 @@ from features.incremental.partition_store import PartitionStore
 from features.incremental.raw_dataset import RawDataset
 from features.incremental.raw_rows import PartitionRows, history_names
 from features.incremental.splits import LEFT_OUT, SPLIT_NAMES, TEST
+from features.served.served_events import with_served_rows
+from features.served.served_features import ServedFeatures
 from features.source.zones import day_begin_ms, day_number
 
 _EPOCH = date(1970, 1, 1)
@@ -67,6 +69,7 @@ class RawDays:
                 changed = {} if path is None else {"path": path}
                 if name == "events":
                     changed |= {"until": None, "late": "rebuild", **({"key": self.key} if self.key else {})}
+                    changed |= {"served": None} if path else {}
                 changes[name] = table.model_copy(update=changed)
         return recipe.model_copy(update=changes)
 
@@ -180,6 +183,8 @@ def encoded_days(
         raw.mkdir()
         made.mkdir()
         store = PartitionStore(raw / "days" if kept is None else kept)
+        config = with_served_rows(config, (raw if kept is None else kept) / "served")
+        served = None if config.events.served is None else ServedFeatures(Path(config.events.served))
         with log_rows(config, store, raw, progress) as log:
             raw_dataset = _choose(log, config, days)
             _check_plan(log, raw_dataset, recipe.fitted.schema)
@@ -187,7 +192,7 @@ def encoded_days(
         fitted = _fitted(recipe)
         encoder = Encoder(recipe.fitted.schema, recipe.fitted.vocabularies)
         progress("encoding")
-        pieces = assemble(raw_dataset, log.planned, encoder, fitted, config, store.encoded, made)
+        pieces = assemble(raw_dataset, log.planned, encoder, fitted, config, store.encoded, made, served)
         in_range = [splits == TEST for splits in raw_dataset.splits]
         parts = zip(pieces, raw_dataset.parts, in_range, strict=True)
         times = [

@@ -292,6 +292,11 @@ class FeaturesConfig(Settings):
             message = f"names used twice: {', '.join(twice)}; give each feature and task its own name"
             raise ValueError(message)
         self._check_labels()
+        if self.events.served and (self.negatives or self.engine != "duckdb"):
+            message = (
+                "events.served has its own negatives, the candidates that nothing came of, and needs engine duckdb"
+            )
+            raise ValueError(message)
         if not (self.features or self.crosses or self.aggregates or self.histories):
             message = "no features: list at least one under `features`, `crosses`, `aggregates` or `histories`"
             raise ValueError(message)

@@ -67,8 +67,17 @@ class LabelTableConfig(TableConfig):
 
 
 class EventsConfig(TableConfig):
-    """The log: one row for each event. Without `user`, `item` or `time`, what needs them is refused by name."""
+    """The log: one row an event. Without `user`, `item` or `time`, what needs them is refused by name.
 
+    With `served`, rows train on the features that they were served with. Without another source each logged candidate
+    is an event, whose outcome `labels` bring; with one, its events are looked for in the log, and those that were not
+    served count in features but do not train.
+    """
+
+    served: str | None = None
+    """The log of served requests, as `moerank serve --log` writes it: a folder or URL with one model."""
+    served_within: Duration = "1h"
+    """How long after it was served an event of the same user and item may come, where no `request_id` tells."""
     user: str | None = None
     """The column with the user's id."""
     item: str | None = None
@@ -91,6 +100,16 @@ class EventsConfig(TableConfig):
     """Columns of the log that describe the user, not the context; serving takes their latest value."""
     item_columns: tuple[str, ...] = ()
     """Columns of the log that describe the item, not the context; serving takes their latest value."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "EventsConfig":
+        if (self.path and self.sql) or not (self.path or self.sql or self.served):
+            message = "say where the log is: `path`, or else `sql`, or the log of what was `served`"
+            raise ValueError(message)
+        if self.served and not (self.item and self.time):
+            message = "with `served`, say which columns hold the `item` and the `time`, and the `user` if there is one"
+            raise ValueError(message)
+        return self
 
 
 class EntityConfig(TableConfig):

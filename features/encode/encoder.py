@@ -36,6 +36,10 @@ class Encoder:
         known = self._vocabularies.as_of(day)
         return self if known is self._vocabularies else Encoder(self.schema, known)
 
+    def known_values(self, spec: IdSpec) -> pa.Array:
+        """The values of a feature's vocabulary by row, from row 1; null where a row is kept free."""
+        return self._vocabularies.values(spec.table_name)
+
     def ids(self, spec: IdSpec, values: pa.Array) -> Ids:
         """Rows [rows] of the feature's table."""
         return self._distinct_rows(spec, values)

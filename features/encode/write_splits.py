@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
+from contract.columns import ITEM_HASH, SERVED_ROW, TIME, USER_HASH, label_column, task_columns, weight_column
 from contract.dataset import DatasetManifest, DatasetPart, EncodedWith
 from contract.digests import digest_of
 from contract.errors import DataError
@@ -29,6 +29,7 @@ from contract.settings import Settings
 from contract.sha256 import sha256_of, sha256_of_bytes
 from features.encode.encoder import Encoder, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
+from features.encode.served_values import ServedValues
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
 from features.incremental.raw_dataset import RawDataset, where
@@ -105,18 +106,20 @@ def assemble(
     config: FeaturesConfig,
     cache: Path,
     target: Path,
+    served: ServedValues | None = None,
 ) -> list[EncodedSplits]:
     """Make the datasets ``train``, ``valid`` and ``test`` in `target`, whose parts are the partitions in order.
 
     The encoded rows of a partition and split are a file in `cache`, whose name tells what they depend on; one that is
-    there is taken as it is. Gives the partitions that have rows in a split.
+    there is taken as it is. Rows hold what was `served`, where that is known. Gives the partitions that have rows in a
+    split.
 
     Raises:
         DataError: a value that a policy refuses, or a label that is not finite.
     """
     fingerprint = encoder.schema.fingerprint()
     encodings = _encodings(raw_dataset, encoder, fitted)
-    states = _states(raw_dataset, encodings, None if config.grow else fingerprint)
+    states = _states(raw_dataset, encodings, None if config.grow else fingerprint, served)
     partitions = [
         EncodedSplits.named(cache / f"{rows.path.stem}.{state}", splits)
         for rows, splits, state in zip(raw_dataset.parts, raw_dataset.splits, states, strict=True)
@@ -125,7 +128,7 @@ def assemble(
         if not part.is_whole:
             known = encoder.as_of(raw_dataset.known_on[index])
             rows = _encode(
-                raw_dataset.parts[index], raw_dataset.splits[index], feature_plans, known, fitted, config.events
+                raw_dataset.parts[index], raw_dataset.splits[index], feature_plans, known, fitted, config.events, served
             )
             encoded_with = EncodedWith(schema_fingerprint=fingerprint, encoding=encodings[index])
             schema = _columns(encoder.schema).with_metadata(encoded_with.metadata())
@@ -149,13 +152,18 @@ def _encodings(raw_dataset: RawDataset, encoder: Encoder, fitted: Fitted) -> lis
     return [digest_of(fixed, fitted.priors, known) for known in fitted.vocabularies.digests(raw_dataset.known_on)]
 
 
-def _states(raw_dataset: RawDataset, encodings: list[str], fingerprint: str | None) -> list[str]:
+def _states(
+    raw_dataset: RawDataset, encodings: list[str], fingerprint: str | None, served: ServedValues | None
+) -> list[str]:
     """By partition a digest of what its pieces depend on besides its raw rows.
 
     The schema's fingerprint is in it where each build fits anew, so that every part says the last one. Where
     vocabularies grow it would change every day, and the days before are right as they are.
     """
     splits = [sha256_of_bytes(splits.tobytes()) for splits in raw_dataset.splits]
+    if served is not None:
+        logged = [served.digest(part.read([SERVED_ROW])[SERVED_ROW]) for part in raw_dataset.parts]
+        splits = [digest_of(*both) for both in zip(splits, logged, strict=True)]
     return [digest_of(fingerprint, *both) for both in zip(encodings, splits, strict=True)]
 
 
@@ -219,6 +227,7 @@ def _encode(
     encoder: Encoder,
     fitted: Fitted,
     keys: EventsConfig,
+    served: ServedValues | None,
 ) -> Iterator[dict[int, pa.Table]]:
     """Encode a partition, some row groups at a time, and part their rows by split."""
     schema = _columns(encoder.schema)
@@ -230,7 +239,7 @@ def _encode(
     def encode(groups: range) -> dict[int, pa.Table]:
         raw = part.read_stored(columns, groups)
         lists = {name: part.slices(raw, name).gather_ids(encoded).to_arrow() for name, encoded in events.items()}
-        rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys).select(schema.names).cast(schema)
+        rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys, served).select(schema.names).cast(schema)
         split_of_row = splits[begins[groups.start] : begins[groups.start] + len(rows)]
         return {
             int(number): where(rows, split_of_row == number) for number in np.unique(split_of_row) if number != LEFT_OUT
@@ -254,12 +263,13 @@ def _used(feature_plans: list[FeaturePlan], schema: Schema, keys: EventsConfig) 
     """The raw columns that encoding needs."""
     names = [column for plan in feature_plans for column in plan.raw]
     names += task_columns(task.name for task in schema.tasks)
+    names += [SERVED_ROW] if keys.served else []
     return list(dict.fromkeys([*names, keys.user or SHUFFLE_KEY, keys.item or SHUFFLE_KEY, TIME]))
 
 
 def _encode_rows(
     raw: pa.Table, columns: dict[str, pa.Array], feature_plans: list[FeaturePlan], encoder: Encoder, fitted: Fitted,
-    keys: EventsConfig,
+    keys: EventsConfig, served: ServedValues | None,
 ) -> pa.Table:  # fmt: skip
     """Encode what is not among the `columns` yet."""
     for plan, spec in zip(feature_plans, encoder.schema.features, strict=True):
@@ -267,6 +277,8 @@ def _encode_rows(
             values = raw_values(raw, plan, fitted.priors)
             refuse_by_policy(spec, values)
             columns[spec.name] = encode_feature(encoder, spec, values)
+    if served is not None:
+        columns = served.replace(raw, columns, encoder)
     for task in encoder.schema.tasks:
         label, weight = label_column(task.name), weight_column(task.name)
         columns[label] = raw[label].fill_null(0.0).cast(pa.float32())

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contract.columns import TIME
+from contract.columns import SERVED_ROW, TIME
 from contract.errors import DataError
 from contract.hashing import hash_array
 from features.feature_config import FeaturesConfig
@@ -53,6 +53,8 @@ class RawDataset:
             first = sum(train_end is not None and end <= train_end for end in ends)
             splits = [np.full(part.metadata.num_rows, TRAIN, np.int8) for part in parts[:first]]
             splits += _by_expression(connection, parts[first:], config, last_ms)
+        if config.events.served is not None:
+            splits = [_served_alone(part, of_part) for part, of_part in zip(parts, splits, strict=True)]
         raw_dataset = cls(parts, tuple(work.last_days), work.store.carry_over_folder, tuple(splits))
         raw_dataset._check(config)
         return raw_dataset
@@ -104,6 +106,12 @@ class RawDataset:
 def where(rows: pa.Table, mine: NDArray[np.bool_]) -> pa.Table:
     """The rows that are marked; where all are, without a copy."""
     return rows if mine.all() else rows.filter(pa.array(mine))
+
+
+def _served_alone(part: PartitionRows, splits: NDArray[np.int8]) -> NDArray[np.int8]:
+    """The splits of rows, but for those that were not served, which go nowhere."""
+    served = part.read([SERVED_ROW])[SERVED_ROW].is_valid().to_numpy()
+    return np.where(served, splits, LEFT_OUT).astype(np.int8)
 
 
 def _drawn(part: PartitionRows, config: FeaturesConfig, split: SplitByHash) -> NDArray[np.int8]:

@@ -122,7 +122,8 @@ def _goes_on(before: LastLog, seed: str, versions: Mapping[str, str], config: Fe
     """Whether the log is what the last build saw and some more files, whose rows can be counted by themselves."""
     same = before.seed == seed and before.until == config.events.until and before.files.items() <= versions.items()
     # What is dropped as a repetition, or joined, may stand in another file.
-    return same and config.events.duplicates == "keep" and config.events.sql is None and not config.labels
+    joined = config.labels or config.events.served not in {None, config.events.path}
+    return same and config.events.duplicates == "keep" and config.events.sql is None and not joined
 
 
 def _fresh_rows(connection: Backend, sources: Sources, config: FeaturesConfig, files: Sequence[str]) -> ir.Table:

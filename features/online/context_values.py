@@ -11,9 +11,9 @@ from contract.hashing import NULL_HASH
 from contract.inputs import PartName
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
+from features.encode.moment_values import Value
 from features.online.given_values import Given, GivenValues, beyond
 from features.online.request_columns import Columns, Layout
-from features.online.request_values import Value
 from features.point_in_time.ragged import Ragged
 
 MOST_KEPT = 4096

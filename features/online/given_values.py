@@ -10,10 +10,8 @@ import pyarrow as pa
 from contract.errors import DataError, RequestError
 from contract.hashing import Hashes, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
+from features.encode.moment_values import Value, as_days, as_milliseconds
 from features.online.request_values import (
-    Value,
-    as_days,
-    as_milliseconds,
     id_hashes,
     numbers,
     typed_lists,

@@ -10,12 +10,13 @@ import numpy as np
 
 from contract.errors import RequestError
 from contract.hashing import Hashes
-from contract.inputs import PartInputs
+from contract.inputs import Inputs, PartInputs
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.online.online_table import OnlineTable, RowsOfItems
 from features.online.pushed_values import PushedColumn, PushedSource
 from features.online.request_columns import Columns, Layout, Route
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
+from features.point_in_time.ragged import Ragged
 
 
 def preparable(schema: Schema, table: OnlineTable | None) -> frozenset[str]:
@@ -69,6 +70,23 @@ class PreparedEncoder:
             return self._general.encode(request, check, once)
         return encoded
 
+    def whole(self, encoded: EncodedRequest) -> Inputs:
+        """The inputs of the general graph: what the request left to its items' rows stands in their table."""
+        table, rows = self._general.item_table, encoded.item_rows
+        if rows is None or table is None:
+            return encoded.inputs
+        brought, layout = encoded.inputs.candidate, Layout(self._general.schema.candidate)
+        columns = Columns(layout, len(rows))
+        Route(table, layout).copy(table.at(rows, ~encoded.unknown_items), columns)
+        part = self._lean.schema.candidate
+        columns.ids[:, layout.places([spec.name for spec in part.ids])] = brought.ids
+        columns.dense[:, layout.places([spec.name for spec in part.dense])] = brought.dense
+        ends = np.cumsum(brought.list_lengths.sum(axis=1))[:-1]
+        packed = np.split(brought.list_values, ends)
+        for spec, values, lengths in zip(part.lists, packed, brought.list_lengths, strict=False):
+            columns.lists[spec.name] = Ragged.packed(values.astype(np.int32), lengths)
+        return Inputs(encoded.inputs.request, columns.inputs())
+
 
 class _ReadOnce:
     """What was pushed of a request's user and items, read once, whichever graph it is encoded for."""
@@ -76,7 +94,7 @@ class _ReadOnce:
     def __init__(self, source: PushedSource, request: RankRequest) -> None:
         self._source = source
         self._columns = list(source.entities(request.user, request.items))
-        self.names = {column.name for column in self._columns if column.side == "item"}
+        self.names = {column.name for column in self._columns if column.side == "item" and not column.is_stale}
 
     def entities(self, user: int | str | None, items: Sequence[int | str]) -> Iterable[PushedColumn]:
         """As `PushedSource.entities`, for the request that it was read for."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from contract.hashing import Hashes
-from features.online.request_values import Value
+from features.encode.moment_values import Value
 from features.point_in_time.ragged import Ragged
 
 
@@ -19,6 +19,8 @@ class PushedColumn(NamedTuple):
     name: str
     rows: NDArray[np.int64]
     values: Sequence[Value]
+    is_stale: bool = False
+    """Whether the values are too old to be used, so that they are only told of."""
 
 
 class PushedSource(Protocol):

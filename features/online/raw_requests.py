@@ -22,7 +22,7 @@ from contract.files import write_text
 from contract.inputs import PartInputs
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
 from features.encode.fit_encoders import raw_values
-from features.encode.write_splits import EncodedSplits
+from features.encode.write_splits import EncodedSplits, encode_feature
 from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.splits import LEFT_OUT
 from features.online.given_values import GivenValues, RankRequest
@@ -59,8 +59,12 @@ def replay_rows(
     feature_plans: list[FeaturePlan],
     priors: dict[str, float],
     made: Path,
+    *,
+    as_computed: bool = False,
 ) -> int:
     """Encode rows of the last partition as requests, compare, and keep the requests in `made`, which is complete.
+
+    Where rows hold what was served, requests are compared with what the rows' own values encode to, `as_computed`.
 
     Returns:
         How many rows were compared.
@@ -84,7 +88,13 @@ def replay_rows(
         if len(first):
             break
     first = first.slice(0, MOST)
-    expected = pq.ParquetFile(encoded[-1].pieces[number]).read_row_group(0).slice(0, len(first)).to_pylist()
+    if as_computed:
+        known = encoder.encoder
+        pairs = zip(feature_plans, encoder.schema.features, strict=True)
+        columns = {spec.name: encode_feature(known, spec, raw_values(first, plan, priors)) for plan, spec in pairs}
+        expected = pa.table(columns).to_pylist()
+    else:
+        expected = pq.ParquetFile(encoded[-1].pieces[number]).read_row_group(0).slice(0, len(first)).to_pylist()
     requests, refused = [], []
     for request, row in zip(_requests(first, feature_plans, priors, encoder.schema), expected, strict=True):
         try:

@@ -43,8 +43,12 @@ class EncodedRequest:
     missing_context: tuple[str, ...] = ()
     unseen_context: tuple[str, ...] = ()
     clipped: Mapping[str, int] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
-    """Features whose values were given (``overridden``) or ``pushed``; all others were looked up."""
+    given: Mapping[str, Given] = field(default_factory=dict)
+    """The request's own values, checked."""
+    pushed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By feature the rows whose value was pushed since the tables were made."""
+    stale: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By feature the rows of which only a value that is too old was pushed."""
     item_rows: NDArray[np.int64] | None = None
 
 
@@ -107,6 +111,16 @@ class RequestEncoder:
         return lean
 
     @property
+    def item_table(self) -> OnlineTable | None:
+        """Where items are looked up."""
+        return self._tables.item
+
+    @property
+    def encoder(self) -> Encoder:
+        """What encodes single values."""
+        return self._encoder
+
+    @property
     def schema(self) -> Schema:
         """The schema that the inputs follow."""
         return self._schema
@@ -145,14 +159,15 @@ class RequestEncoder:
         given |= own_values
         missing = tuple(name for name in self._context.names if given.get(name) is None)
         fresh = list[tuple[PushedColumn, Given]]()
+        stale: dict[str, NDArray[np.int64]] = {}
         if pushed is not None:
-            fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given)
+            fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given, stale)
             self._take_keys(fresh, hashes, {"user": known_user, "item": known_items})
         hashes |= {name: self._given.as_key(name, value) for name, value in given.items() if name in self._keys}
         for group in self._groups:
             group.copy(hashes, columns[group.part])
         if pushed is not None:
-            fresh += self._encodable(pushed, self._pushed_pairs(pushed, hashes, columns), given)
+            fresh += self._encodable(pushed, self._pushed_pairs(pushed, hashes, columns), given, stale)
         self._fill_crosses(hashes, columns)
         for column, value in fresh:
             if column.name in self._specs:
@@ -162,10 +177,10 @@ class RequestEncoder:
         clipped = {column.name: column.clipped for column in context if column.clipped}
         clipped |= self._fill_given(own_values, columns, check)
         unseen = tuple(column.name for column in context if column.unseen)
-        sources = dict.fromkeys((column.name for column, _ in fresh), "pushed") | dict.fromkeys(given, "overridden")
+        told = {column.name: column.rows for column, _ in fresh}
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
         unknown = not bool(known_user.all())
-        return EncodedRequest(inputs, unknown, ~known_items, missing, unseen, clipped, sources, item_rows)
+        return EncodedRequest(inputs, unknown, ~known_items, missing, unseen, clipped, given, told, stale, item_rows)
 
     def _fill_given(
         self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
@@ -223,11 +238,21 @@ class RequestEncoder:
             target.ids[:, target.layout.place[spec.name]] = self._encoder.rows(spec, values)
 
     def _encodable(
-        self, source: PushedSource, pushed: Iterable[PushedColumn], given: Mapping[str, Given]
+        self,
+        source: PushedSource,
+        pushed: Iterable[PushedColumn],
+        given: Mapping[str, Given],
+        stale: dict[str, NDArray[np.int64]],
     ) -> list[tuple[PushedColumn, Given]]:
-        """Pushed values that this model has a use for and the request does not give itself, checked."""
+        """Pushed values that this model has a use for and the request does not give itself, checked.
+
+        Those that are too old join `stale`.
+        """
         fresh = []
         for column in pushed:
+            if column.is_stale:
+                stale[column.name] = column.rows
+                continue
             if column.name not in self._given.allowed[column.side] or column.name in given:
                 continue
             try:

@@ -1,9 +1,7 @@
 """Values as they came over the wire to typed columns; what cannot be one is refused by its field."""
 
-import datetime as dt
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +10,9 @@ from numpy.typing import NDArray
 from contract.errors import RequestError
 from contract.hashing import Hashes, hash_array, hash_integer, hash_integers, hash_text
 from contract.integers import signed
+from features.encode.moment_values import Value, shown
 from features.online.compiled import kernels
 
-Value = Any
-"""A number, a string, a boolean, None, or a list of these, as it came over the wire."""
 FEW = 8
 """Texts up to so many are hashed one by one, which spares the fixed cost of Arrow."""
 ID_BYTES = 1024
@@ -23,7 +20,6 @@ ID_BYTES = 1024
 LIST_VALUES = 4096
 """Values that one list may have."""
 BYTES_A_CHARACTER = 4
-EPOCH = dt.date(1970, 1, 1)
 LARGEST_EXACT = 2**53
 """Whole numbers beyond it have no exact float64."""
 
@@ -56,42 +52,6 @@ def hash_many(values: NDArray[np.int64]) -> Hashes:
     return hash_integers(values) if compiled is None else compiled.hash(values)
 
 
-def as_days(values: Sequence[Value], where: str) -> list[Value]:
-    """Days since 1970 in place of dates as text; everything else stays.
-
-    Raises:
-        RequestError: a text is no date.
-    """
-    return [(_date(value, where) - EPOCH).days if isinstance(value, str) else value for value in values]
-
-
-def as_milliseconds(values: Sequence[Value], where: str) -> list[Value]:
-    """Milliseconds since 1970 in place of dates and times as text (without a zone: UTC); everything else stays.
-
-    Raises:
-        RequestError: a text is neither.
-    """
-    return [_milliseconds(value, where) if isinstance(value, str) else value for value in values]
-
-
-def _date(text: str, where: str) -> dt.date:
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError as error:
-        message = f"{where} must be a date such as 2026-03-01, or whole days since 1970, but got {_shown(text)}"
-        raise RequestError(message, field=where) from error
-
-
-def _milliseconds(text: str, where: str) -> int:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        message = f"{where} must be a time such as 2026-03-01T12:00:00Z, or milliseconds since 1970, got {_shown(text)}"
-        raise RequestError(message, field=where) from error
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
-
-
 def require_short(values: Sequence[Value], where: str) -> None:
     """Refuse a text that is too long to be an id, before anything is made of it.
 
@@ -116,7 +76,7 @@ def typed_ids(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     allowed: tuple[type, ...] = (str,) if dtype == "string" else (int,)
     for value in values:
         if value is not None and not isinstance(value, allowed):
-            seen = f"{type(value).__name__} {_shown(value)}"
+            seen = f"{type(value).__name__} {shown(value)}"
             message = f"{where} must be {'a string' if dtype == 'string' else 'an integer'}, but got {seen}"
             raise RequestError(message, field=where)
     try:
@@ -136,7 +96,7 @@ def typed_lists(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     """
     for value in values:
         if value is not None and not isinstance(value, list | tuple):
-            message = f"{where} must be a list of ids, but got {type(value).__name__} {_shown(value)}"
+            message = f"{where} must be a list of ids, but got {type(value).__name__} {shown(value)}"
             raise RequestError(message, field=where)
         if value is not None and len(value) > LIST_VALUES:
             message = f"{where} holds a list of {len(value)} values; allowed are {LIST_VALUES}, so send the newest"
@@ -154,7 +114,7 @@ def numbers(values: Sequence[Value], where: str) -> NDArray[np.float64]:
         if value is None:
             continue
         if not isinstance(value, int | float):
-            message = f"{where} must be a number, but got {type(value).__name__} {_shown(value)}"
+            message = f"{where} must be a number, but got {type(value).__name__} {shown(value)}"
             raise RequestError(message, field=where)
         if isinstance(value, int) and abs(value) > LARGEST_EXACT:
             message = f"{where}: a number is too large"
@@ -177,8 +137,3 @@ def vector_numbers(values: Sequence[Value], width: int, where: str) -> list[NDAr
             message = f"{where} must be a list of {width} numbers, but got {seen}"
             raise RequestError(message, field=where)
     return [numbers([None if v is None else v[place] for v in values], where) for place in range(width)]
-
-
-def _shown(value: Value) -> str:
-    """The beginning of a value, for a message."""
-    return repr(value[:40] if isinstance(value, str | list | tuple) else value)[:60]

@@ -11,6 +11,7 @@ from features.source.functions import epoch_ms
 from features.source.key_columns import as_key
 from features.source.label_tables import with_labels
 from features.source.query_engine import Backend, scalar
+from features.source.served_join import with_served
 from features.source.tables import place_of, read_table, require_columns, require_zone, with_lists
 from features.source.used_columns import raw_columns
 from features.source.zones import day_of
@@ -31,6 +32,8 @@ def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str,
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, place_of(events))
     if events.time is not None:
         _check_time(connection, table, events.time, place_of(events))
+    if events.served is not None and events.path != events.served:
+        table = with_served(connection, table, events)
     table = with_keys(connection, with_labels(connection, table, config), config)
     return _without_duplicates(connection, with_end(table, events), events)
 

@@ -63,7 +63,7 @@ def prepared(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
 
 def place_of(config: TableConfig) -> str:
     """Where a table comes from, for messages."""
-    return config.path or "the query"
+    return config.path or ("the query" if config.sql else "the log of served requests")
 
 
 def require_columns(table: ir.Table, columns: dict[str, str], path: str) -> None:
@@ -171,4 +171,4 @@ def align(table: ir.Table, like: ir.Table) -> ir.Table:
 
 def source_files(config: TableConfig, where: str) -> list[str]:
     """The files of a table; of a query none, because nothing tells which it reads."""
-    return [] if config.sql is not None else find_files(config.path, where)
+    return find_files(config.path, where) if config.path else []

@@ -1,6 +1,6 @@
 """Which columns a recipe refers to; the rest is never read."""
 
-from contract.columns import TIME
+from contract.columns import SERVED_ROW, TIME
 from features.feature_config import FeaturesConfig
 from features.source.expressions import column_names
 from features.source.row_types import KIND, OBSERVED, ORDER
@@ -19,6 +19,7 @@ def used_columns(config: FeaturesConfig) -> set[str]:
     used |= {name for h in config.histories for name in (h.of, h.by, *h.columns.values())}
     used |= {name for cross in config.crosses for name in cross.of}
     used |= {name for task in config.tasks for name in task.by}
+    used |= {SERVED_ROW} if config.events.served else set()
     return used | {
         name
         for name in (config.events.user, config.events.item, config.events.key, OBSERVED, TIME, KIND, ORDER)

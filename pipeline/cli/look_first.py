@@ -29,5 +29,7 @@ def look_first(args: Namespace) -> None:
     data = read_data(config, getattr(args, "overrides", ())).data
     if args.verb in READ_SOURCES:
         for name, table in tables_of(data):
-            if table.sql is None:
+            if table.path:
                 find_files(table.path, f"data.{name}")
+        if data.events.served:
+            find_files(data.events.served, "data.events.served")

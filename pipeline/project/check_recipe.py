@@ -14,6 +14,7 @@ from contract.columns import TIME
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig, TaskConfig
 from features.point_in_time.labels import with_tasks
+from features.served.served_events import with_served_rows
 from features.source.column_types import check_columns
 from features.source.entities import Sources, read_sources, with_attributes
 from features.source.expressions import compile_condition
@@ -78,6 +79,7 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
     """
     quick = unverified(config)
     with tempfile.TemporaryDirectory() as spill:
+        quick = with_served_rows(quick, Path(spill) / "served")
         connection = connect("1GB", Path(spill))
         try:
             sources = read_sources(connection, quick)

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ConfigDict, Field, StringConstraints
 
 from contract.errors import ConfigError
+from contract.ranking_policy import RankingPolicy
 from contract.score import ScoreConfig
 from features.feature_config import FeaturesConfig
 from models.model_config import ModelConfig
@@ -43,8 +44,9 @@ class ProjectConfig(Workspace):
     """How the model is measured on held-out rows."""
     quality: QualityConfig = QualityConfig()
     """Rules, baselines and an earlier version that a model must pass to be published."""
-    score: ScoreConfig | None = None
-    """The combined score by which the server orders candidates; null: the mean of the binary tasks, or of all tasks."""
+    score: ScoreConfig | RankingPolicy | None = None
+    """The combined score by which the server orders candidates, or several by name, and whether it explores; null: the
+    mean of the binary tasks, or of all tasks."""
     mirror: str | None = Field(None, pattern="://")
     """The URL of a store, such as ``s3://bucket/models``, to which each published version is copied as well."""
     retention: RetentionConfig = RetentionConfig()
@@ -89,7 +91,7 @@ def _check_tasks(config: ProjectConfig, path: Path) -> None:
         "train.task_weights": list(config.train.task_weights),
         "quality.rules": [rule.partition(".")[0].strip() for rule in config.quality.rules],
         "quality.tasks": list(config.quality.tasks),
-        "score.weights": list(config.score.weights) if config.score else [],
+        "score": RankingPolicy.of(config.score).tasks if config.score else [],
     }
     wrong = [f"  {key}: no task {task!r}" for key, tasks in named.items() for task in tasks if task not in known]
     if wrong:

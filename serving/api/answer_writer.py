@@ -21,7 +21,7 @@ _WORD = np.dtype("<u4")
 
 def body_of(answer: RankAnswer) -> bytes:
     """All fields that every answer has, encoded: predictions, scores, order, and who answered."""
-    model = _model(answer.model, answer.version, answer.score_version, answer.arm)
+    model = _model(answer.model, answer.version, answer.score_version, answer.arm, answer.score_name)
     pieces = [model, _text(_ANSWER.REQUEST_ID_FIELD_NUMBER, answer.request_id)]
     count = len(answer.scores)
     for task, values in answer.predictions.items():
@@ -40,9 +40,9 @@ def delimited(number: int, length: int) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def _model(model: str, version: int, score_version: str, arm: str) -> bytes:
+def _model(model: str, version: int, score_version: str, arm: str, score_name: str) -> bytes:
     return ranking_pb2.RankResponse(
-        model=model, version=version, score_version=score_version, arm=arm
+        model=model, version=version, score_version=score_version, arm=arm, score_name=score_name
     ).SerializeToString()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from features.online.request_encoder import EncodedRequest, RankRequest
-from serving.graph.served_model import RankingModel
+from serving.graph.served_model import Ordering, RankingModel
 
 ENOUGH_ROWS = 512
 """Candidates after which a run is closed: more cost as much a row, and deadlines are looked at between runs."""
@@ -23,6 +23,12 @@ class Asked(NamedTuple):
     """Whether the answer is to say which experts it took; such a request has a run of its own."""
     arm: str = "current"
     """By which arm of the traffic the model was chosen."""
+    ordering: Ordering | None = None
+    """By which formula it is ordered, and whether it explores."""
+    request_id: str = ""
+    """The call's, in a batch with the request's position: ``ID/0``."""
+    debug: bool = False
+    """Whether the answer is to say where its values came from."""
 
 
 def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:

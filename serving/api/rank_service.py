@@ -131,22 +131,28 @@ class RankingService:
         model, shadow = self._registry.choose(message.model, message.version, key)
         with self._telemetry.watching(model, call.clock):
             request = codec_rank.request_from(message, call.require_time)
+            # Each request of a batch explores on its own, and outcomes find it in the log.
+            request_id = f"{call.request_id}/{ahead}" if together else call.request_id
+            ordering = model.ordering(request.context, request_id, message.score, greedy=message.greedy)
             encoded = model.encode(request, call.require_time, together=together)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
         arm = self._registry.arm_of(model)
-        return Asked(model, shadow, request, encoded, message.top_k, experts, arm)
+        return Asked(model, shadow, request, encoded, message.top_k, experts, arm, ordering, request_id, message.debug)
 
     def _answer(self, run: Sequence[Asked], call: CallContext) -> list[RankAnswer]:
         first = run[0]
         with self._telemetry.watching(first.model, call.clock):
             call.require_time()
             if first.experts:
-                answers = [first.model.answer(first.encoded, first.top_k, call.clock, experts=True)]
+                one = first.model.answer(first.encoded, first.top_k, call.clock, experts=True, ordering=first.ordering)
+                answers = [one]
             else:
-                answers = first.model.answer_together([(each.encoded, each.top_k) for each in run], call.clock)
+                wanted = [(each.encoded, each.top_k, each.ordering) for each in run]
+                answers = first.model.answer_together(wanted, call.clock)
         answers = [
-            replace(answer, request_id=call.request_id, arm=each.arm) for each, answer in zip(run, answers, strict=True)
+            replace(answer, request_id=each.request_id, arm=each.arm, sources=_sources(each))
+            for each, answer in zip(run, answers, strict=True)
         ]
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
@@ -154,6 +160,10 @@ class RankingService:
             if self._log is not None:
                 self._log.offer(each.model, each.request, each.encoded, answer)
         return answers
+
+
+def _sources(asked: Asked) -> dict[str, str]:
+    return asked.model.sources(asked.encoded) if asked.debug else {}
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

@@ -37,10 +37,16 @@ class RankingClient(Connection):
         model: str = "",
         version: int = 0,
         debug: bool = False,
+        score: str = "",
+        greedy: bool = False,
         options: CallOptions | None = None,
     ) -> RankResult:
-        """Predict and rank candidates for one user; `debug` asks which experts and values the answer takes, too."""
-        query = Query(user, list(items), context, user_features, item_features, top_k, debug)  # type: ignore[arg-type]
+        """Predict and rank candidates for one user; `debug` asks which experts and values the answer takes, too.
+
+        `score` names the formula to order by, where the server has several; `greedy` asks not to explore.
+        """
+        listed: Any = list(items)
+        query = Query(user, listed, context, user_features, item_features, top_k, debug, score, greedy)
         return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version), options)))
 
     def batch_rank(

@@ -24,6 +24,8 @@ def build_request(  # noqa: PLR0913 what one call may say
     model: str = "",
     version: int = 0,
     debug: bool = False,
+    score: str = "",
+    greedy: bool = False,
 ) -> ranking_pb2.RankRequest:
     """A request message.
 
@@ -45,6 +47,8 @@ def build_request(  # noqa: PLR0913 what one call may say
         item_features=_by_name("item_features", item_features, column),
         top_k=top_k,
         debug=debug,
+        score=_text("score", score),
+        greedy=greedy,
     )
 
 

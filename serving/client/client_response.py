@@ -58,6 +58,11 @@ class RankResult:
         """Which experts were used; None unless the query asked for it with `debug`."""
         return self.answer.experts
 
+    @property
+    def propensities(self) -> Floats | None:
+        """The probability [K] of each place's candidate, given those before it; None without exploration."""
+        return self.answer.propensities
+
     @cached_property
     def ranked(self) -> list[int] | list[str]:
         """The ids [K], best first."""
@@ -80,6 +85,10 @@ class Query:
     item_features: Mapping[str, Columnar] | None = None
     top_k: int = 0
     debug: bool = False
+    score: str = ""
+    """The name of the formula to order by; empty: the server's policy chooses."""
+    greedy: bool = False
+    """Order by the score alone, also where the server explores."""
 
     def message(self, model: str, version: int) -> ranking_pb2.RankRequest:
         """The request message.
@@ -108,6 +117,9 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         sources=dict(message.sources),
         request_id=message.request_id,
         arm=message.arm,
+        score_name=message.score_name,
+        exploration=message.exploration,
+        propensities=floats(message.propensities) if message.exploration else None,
     )
 
 

@@ -58,7 +58,13 @@ class RankAnswer:
     clipped: Mapping[str, int] = field(default_factory=dict)
     """How many given numbers lay beyond what training saw, by feature."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where the values came from, by feature; see `sources_of`."""
+    """Where the values came from, by feature; see `features.online.value_sources`. Only if asked for."""
     request_id: str = ""
     arm: str = ""
     """``current`` or ``canary``: by which arm the answering version was chosen."""
+    score_name: str = ""
+    """The name of the formula."""
+    exploration: str = ""
+    """How `order` was drawn, such as ``epsilon depth=10 epsilon=0.1``; empty: it is that of the scores."""
+    propensities: Floats | None = None
+    """The probability [K] of each place's candidate, given those before it; None without exploration."""

@@ -11,8 +11,8 @@ import pyarrow as pa
 from contract.errors import DataError
 from contract.hashing import combine, hash_array
 from contract.schema import Schema
+from features.encode.moment_values import Value
 from features.online.given_values import GivenValues, Id
-from features.online.request_values import Value
 from serving.graph.pushed_features import COMPACT_BYTES, entity_key, newest, pair_key, pushed_message
 from serving.graph.users import UserStore
 from serving.stubs.moerank.v1 import ranking_pb2

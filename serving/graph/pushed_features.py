@@ -17,9 +17,9 @@ import numpy as np
 
 from contract.errors import RequestError
 from contract.hashing import NULL_HASH, Hashes
+from features.encode.moment_values import Value
 from features.online.given_values import Id
 from features.online.pushed_values import PushedColumn
-from features.online.request_values import Value
 from serving.graph.message_values import value_from
 from serving.graph.users import UserStore
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -112,31 +112,40 @@ class PushedReader:
     def _columns(self, side: Literal["user", "item"], contents: Sequence[bytes | None]) -> Iterator[PushedColumn]:
         rows: dict[str, list[int]] = {}
         values: dict[str, list[Value]] = {}
+        stale: dict[str, list[int]] = {}
         for row, content in enumerate(contents):
-            for name, value in self._fresh(content).items() if content else ():
+            fresh, too_old = self._by_age(content) if content else ({}, [])
+            for name, value in fresh.items():
                 rows.setdefault(name, []).append(row)
                 values.setdefault(name, []).append(value)
+            for name in too_old:
+                stale.setdefault(name, []).append(row)
         for name, places in rows.items():
             yield PushedColumn(side, name, np.array(places), values[name])
+        for name, places in stale.items():
+            yield PushedColumn(side, name, np.array(places), (), is_stale=True)
 
-    def _fresh(self, content: bytes) -> dict[str, Value]:
+    def _by_age(self, content: bytes) -> tuple[dict[str, Value], list[str]]:
+        """The values that are fresh, and the names of those that are too old."""
         now = time.time() * 1000
         fresh: dict[str, Value] = {}
+        stale: list[str] = []
         if len(content) > LARGEST_BYTES:
             self.counts.add("damaged")
-            return fresh
+            return fresh, stale
         try:
             features = newest(content)
             for name, feature in features.items():
                 if self._max_age_ms and now - feature.at_ms > self._max_age_ms:
                     self.counts.add("stale", newest_ms=feature.at_ms)
+                    stale.append(name)
                 else:
                     fresh[name] = value_from(name, feature.value)
                     self.counts.add("used", 1, max(now - feature.at_ms, 0.0) / 1000, feature.at_ms)
         except Exception as error:  # noqa: BLE001 whatever others wrote there, requests are answered
             self.counts.add("damaged")
             LOG.warning("left out a pushed value that cannot be read: %s", error)
-        return fresh
+        return fresh, stale
 
 
 def pushed_message(features: Mapping[str, ranking_pb2.Value], at_ms: int) -> bytes:

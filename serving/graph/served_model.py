@@ -1,6 +1,6 @@
 """A loaded model: a verified bundle with its engine, encoder and score, answering ranking requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,19 @@ from numpy.typing import NDArray
 
 from contract.errors import IntegrityError
 from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
-from contract.score import Score, ScoreConfig, default_score
+from contract.hashing import hash_text
+from contract.inputs import Inputs
+from contract.ranking_policy import BoundPolicy, RankingPolicy
+from contract.score import Score, ScoreConfig
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
+from features.online.value_sources import value_sources
 from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import CUDA, Device, Engine
+from serving.graph.exploration import explore
 from serving.graph.graph_files import graph_files
 from serving.graph.input_checks import InputCheck
 from serving.graph.prepared_graph import PreparedEngine
@@ -48,13 +53,21 @@ class EngineOptions:
 
 
 @dataclass(frozen=True)
+class Ordering:
+    """How one answer is ordered: by which formula, and with which seed it explores; None: it does not."""
+
+    score_name: str
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class RankingModel:
     """Immutable, so that a new version or score replaces the old one by one reference."""
 
     bundle: Bundle
     engine: Engine
     encoder: RequestEncoder
-    score: Score
+    policy: BoundPolicy
     packed: BatchedEngine | None = None
     """For several requests in one run, where the bundle has that graph."""
     pushed: PushedReader | None = None
@@ -65,10 +78,12 @@ class RankingModel:
     """On CUDA, what has requests of several users share a run."""
 
     @classmethod
-    def open(cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | None = None) -> Self:
+    def open(
+        cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | RankingPolicy | None = None
+    ) -> Self:
         """Verify a bundle, load it, and compare its answers to its golden requests, which warms it up as well.
 
-        `score` overrides the bundle's own formula; without either it is `default_score`.
+        `score` overrides the bundle's own formula or policy; without either it is `default_score`.
 
         Raises:
             IntegrityError: the bundle is not what its manifest promises, or does not load.
@@ -95,15 +110,32 @@ class RankingModel:
         joined = None
         if packed is not None and CUDA in engine.providers:
             joined = RequestJoiner(packed, options.queue_seconds)
-        return cls(bundle, engine, encoder, _score(bundle, score), packed, options.pushed, prepared, joined)
+        return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined)
 
-    def with_score(self, config: ScoreConfig | None) -> Self:
-        """The same model with another formula; None for the bundle's own.
+    @property
+    def score(self) -> Score:
+        """The formula of requests that nothing else is said of."""
+        return self.policy.default
+
+    def ordering(
+        self, context: Mapping[str, Any], request_id: str, asked: str = "", *, greedy: bool = False
+    ) -> Ordering:
+        """How a request is ordered; the same for one id on every replica.
+
+        Raises:
+            RequestError: it asks for a formula that there is not.
+        """
+        name = self.policy.name_for(context, asked)
+        explores = self.policy.explore is not None and not greedy
+        return Ordering(name, hash_text(f"{self.name}\0explore\0{request_id}") if explores else None)
+
+    def with_score(self, config: ScoreConfig | RankingPolicy | None) -> Self:
+        """The same model with another formula or policy; None for the bundle's own.
 
         Raises:
             ConfigError: the score does not fit the tasks.
         """
-        return replace(self, score=_score(self.bundle, config))
+        return replace(self, policy=_policy(self.bundle, config))
 
     @cached_property
     def _prepared_encoder(self) -> PreparedEncoder | None:
@@ -121,6 +153,11 @@ class RankingModel:
         """
         lean = None if together and self.packed is not None else self._prepared_encoder
         return (self.encoder if lean is None else lean).encode(request, check, self.pushed)
+
+    def whole_inputs(self, encoded: EncodedRequest) -> Inputs:
+        """The inputs of the general graph for a request that was encoded for either."""
+        lean = self._prepared_encoder
+        return encoded.inputs if lean is None else lean.whole(encoded)
 
     @cached_property
     def check(self) -> InputCheck:
@@ -153,8 +190,16 @@ class RankingModel:
         clock.lap("input")
         return self.answer(encoded, top_k, clock, experts=experts)
 
-    def answer(self, encoded: EncodedRequest, top_k: int, clock: Clock, *, experts: bool = False) -> RankAnswer:
-        """As `rank`, for a request that has been encoded.
+    def answer(
+        self,
+        encoded: EncodedRequest,
+        top_k: int,
+        clock: Clock,
+        *,
+        experts: bool = False,
+        ordering: Ordering | None = None,
+    ) -> RankAnswer:
+        """As `rank`, for a request that has been encoded; without an `ordering`, by the default score.
 
         Raises:
             PredictionError: the graph failed.
@@ -173,30 +218,28 @@ class RankingModel:
         else:
             predictions = self.engine.predict(inputs)
         clock.lap("infer")
-        return self._ordered(encoded, predictions, top_k, use)
+        return self._ordered(encoded, predictions, top_k, use, ordering)
 
-    def answer_together(self, requests: Sequence[tuple[EncodedRequest, int]], clock: Clock) -> list[RankAnswer]:
-        """Answer requests, each with its top_k: several in one run where the bundle has the graph for it.
+    def answer_together(
+        self, requests: Sequence[tuple[EncodedRequest, int, Ordering | None]], clock: Clock
+    ) -> list[RankAnswer]:
+        """Answer requests, each with its top_k and ordering: several in one run where the bundle has the graph for it.
 
         Raises:
             PredictionError: the graph failed.
         """
         if self.packed is None or len(requests) == 1:
-            return [self.answer(encoded, top_k, clock) for encoded, top_k in requests]
-        predictions = self.packed.predict([encoded.inputs for encoded, _ in requests])
+            return [self.answer(encoded, top_k, clock, ordering=how) for encoded, top_k, how in requests]
+        predictions = self.packed.predict([encoded.inputs for encoded, *_ in requests])
         clock.lap("infer")
         return [
-            self._ordered(encoded, found, top_k) for (encoded, top_k), found in zip(requests, predictions, strict=True)
+            self._ordered(encoded, found, top_k, ordering=how)
+            for (encoded, top_k, how), found in zip(requests, predictions, strict=True)
         ]
 
-    def _sources(self, encoded: EncodedRequest) -> dict[str, str]:
-        """Where each feature's values came from."""
-        unknown = {"user": encoded.unknown_user, "item": bool(encoded.unknown_items.all())}
-        features = self.bundle.schema.features
-        sources = {spec.name: "unknown" if unknown.get(spec.side) else "looked up" for spec in features}
-        sources |= {name: source for name, source in encoded.sources.items() if name in sources}
-        sources |= dict.fromkeys(encoded.missing_context, "null")
-        return sources | dict.fromkeys(encoded.unseen_context, "unknown")
+    def sources(self, encoded: EncodedRequest) -> dict[str, str]:
+        """Where each feature's values came from; see `value_sources`."""
+        return value_sources(self.bundle.schema, encoded, self.whole_inputs(encoded))
 
     def _ordered(
         self,
@@ -204,23 +247,33 @@ class RankingModel:
         predictions: dict[str, NDArray[np.float32]],
         top_k: int,
         use: ExpertUse | None = None,
+        ordering: Ordering | None = None,
     ) -> RankAnswer:
-        scores = self.score(predictions)
-        order = np.argsort(-scores, kind="stable")
+        name = self.policy.config.default if ordering is None else ordering.score_name
+        score, config = self.policy.scores[name], self.policy.explore
+        scores = score(predictions)
+        drawn: dict[str, Any] = {}
+        if config is None or ordering is None or ordering.seed is None:
+            order = np.argsort(-scores, kind="stable")
+        else:
+            order, propensities = explore(config, scores, ordering.seed)
+            kept = propensities[:top_k] if top_k else propensities
+            drawn = {"exploration": config.version, "propensities": kept.astype(np.float32)}
         return RankAnswer(
             model=self.name,
             version=self.version,
             predictions=predictions,
             scores=scores,
             order=(order[:top_k] if top_k else order).astype(np.uint32),
-            score_version=self.score.version,
+            score_version=score.version,
+            score_name=name,
             unknown_user=encoded.unknown_user,
             unknown_items=_NONE if not encoded.unknown_items.any() else _places(encoded.unknown_items),
             experts=use,
             missing_context=encoded.missing_context,
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
-            sources={} if use is None else self._sources(encoded),
+            **drawn,
         )
 
 
@@ -262,6 +315,5 @@ def _check_encoder(path: Path, encoder: RequestEncoder) -> None:
         golden.require_same_inputs(name, cases[name].inputs, encoder.encode(RankRequest(**fields)).inputs)
 
 
-def _score(bundle: Bundle, config: ScoreConfig | None) -> Score:
-    tasks = bundle.schema.tasks
-    return Score(config or bundle.manifest.score or default_score(tasks), tasks)
+def _policy(bundle: Bundle, config: ScoreConfig | RankingPolicy | None) -> BoundPolicy:
+    return BoundPolicy(config or bundle.manifest.score, bundle.schema.tasks)

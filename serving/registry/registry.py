@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
-from contract.score import ScoreConfig
 from serving.graph.served_model import EngineOptions, RankingModel
 from serving.registry.traffic import Arms
-from serving.store.model_selection import ModelSelection, read_scores
+from serving.store.model_selection import ModelSelection, Scores, read_scores
 from serving.store.model_source import Source, open_source
 
 LOG = logging.getLogger("moerank.registry")
@@ -206,7 +205,7 @@ class Registry:
         """What changes when a version is put there anew."""
         return version, self._store.version_path(name, version).stat().st_mtime_ns
 
-    def _require_known(self, scores: Mapping[str, ScoreConfig]) -> None:
+    def _require_known(self, scores: Scores) -> None:
         """Refuse a formula for a model that nobody has, which is a misspelt name."""
         known = sorted({selection.model for selection in self._selections} | set(self._store.models()))
         for name in scores.keys() - set(known):

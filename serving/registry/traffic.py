@@ -9,9 +9,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import ConfigError
 from contract.hashing import hash_text
-from contract.score import ScoreConfig
 from contract.settings import Settings
 from serving.graph.served_model import RankingModel
+from serving.store.model_selection import Scores
 
 ArmName = Literal["canary", "shadow"]
 ARMS: tuple[ArmName, ...] = ("canary", "shadow")
@@ -104,7 +104,7 @@ class Arms:
         """All arms by model and kind."""
         return dict(self._loaded)
 
-    def rescore(self, scores: Mapping[str, ScoreConfig]) -> Callable[[], None]:
+    def rescore(self, scores: Scores) -> Callable[[], None]:
         """Bind the arms to other formulas; the result puts them into service.
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, JsonValue, ValidationError
 
 from contract.errors import IntegrityError
+from contract.ranking_policy import RankingPolicy
 from contract.score import ScoreConfig
 from contract.settings import Settings
 from contract.sha256 import sha256_of_bytes
@@ -37,7 +38,7 @@ class Facts(Settings):
     metrics: dict[str, JsonValue] = {}
     git_revision: str = ""
     libraries: dict[str, str] = {}
-    score: ScoreConfig | None = None
+    score: ScoreConfig | RankingPolicy | None = None
     about: dict[str, JsonValue] = {}
 
 

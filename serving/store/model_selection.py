@@ -7,10 +7,12 @@ from typing import Self
 from pydantic import TypeAdapter, ValidationError
 
 from contract.errors import ConfigError
+from contract.ranking_policy import RankingPolicy
 from contract.score import ScoreConfig
 from serving.store.local_store import require_name
 
-_SCORES = TypeAdapter(dict[str, ScoreConfig])
+Scores = dict[str, ScoreConfig | RankingPolicy]
+_SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,12 @@ class ModelSelection:
         return cls(name, int(version) if at else None)
 
 
-def read_scores(path: Path | None) -> dict[str, ScoreConfig]:
-    """Formulas by model name from a JSON file; nothing without a path.
+def read_scores(path: Path | None) -> Scores:
+    """Formulas, or policies with named formulas, by model name from a JSON file; nothing without a path.
 
     Raises:
-        ConfigError: unreadable, or not ``{"MODEL": {"form": ..., "weights": {"TASK": number}}}``.
+        ConfigError: unreadable, or neither ``{"MODEL": {"form": ..., "weights": {"TASK": number}}}`` nor ``{"MODEL":
+            {"formulas": {"NAME": {"weights": ...}}, "default": "NAME"}}``.
     """
     if path is None:
         return {}

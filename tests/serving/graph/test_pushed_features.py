@@ -60,10 +60,15 @@ def test_what_is_pushed_is_encoded_as_if_the_request_had_said_it(bundle: Path, u
     expected["candidate_dense"][1, price] = arrays(encoder, plain)["candidate_dense"][1, price]
     assert same(found, expected)
     encoded = encoder.encode(plain, pushed=reader)
-    assert encoded.sources == {"activity": "pushed", "recent": "pushed", "price": "pushed"}
+    assert {name: rows.tolist() for name, rows in encoded.pushed.items()} == {
+        "activity": [0],
+        "recent": [0],
+        "price": [0, 2],
+    }
     # What the request says itself wins.
     own = RankRequest(3, [101, 102, 103], user_features={"activity": 0.1})
-    assert encoder.encode(own, pushed=reader).sources["activity"] == "overridden"
+    encoded = encoder.encode(own, pushed=reader)
+    assert ("activity" in encoded.given, "activity" in encoded.pushed) == (True, False)
 
 
 def test_fields_are_merged_and_the_newest_wins(bundle: Path, users: UserStore, redis_server: Redis) -> None:
@@ -133,8 +138,9 @@ def test_old_values_are_not_used_and_counted(bundle: Path, users: UserStore) -> 
     writer.put_users({3: {"activity": 0.7}}, at_ms=now - 3_600_000)
     writer.put_users({4: {"activity": 0.7}}, at_ms=now - 1000)
     encoder, reader = RequestEncoder.open(bundle), PushedReader(users, ALL, max_age_seconds=60)
-    assert encoder.encode(RankRequest(3, [101]), pushed=reader).sources == {}
-    assert encoder.encode(RankRequest(4, [101]), pushed=reader).sources == {"activity": "pushed"}
+    old, young = (encoder.encode(RankRequest(user, [101]), pushed=reader) for user in (3, 4))
+    assert (list(old.pushed), list(old.stale)) == ([], ["activity"])
+    assert (list(young.pushed), list(young.stale)) == (["activity"], [])
     assert reader.counts.outcomes == {"stale": 1, "used": 1}
     assert 1 <= reader.counts.age_seconds < 60
 
@@ -211,10 +217,37 @@ def test_debug_names_where_values_came_from_and_metrics_their_age(store: Path, r
         sources = client.rank(3, [100, 7777], {"tab": "moon"}, debug=True).answer.sources
         assert sources["activity"] == "pushed"
         assert sources["tab"] == "unknown"
-        assert sources["price"] == "looked up"
+        assert sources["price"] == "looked up 1, unknown 1"
         assert server.pushed is not None
         assert server.pushed.counts.outcomes["used"] == 1
         publish_tiny(store, store.parent / "two", seed=1)
         while client.rank(3, [100]).version == 1:
             time.sleep(0.01)
         assert client.rank(3, [100], debug=True).answer.sources["activity"] == "pushed"
+
+
+def test_debug_tells_apart_what_was_overridden_pushed_stale_null_unknown_and_looked_up(
+    store: Path, redis_server: Redis
+) -> None:
+    settings = ServerSettings(
+        store=store, port=0, user_store=redis_server.url, user_store_seconds=2, pushed=ALL, push_max_age_seconds=60
+    )
+    now = int(time.time() * 1000)
+    writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=2))
+    writer.put_items({101: {"price": 0.5}}, at_ms=now)
+    writer.put_items({102: {"price": 0.5}}, at_ms=now - 3_600_000)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+
+        def told(items: list[int], **given: Any) -> str:
+            return client.rank(3, items, {"tab": "home"}, debug=True, **given).answer.sources["price"]
+
+        assert told([100]) == "looked up"
+        assert told([101]) == "pushed"
+        assert told([102]) == "stale"
+        assert told([7777]) == "unknown"
+        assert told([100], item_features={"price": [1.5]}) == "overridden"
+        assert told([100], item_features={"price": [None]}) == "null"
+        assert told([100, 101, 102, 7777]) == "looked up 1, pushed 1, stale 1, unknown 1"
+        assert client.rank(3, [100]).answer.sources == {}
+        plain = client.rank(3, [100], debug=True).answer.sources
+        assert (plain["tab"], plain["activity"]) == ("null", "looked up")

@@ -5,22 +5,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from contract.columns import FEATURE
 from contract.dataset import EncodedWith
 from features.online.request_encoder import RankRequest, RequestEncoder
+from features.served.log_format import ENCODINGS_FOLDER, ServedEncoding, candidate_rows
 from serving.client.attempts import CallOptions
 from serving.client.blocking_client import Query, RankingClient
+from serving.graph.context import Clock
+from serving.graph.served_model import RankingModel
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe import request_log
+from serving.observe.served_request import ServedRequest, table_of
 from tests.patience import PATIENCE
+from tests.tiny_bundle import publish_tiny
+
+
+def ranked(folder: Path, items: list[int]) -> ServedRequest:
+    model = RankingModel.open(publish_tiny(folder / "store", folder / "work"))
+    request = RankRequest(3, items, {"tab": "home"}, {"activity": 0.5, "recent": [101] * len(items)})
+    encoded = model.encode(request)
+    return ServedRequest(model, request, encoded, model.answer(encoded, 0, Clock()), 1_764_000_000_000)
 
 
 def read(folder: Path) -> Any:
-    return request_log.candidate_rows(ds.dataset(folder, partitioning="hive").to_table()).to_pylist()
+    return candidate_rows(ds.dataset(folder, partitioning="hive").to_table()).to_pylist()
 
 
 def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: Path, tmp_path: Path) -> None:
@@ -46,14 +60,16 @@ def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: P
     encoder = RequestEncoder.open(store / "tiny" / "1")
     inputs = encoder.encode(RankRequest(3, items, {"tab": "home"}, own)).inputs
     for place, spec in enumerate(encoder.schema.candidate.ids):
-        assert [row[spec.name] for row in logged] == inputs.candidate.ids[:, place].tolist()
+        assert [row[FEATURE + spec.name] for row in logged] == inputs.candidate.ids[:, place].tolist()
     for place, dense in enumerate(encoder.schema.request.dense):
-        assert [row[dense.name] for row in logged] == [inputs.request.dense[0, place]] * 3
-    assert [row["recent"] for row in logged] == [inputs.request.list_values.tolist()] * 3
-    (file, *_) = (tmp_path / "log").rglob("*.parquet")
+        assert [row[FEATURE + dense.name] for row in logged] == [inputs.request.dense[0, place]] * 3
+    assert [row[FEATURE + "recent"] for row in logged] == [inputs.request.list_values.tolist()] * 3
+    (file, *_) = (tmp_path / "log").glob("model=tiny/date=*/*/*.parquet")
     encoded_with = EncodedWith.read(pq.read_schema(file).metadata)
     assert encoded_with is not None
     assert encoded_with.schema_fingerprint == encoder.schema.fingerprint()
+    beside = tmp_path / "log" / "model=tiny" / ENCODINGS_FOLDER / encoder.schema.fingerprint()
+    assert ServedEncoding.load(beside).schema == encoder.schema
 
 
 def test_a_share_of_the_requests_is_logged_by_their_id(store: Path, tmp_path: Path) -> None:
@@ -69,7 +85,7 @@ def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
 ) -> None:
     monkeypatch.setattr(request_log, "WAITING", 2)
     go = threading.Event()
-    whole = request_log.table_of
+    whole = table_of
 
     def slow(served: Any) -> Any:
         go.wait(20)
@@ -88,6 +104,27 @@ def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
     assert len(read(tmp_path / "log")) == log.counts["written"]
 
 
+def test_answers_beyond_the_memory_of_the_log_are_dropped(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_log, "WAITING_ROWS", 12)
+    settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0, log_seconds=600)
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+        for _ in range(5):
+            client.rank(1, [100, 101, 102, 103, 104])
+        assert server.log is not None
+        log = server.log
+    assert log.counts == {"written": 2, "dropped": 3}
+    assert len(read(tmp_path / "log")) == 10
+
+
+def test_requests_become_one_table_as_they_would_one_by_one(tmp_path: Path) -> None:
+    batch = [ranked(tmp_path / str(number), items) for number, items in enumerate([[100], [101, 102], [7777, 100]])]
+    together, alone = table_of(batch), pa.concat_tables([table_of([each]) for each in batch])
+    assert together.to_pylist() == alone.to_pylist()
+    assert len(candidate_rows(together)) == 5
+
+
 def test_a_target_that_takes_nothing_fails_no_request(store: Path, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("in the way")
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
@@ -104,6 +141,6 @@ def test_a_url_takes_the_log_too(store: Path) -> None:
         client.rank(1, [100, 101])
     import fsspec  # noqa: PLC0415 only here
 
-    (file,) = fsspec.filesystem("memory").glob("/served/log/**/*.parquet")
+    (file,) = fsspec.filesystem("memory").glob("/served/log/model=tiny/date=*/*/*.parquet")
     with fsspec.filesystem("memory").open(file) as content:
         assert pq.read_table(content)["item"].to_pylist() == [[100, 101]]

@@ -117,7 +117,7 @@ class Column(_message.Message):
     def __init__(self, integers: _Optional[_Union[IntegerList, _Mapping]] = ..., numbers: _Optional[_Union[NumberList, _Mapping]] = ..., texts: _Optional[_Union[TextList, _Mapping]] = ..., flags: _Optional[_Union[FlagList, _Mapping]] = ..., values: _Optional[_Union[ValueList, _Mapping]] = ...) -> None: ...
 
 class RankRequest(_message.Message):
-    __slots__ = ("model", "version", "user", "items", "context", "user_features", "item_features", "top_k", "debug")
+    __slots__ = ("model", "version", "user", "items", "context", "user_features", "item_features", "top_k", "debug", "score", "greedy")
     class ContextEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,8 @@ class RankRequest(_message.Message):
     ITEM_FEATURES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     DEBUG_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    GREEDY_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     user: Id
@@ -157,7 +159,9 @@ class RankRequest(_message.Message):
     item_features: _containers.MessageMap[str, Column]
     top_k: int
     debug: bool
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., user: _Optional[_Union[Id, _Mapping]] = ..., items: _Optional[_Union[Ids, _Mapping]] = ..., context: _Optional[_Mapping[str, Value]] = ..., user_features: _Optional[_Mapping[str, Value]] = ..., item_features: _Optional[_Mapping[str, Column]] = ..., top_k: _Optional[int] = ..., debug: _Optional[bool] = ...) -> None: ...
+    score: str
+    greedy: bool
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., user: _Optional[_Union[Id, _Mapping]] = ..., items: _Optional[_Union[Ids, _Mapping]] = ..., context: _Optional[_Mapping[str, Value]] = ..., user_features: _Optional[_Mapping[str, Value]] = ..., item_features: _Optional[_Mapping[str, Column]] = ..., top_k: _Optional[int] = ..., debug: _Optional[bool] = ..., score: _Optional[str] = ..., greedy: _Optional[bool] = ...) -> None: ...
 
 class Predictions(_message.Message):
     __slots__ = ("values",)
@@ -186,7 +190,7 @@ class ExpertUse(_message.Message):
     def __init__(self, gates: _Optional[_Iterable[_Union[GateUse, _Mapping]]] = ..., union_over_n: _Optional[float] = ...) -> None: ...
 
 class RankResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped", "sources")
+    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped", "sources", "score_name", "exploration", "propensities")
     class PredictionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +227,9 @@ class RankResponse(_message.Message):
     UNSEEN_CONTEXT_FIELD_NUMBER: _ClassVar[int]
     CLIPPED_FIELD_NUMBER: _ClassVar[int]
     SOURCES_FIELD_NUMBER: _ClassVar[int]
+    SCORE_NAME_FIELD_NUMBER: _ClassVar[int]
+    EXPLORATION_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.MessageMap[str, Predictions]
@@ -238,7 +245,10 @@ class RankResponse(_message.Message):
     unseen_context: _containers.RepeatedScalarFieldContainer[str]
     clipped: _containers.ScalarMap[str, int]
     sources: _containers.ScalarMap[str, str]
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ..., sources: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    score_name: str
+    exploration: str
+    propensities: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[_Iterable[float]] = ..., order: _Optional[_Iterable[int]] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[_Iterable[int]] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ..., sources: _Optional[_Mapping[str, str]] = ..., score_name: _Optional[str] = ..., exploration: _Optional[str] = ..., propensities: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class BatchRankRequest(_message.Message):
     __slots__ = ("requests",)

@@ -1,0 +1,127 @@
+"""How candidates are ordered: formulas by name, which request takes which, and whether it explores."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from contract.errors import ConfigError, RequestError
+from contract.schema import TaskSpec
+from contract.score import Score, ScoreConfig, default_score
+from contract.settings import Settings
+
+DEFAULT = "default"
+"""The name of a formula that has none."""
+
+
+class _Explores(Settings):
+    """What all ways to explore have."""
+
+    depth: int = Field(default=0, ge=0)
+    """How many of the first places are explored, the others being in the order of the score; 0: all."""
+
+    @property
+    def version(self) -> str:
+        """Identifies the policy in answers and logs: its name and settings."""
+        settings = self.model_dump()
+        return " ".join([settings.pop("method"), *(f"{name}={value:g}" for name, value in settings.items())])
+
+
+class EpsilonGreedy(_Explores):
+    """Each place goes to a candidate drawn uniformly from those left with probability `epsilon`, else to the best."""
+
+    method: Literal["epsilon"]
+    epsilon: float = Field(gt=0, le=1)
+
+
+class PlackettLuce(_Explores):
+    """Each place goes to one of the candidates left with probability proportional to exp(score / `temperature`).
+
+    R. L. Plackett, "The analysis of permutations", 1975.
+    """
+
+    method: Literal["plackett_luce"]
+    temperature: float = Field(gt=0, le=1e6)
+
+
+Exploration = Annotated[EpsilonGreedy | PlackettLuce, Field(discriminator="method")]
+
+
+class RankingPolicy(Settings):
+    """Named formulas: that which a request names, else that which `by` says for its context, else `default`.
+
+    `by` maps a feature of the context to formulas by its value, such as ``{surface: {home: engage}}``; the first
+    feature that has the request's value counts.
+    """
+
+    formulas: dict[str, ScoreConfig] = Field(min_length=1)
+    default: str = DEFAULT
+    by: dict[str, dict[str, str]] = {}
+    explore: Exploration | None = None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        named = [self.default, *(name for choices in self.by.values() for name in choices.values())]
+        missing = sorted(set(named) - self.formulas.keys())
+        if missing:
+            message = f"no formula {', '.join(missing)}; there are {', '.join(self.formulas)}"
+            raise ValueError(message)
+        return self
+
+    @classmethod
+    def of(cls, config: "ScoreConfig | RankingPolicy") -> Self:
+        """A single formula as a policy; a policy as it is."""
+        return cls(formulas={DEFAULT: config}) if isinstance(config, ScoreConfig) else cls(**dict(config))
+
+    @property
+    def tasks(self) -> list[str]:
+        """All tasks that a formula names."""
+        return list(dict.fromkeys(task for formula in self.formulas.values() for task in formula.weights))
+
+
+class BoundPolicy:
+    """A policy bound to a model's tasks."""
+
+    def __init__(self, config: ScoreConfig | RankingPolicy | None, tasks: Sequence[TaskSpec]) -> None:
+        """Check the formulas against the tasks that there are; None is `default_score`.
+
+        Raises:
+            ConfigError: a formula names a task that the model does not predict.
+        """
+        self.config = RankingPolicy.of(default_score(tasks) if config is None else config)
+        self.scores = {name: _bound(name, formula, tasks) for name, formula in self.config.formulas.items()}
+
+    @property
+    def explore(self) -> EpsilonGreedy | PlackettLuce | None:
+        """How rankings explore; None: they do not."""
+        return self.config.explore
+
+    @property
+    def default(self) -> Score:
+        """The formula of requests that nothing else is said of."""
+        return self.scores[self.config.default]
+
+    def name_for(self, context: Mapping[str, Any], asked: str = "") -> str:
+        """The name of a request's formula.
+
+        Raises:
+            RequestError: the request names a formula that there is not.
+        """
+        if asked:
+            if asked not in self.scores:
+                message = f"this model has no score formula {asked[:80]!r}; allowed are: {', '.join(self.scores)}"
+                raise RequestError(message, field="score")
+            return asked
+        for feature, choices in self.config.by.items():
+            value = context.get(feature)
+            if value is not None and str(value) in choices:
+                return choices[str(value)]
+        return self.config.default
+
+
+def _bound(name: str, formula: ScoreConfig, tasks: Sequence[TaskSpec]) -> Score:
+    try:
+        return Score(formula, tasks)
+    except ConfigError as error:
+        message = f"formula {name!r}: {error}"
+        raise ConfigError(message) from error
