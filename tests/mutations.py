@@ -184,8 +184,8 @@ MUTATIONS = (
     Mutation(
         "a step is not done again when its stamp changed",
         "pipeline/step_cache.py",
-        "found is not None and found.stamp == stamp and",
-        "found is not None and",
+        "earlier is not None and earlier.stamp == stamp and",
+        "earlier is not None and",
         "tests/pipeline/test_step_cache.py",
     ),
     Mutation(
