@@ -12,7 +12,7 @@ from contract.files import TEMPORARY_PREFIX, appearing
 from contract.settings import Settings
 from features.incremental.partitions import DayFacts, Partition
 
-_LOG_FILE = "log.json"
+_LOG_FILE, _CODE_FILE = "log.json", "code.json"
 
 
 class LastLog(Settings):
@@ -67,6 +67,11 @@ class PartitionStore:
     def attributes(self, side: str) -> Path:
         """The copy of the users' or items' attributes that the partitions were built with."""
         return self._directory / f"{side}.parquet"
+
+    @property
+    def code_memo(self) -> Path:
+        """The file that remembers the digest of the code."""
+        return self._directory / _CODE_FILE
 
     def last(self) -> LastLog | None:
         """What the last finished build saw; None if there was none, or none that this version can read."""

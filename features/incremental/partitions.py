@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import ibis
@@ -88,9 +89,12 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
     return tuple(finished)
 
 
-def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object) -> str:
-    """A digest of what every row depends on besides the log: recipe, columns, past events, and this code."""
+def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object, memo: Path) -> str:
+    """A digest of what every row depends on besides the log: recipe, columns, past events, and this code.
+
+    `memo` is the file in which the code's digest is remembered.
+    """
     settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
     used = raw_columns(config, config.events)
     columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
-    return digest_of(settings, columns, past, code_digest(_BUILD))
+    return digest_of(settings, columns, past, code_digest(_BUILD, memo))

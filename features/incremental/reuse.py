@@ -79,7 +79,7 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
     """
     zone = config.events.time_zone
     past = file_facts(source_files(config.past, "data.past")) if config.past else []
-    seed = recipe_digest(config, sources.events, past)
+    seed = recipe_digest(config, sources.events, past, store.code_memo)
     before = store.last()
     log = _log(connection, sources, config, seed, before)
     facts = log.days

@@ -104,3 +104,28 @@ def test_a_module_that_is_not_there_is_named() -> None:
 def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def test_a_memo_remembers_the_digest_until_a_byte_changes(copy: Path, tmp_path: Path) -> None:
+    memo = tmp_path / "code.json"
+    ask = ASK.replace("code_digest(module)", f"code_digest(module, __import__('pathlib').Path({str(memo)!r}))")
+
+    def asked() -> str:
+        command = [sys.executable, "-P", "-c", ask, "features.build"]
+        environment = {"PYTHONPATH": str(copy)}
+        done = subprocess.run(command, cwd=copy, env=environment, check=True, capture_output=True, text=True)
+        return str(json.loads(done.stdout)[0])
+
+    first, path = asked(), copy / "features" / "encode" / "encoder.py"
+    # Only the memo knows this digest.
+    memo.write_text(memo.read_text(encoding="utf-8").replace(first, "f" * 16), encoding="utf-8")
+    assert asked() == "f" * 16
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + "\nEXTRA = 1\n", encoding="utf-8")
+    try:
+        assert asked() not in {first, "f" * 16}
+    finally:
+        path.write_text(text, encoding="utf-8")
+    assert asked() == first
+    memo.write_text("{", encoding="utf-8")
+    assert asked() == first
