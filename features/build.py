@@ -21,7 +21,7 @@ from features.incremental.partition_store import PartitionStore
 from features.incremental.raw_dataset import RawDataset
 from features.online.build_tables import build_online
 from features.online.raw_requests import replay_rows
-from features.point_in_time.aggregates import refuse_tiny_addends
+from features.point_in_time.aggregates import added_columns, refuse_tiny_addends
 from features.point_in_time.timeline import Timeline
 from features.quality.check_data import check_quality, save_report
 from features.quality.quality_page import quality_page
@@ -78,7 +78,8 @@ def _build(
 ) -> FeatureBuild:
     with log_rows(config, store, raw, progress) as log:
         work, timeline, planned = log.work, log.timeline, log.planned
-        raw_dataset = RawDataset.open(log.connection, work, config, timeline.last_ms)
+        sampled = dict.fromkeys([*(c for plan in planned for c in plan.raw), *added_columns(config).values()])
+        raw_dataset = RawDataset.open(log.connection, work, config, timeline.last_ms, tuple(sampled))
     refuse_tiny_addends(raw_dataset.sample, config)
     progress("fitting vocabularies and quantiles")
     fitted = fit(raw_dataset, planned, config, Previous.load(last) if config.grow else None)

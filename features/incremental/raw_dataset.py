@@ -29,15 +29,24 @@ class RawDataset:
     """Partitions, whose rows lie in the order of their shuffle keys, and of each the split [rows] of its rows.
 
     `days` are the last ones of the partitions, and `carry_over_folder` is a folder for what they leave to later builds.
+    `sampled` are the columns of `sample`.
     """
 
     parts: tuple[PartitionRows, ...]
     days: tuple[int, ...]
     carry_over_folder: Path
     splits: tuple[NDArray[np.int8], ...]
+    sampled: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, connection: Backend, work: PartitionWork, config: FeaturesConfig, last_ms: int) -> "RawDataset":
+    def open(
+        cls,
+        connection: Backend,
+        work: PartitionWork,
+        config: FeaturesConfig,
+        last_ms: int,
+        sampled: tuple[str, ...] = (),
+    ) -> "RawDataset":
         """Assign the rows of partitions to splits.
 
         Raises:
@@ -55,7 +64,7 @@ class RawDataset:
             splits += _by_expression(connection, parts[first:], config, last_ms)
         if config.events.served is not None:
             splits = [_served_alone(part, of_part) for part, of_part in zip(parts, splits, strict=True)]
-        raw_dataset = cls(parts, tuple(work.last_days), work.store.carry_over_folder, tuple(splits))
+        raw_dataset = cls(parts, tuple(work.last_days), work.store.carry_over_folder, tuple(splits), sampled)
         raw_dataset._check(config)
         return raw_dataset
 
@@ -91,8 +100,8 @@ class RawDataset:
 
     @cached_property
     def sample(self) -> pa.Table:
-        """Some training rows, the same however often the partitions are built."""
-        return sample_rows(self.parts, self.splits, self.train_only, self.carry_over_folder)
+        """Some training rows, the same however often the partitions are built: their `sampled` columns."""
+        return sample_rows(self.parts, self.splits, self.train_only, self.carry_over_folder, self.sampled)
 
     def _check(self, config: FeaturesConfig) -> None:
         for name in SPLIT_NAMES[:2]:

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from features.incremental.raw_rows import SHUFFLE_KEY, SHUFFLE_MODULUS, PartitionRows
 from features.incremental.splits import TRAIN
-from features.source.parquet_files import AtomicWriter
+from features.source.parquet_files import AtomicWriter, read_columns
 
 SAMPLE_ROWS = 200_000
 """Rows of a sample, about: LightGBM makes its bins of as many (`bin_construct_sample_cnt`)."""
@@ -27,17 +26,21 @@ FEW = 8
 
 
 def sample_rows(
-    parts: Sequence[PartitionRows], splits: Sequence[NDArray[np.int8]], train_only: int, carry_over_folder: Path
+    parts: Sequence[PartitionRows],
+    splits: Sequence[NDArray[np.int8]],
+    train_only: int,
+    carry_over_folder: Path,
+    columns: Sequence[str],
 ) -> pa.Table:
-    """All columns of about `SAMPLE_ROWS` training rows; the first `train_only` partitions have no other rows.
+    """Columns of about `SAMPLE_ROWS` training rows; the first `train_only` partitions have no other rows.
 
     Raises:
         OSError: a page is damaged.
     """
     train = sum(int(np.count_nonzero(of_partition == TRAIN)) for of_partition in splits)
     bound = int(SHUFFLE_MODULUS * min(1.0, SAMPLE_ROWS / max(train, 1)))
-    names = parts[0].schema.names
-    covered, before = _cached_sample(parts[:train_only], carry_over_folder, bound)
+    names = list(dict.fromkeys([*columns, SHUFFLE_KEY]))
+    covered, before = _cached_sample(parts[:train_only], carry_over_folder, bound, names)
 
     def read(number: int) -> pa.Table:
         rows = _up_to(parts[number], bound, names)
@@ -52,13 +55,16 @@ def sample_rows(
     return pa.concat_tables([*before, *fresh])
 
 
-def _cached_sample(parts: Sequence[PartitionRows], carry_over_folder: Path, bound: int) -> tuple[int, list[pa.Table]]:
+def _cached_sample(
+    parts: Sequence[PartitionRows], carry_over_folder: Path, bound: int, names: list[str]
+) -> tuple[int, list[pa.Table]]:
     """How many of the first partitions an earlier sample covers up to the bound, and its rows below it."""
     for covered in range(len(parts), 0, -1):
         for file in carry_over_folder.glob(f"{parts[covered - 1].path.stem}.sample_*.parquet"):
-            if int(file.stem.rpartition("_")[2]) >= bound:
-                rows = pq.read_table(file, page_checksum_verification=True)
-                return covered, [rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
+            cached_bound = int(file.stem.rpartition("_")[2])
+            if cached_bound >= bound:
+                rows = read_columns(file, names)
+                return covered, [rows if cached_bound == bound else rows.filter(pc.less(rows[SHUFFLE_KEY], bound))]
     return 0, []
 
 

@@ -5,7 +5,9 @@ Shape legend: n rows, B buckets, F ids, D numbers.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,9 +31,26 @@ class Kernels(NamedTuple):
     """Looks up rows of a table by the hashes of one or two keys, and copies them; see `CompiledRows`."""
 
 
-@cache
+_ALLOWED = ContextVar("compiled look-ups", default=True)
+
+
+@contextmanager
+def without_compiler() -> Iterator[None]:
+    """Encoders made in this block use NumPy: loading numba takes a second, which few requests are not worth."""
+    token = _ALLOWED.set(False)
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
+
+
 def kernels() -> Kernels | None:
     """The compiled functions, or None, which is logged once, where numba is not installed."""
+    return _load() if _ALLOWED.get() else None
+
+
+@cache
+def _load() -> Kernels | None:
     try:
         import numba  # noqa: PLC0415 an extra, which takes half a second
     except ImportError:

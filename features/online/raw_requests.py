@@ -25,6 +25,7 @@ from features.encode.fit_encoders import raw_values
 from features.encode.write_splits import EncodedSplits, encode_feature
 from features.incremental.raw_dataset import RawDataset, where
 from features.incremental.splits import LEFT_OUT
+from features.online.compiled import without_compiler
 from features.online.given_values import GivenValues, RankRequest
 from features.online.request_encoder import RequestEncoder
 from features.online.request_values import LARGEST_EXACT, LIST_VALUES
@@ -72,7 +73,8 @@ def replay_rows(
     Raises:
         DataError: a request is not encoded as its training row was, naming the feature; or none can be encoded.
     """
-    encoder = RequestEncoder.open(made)
+    with without_compiler():
+        encoder = RequestEncoder.open(made)
     rows = raw_dataset.splits[-1]
     number = min((int(split) for split in np.unique(rows) if split != LEFT_OUT), default=None)
     if number is None or not encoded or number not in encoded[-1].pieces:

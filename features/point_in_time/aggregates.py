@@ -122,15 +122,21 @@ def _materialised(connection: Backend, place: int, table: ir.Table, config: Feat
         raise DataError(message) from error
 
 
+def added_columns(config: FeaturesConfig) -> dict[str, str]:
+    """What aggregates add up, and the column of the raw rows that holds it."""
+    tasks = {task.name for task in config.tasks}
+    names = dict.fromkeys(of for aggregate in config.aggregates for of in aggregate.of)
+    return {of: label_column(of) if of in tasks else of for of in names}
+
+
 def refuse_tiny_addends(rows: pa.Table, config: FeaturesConfig) -> None:
     """Refuse to add up a column all of whose values in some `rows` are lost, or nearly so, in the steps of sums.
 
     Raises:
         DataError: naming the column and its largest value.
     """
-    tasks = {task.name for task in config.tasks}
-    for of in dict.fromkeys(of for aggregate in config.aggregates for of in aggregate.of):
-        column = rows[label_column(of) if of in tasks else of]
+    for of, name in added_columns(config).items():
+        column = rows[name]
         largest = pc.max(pc.abs(column.cast(pa.float64()))).as_py() if pa.types.is_floating(column.type) else None
         if largest and largest < SMALLEST:
             message = (

@@ -79,7 +79,8 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
     nulls = values.null_count / max(len(values), 1)
     if isinstance(spec, DenseSpec):
         floats = as_float64(values, spec.name)
-        known = floats[~np.isnan(floats)]
+        # In order, so that bins are counted by looking edges up among values, and not values among edges.
+        known = np.sort(floats[~np.isnan(floats)])
         edges = quantile_edges(known, _BINS) if len(known) else ()
         return FeatureProfile(
             kind="dense",
@@ -87,12 +88,14 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
             low=float(known.min()) if len(known) else None,
             high=float(known.max()) if len(known) else None,
             bins=spec.bins if spec.encoding == "piecewise_linear" else None,
-            distribution=Distribution(edges=edges, shares=_bin_shares(floats, edges)),
-            psi=_psi(last.distribution.shares, _bin_shares(floats, last.distribution.edges)) if last else None,
+            distribution=Distribution(edges=edges, shares=_bin_shares(known, edges, len(floats))),
+            psi=None
+            if last is None
+            else _psi(last.distribution.shares, _bin_shares(known, last.distribution.edges, len(floats))),
         )
     flat = values.flatten() if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) else values
     counts = pa.table({"value": flat.drop_null()}).group_by("value").aggregate([("value", "count")])
-    top = counts.sort_by([("value_count", "descending"), ("value", "ascending")]).slice(0, _VALUES)
+    top = _most_frequent(counts)
     texts = tuple(top["value"].cast(pa.string()).to_pylist())
     return FeatureProfile(
         kind=spec.kind,
@@ -105,21 +108,40 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
     )
 
 
-def _bin_shares(floats: NDArray[np.float64], edges: tuple[float, ...]) -> tuple[float, ...]:
-    """The share of each bin, the open ends included, and of null as the last."""
-    known = floats[~np.isnan(floats)]
-    counts = np.bincount(np.searchsorted(np.array(edges), known, side="right"), minlength=len(edges) + 1)
-    shares = np.append(counts, len(floats) - len(known)) / max(len(floats), 1)
+def _most_frequent(counts: pa.Table) -> pa.Table:
+    """The most frequent values, equals in the order of their value."""
+    # Most values are rare: a partial sort finds how frequent the last one is, and only these are put in order.
+    least = -np.partition(-counts["value_count"].to_numpy(), _VALUES)[_VALUES] if len(counts) > _VALUES else 0
+    frequent = counts.filter(pc.greater_equal(counts["value_count"], int(least)))
+    return frequent.sort_by([("value_count", "descending"), ("value", "ascending")]).slice(0, _VALUES)
+
+
+def _bin_shares(known: NDArray[np.float64], edges: tuple[float, ...], total: int) -> tuple[float, ...]:
+    """The share of each bin among ascending values, the open ends included, and of null as the last."""
+    counts = np.diff(np.searchsorted(known, np.array(edges)), prepend=0, append=len(known))
+    shares = np.append(counts, total - len(known)) / max(total, 1)
     return tuple(round(float(share), 6) for share in shares)
 
 
 def _value_shares(counts: pa.Table, values: tuple[str, ...], total: int) -> tuple[float, ...]:
     """The share of each value, and of all others, null included, as the last."""
-    row_of_value = pc.index_in(
-        pa.array(values, pa.string()), value_set=counts["value"].cast(pa.string()).combine_chunks()
-    )
-    numbers = pc.fill_null(counts["value_count"].take(row_of_value), 0).to_numpy() / max(total, 1)
+    texts = pa.array(values, pa.string())
+    few = _only(counts, texts)
+    row_of_value = pc.index_in(texts, value_set=few["value"].cast(pa.string()).combine_chunks())
+    numbers = pc.fill_null(few["value_count"].take(row_of_value), 0).to_numpy() / max(total, 1)
     return tuple(round(float(share), 6) for share in [*numbers, max(0.0, 1.0 - float(numbers.sum()))])
+
+
+def _only(counts: pa.Table, texts: pa.Array) -> pa.Table:
+    """The counts of values whose texts are asked for, and perhaps of others: to make all of them texts is slow."""
+    kind = counts["value"].type
+    if not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
+        return counts
+    try:
+        return counts.filter(pc.is_in(counts["value"], value_set=texts.cast(kind)))
+    except pa.ArrowInvalid:
+        # The values were of another type in the last build.
+        return counts
 
 
 def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
