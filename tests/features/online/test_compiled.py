@@ -83,5 +83,11 @@ def test_tuples_of_keys_are_combined_of_which_one_may_serve_all_rows(rows: list[
 
 def test_without_numba_numpy_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
-    whole: Callable[[], Any] = compiled.kernels.__wrapped__
+    whole: Callable[[], Any] = compiled._load.__wrapped__
     assert whole() is None
+
+
+def test_a_block_without_the_compiler_makes_encoders_of_numpy() -> None:
+    with compiled.without_compiler():
+        assert compiled.kernels() is None
+    assert compiled.kernels() is compiled.kernels()
