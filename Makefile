@@ -20,7 +20,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick bench pairs long faults check format proto docs clean
+.PHONY: help setup demo test quick bench pairs long faults check format proto docs site clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -53,7 +53,7 @@ long: $(READY) ## tests of the export that take minutes and gigabytes: large tab
 faults: $(READY) ## the fault tests in their long forms: overload, soak, swaps, damage, malformed requests
 	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 1800
 
-check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling
+check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling, the site's links
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -61,6 +61,7 @@ check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling
 	$(BIN)/deptry .
 	$(BIN)/buf lint proto
 	$(BIN)/codespell
+	$(BIN)/python docs/build_site.py
 
 format: $(READY) ## rewrite what the formatter and the linter can repair
 	$(BIN)/ruff format .
@@ -68,6 +69,9 @@ format: $(READY) ## rewrite what the formatter and the linter can repair
 
 proto: $(READY) ## regenerate the committed gRPC stubs
 	$(BIN)/python -m serving.generate
+
+site: $(READY) ## the documentation as a site, in build/site, with every link followed
+	$(BIN)/python docs/build_site.py
 
 docs: $(READY) ## rewrite docs/configuration.md from the settings
 	$(BIN)/python -m pipeline.project.reference

@@ -14,6 +14,7 @@ from pipeline.cli import (
     bench_endpoint_verb,
     check_verb,
     compare_verb,
+    completion_verb,
     config_schema_verb,
     demo_verb,
     doctor_verb,
@@ -70,8 +71,11 @@ VERBS: tuple[Verb, ...] = (
     unpublish_verb.VERB,
     export_users_verb.VERB,
     bench_endpoint_verb.VERB,
+    completion_verb.VERB,
 )
 INTERRUPTED = 130
+COMPLETING = "_ARGCOMPLETE"
+"""Set by a shell that asks how a line may go on; see the verb `completion`."""
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused, 130 interrupted
 start with: moerank demo"""
 
@@ -113,6 +117,10 @@ def suggest_verb(words: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; an expected failure is one message on standard error and its exit code."""
+    if COMPLETING in os.environ:
+        import argcomplete  # noqa: PLC0415 - only where a shell asks
+
+        argcomplete.autocomplete(build_parser())  # answers and ends the process
     words = sys.argv[1:] if argv is None else argv
     suggest_verb(words)
     args = build_parser().parse_args(words)

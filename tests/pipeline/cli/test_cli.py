@@ -27,7 +27,7 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 def test_every_promised_verb_is_there() -> None:
     operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
     more = {"predict", "backtest", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
-    first = {"init", "check"}
+    first = {"init", "check", "completion"}
     assert {*DESIGNED, *operating, *more, *first} == set(VERB_NAMES)
 
 

@@ -12,7 +12,7 @@ from pipeline.project.project_config import read_config
 from tests.features.raw_world import quiet
 from tests.pipeline.unseen_tables import UNSEEN
 
-SHORT = ["train.epochs=1", "train.batch_size=256", "evaluate.replicates=20", "evaluate.slice_replicates=20"]
+SHORT = ["train.epochs=1", "train.batch_size=256", "evaluate.replicates=50", "evaluate.slice_replicates=50"]
 
 
 def drafted(directory: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> DataProject:
