@@ -13,9 +13,9 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _completion(args: Namespace) -> None:
-    import argcomplete  # noqa: PLC0415 - keeps `moerank --help` fast
+    from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    answer(argcomplete.shellcode(["moerank"], shell=args.shell))
+    answer(shellcode(["moerank"], shell=args.shell))
 
 
 VERB = Verb(
