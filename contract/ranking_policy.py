@@ -32,6 +32,7 @@ class EpsilonGreedy(_Explores):
 
     method: Literal["epsilon"]
     epsilon: float = Field(gt=0, le=1)
+    """The share of places that are drawn."""
 
 
 class PlackettLuce(_Explores):
@@ -42,22 +43,24 @@ class PlackettLuce(_Explores):
 
     method: Literal["plackett_luce"]
     temperature: float = Field(gt=0, le=1e6)
+    """How much is explored: near 0 the order is that of the scores, and a large one makes it random."""
 
 
 Exploration = Annotated[EpsilonGreedy | PlackettLuce, Field(discriminator="method")]
 
 
 class RankingPolicy(Settings):
-    """Named formulas: that which a request names, else that which `by` says for its context, else `default`.
-
-    `by` maps a feature of the context to formulas by its value, such as ``{surface: {home: engage}}``; the first
-    feature that has the request's value counts.
-    """
+    """Several formulas: a request uses the one it names, else the one that `by` gives for its context, else `default`."""
 
     formulas: dict[str, ScoreConfig] = Field(min_length=1)
+    """The formulas by name."""
     default: str = DEFAULT
+    """The name of the formula that is used where nothing else says."""
     by: dict[str, dict[str, str]] = {}
+    """By feature of the context and its value, the name of a formula, such as ``{surface: {home: engage}}``; the first
+    feature that has the request's value counts."""
     explore: Exploration | None = None
+    """How places are drawn to explore; null: the best candidates come first."""
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
