@@ -50,7 +50,7 @@ Exploration = Annotated[EpsilonGreedy | PlackettLuce, Field(discriminator="metho
 
 
 class RankingPolicy(Settings):
-    """Several formulas: a request uses the one it names, else the one that `by` gives for its context, else `default`."""
+    """Several formulas: a request uses the one it names, else the one `by` gives for its context, else `default`."""
 
     formulas: dict[str, ScoreConfig] = Field(min_length=1)
     """The formulas by name."""
