@@ -19,8 +19,10 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="where results go [%(default)s]")
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
     parser.add_argument(
-        "--slice-by", default="", help="features, hour, user_activity or item_activity, with commas between them"
+        "--slice-by", default="", help="columns, hour, user_activity or item_activity, with commas between them"
     )
+    parser.add_argument("--lists-by", metavar="FEATURE", help="what is ranked together: item, or an id feature [user]")
+    parser.add_argument("--processes", type=int, help="processes that score side by side [1]")
     parser.add_argument("--at", default="", help="list lengths k of NDCG, MRR, MAP, precision and recall [10]")
     add_json(parser)
 
@@ -54,6 +56,7 @@ def _settings(args: Namespace) -> dict[str, object]:
     settings: dict[str, object] = {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
     if args.at:
         settings["at"] = tuple(args.at.split(","))
+    settings |= {name: getattr(args, name) for name in ("lists_by", "processes") if getattr(args, name) is not None}
     return settings | method_from(args.replicates)
 
 

@@ -15,10 +15,11 @@ from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.evaluation.alignment import align, require_build
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
+from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
 from pipeline.evaluation.prediction_file import Columns, load_predictions
-from pipeline.evaluation.predictions import Predictions, predict
+from pipeline.evaluation.predictions import Predictions, joined, predict_stretches
 from pipeline.evaluation.ranking import Floats
 from pipeline.evaluation.result import EvaluationMethod
 from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, task_statistics
@@ -158,13 +159,16 @@ class _Source:
         engine = Engine(path, threads=self.config.threads)
         if self.days is not None:
             with encoded_days(FittedRecipe.load(path), self.days, lambda _: None) as encoded:
-                return predict(engine, encoded.dataset, engine.schema)
+                return self._scored(engine, encoded.dataset)
         if self.data is None:
             message = (
                 f"{path} is a bundle, so --data must name the encoded Parquet to score it on, or --events raw rows"
             )
             raise ConfigError(message)
-        return predict(engine, self.data, engine.schema)
+        return self._scored(engine, self.data)
+
+    def _scored(self, engine: Engine, data: Path) -> Predictions:
+        return joined(list(by_lists(predict_stretches(engine, data, engine.schema), self.config.lists_by, data)))
 
     def _loaded(self, path: Path) -> Predictions:
         """A prediction file; beside encoded rows it must be of the features build that encoded them."""

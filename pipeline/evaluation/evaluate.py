@@ -12,11 +12,12 @@ from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.baselines import TrainingRows, read_training
+from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfig, measure
 from pipeline.evaluation.prediction_file import Columns, prediction_stretches
 from pipeline.evaluation.predictions import Predictions, Progress
 from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.slices import by_feature, by_history
+from pipeline.evaluation.slices import by_column, by_feature, by_history
 from pipeline.evaluation.streaming.scoring import PredictionWriter, score
 from pipeline.evaluation.streaming.stream_state import StreamState, passed
 from pipeline.evaluation.time_slices import TIME_SLICES, by_time
@@ -74,7 +75,8 @@ def evaluate(
     rows = data if isinstance(data, LabelledRows) else LabelledRows(data, str(data))
     total = EncodedDataset.open(rows.dataset).rows
     scoring = {"processes": config.processes, "threads": config.threads}
-    state = _passed(score(bundle_dir, rows.dataset, total, progress=progress, **scoring), config, out_dir)
+    scored = score(bundle_dir, rows.dataset, total, progress=progress, **scoring)
+    state = _passed(by_lists(scored, config.lists_by, rows.dataset), config, out_dir)
     predictions, numbers = state.users.finish()
     training = None if train is None else read_training(train, engine.schema)
     moments = [name for name in config.slice_by if name in TIME_SLICES]
@@ -115,15 +117,17 @@ def evaluate_file(
 
     Raises:
         DataError: the file cannot be used.
-        ConfigError: a slice that such a file does not have.
+        ConfigError: a slice by a column that the file does not have.
     """
     config = config or EvaluateConfig()
-    state = _passed(prediction_stretches(path, columns), config, out_dir)
-    predictions, _ = state.users.finish()
+    state = _passed(by_lists(prediction_stretches(path, columns), config.lists_by), config, out_dir)
+    predictions, numbers = state.users.finish()
     weights = predictions.weights.astype(np.float64)
     means = (weights * predictions.labels).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
     constant = np.tile(means.astype(np.float32), (predictions.rows, 1))
-    masks = by_time(predictions, config.slice_by, "UTC")
+    moments = [name for name in config.slice_by if name in TIME_SLICES]
+    others = tuple(name for name in config.slice_by if name not in moments)
+    masks = by_column(others, path, None if state.is_whole else numbers) | by_time(predictions, moments, "UTC")
     context = Context(name or path.stem, str(path), {"constant": constant}, masks)
     return measure(predictions, context, config, out_dir, state)
 

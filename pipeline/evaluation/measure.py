@@ -41,6 +41,8 @@ class EvaluateConfig(Settings):
     """Processes that score rows side by side."""
     at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
     """The lengths k of NDCG@k, recall@k and the other list metrics."""
+    lists_by: str = "user"
+    """What is ranked together in GAUC, grouped XAUC and the list metrics: ``user``, ``item`` or an id feature."""
     memory_rows: int = Field(default=MEMORY_ROWS, ge=1)
     """More rows than these are judged in one pass: some metrics on all rows, the others on all rows of some users."""
     exact_rows: int = Field(default=MOST_ROWS, ge=1)

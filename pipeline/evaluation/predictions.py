@@ -202,7 +202,7 @@ def predict_stretches(
         if len(waiting) == STRETCH_BATCHES or done >= end:
             stretch = joined(waiting)
             encoding = "" if reader.dataset.encoded_with is None else reader.dataset.encoded_with.encoding
-            yield replace(stretch, encoding=encoding, time=_read_times(reader.dataset, done - stretch.rows, done))
+            yield replace(stretch, encoding=encoding, time=_times(reader.dataset, done - stretch.rows, done))
             waiting = []
         if done >= end:
             return
@@ -239,12 +239,15 @@ def _scored(engine: Engine, batch: Batch, schema: Schema) -> Predictions:
     )
 
 
-def _read_times(data: EncodedDataset, begin: int, end: int) -> NDArray[np.int64]:
-    """The times of a stretch of rows in the order of reading; zeros where the data have none."""
-    if TIME not in data.column_names:
-        return np.zeros(end - begin, dtype=np.int64)
+def _times(data: EncodedDataset, begin: int, end: int) -> NDArray[np.int64]:
+    """The times of a stretch of rows; zeros where the data have none."""
+    return read_stretch(data, TIME, begin, end) if TIME in data.column_names else np.zeros(end - begin, dtype=np.int64)
+
+
+def read_stretch(data: EncodedDataset, name: str, begin: int, end: int) -> NDArray[Any]:
+    """A column of a stretch of rows in the order of reading, without the row groups before and after it."""
     ends = np.cumsum([group.rows for group in data.row_groups])
     first, last = (int(np.searchsorted(ends, place, side="right")) for place in (begin, end - 1))
-    times: NDArray[np.int64] = data.read_groups(data.row_groups[first : last + 1], [TIME])[TIME].to_numpy()
+    values: NDArray[Any] = data.read_groups(data.row_groups[first : last + 1], [name])[name].to_numpy()
     skipped = begin - (int(ends[first - 1]) if first else 0)
-    return times[skipped : skipped + end - begin]
+    return values[skipped : skipped + end - begin]

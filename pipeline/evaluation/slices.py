@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -72,6 +73,40 @@ def by_feature(
     return found
 
 
+def by_column(names: tuple[str, ...], path: Path, rows: NDArray[np.int64] | None = None) -> dict[str, Masks]:
+    """Slices by columns of a file of predictions: the most frequent values, or quarters of numbers with fractions.
+
+    `rows` are the numbers of the rows to slice; None: all.
+
+    Raises:
+        ConfigError: the file has no such column, or is no Parquet.
+    """
+    found: dict[str, Masks] = {}
+    for name in names:
+        try:
+            column = pq.read_table(path, columns=[name])[name]
+        except (KeyError, pa.ArrowInvalid) as error:
+            message = f"cannot slice by {name!r}: {path} has no such column, or is no Parquet; there are also day, hour"
+            raise ConfigError(message) from error
+        column = (column if rows is None else column.take(pa.array(rows))).combine_chunks()
+        if pa.types.is_floating(column.type):
+            values = column.to_numpy(zero_copy_only=False)
+            found[name] = _quarters(values, np.isnan(values))
+        else:
+            found[name] = _frequent(column)
+    return found
+
+
+def _frequent(column: pa.Array) -> Masks:
+    counts = pc.value_counts(column)
+    order = np.argsort(-counts.field("counts").to_numpy(), kind="stable")[:MOST_VALUES]
+    masks: Masks = {}
+    for value in counts.field("values").take(pa.array(order)):
+        mask = pc.is_null(column) if not value.is_valid else pc.fill_null(pc.equal(column, value), fill_value=False)
+        masks["null" if not value.is_valid else str(value.as_py())] = mask.to_numpy(zero_copy_only=False)
+    return masks
+
+
 def _values(spec: IdSpec, values: NDArray[np.int32], directory: Path) -> Masks:
     texts = _texts(spec, directory)
     ids, counts = np.unique(values, return_counts=True)
@@ -85,7 +120,10 @@ def _ranges(spec: DenseSpec, values: NDArray[np.float32]) -> Masks:
     numbers = (
         np.interp(values, np.arange(len(spec.edges)), spec.edges) if spec.edges else values * spec.scale + spec.mean
     )
-    numbers = np.expm1(numbers) if spec.encoding == "log1p" else numbers
+    return _quarters(np.expm1(numbers) if spec.encoding == "log1p" else numbers, missing)
+
+
+def _quarters(numbers: NDArray[Any], missing: NDArray[np.bool_]) -> Masks:
     if missing.all():
         return {"null": missing}
     cuts = np.unique(np.quantile(numbers[~missing], (0.25, 0.5, 0.75), method="lower"))

@@ -12,7 +12,8 @@ import pytest
 from contract.errors import ConfigError, DataError
 from pipeline.cli.main import main
 from pipeline.evaluation.compare import compare
-from pipeline.evaluation.evaluate import EvaluateConfig
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file
+from pipeline.evaluation.metrics import gauc
 from pipeline.evaluation.prediction_file import load_predictions, parse_columns
 
 QUICK = EvaluateConfig(replicates=50)
@@ -104,3 +105,33 @@ def test_one_mapping_may_speak_of_files_with_and_without_the_usual_names(tmp_pat
     found = compare(tmp_path / "ours.parquet", tmp_path / "theirs.parquet", config=QUICK, columns=columns)
     assert found.tasks["click"]["auc"].difference == 0.0
     assert "gauc" in found.tasks["click"]
+
+
+def test_a_file_is_sliced_by_any_of_its_columns_and_judged_in_lists_of_its_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    score = rng.random(600)
+    table = pa.table(
+        {
+            "uid": rng.integers(1, 50, 600),
+            "session": [f"s{number}" for number in rng.integers(1, 90, 600)],
+            "y": (rng.random(600) < score).astype(np.int8),
+            "p": score,
+            "country": pa.array([None if place % 7 == 0 else ("fr", "nl")[place % 2] for place in range(600)]),
+            "price": rng.gamma(2.0, 1.0, 600),
+        }
+    )
+    pq.write_table(table, tmp_path / "scores.parquet")
+    columns = {"user": "uid", "list": "session", "label.click": "y", "prediction.click": "p"}
+    config = EvaluateConfig(replicates=50, slice_replicates=50, slice_by=("country", "price"), at=(2,))
+    found = evaluate_file(tmp_path / "scores.parquet", tmp_path / "out", columns=columns, config=config)
+    assert found.slices["country"].keys() == {"fr", "nl", "null"}
+    assert [each.rows for each in found.slices["price"].values()] == [150, 150, 150, 150]
+    session = table["session"].to_numpy()
+    expected = gauc(table["y"].to_numpy(), score.astype(np.float32), np.unique(session, return_inverse=True)[1])
+    assert found.tasks["click"]["gauc"].value == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ConfigError, match="cannot slice by 'colour'"):
+        evaluate_file(tmp_path / "scores.parquet", tmp_path / "out", columns=columns,
+                      config=EvaluateConfig(slice_by=("colour",)))  # fmt: skip
+    with pytest.raises(ConfigError, match="name its column, as in --columns list=session"):
+        evaluate_file(tmp_path / "scores.parquet", tmp_path / "out", columns=columns,
+                      config=EvaluateConfig(lists_by="session"))  # fmt: skip
