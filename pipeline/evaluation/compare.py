@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from scipy.special import ndtri
 
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
@@ -14,7 +15,7 @@ from contract.settings import Settings
 from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.evaluation.alignment import align, require_build
 from pipeline.evaluation.calibration_error import CalibrationError
-from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, interval
+from pipeline.evaluation.intervals import LEVEL, Bootstrap, Statistic, around, interval, standard_error
 from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
@@ -29,8 +30,8 @@ from serving.store.manifest import MANIFEST_FILE
 
 COMPARISON_FILE = "comparison.json"
 _METHOD = (
-    "paired percentile bootstrap over users; p by Student's t from the draws' standard deviation; p_adjusted by Holm "
-    "over all tasks and metrics, each task's AUC or RMSE named beforehand and given four fifths of the level together"
+    "paired bootstrap over users: intervals and p by Student's t from the draws' standard deviation; p_adjusted by "
+    "Holm over all tasks and metrics, each task's AUC or RMSE named beforehand and given four fifths of the level together"
 )
 
 
@@ -229,9 +230,31 @@ def _measure(pairs: list[tuple[Statistic, Statistic]], bootstrap: Bootstrap, row
             if np.isfinite(a) and np.isfinite(b):
                 found[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows, bootstrap.users)
         if isinstance(first, CalibrationError) and isinstance(second, CalibrationError):
-            # Noise alone moves the plain form up, for both alike: differences come from it, values do not.
-            found["ece"] = replace(found["ece"], a=first.estimate()[0], b=second.estimate()[0])
+            ends = (first.estimate(), second.estimate())
+            found["ece"] = _errors_of_calibration(found["ece"], ends, draws[2 * index], draws[2 * index + 1])
     return found
+
+
+def _errors_of_calibration(
+    plain: _Measured, estimates: tuple[tuple[float, float, float], ...], draws_a: Floats, draws_b: Floats
+) -> _Measured:
+    """The difference of two errors without bias, its interval from both intervals and how alike the draws are.
+
+    Noise alone moves the plain form up, the more the better a model is calibrated, and so hides differences.
+
+    Source: Zou 2007, "Toward Using Confidence Intervals to Compare Correlations", section 2 (dependent estimates).
+    """
+    (a, low_a, high_a), (b, low_b, high_b) = estimates
+    if plain.error == 0.0:
+        return replace(plain, a=a, b=b)
+    alike = float(np.corrcoef(draws_a[:, 0], draws_b[:, 0])[0, 1])
+
+    def reach(one: float, other: float) -> float:
+        return float(np.sqrt(max(one * one + other * other - 2.0 * alike * one * other, 0.0)))
+
+    low, high = b - a - reach(b - low_b, high_a - a), b - a + reach(high_b - b, a - low_a)
+    error = (high - low) / (2.0 * float(ndtri((1.0 + LEVEL) / 2.0)))
+    return replace(plain, a=a, b=b, difference=b - a, error=error, low=low, high=high)
 
 
 def _difference(
@@ -243,8 +266,9 @@ def _difference(
         values = [np.abs(each - 1.0) for each in values]
     difference, deltas = float(values[1][0] - values[0][0]), values[1][1:] - values[0][1:]
     deltas = deltas[np.isfinite(deltas)]
-    low, high = interval(deltas, users)
-    error = float(np.std(deltas)) if deltas.size else float("nan")
+    error = standard_error(deltas, users)
+    # The distance from 1 has a corner, around which its differences are not normal.
+    low, high = interval(deltas, users) if metric == "calibration" else around(difference, error, users)
     return _Measured(*whole, difference=difference, error=error, low=low, high=high, rows=rows)
 
 

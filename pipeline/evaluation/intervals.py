@@ -10,11 +10,11 @@ Shape legend: U users, R replicates, K numbers that a statistic sums.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, stdtrit
+from scipy.special import expit, logit, ndtr, stdtrit
 
 from pipeline.evaluation.numbering import numbered
 from pipeline.evaluation.ranking import Floats, Ranking, Values
@@ -163,3 +163,49 @@ def interval(values: Floats, users: int | None = None, level: float = LEVEL) -> 
         tail = float(ndtr(np.sqrt(users / (users - 1.0)) * stdtrit(users - 1.0, tail)))
     low, high = np.quantile(defined, (tail, 1.0 - tail))
     return float(low), float(high)
+
+
+def standard_error(values: Floats, users: int) -> float:
+    """Of an estimate with these replicate values [R], corrected for few users; NaN if all are undefined."""
+    defined = values[np.isfinite(values)]
+    if defined.size == 0:
+        return float("nan")
+    return float(np.std(defined)) * float(np.sqrt(users / max(users - 1.0, 1.0)))
+
+
+def around(value: float, error: float, users: int, level: float = LEVEL) -> tuple[float, float]:
+    """The interval of an estimate with a standard error, by Student's t with users - 1 degrees of freedom."""
+    reach = -float(stdtrit(max(users - 1.0, 1.0), (1.0 - level) / 2.0)) * error
+    return value - reach, value + reach
+
+
+def interval_of(metric: str, value: float, values: Floats, users: int) -> tuple[float, float]:
+    """The interval of a metric with this value and replicate values [R].
+
+    Student's t around the value, on the scale on which the metric is nearly normal: shares by their logits, positive
+    quantities by their logarithms. So it stays within what the metric can be. Where the scale does not hold the value
+    or a hundredth of the draws (a share of exactly 1), it is the draws' middle, see `interval`.
+    """
+    onto, back = _SCALES[_SCALE_OF.get(metric.partition("@")[0], "log")]
+    defined = values[np.isfinite(values)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre, scaled = float(onto(np.float64(value))), onto(defined)
+    inside = scaled[np.isfinite(scaled)]
+    if not np.isfinite(centre) or inside.size < _MOSTLY * max(defined.size, 1):
+        return interval(values, users)
+    low, high = sorted(float(back(end)) for end in around(centre, standard_error(inside, users), users))
+    # Going there and back rounds.
+    return min(low, value), max(high, value)
+
+
+_MOSTLY = 0.99
+_SCALE_OF = dict.fromkeys(
+    ("auc", "pr_auc", "gauc", "xauc", "gxauc", "ndcg", "mrr", "map", "precision", "recall"), "logit"
+)
+_SCALE_OF["r2"] = "rest"
+_SCALES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "log": (np.log, np.exp),
+    "logit": (logit, expit),
+    "rest": (lambda share: np.log(1.0 - share), lambda log: 1.0 - np.exp(log)),
+}
+"""How to get onto a scale and back; the other metrics are positive quantities."""

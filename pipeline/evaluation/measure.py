@@ -133,9 +133,10 @@ def _slice(predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateCo
 def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
     unit = "users with all their rows" if grouped else "rows (the data have no users)"
     return EvaluationMethod(
-        interval=f"percentile bootstrap drawing {unit}; the same draws for all tasks, metrics and baselines; XAUC, and "
+        interval=f"bootstrap drawing {unit}, the same draws for all tasks, metrics and baselines; Student's t from "
+        "their standard deviation, on a logarithmic or logit scale; XAUC, lift, and "
         f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights; ECE without the bias of its "
-        "plain form, by the sizes of error that agree with the observed one",
+        "plain form, by the sizes of error that agree with the observed one; slices are not adjusted for their number",
         level=LEVEL,
         replicates=config.replicates,
         seed=config.seed,

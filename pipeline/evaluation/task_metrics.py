@@ -10,7 +10,7 @@ from contract.settings import Settings
 from pipeline.evaluation import linearised_auc
 from pipeline.evaluation.calibration_error import CalibrationError
 from pipeline.evaluation.concordance import Concordance, concordance
-from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, Users, interval
+from pipeline.evaluation.intervals import Bootstrap, RankStatistic, Statistic, SumStatistic, Users, interval_of
 from pipeline.evaluation.list_metrics import RankedLists
 from pipeline.evaluation.ranking import Floats, Ranking, Values
 from pipeline.evaluation.row_sums import ROW_SUMS, ratio
@@ -180,14 +180,23 @@ def _ranked(rows: RankedRows) -> list[Statistic]:
 
 
 def _top_tenth(rows: RankedRows) -> Floats:
-    """By user positives and rows among the tenth with the highest scores, and among all; ties at its end in part."""
+    """By user the positives among the tenth of rows with the highest scores, and among all; [U, 2].
+
+    Ties at the tenth's end count in part. A user with more rows there than a tenth pushes as many others out, who are
+    as often positive as the rows near its end: that is taken off, so that the sums are right to first order.
+    """
     weights = np.ones(rows.scores.size) if rows.weights is None else rows.weights
     bounds = np.append(0.0, np.cumsum(weights)[rows.ranking.ends])
     inside = np.clip((bounds[-1] * 0.1 - bounds[:-1]) / np.diff(bounds), 0.0, 1.0)
     last = int(rows.ranking.ends[np.flatnonzero(inside > 0.0)[-1]]) + 1
     share = np.repeat(inside, rows.ranking.sizes)[:last] * weights[:last]
-    top = Users(rows.users.group[:last], rows.users.count).sums(share * rows.ranking.positive[:last], share)
-    return np.concatenate((top, rows.sums(rows.ranking.positive, None)), axis=1)
+    positive = rows.ranking.positive
+    top, top_rows = Users(rows.users.group[:last], rows.users.count).sums(share * positive[:last], share).T
+    first, end = np.searchsorted(np.cumsum(weights), (bounds[-1] * 0.05, bounds[-1] * 0.15)).tolist()
+    near = slice(first, end + 1)
+    rate = float(np.average(positive[near], weights=weights[near]))
+    positives, both = rows.sums(positive, None).T
+    return np.stack((top + rate * (0.1 * both - top_rows), positives), axis=1)
 
 
 def _by_list(rows: RankedRows, at: Sequence[int]) -> list[Statistic]:
@@ -246,8 +255,8 @@ def _pair_statistic(name: str, sums: Floats) -> Statistic:
 
 
 def _finish_lift(totals: Floats) -> Sequence[float]:
-    top, top_rows, actual, rows = totals
-    return [ratio(ratio(top, top_rows), ratio(actual, rows))]
+    top, actual = totals
+    return [ratio(top, 0.1 * actual)]
 
 
 def _finish_mean(totals: Floats) -> Sequence[float]:
@@ -276,7 +285,7 @@ def _estimates(statistic: Statistic, draws: Floats, rows: TaskRows, users: int) 
     found: Scores = {}
     for metric, value, values in zip(statistic.names, statistic(np.ones(users)), draws.T, strict=True):
         if np.isfinite(value):
-            best, low, high = float(value), *interval(values, users)
+            best, low, high = float(value), *interval_of(metric, float(value), values, users)
             if isinstance(statistic, CalibrationError):
                 best, low, high = statistic.estimate()
             found[metric] = Estimate(value=best, low=low, high=high, n=rows.labels.size, positives=rows.positives)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluation.intervals import Bootstrap, SumStatistic, interval
+from pipeline.evaluation.intervals import Bootstrap, SumStatistic, interval_of
 from pipeline.evaluation.predictions import Kind
 from pipeline.evaluation.row_sums import ROW_SUMS
 from pipeline.evaluation.streaming.score_pairs import Bounds
@@ -63,7 +63,7 @@ def _sums(task: TaskState, kind: Kind, bootstrap: Bootstrap) -> Scores:
     found: Scores = {}
     for name, value, values in zip(of.names, statistic(np.ones(units)), draws.T, strict=True):
         if np.isfinite(value):
-            found[name] = _estimate(task, kind, float(value), *interval(values, units))
+            found[name] = _estimate(task, kind, float(value), *interval_of(name, float(value), values, units))
     return found
 
 
