@@ -31,7 +31,8 @@ from serving.store.manifest import MANIFEST_FILE
 COMPARISON_FILE = "comparison.json"
 _METHOD = (
     "paired bootstrap over users: intervals and p by Student's t from the draws' standard deviation; p_adjusted by "
-    "Holm over all tasks and metrics, each task's AUC or RMSE named beforehand and given four fifths of the level together"
+    "Holm over all tasks and metrics, each task's AUC or RMSE named beforehand and given four fifths of the level "
+    "together"
 )
 
 
