@@ -29,7 +29,7 @@ def draw(seed: int, kind: Kind, rows: int = 120) -> tuple[Floats, Floats, Users,
 
 
 def values(rows: TaskRows) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for statistic in task_statistics(rows, (2, 5)).statistics:
         whole = statistic(np.ones(rows.users.count))
         found |= dict(zip(statistic.names, whole.tolist(), strict=True))
