@@ -1,0 +1,164 @@
+"""Training's speed, end to end from Parquet: against a fused floor, plain PyTorch, torch-rechub and its own defaults.
+
+``python -m benchmarks.training [--quick] [--rounds 5] [--json]``; one thread, batch 4096, 20 Zipf ids whose
+vocabularies hold 1.9 million rows together, 10 dense columns, 4 tasks, 8 experts 256-128 and softmax gates. A round
+runs each form over the same batches one after the other, and figures are ratios within a round by CPU time, so that a
+busy machine slows all alike. The floor is fbgemm's fused tables with the same network on batches that lie in memory;
+the plain reference is a sparse embedding with fused Adam on the same.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+import torch.distributed as dist
+
+from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
+from benchmarks.training_rivals import floor_steps, plain_steps, rechub_steps
+from benchmarks.training_world import BATCH, World, config_of, make_world, model_of
+from features.batches import BatchReader
+from models.row_share import RowShare
+from models.sharding import process_group
+from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.run_progress import RunProgress
+from pipeline.training.train_config import CheckpointConfig
+from pipeline.training.training_run import TrainingRun
+from pipeline.training.training_step import Wishes
+
+Pass = Callable[[], None]
+"""One pass over all rows of the world."""
+BOUNDS = {
+    "floor, fp32": 0.90,
+    "floor, bf16": 0.92,
+    "plain PyTorch, fp32": 1.05,
+    "plain PyTorch, bf16": 1.2,
+    "torch-rechub, fp32": 2.0,
+    "torch-rechub, bf16": 4.0,
+}
+
+
+def our_pass(world: World, precision: str, *, defaults: bool = False) -> tuple[TrainingRun, Pass]:
+    """Our own pass from Parquet: reading and steps, without validation and checkpoints."""
+    run = TrainingRun(
+        world.schema, model_of(defaults=defaults), config_of(precision), world.folder, torch.device("cpu"), None
+    )
+    run.sharded.model.train()
+
+    def work() -> None:
+        rows = run.rows
+        for begin, batch in zip(rows.bounds(), rows.epoch(0), strict=True):
+            first, last = rows.share(begin)
+            run.step(batch, RowShare(first, last, last - first), 1, 1000, Wishes())
+
+    return run, work
+
+
+def seconds(work: Pass) -> float:
+    """CPU seconds of a pass."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def rounds_of(passes: dict[str, Pass], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each pass, round by round, after one that is not counted."""
+    for work in passes.values():
+        work()
+    found: dict[str, list[float]] = {name: [] for name in passes}
+    for _ in range(rounds):
+        for name, work in passes.items():
+            found[name].append(seconds(work))
+    return found
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def speeds(world: World, precision: str, rounds: int) -> Iterator[Case | NotInstalled]:
+    """One precision's rows."""
+    _, ours = our_pass(world, precision)
+    _, defaults = our_pass(world, precision, defaults=True)
+    autocast = torch.bfloat16 if precision == "bf16" else None
+    passes = {"moerank": ours, "defaults": defaults}
+    passes |= {"floor": floor_steps(world, autocast), "plain PyTorch": plain_steps(world, autocast)}
+    rechub = rechub_steps(world, autocast)
+    if rechub is not None:
+        passes["torch-rechub"] = rechub
+    taken = rounds_of(passes, rounds)
+    for name, each in taken.items():
+        yield case_of(f"{name}, {precision}", [world.rows / s for s in each], "rows a CPU s", better="higher")
+    for rival in ("floor", "plain PyTorch", "torch-rechub"):
+        if rival not in taken:
+            yield NotInstalled(f"moerank / {rival}, {precision}", "torch-rechub")
+            continue
+        factors, key = ratios(taken[rival], taken["moerank"]), f"{rival}, {precision}"
+        yield case_of(f"moerank / {key}", factors, "x", bound=BOUNDS[key], better="higher")
+    bound = 1.3 if precision == "bf16" else None
+    slower = ratios(taken["defaults"], taken["moerank"])
+    yield case_of(f"defaults / bare, time, {precision}", slower, "x", bound=bound)
+
+
+def exactness(world: World, rounds: int) -> Case:
+    """What float64, which keeps runs on other numbers of ranks together, costs."""
+    taken = rounds_of({p: our_pass(world, p)[1] for p in ("fp64", "fp32")}, rounds)
+    return case_of("fp64 / fp32, time", ratios(taken["fp64"], taken["fp32"]), "x")
+
+
+def reader(world: World, rounds: int) -> Case:
+    """Reading alone, rows mixed."""
+
+    def work() -> None:
+        for _ in BatchReader(world.folder / "train", world.schema, BATCH, seed=0).epoch(0):
+            pass
+
+    taken = rounds_of({"reader": work}, rounds)["reader"]
+    rate = [world.rows / s / 1e6 for s in taken]
+    return case_of("reader, 30 columns, mixed", rate, "M rows a CPU s", bound=2.0, better="higher")
+
+
+def stall(world: World, rounds: int) -> Iterator[Case]:
+    """How long training waits for a checkpoint, and what writing it takes of the CPU, as shares of a minute."""
+    run, _ = our_pass(world, "fp32")
+    waits, writes = [], []
+    with (
+        TemporaryDirectory() as folder,
+        CheckpointWriter(Path(folder), run.sharded, run.weighting, CheckpointConfig()) as writer,
+    ):
+        for number in range(rounds + 1):
+            began, cpu = time.perf_counter(), time.process_time()
+            writer.save(RunProgress(step=number))
+            waited = time.perf_counter() - began
+            writer.wait()
+            if number:
+                waits.append(100 * waited / 60)
+                writes.append(100 * (time.process_time() - cpu) / 60)
+    yield case_of("checkpoint a minute: training waits", waits, "% of the time", bound=2.0)
+    yield case_of("checkpoint a minute: copied and written", writes, "% of a core")
+
+
+def main() -> int:
+    """Measure everything and print the table."""
+    parser = arguments(__doc__)
+    parser.add_argument("--quick", action="store_true", help="8 batches and small vocabularies, in seconds")
+    parser.add_argument("--rounds", type=int, default=5, help="(default 5)")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cases: list[Case | NotInstalled] = []
+    with TemporaryDirectory() as folder, process_group(torch.device("cpu")):
+        assert dist.get_world_size() == 1  # noqa: S101 this benchmark is of one process
+        world = make_world(Path(folder), quick=options.quick)
+        for precision in ("fp32", "bf16"):
+            cases += speeds(world, precision, options.rounds)
+        cases.append(exactness(world, options.rounds))
+        cases.append(reader(world, options.rounds))
+        cases += stall(world, options.rounds)
+    return finish("training", cases, as_json=options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
