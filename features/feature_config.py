@@ -32,6 +32,9 @@ class FeatureConfig(Settings):
     ``standardise`` or ``log1p``."""
     min_count: int = Field(default=1, ge=1)
     """How often an id must occur in training rows to be in the vocabulary."""
+    unseen_days: int | None = Field(default=None, ge=1)
+    """Ids that no training row of the last so many days holds leave the vocabulary; with `grow`, at the next build
+    without it. Null: none leaves."""
     buckets: int = Field(default=10_000, ge=2)
     """Rows of the embedding table with ``hash``."""
     bins: int = Field(default=24, ge=2, le=256)
@@ -71,13 +74,14 @@ class FeatureConfig(Settings):
             "fill": self.fill is not None and not dense,
             "nans": self.nans != "missing" and not dense,
             "nulls: own": self.nulls == "own" and (dense or self.encoding == "hash"),
+            "unseen_days": self.unseen_days is not None and (dense or self.encoding == "hash"),
             "unknown_rows": self.unknown_rows > 0 and (dense or self.encoding == "hash"),
         }
         named = [name for name, is_wrong in wrong.items() if is_wrong]
         if named:
             kinds = (
-                "`width` is for kind vector; `fill` and `nans` for numbers; `nulls: own` and `unknown_rows` for ids "
-                "with a vocabulary"
+                "`width` is for kind vector; `fill` and `nans` for numbers; `nulls: own`, `unknown_rows` and "
+                "`unseen_days` for ids with a vocabulary"
             )
             message = f"feature {self.name!r} of kind {self.kind!r} does not take {', '.join(named)}: {kinds}"
             raise ValueError(message)
@@ -168,6 +172,9 @@ class HistoryConfig(Settings):
     """An id feature whose vocabulary and embedding this list uses."""
     min_count: int = Field(default=1, ge=1)
     """How often an id must occur in training rows to be in the vocabulary."""
+    unseen_days: int | None = Field(default=None, ge=1)
+    """Ids that no training row of the last so many days holds leave the vocabulary; with `grow`, at the next build
+    without it. Null: none leaves."""
     pooling: Literal["sum", "mean"] = "mean"
     """How the embeddings of a list become one."""
 

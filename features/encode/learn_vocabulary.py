@@ -37,7 +37,10 @@ def learn_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues
     min_count = source.min_count if source else 1
     if before is not None:
         return _grow_vocabulary(train, plan, before, min_count)
-    frequent = _at_least(_total([_counts(rows, plan) for rows in train.read_each([plan.raw[0]])]), min_count)
+    by_partition = [_counts(rows, plan) for rows in train.read_each([plan.raw[0]])]
+    frequent = _at_least(_total(by_partition), min_count)
+    if source is not None and source.unseen_days is not None:
+        frequent = frequent.filter(pc.is_in(frequent, _lately(by_partition, train.days, source.unseen_days)))
     policy = plan.column
     reserved = policy.unknown_rows + (policy.nulls == "own") if policy else 0
     values = pa.concat_arrays([pa.nulls(reserved, frequent.type), frequent])
@@ -113,6 +116,13 @@ def _total(counts: list[pa.Table]) -> pa.Table:
     """The counts of all partitions together."""
     total = pa.concat_tables(counts).group_by("value").aggregate([("count", "sum")])
     return total.rename_columns(["value", "count"])
+
+
+def _lately(by_partition: list[pa.Table], days: tuple[int, ...], within: int) -> pa.Array:
+    """The values of partitions that end within so many days before the last one with training rows, and of that one."""
+    last = max((day for counts, day in zip(by_partition, days, strict=True) if len(counts)), default=0)
+    late = [c["value"].combine_chunks() for c, day in zip(by_partition, days, strict=True) if day > last - within]
+    return pa.concat_arrays(late)
 
 
 def _at_least(counts: pa.Table, min_count: int) -> pa.Array:

@@ -72,6 +72,21 @@ def test_new_ids_are_known_from_the_day_on_which_they_were_seen_often_enough(tmp
         assert known.min() >= since
 
 
+def test_ids_that_were_not_seen_for_so_many_days_leave(tmp_path: Path) -> None:
+    tables = raw_tables(rows=1500)
+    late, old = pc.greater_equal(tables["events"]["day"], 1), pc.less(tables["events"]["item"], 10)
+    tables = {**tables, "events": tables["events"].filter(pc.invert(pc.and_(late, old)))}
+    items = {}
+    for name, unseen_days in {"all": None, "lately": 2}.items():
+        feature = {"name": "item", "unseen_days": unseen_days}
+        recipe = {**FEATURES, "features": [{"name": "user"}, feature, {"name": "surface"}], "grow": False}
+        world(tmp_path / name, tables, **recipe)
+        stored = pq.read_table(tmp_path / name / "features" / "vocabulary.parquet").to_pylist()
+        items[name] = {int(row["value"]) for row in stored if row["table"] == "item"}
+    assert items["all"] & set(range(10))
+    assert items["lately"] == {item for item in items["all"] if item >= 10}
+
+
 def test_what_was_known_on_a_day_has_a_digest_that_later_ids_do_not_change() -> None:
     values, since = pa.array(["a", "b", None, "c"]), pa.array([ALWAYS, ALWAYS, 5, 7], pa.int32()).to_numpy()
     before = Vocabularies({"t": values[:3]}, {"t": since[:3]})
