@@ -49,11 +49,11 @@ def encode_sample(config: FeaturesConfig, folder: Path) -> EncodedSample:
     raw_folder = folder / "raw"
     raw_folder.mkdir()
     with log_rows(config, PartitionStore(folder / "days"), raw_folder, lambda _: None) as log:
-        raw = RawDataset.open(log.connection, log.work, config, log.timeline.last_ms)
+        columns = tuple(dict.fromkeys(column for plan in log.planned for column in plan.raw))
+        raw = RawDataset.open(log.connection, log.work, config, log.timeline.last_ms, columns)
     fitted = fit(raw, log.planned, config)
     schema = fitted_schema(config, fitted, log.timeline, raw.schema)
     encoder = Encoder(schema, fitted.vocabularies)
-    columns = [column for plan in log.planned for column in plan.raw]
     tasks = [name(task.name) for task in config.tasks for name in (label_column, weight_column)]
     rows = raw.read(list(dict.fromkeys([*columns, *tasks]))).slice(0, SHOWN_ROWS).combine_chunks()
     values = [
