@@ -5,14 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import pyarrow as pa
-
 from contract.errors import DataError
 from contract.files import exclusive, recover, replacing, scratch_beside
 from contract.graph_names import ONLINE_FOLDER, PRIORS_FILE
-from contract.schema import KeySpec, Schema
 from features.encode.encoder import Encoder
-from features.encode.fit_encoders import Fitted, Previous, fit, moment_of
+from features.encode.fit_encoders import Previous, fit
+from features.encode.fitted_schema import fitted_schema
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress
@@ -22,7 +20,6 @@ from features.incremental.raw_dataset import RawDataset
 from features.online.build_tables import build_online
 from features.online.raw_requests import replay_rows
 from features.point_in_time.aggregates import added_columns, refuse_tiny_addends
-from features.point_in_time.timeline import Timeline
 from features.quality.check_data import check_quality, save_report
 from features.quality.quality_page import quality_page
 from features.served.served_events import with_served_rows
@@ -129,26 +126,3 @@ def _name_damage(error: OSError, days: Path) -> None:
     if "CRC" in str(error):
         message = f"a day kept in {days} is damaged ({error}); remove that directory, and every day is built again"
         raise DataError(message) from error
-
-
-def fitted_schema(config: FeaturesConfig, fitted: Fitted, timeline: Timeline, stored: pa.Schema) -> Schema:
-    """The schema of what was fitted, over raw rows that are `stored` so."""
-    keys = dict.fromkeys(timeline.keys)
-    keys |= dict.fromkeys(key for key in (config.events.user, config.events.item) if key)
-    specs = tuple(
-        KeySpec(
-            name=key,
-            side=timeline.ownership.sides[key],
-            dtype="string" if pa.types.is_string(stored.field(key).type) else "integer",
-            moment=moment_of(stored.field(key).type),
-        )
-        for key in keys
-    )
-    return Schema(
-        features=fitted.specs,
-        tasks=fitted.tasks,
-        keys=specs,
-        user_key=config.events.user or "",
-        item_key=config.events.item or "",
-        vocabulary_sha256=fitted.vocabularies.sha256(),
-    )

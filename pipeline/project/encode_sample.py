@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from contract.columns import label_column, weight_column
 from contract.schema import FeatureSpec, Schema
-from features.build import fitted_schema
 from features.encode.encoder import Encoder
 from features.encode.fit_encoders import fit, raw_values
+from features.encode.fitted_schema import fitted_schema
 from features.encode.write_splits import encode_feature
 from features.feature_config import FeaturesConfig
 from features.incremental.log_rows import log_rows

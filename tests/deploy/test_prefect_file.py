@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -42,7 +43,7 @@ def test_the_parameters_are_those_of_the_flow(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     for one in model().deployments:
         assert one.entrypoint is not None
-        flow = load_flow_from_entrypoint(one.entrypoint)
+        flow: Any = load_flow_from_entrypoint(one.entrypoint)
         assert flow.validate_parameters(hydrate(one.parameters))["config"] == Path("pipeline/recipes/movielens.yaml")
 
 
