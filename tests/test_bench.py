@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.__main__ import NAMES, Outcome, main, outcome_of, run, summary
+from benchmarks.__main__ import BY_HAND, NAMES, NEEDS, QUICK, Outcome, main, outcome_of, run, summary
 
 CASE = {"case": "a day", "value": 0.3, "unit": "of a build", "bound": 0.2, "better": "lower", "holds": False}
 HELD = CASE | {"value": 0.1, "holds": True}
@@ -49,3 +49,21 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(capsys: pytest.Cap
 def test_every_program_that_prints_bounds_is_among_them() -> None:
     assert {"features", "gates", "serving", "sparse_graph", "sparse_training"} <= set(NAMES)
     assert not {"__main__", "report", "paired"} & set(NAMES)
+
+
+def test_a_quick_run_judges_no_bound_and_fails_only_where_a_benchmark_does() -> None:
+    outcomes = [outcome_of("features", said(CASE), ""), Outcome("serving", failed="ValueError: h2load")]
+    assert summary(outcomes, quick=True) == [
+        "not installed: features: polars (polars)",
+        "failed: serving: ValueError: h2load",
+        "1 of 2 benchmarks work; a quick run is no measurement, and judges no bound",
+    ]
+
+
+def test_every_benchmark_says_what_the_least_of_it_is() -> None:
+    assert set(QUICK) == set(NAMES)
+    assert {*NEEDS, *BY_HAND} <= set(NAMES)
+
+
+def test_what_only_a_person_can_name_is_not_run() -> None:
+    assert run("flagship").skipped.startswith("it compares bundles")
