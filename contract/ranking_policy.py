@@ -76,11 +76,6 @@ class RankingPolicy(Settings):
         """A single formula as a policy; a policy as it is."""
         return cls(formulas={DEFAULT: config}) if isinstance(config, ScoreConfig) else cls(**dict(config))
 
-    @property
-    def tasks(self) -> list[str]:
-        """All tasks that a formula names."""
-        return list(dict.fromkeys(task for formula in self.formulas.values() for task in formula.weights))
-
 
 class BoundPolicy:
     """A policy bound to a model's tasks."""

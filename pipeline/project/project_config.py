@@ -91,13 +91,20 @@ def _check_tasks(config: ProjectConfig, path: Path) -> None:
         "train.task_weights": list(config.train.task_weights),
         "quality.rules": [rule.partition(".")[0].strip() for rule in config.quality.rules],
         "quality.tasks": list(config.quality.tasks),
-        "score": RankingPolicy.of(config.score).tasks if config.score else [],
+        **_score_tasks(config.score),
     }
     wrong = [f"  {key}: no task {task!r}" for key, tasks in named.items() for task in tasks if task not in known]
     if wrong:
         problems = "\n".join(wrong)
         message = f"{path} cannot be used:\n{problems}\n  data.tasks has {', '.join(known)}"
         raise ConfigError(message)
+
+
+def _score_tasks(score: ScoreConfig | RankingPolicy | None) -> dict[str, list[str]]:
+    """The tasks of each formula, by the formula's key in the file."""
+    if score is None or isinstance(score, ScoreConfig):
+        return {"score.weights": list(score.weights) if score else []}
+    return {f"score.formulas.{name}.weights": list(formula.weights) for name, formula in score.formulas.items()}
 
 
 def write_config(config: ProjectConfig, path: Path) -> None:

@@ -26,7 +26,18 @@ HEAVY = {"torch", "torchrec", "prefect", "grpc", "onnxruntime", "pyarrow", "nump
 
 def test_every_promised_verb_is_there() -> None:
     operating = {"bench-endpoint", "versions", "point", "push", "unpublish", "export-users"}
-    more = {"predict", "backtest", "backfill", "prune", "store", "schedule", "doctor", "import", "config-schema"}
+    more = {
+        "predict",
+        "backtest",
+        "backfill",
+        "prune",
+        "store",
+        "schedule",
+        "doctor",
+        "import",
+        "config-schema",
+        "skew",
+    }
     first = {"init", "check", "completion"}
     assert {*DESIGNED, *operating, *more, *first} == set(VERB_NAMES)
 
@@ -109,6 +120,7 @@ def test_a_place_that_cannot_be_written_is_one_message_and_code_1(
         "quality.rules=[buyy.auc >= 0.5]",
         "quality.tasks=[buyy]",
         "score.weights={buyy: 1}",
+        "score.formulas.default.weights={buyy: 1}",
         "train.task_weights={buyy: 2}",
     ],
 )
