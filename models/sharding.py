@@ -132,6 +132,8 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
             device=device,
             plan=_plan(ranker, device, rates.tables),
             sharders=[_Sharder()],
+            # One rank has nobody to take means with: DistributedDataParallel would copy gradients for nothing.
+            init_data_parallel=several,
             data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
         )
     if several:
