@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
     from torchrec.distributed import DistributedModelParallel
+    from torchrec.distributed.embedding_types import EmbeddingComputeKernel
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
@@ -211,15 +212,31 @@ def _update_in_backward(embeddings: EmbeddingBagCollection, rates: LearningRates
 
 
 def _plan(ranker: Ranker, device: torch.device, tables: Mapping[str, TableOptions]) -> ShardingPlan:
-    # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
+    memory = None if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
+    return plan_tables(ranker, dist.get_world_size(), device.type, memory, tables)
+
+
+def plan_tables(
+    ranker: Ranker, world: int, device: str, memory: int | None, tables: Mapping[str, TableOptions]
+) -> ShardingPlan:
+    """Where the tables lie on so many ranks of a device with so many bytes of memory (None: as the planner assumes).
+
+    One rank has each table whole: by rows, every step would sort ids by rank and ask the host for their number. Tables
+    that a card's memory cannot hold lie in the host's, with a cache on the card.
+    """
     constraints = {}
+    # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
+    kernels = [EmbeddingComputeKernel.FUSED.value]
+    if device != "cpu":
+        kernels.append(EmbeddingComputeKernel.FUSED_UVM_CACHING.value)
     for name in ranker.schema.tables():
         asked = tables.get(name, TableOptions()).sharding
-        types = _SHARDINGS if asked is None else [asked]
-        constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=["fused"])
-    topology = Topology(world_size=dist.get_world_size(), compute_device=device.type)
-    planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints, debug=False)
-    return planner.plan(ranker, [_Sharder()])
+        types = [asked] if asked is not None else _SHARDINGS[:1] if world == 1 else _SHARDINGS
+        constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=kernels)
+    with _quiet():
+        topology = Topology(world_size=world, compute_device=device, hbm_cap=None if device == "cpu" else memory)
+        planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints, debug=False)
+        return planner.plan(ranker, [_Sharder()])
 
 
 def _places(model: DistributedModelParallel, rates: LearningRates) -> list[TablePlace]:
@@ -265,7 +282,9 @@ class _AdamW:
     decay: float
 
     def __call__(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.decay, fused=True)
+        # On a card the step's number lies there too, so that nothing waits for the host.
+        on_card = parameters[0].is_cuda
+        return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.decay, fused=True, capturable=on_card)
 
 
 @contextmanager

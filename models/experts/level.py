@@ -15,10 +15,12 @@ from torch import Tensor, nn
 
 from models.architectures import ExpertSet, GatePlan, HoMEConfig, LevelPlan
 from models.experts.expert_mlp import Experts
+from models.experts.grouped_training import Slots, mix_grouped, pays
 from models.experts.sparse_training import Execution, mix_sparsely
 from models.gates import Gate, Routing, build_gate
 from models.gates.always import AlwaysConfig
 from models.gates.self_gate import SelfGateConfig
+from models.layers.batched_product import stacks
 from models.layers.feature_gate import FeatureGate
 from models.layers.mlp import BlockConfig
 from models.model_config import ModelConfig
@@ -122,12 +124,39 @@ class Level(nn.Module):
         inputs = [bank.input(streams) for bank in self.typed_banks]
         routings = tuple(self._route(g, streams, routing) for g in range(len(self.gates)))
         experts = [bank.experts for bank in self.typed_banks]
-        if self.training and self.execution.is_sparse(routings, inputs[0].shape[0]):
+        slots = self.slots() if self.training and stacks(inputs[0]) else None
+        if slots is not None and self._is_grouped(slots, inputs[0].device.type):
+            mixtures_GBO = mix_grouped(experts, inputs, routings, slots)
+        elif self.training and self._is_sparse(routings, inputs[0]):
             mixtures_GBO = mix_sparsely(experts, inputs, routings)
         else:
             answers = [run(x_BD) for run, x_BD in zip(experts, inputs, strict=True)]
             mixtures_GBO = mix(answers[0] if len(answers) == 1 else torch.cat(answers, dim=1), routings)
         return LevelOutput(streams_of(self.plan, mixtures_GBO.unbind()), routings)
+
+    def _is_sparse(self, routings: Sequence[Routing], x_BD: Tensor) -> bool:
+        # What was selected is data, and a card would stand still until the host knows it: there only if asked for.
+        return not (stacks(x_BD) and self.execution.mode == "auto") and self.execution.is_sparse(routings, len(x_BD))
+
+    def _is_grouped(self, slots: Sequence[Sequence[Slots]], device: str) -> bool:
+        execution = self.execution
+        return (
+            execution.mode != "off"
+            and execution.possible
+            and pays([b.experts for b in self.typed_banks], slots, device)
+        )
+
+    def slots(self) -> list[list[Slots]]:
+        """How many experts of each bank a row may take by each gate."""
+        found = []
+        for bank in self.typed_banks:
+            span, own = range(bank.first, bank.first + bank.experts.count), []
+            for number, (plan, gate) in enumerate(zip(self.plan.gates, self.typed_gates, strict=True)):
+                members = sum(member in span for member in self.plan.members(plan))
+                if members:
+                    own.append(Slots(number, min(members, gate.max_selected)))
+            found.append(own)
+        return found
 
     def _route(self, gate: int, streams: Sequence[Tensor], routing: RoutingInput) -> Routing:
         by = joined(streams, self.plan.gates[gate].reads) if routing.columns_BR is None else routing.columns_BR

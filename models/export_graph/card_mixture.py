@@ -11,8 +11,6 @@ Shape legend: N candidate rows, E experts of a bank, G gates, H hidden units, O 
 S slots of all gates (experts of a row), M = N * S.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -129,13 +127,6 @@ class StackedTail(nn.Module):
         return answer
 
 
-class _Share(NamedTuple):
-    """A gate's part in a bank: which gate, and how many of the bank's experts one row may use by it."""
-
-    gate: int
-    slots: int
-
-
 class GroupedMixture(nn.Module):
     """Only the selected experts, all gates' slots in one call of the operator a bank."""
 
@@ -145,7 +136,7 @@ class GroupedMixture(nn.Module):
         banks = level.typed_banks
         self.banks = nn.ModuleList(GroupedExperts(bank.experts, norm, parts) for bank in banks)
         self.spans = [slice(bank.first, bank.first + bank.experts.count) for bank in banks]
-        self.shares = [_shares(level, span) for span in self.spans]
+        self.shares = level.slots()
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
@@ -162,17 +153,7 @@ class GroupedMixture(nn.Module):
 
 def slots_of(level: Level) -> int:
     """How many experts a row is computed by, over all gates of a level, an expert of two gates counting twice."""
-    spans = (slice(bank.first, bank.first + bank.experts.count) for bank in level.typed_banks)
-    return sum(share.slots for span in spans for share in _shares(level, span))
-
-
-def _shares(level: Level, span: slice) -> list[_Share]:
-    found = []
-    for number, (plan, gate) in enumerate(zip(level.plan.gates, level.typed_gates, strict=True)):
-        own = sum(span.start <= member < span.stop for member in level.plan.members(plan))
-        if own:
-            found.append(_Share(number, min(own, gate.max_selected)))
-    return found
+    return sum(each.most for own in level.slots() for each in own)
 
 
 class GroupedExperts(nn.Module):

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from contract.schema import TaskSpec
 from models.heads.chains import Chain
+from models.layers.batched_product import stacked_linear, stacks
 from models.layers.mlp import mlp
+from models.layers.stacked import can_stack, stacked_blocks
 from models.model_config import ModelConfig
 
 
@@ -48,5 +50,21 @@ class Towers(nn.Module):
 
     def forward(self, mixtures: Sequence[Tensor]) -> Tensor:
         """Raw outputs [B, T] of the tasks' mixtures [B, O]."""
+        if self.training and stacks(mixtures[0]) and can_stack([tower.hidden for tower in self.typed_towers]):
+            return torch.cat(self.chain(self._stacked(mixtures)), dim=1)
         outputs = [tower(mixture) for tower, mixture in zip(self.towers, mixtures, strict=True)]
         return torch.cat(self.chain(outputs), dim=1)
+
+    @property
+    def typed_towers(self) -> list[Tower]:
+        """The towers in the order of the tasks."""
+        return [tower for tower in self.towers if isinstance(tower, Tower)]
+
+    def _stacked(self, mixtures: Sequence[Tensor]) -> list[Tensor]:
+        """Each tower's raw output [B, 1], all towers a layer at a time."""
+        x_TBO = torch.stack(list(mixtures))
+        for blocks in zip(*(tower.hidden for tower in self.typed_towers), strict=True):
+            x_TBO = stacked_blocks(x_TBO, blocks)
+        heads = [tower.head for tower in self.typed_towers]
+        weight_T1O, bias_T1 = torch.stack([head.weight for head in heads]), torch.stack([head.bias for head in heads])
+        return list(stacked_linear(x_TBO, weight_T1O, bias_T1).unbind())

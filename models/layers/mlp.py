@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers.batched_product import stacked_linear, stacks
 from models.layers.dropout import Dropout
 
 Activation = Literal["relu", "gelu", "silu"]
@@ -28,7 +29,7 @@ class BlockConfig(NamedTuple):
 class GroupedLinear(nn.Module):
     """One Linear an expert, each on its own slice: [B, E * D] -> [B, E * H].
 
-    A Gemm an expert: on CPU this beats one batched product of stacked weights.
+    A Gemm an expert: on CPU this beats one batched product of stacked weights, which is what a card is given.
     """
 
     def __init__(self, inputs: int, outputs: int, groups: int) -> None:
@@ -41,6 +42,9 @@ class GroupedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply expert e to columns e * D to (e + 1) * D."""
+        if stacks(x):
+            x_EBD = x.unflatten(1, (-1, self.inputs)).transpose(0, 1)
+            return stacked_linear(x_EBD, self.weight_EHD, self.bias_EH).transpose(0, 1).flatten(1)
         slices = x.split(self.inputs, dim=1)
         weights, biases = self.weight_EHD.unbind(), self.bias_EH.unbind()
         return torch.cat([functional.linear(s, w, b) for s, w, b in zip(slices, weights, biases, strict=True)], dim=1)

@@ -49,9 +49,8 @@ class EpochLoop:
         """Train to the epoch's end, or until a validation stops it; validate, write it all down and save."""
         self._begin()
         rows, skipped = self.run.rows, 0
-        for begin, batch in zip(
-            rows.bounds(self.progress.row), rows.epoch(self.progress.epoch, self.progress.row), strict=True
-        ):
+        batches = self.run.step.copies.ahead(rows.epoch(self.progress.epoch, self.progress.row))
+        for begin, batch in zip(rows.bounds(self.progress.row), batches, strict=True):
             result = self._step(begin, batch)
             if result.losses is None:
                 skipped += 1

@@ -5,7 +5,6 @@ Shape legend: B rows of this rank, D columns of the input matrix, T tasks.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from models.sharding import Sharded
 from models.weighting import Shared, Weighting
 from pipeline.training.anchor import Anchor
 from pipeline.training.bad_batch import BadBatch, diagnose_gradient, diagnose_loss
+from pipeline.training.device_copies import DeviceCopies
 from pipeline.training.gradient_scale import GradientScale
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.seeds import seed_of_step
@@ -58,6 +58,8 @@ class TrainingStep:
         """Take the parts; `total_steps` of the schedule is given with each step."""
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
         self.device, self.autocast, self.teacher = loss.unit_T.device, autocast, teacher
+        self.copies = DeviceCopies(self.device, users=bool(config.within_user))
+        """Batches on their way to the device; give an epoch's to its `ahead`."""
         self.average = None if config.average is None else WeightAverage(sharded, config.average)
         self.anchor: Anchor | None = None
         self._scale: GradientScale | None = None
@@ -80,10 +82,9 @@ class TrainingStep:
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
         with rows_of_batch(None if alone else share):
-            output = self._forward(batch)
-            labels, weights = (torch.from_numpy(a).to(self.device) for a in (batch.labels, batch.weights))
+            inputs, labels, weights, users = self.copies.take(batch)
+            output = self._forward(inputs)
             weights[: share.repeated] = 0.0
-            users = torch.from_numpy(batch.user.view(np.int64)).to(self.device) if self.config.within_user else None
             taught = None if self.teacher is None else self.teacher.labels(batch, labels)
             losses = self.loss(output, labels, weights, users, taught_BT=taught)
             sums_T, finite, wishes = _agree(weights, losses, wishes)
@@ -137,9 +138,9 @@ class TrainingStep:
         # Seeded by step, dropout falls the same in a run that was interrupted as in one that was not.
         torch.manual_seed(seed_of_step(self.config.seed, step))
 
-    def _forward(self, batch: Batch) -> RankerOutput:
+    def _forward(self, inputs: TensorInputs) -> RankerOutput:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            output: RankerOutput = self.sharded.model(TensorInputs.from_numpy(batch.inputs).to(self.device))
+            output: RankerOutput = self.sharded.model(inputs)
         return output
 
     def _backward(self, output: RankerOutput, losses: Losses) -> tuple[Losses, bool]:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from contract.schema import DenseSpec
+from contract.schema import DenseSpec, IdSpec
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
-from models.sharding import LearningRates, Sharded, process_group, shard
+from models.sharding import LearningRates, Sharded, plan_tables, process_group, shard
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()
@@ -107,3 +107,17 @@ def test_a_ranker_without_tables_trains_too() -> None:
     for _ in range(20):
         last = step(sharded)
     assert last < first
+
+
+def test_one_rank_has_each_table_whole() -> None:
+    ranker = Ranker(small_schema(), small_config(), torch.device("meta"))
+    alone = plan_tables(ranker, 1, "cpu", None, {})
+    assert {table.sharding_type for plan in alone.plan.values() for table in plan.values()} == {"table_wise"}
+
+
+@pytest.mark.parametrize(("gigabytes", "kernel"), [(80, "fused"), (8, "fused_uvm_caching")])
+def test_a_table_larger_than_the_card_lies_in_the_hosts_memory_with_a_cache(gigabytes: int, kernel: str) -> None:
+    user = IdSpec(name="user", kind="id", side="user", rows=200_000_000)
+    ranker = Ranker(small_schema(features=(user,)), small_config(embedding_dim=16), torch.device("meta"))
+    (plan,) = plan_tables(ranker, 1, "cuda", gigabytes * 2**30, {}).plan.values()
+    assert (plan["user"].sharding_type, plan["user"].compute_kernel) == ("table_wise", kernel)

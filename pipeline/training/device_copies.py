@@ -1,0 +1,103 @@
+"""A batch's way to the card in three stages at once: read | copied on a stream of its own | trained on.
+
+While a step computes, the next batch is already on its way from pinned memory; the step then waits for the copy on the
+card, and the host for nothing. On the CPU a batch's arrays are used where they lie.
+
+Shape legend: B rows, T tasks.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.inputs import Batch
+from models.ranker_tensors import TensorInputs
+
+
+class BatchTensors(NamedTuple):
+    """What a step reads of a batch, on its device; `users_B` are the rows' users as they were hashed, if wanted."""
+
+    inputs: TensorInputs
+    labels_BT: Tensor
+    weights_BT: Tensor
+    users_B: Tensor | None
+
+    @classmethod
+    def of(cls, batch: Batch, *, users: bool) -> "BatchTensors":
+        """Wrap a batch's arrays without copying, but for the users."""
+        users_B = torch.from_numpy(batch.user.view(np.int64).copy()) if users else None
+        labels, weights = torch.from_numpy(batch.labels), torch.from_numpy(batch.weights)
+        return cls(TensorInputs.from_numpy(batch.inputs), labels, weights, users_B)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "BatchTensors":
+        """The same with each tensor changed."""
+        request, candidate = (type(part)(*map(change, part)) for part in self.inputs)
+        users_B = None if self.users_B is None else change(self.users_B)
+        return BatchTensors(TensorInputs(request, candidate), change(self.labels_BT), change(self.weights_BT), users_B)
+
+    def to(self, device: torch.device) -> "BatchTensors":
+        """The same on another device; from pinned memory without waiting for the copy."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def tensors(self) -> list[Tensor]:
+        """All of them."""
+        users = [] if self.users_B is None else [self.users_B]
+        return [*self.inputs.request, *self.inputs.candidate, self.labels_BT, self.weights_BT, *users]
+
+
+class _Copy(NamedTuple):
+    """A batch on its way: its tensors on the card, what they are copied from, and when they have arrived."""
+
+    batch: Batch
+    tensors: BatchTensors
+    source: BatchTensors
+    arrived: torch.cuda.Event
+
+
+class DeviceCopies:
+    """Copies one batch ahead of the step."""
+
+    def __init__(self, device: torch.device, *, users: bool = False) -> None:
+        """Copy to a device; on the CPU there is nothing to copy. `users`: the rows' users go along."""
+        self._device, self._users = device, users
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copies: list[_Copy] = []
+
+    def ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches in the same order, each when the next one is on its way."""
+        if self._stream is None:
+            yield from batches
+            return
+        waiting: Batch | None = None
+        for batch in batches:
+            self._begin(batch, self._stream)
+            if waiting is not None:
+                yield waiting
+            waiting = batch
+        if waiting is not None:
+            yield waiting
+
+    def take(self, batch: Batch) -> BatchTensors:
+        """A batch's tensors on the device; those of a batch that was not on its way are copied now."""
+        if self._stream is None:
+            return BatchTensors.of(batch, users=self._users)
+        found = next((copy for copy in self._copies if copy.batch is batch), None)
+        if found is None:
+            return BatchTensors.of(batch, users=self._users).to(self._device)
+        self._copies.remove(found)
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(found.arrived)
+        for tensor in found.tensors.tensors():
+            # Made on the other stream, whose allocator must know that this one still reads them.
+            tensor.record_stream(current)
+        return found.tensors
+
+    def _begin(self, batch: Batch, stream: torch.cuda.Stream) -> None:
+        source = BatchTensors.of(batch, users=self._users).mapped(Tensor.pin_memory)
+        with torch.cuda.stream(stream):
+            tensors, arrived = source.to(self._device), torch.cuda.Event()
+            arrived.record(stream)
+        self._copies.append(_Copy(batch, tensors, source, arrived))

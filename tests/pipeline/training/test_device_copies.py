@@ -1,0 +1,47 @@
+"""Batches on their way to the device."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contract.inputs import Batch
+from features.batches import BatchReader
+from pipeline.training.device_copies import BatchTensors, DeviceCopies
+from tests.models.small import small_schema
+from tests.pipeline.tiny_features import write_features
+
+SCHEMA = small_schema()
+
+
+@pytest.fixture
+def batches(tmp_path: Path) -> list[Batch]:
+    return list(BatchReader(write_features(tmp_path, SCHEMA, train_rows=300) / "train", SCHEMA, 64).epoch())
+
+
+def test_on_the_cpu_arrays_are_used_where_they_lie(batches: list[Batch]) -> None:
+    copies = DeviceCopies(torch.device("cpu"), users=True)
+    assert [id(batch) for batch in copies.ahead(iter(batches))] == [id(batch) for batch in batches]
+    found = copies.take(batches[0])
+    assert found.labels_BT.data_ptr() == batches[0].labels.ctypes.data
+    assert found.users_B is not None
+    np.testing.assert_array_equal(found.users_B.numpy().view(np.uint64), batches[0].user)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_each_batch_arrives_whole_on_the_card_and_in_order(batches: list[Batch]) -> None:
+    device = torch.device("cuda", 0)
+    copies = DeviceCopies(device, users=True)
+    seen = 0
+    for batch, expected in zip(copies.ahead(iter(batches)), batches, strict=True):
+        assert batch is expected
+        for found, wanted in zip(
+            copies.take(batch).tensors(), BatchTensors.of(batch, users=True).tensors(), strict=True
+        ):
+            assert found.is_cuda
+            assert torch.equal(found.cpu(), wanted)
+        seen += 1
+    assert seen == len(batches)
+    assert torch.equal(copies.take(batches[0]).labels_BT.cpu(), torch.from_numpy(batches[0].labels))
