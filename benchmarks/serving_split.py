@@ -24,7 +24,7 @@ SIDES = ("user", "item")
 
 def publish_sparse(store: Path, work: Path, tiled: Path) -> Path:
     """Write the bundle, and the dense tiled graph of the same weights to `tiled`; `work` must not exist yet."""
-    schema = _schema()
+    schema = split_schema()
     settings: dict[str, Any] = {
         "embedding_dim": WIDTH,
         "embedding_init": 1.0,
@@ -50,7 +50,8 @@ def _write(model: Ranker, path: Path) -> None:
     onnx.save(graph, str(path))
 
 
-def _schema() -> Schema:
+def split_schema() -> Schema:
+    """Thirty hashed ids, half of them the user's, 4 binary tasks."""
     return Schema(
         features=tuple(
             IdSpec(name=f"id{i}", kind="id", side="user" if i < FEATURES // 2 else "item", rows=ROWS, encoding="hash")

@@ -1,0 +1,142 @@
+"""What the benchmarks on a card measure: layers and rankers in every form, and a bundle to be served.
+
+Shape legend: N candidate rows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+
+from benchmarks.serving_graph import publish_graph, table_of_ids
+from benchmarks.serving_split import SIDES, split_schema
+from benchmarks.sparse_models import layer, ranker
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, GATE_OUTPUT, MODEL_FILE, SCHEMA_FINGERPRINT
+from contract.inputs import Inputs
+from features.online.online_table import OnlineTables
+from models.export.cuda_form import choose_cuda_form
+from models.export.half import write_half
+from models.export.onnx_file import write_onnx
+from models.export.parity_sample import generate, sanitised
+from models.export_graph.exported_network import Form
+from models.export_graph.serving_graph import ServingGraph
+from models.model_config import ModelConfig
+from models.ranker import Ranker
+from serving.graph.engine import provider_options
+
+MODEL = "card"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large things are: as the bounds say, or tiny, to run every line on a CPU."""
+
+    layers: tuple[tuple[int, int], ...] = ((64, 4096), (8, 500))
+    """Experts and rows of the layers with a bound."""
+    candidates: int = 500
+    rounds: int = 60
+    experts: int = 64
+    embedding_dim: int = 32
+    widths: tuple[int, int] = (256, 128)
+    served: int = 1000
+    callers: int = 64
+    calls: int = 2000
+
+
+TINY = Sizes(((4, 16), (2, 8)), 8, 2, 4, 8, (16, 8), 10, 4, 16)
+
+
+def form_of(model: Ranker) -> Form:
+    """What an export for a card would choose."""
+    return choose_cuda_form(model, "sparse", "auto").form
+
+
+def write(model: Ranker, path: Path, form: Form, *, half: bool = False, packed: bool = False) -> Path:
+    """A graph in a form, of one request a run unless `packed`, with experts in half precision if `half`."""
+    metadata = {SCHEMA_FINGERPRINT: model.schema.fingerprint(), "form": form}
+    one_request = form in {"wide", "moe"} and not packed
+    write_onnx(ServingGraph(model, form, one_request=one_request), model.schema, path, metadata, packed=packed)
+    if half:
+        write_half(path, path.with_suffix(".half"))
+        path.with_suffix(".half").replace(path)
+    return path
+
+
+def a_layer(experts: int, sizes: Sizes) -> Ranker:
+    """A mixture layer alone, one top-2 gate."""
+    return layer(experts) if sizes is not TINY else small(experts)
+
+
+def a_ranker(sizes: Sizes) -> Ranker:
+    """The whole ranker of 8 experts and 4 tasks, one shared top-2 gate."""
+    return ranker(2, "shared", "all") if sizes is not TINY else small(4)
+
+
+def small(experts: int) -> Ranker:
+    """The served ranker's schema with few and narrow experts."""
+    return served_ranker(Sizes(experts=experts, embedding_dim=TINY.embedding_dim, widths=TINY.widths))
+
+
+def served_ranker(sizes: Sizes) -> Ranker:
+    """Thirty id features, half of them the user's, 4 tasks, one shared top-2 gate."""
+    settings: dict[str, Any] = {
+        "embedding_dim": sizes.embedding_dim,
+        "embedding_init": 1.0,
+        "experts": sizes.experts,
+        "expert_widths": sizes.widths,
+        "tower_widths": (),
+        "gate": {"name": "top_k", "k": 2},
+        "gate_scope": "shared",
+    }
+    torch.manual_seed(0)
+    return Ranker(split_schema(), ModelConfig.model_validate(settings)).eval()
+
+
+def publish_served(store: Path, work: Path, sizes: Sizes) -> Path:
+    """A bundle with graphs for processors and for a card; `work` must not exist yet."""
+    model = served_ranker(sizes)
+
+    def write_all(path: Path) -> None:
+        write(model, path, "sparse")
+        write(model, path.with_name(CUDA_MODEL_FILE), form_of(model))
+        write(model, path.with_name(CUDA_PACKED_FILE), form_of(model), packed=True)
+
+    rng = np.random.default_rng(0)
+    columns = ((f.name for f in model.schema.features if f.side == side) for side in SIDES)
+    user, item = (table_of_ids(rng, tuple(names)) for names in columns)
+    return publish_graph(store, work, MODEL, model.schema, OnlineTables(user=user, item=item, pairs={}), write_all)
+
+
+def inputs_of(model: Ranker, rows: int) -> Inputs:
+    """Random inputs of one request."""
+    return sanitised(generate(model.schema, 1, rows, np.random.default_rng(0)), model.schema)
+
+
+class BoundRun:
+    """A graph with its inputs and answers on the device: what is timed is the graph alone."""
+
+    def __init__(self, path: Path, inputs: Inputs, device: str) -> None:
+        """Load the graph and put the inputs there."""
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        providers = provider_options("cuda" if device == "cuda" else "cpu", "fp32")
+        self.session = ort.InferenceSession(str(path), options, providers=providers)
+        self._binding = self.session.io_binding()
+        arrays = inputs.arrays()
+        for node in self.session.get_inputs():
+            self._binding.bind_ortvalue_input(node.name, ort.OrtValue.ortvalue_from_numpy(arrays[node.name], device))
+        for node in self.session.get_outputs():
+            if not node.name.startswith(GATE_OUTPUT):
+                self._binding.bind_output(node.name, device)
+
+    def __call__(self) -> None:
+        """One run, to its end."""
+        self.session.run_with_iobinding(self._binding)
+
+
+def model_file(folder: Path, name: str) -> Path:
+    """A file name of its own for each graph of a benchmark."""
+    return folder / f"{name}-{MODEL_FILE}"

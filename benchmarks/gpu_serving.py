@@ -1,0 +1,218 @@
+"""What serving costs on a card: ``python -m benchmarks.gpu_serving [--json]``; the bounds are for one H100.
+
+Layers are timed with arrays on the card, the ranker with copies from and to the host, the bundles through gRPC. Without
+a card it says so and ends; ``--cpu-dry-run`` runs every line on the CPU, with tiny sizes, and its figures mean nothing.
+``--table FILE`` writes what was measured of layers in the format of ``models/export/cuda_layers.json``.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.gpu_models import (
+    TINY,
+    BoundRun,
+    Sizes,
+    a_layer,
+    a_ranker,
+    form_of,
+    inputs_of,
+    model_file,
+    publish_served,
+    write,
+)
+from benchmarks.h2load import Loaded, load
+from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
+from benchmarks.serving_payload import current, payload
+from benchmarks.serving_process import RANK, by_metrics, free_ports, serving
+from contract.errors import MoerankError, PredictionError
+from models.export_graph.exported_network import Form
+from serving.graph.engine import CUDA, provider_options
+
+_WARM_UP = 3
+FORMS: dict[str, Form] = {"moe": "moe", "stacked": "wide", "dense": "dense", "routed": "sparse"}
+"""The columns of the table, and our form of each; our wide form has its second layers as one batched product."""
+TABLE_ROWS = (500, 4096, 16384)
+KUAIRAND = {"user": 5, "items": 7583, "context": {"tab": 1, "hour": 20}}
+CONNECTIONS_OF_MANY = 16
+"""The kernel spreads connections over processes, not calls."""
+PAGE_SECONDS = 1.1
+"""A little more than a metrics page is kept."""
+Times = NDArray[np.float64]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure all cases and print them; exit code 1 if a bound does not hold, 0 without a card."""
+    parser = arguments(__doc__)
+    parser.add_argument("--cpu-dry-run", action="store_true", help="run every line on the CPU, with tiny sizes")
+    parser.add_argument("--kuairand", type=Path, default=Path("runs/kuairand/store"), help="the recipe's store")
+    parser.add_argument("--table", type=Path, help="write the measured layers here")
+    chosen = parser.parse_args(argv)
+    device = "cpu" if chosen.cpu_dry_run else "cuda"
+    if device == "cuda" and (reason := no_card()):
+        return finish(
+            "gpu_serving", [NotInstalled("skipped, for this machine has no card", reason)], as_json=chosen.json
+        )
+    sizes = TINY if chosen.cpu_dry_run else Sizes()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cases: list[Case | NotInstalled] = [*layers(folder, sizes, device), *whole_ranker(folder, sizes, device)]
+        cases += served(folder, sizes, device)
+        cases += kuairand(chosen.kuairand, sizes, device)
+        if chosen.table:
+            write_table(chosen.table, folder, sizes, device)
+    if chosen.cpu_dry_run:
+        print("a dry run on the CPU: every line ran, the figures mean nothing, and no bound is looked at")
+        cases = [case_of(case.case, [case.value], case.unit) if isinstance(case, Case) else case for case in cases]
+    return finish("gpu_serving", cases, as_json=chosen.json)
+
+
+def no_card() -> str:
+    """What is missing to measure anything here; empty if nothing is."""
+    if CUDA not in ort.get_available_providers():
+        return "onnxruntime-gpu, of requirements/gpu.txt"
+    return "" if torch.cuda.is_available() else "a CUDA device that torch finds"
+
+
+def layers(folder: Path, sizes: Sizes, device: str) -> list[Case]:
+    """The mixture layer alone, against the dense form of the same model."""
+    cases = []
+    bounds = ((0.20, 0.10), (0.5, None))
+    for (experts, rows), (exact, halved) in zip(sizes.layers, bounds, strict=True):
+        model = a_layer(experts, sizes)
+        form, inputs = form_of(model), inputs_of(model, rows)
+        names = ("dense", "fp32", "fp16")
+        paths = [
+            write(
+                model,
+                model_file(folder, f"{experts}-{name}"),
+                "dense" if name == "dense" else form,
+                half=name == "fp16",
+            )
+            for name in names
+        ]
+        times = interleaved([BoundRun(path, inputs, device) for path in paths], sizes.rounds)
+        what = f"layer 960-256-128, n={experts}, k=2, {rows} rows, on the card: {form} / dense"
+        cases.append(case_of(f"{what}, fp32", (times[1] / times[0]).tolist(), "x", bound=exact))
+        cases.append(case_of(f"{what}, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
+        cases.append(case_of(f"{what}, fp32", (1e3 * times[1]).tolist(), "ms"))
+    return cases
+
+
+def whole_ranker(folder: Path, sizes: Sizes, device: str) -> list[Case]:
+    """One request, copies from and to the host included, against the dense split graph."""
+    model = a_ranker(sizes)
+    inputs, form = inputs_of(model, sizes.candidates), form_of(model)
+    runs = []
+    for name in ("dense", form):
+        path = write(model, model_file(folder, f"ranker-{name}"), name)
+        providers = provider_options("cuda" if device == "cuda" else "cpu", "fp32")
+        session = ort.InferenceSession(str(path), providers=providers)
+        feed = {node.name: inputs.arrays()[node.name] for node in session.get_inputs()}
+        tasks = [task.name for task in model.schema.tasks]
+        runs.append(lambda session=session, feed=feed, tasks=tasks: session.run(tasks, feed))
+    times = interleaved(runs, sizes.rounds)
+    what = f"ranker, 4 tasks, shared top-2, {sizes.candidates} candidates, copies included: {form} / dense split"
+    return [case_of(what, (times[1] / times[0]).tolist(), "x", bound=0.6)]
+
+
+def served(folder: Path, sizes: Sizes, device: str) -> list[Case]:
+    """Rows a second through gRPC on the card, and on all CPU cores of the machine, each as serves it best."""
+    store = folder / "store"
+    publish_served(store, folder / "work", sizes)
+    message = payload(current(store), 1, 1000, sizes.served, {}).rank
+    flags = {
+        "CUDA": ("--device", device, "--threads", str(sizes.callers)),
+        "all CPU cores": ("--processes", str(max(2, torch.get_num_threads()))),
+    }
+    cases, rates = [], {}
+    for name, given in flags.items():
+        seen = under_load(store, message, sizes.calls, sizes.callers, *given)
+        rates[name] = sizes.calls * sizes.served / seen.seconds
+        what = f"n={sizes.experts}, {sizes.served} candidates, {sizes.callers} callers, {name}"
+        cases.append(case_of(f"rows ranked a second, {what}", [rates[name]], "rows/s", better="higher"))
+        cases.append(case_of(f"p50, {what}", [float(np.percentile(seen.latencies_ms, 50))], "ms"))
+    ratio = rates["CUDA"] / rates["all CPU cores"]
+    return [*cases, case_of("rows a second, CUDA / all CPU cores", [ratio], "x", bound=2.0, better="higher")]
+
+
+def under_load(store: Path, message: bytes, calls: int, callers: int, *flags: str) -> Loaded:
+    """What a load generator sees of a server, all of whose answers were good by its metrics page.
+
+    Raises:
+        PredictionError: a call did not end with grpc-status 0.
+    """
+    port, count = free_ports(), by_metrics("nv_inference_request_success_total")
+    connections = min(CONNECTIONS_OF_MANY, callers)
+    with serving(store, "--port", str(port), "--metrics-port", str(port + 2), *flags) as server:
+        load(server.port, RANK, message, max(callers, calls // 8), callers, connections)
+        time.sleep(PAGE_SECONDS)
+        before = count(port)
+        seen = load(server.port, RANK, message, calls, callers, connections)
+        time.sleep(PAGE_SECONDS)
+        if (answered := count(port) - before) != calls:
+            text = f"{calls - answered} of {calls} calls did not end with grpc-status 0"
+            raise PredictionError(text)
+    return seen
+
+
+def kuairand(store: Path, sizes: Sizes, device: str) -> list[Case | NotInstalled]:
+    """The recipe's bundle through gRPC."""
+    case = "KuaiRand bundle through gRPC"
+    try:
+        model = current(store)
+    except (MoerankError, StopIteration, OSError):
+        return [NotInstalled(case, f"a bundle in {store}: moerank run the recipe first")]
+    message = payload(model, KUAIRAND["user"], KUAIRAND["items"], 100, KUAIRAND["context"]).rank  # type: ignore[arg-type]
+    seen = under_load(store, message, sizes.calls, 32, "--device", device)
+    rate = case_of(f"{case}, 100 candidates, 32 callers", [seen.calls / seen.seconds], "answers/s", better="higher")
+    return [rate, case_of(f"{case}, p50", [float(np.percentile(seen.latencies_ms, 50))], "ms")]
+
+
+def write_table(path: Path, folder: Path, sizes: Sizes, device: str) -> None:
+    """Measure layers in every form and precision, for `models.export.cuda_form`."""
+    rows = []
+    for experts, _ in sizes.layers:
+        model = a_layer(experts, sizes)
+        inputs = TABLE_ROWS if sizes is not TINY else TABLE_ROWS[:1]
+        for count in inputs:
+            found = {}
+            for half in (False, True):
+                names = [name for name in FORMS if not half or name in {"moe", "stacked"}]
+                paths = [write(model, model_file(folder, f"t-{name}"), FORMS[name], half=half) for name in names]
+                runs = [BoundRun(each, inputs_of(model, count), device) for each in paths]
+                medians = 1e3 * np.median(interleaved(runs, sizes.rounds), axis=1)
+                found["fp16" if half else "fp32"] = dict(zip(names, medians.round(4).tolist(), strict=True))
+            hidden, outputs = model.config.expert_widths
+            rows.append(
+                {"inputs": model.width, "hidden": hidden, "outputs": outputs, "experts": experts, "selected": 2}
+                | {"rows": count, **found}
+            )
+    name = torch.cuda.get_device_name() if device == "cuda" else "a CPU (dry run)"
+    about = {"machine": f"{name}, onnxruntime {ort.__version__}", "measured": datetime.now(UTC).date().isoformat()}
+    path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def interleaved(runs: Sequence[Callable[[], object]], rounds: int) -> Times:
+    """Seconds [runs, rounds], each round running all once."""
+    times = np.empty((len(runs), rounds))
+    for round_ in range(-_WARM_UP, rounds):
+        for place, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            if round_ >= 0:
+                times[place, round_] = time.perf_counter() - start
+    return times
+
+
+if __name__ == "__main__":
+    sys.exit(main())

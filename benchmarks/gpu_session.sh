@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Everything that needs a card, in under ten minutes: the gpu tests, then both benchmarks with a new table of layers.
+# Usage: bash benchmarks/gpu_session.sh [FOLDER for what is printed]; needs requirements/gpu.txt and h2load.
+set -u
+out=${1:-gpu-session}
+mkdir -p "$out"
+python=${PYTHON:-.venv/bin/python}
+# Where onnxruntime-gpu finds cuBLAS and cuDNN: in the packages that torch brings.
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+LD_LIBRARY_PATH=$(echo "$site"/nvidia/*/lib | tr ' ' ':'):${LD_LIBRARY_PATH:-}
+export LD_LIBRARY_PATH
+status=0
+run() {
+    local name=$1 seconds=$2
+    shift 2
+    echo "== $name (at most $seconds s)"
+    timeout "$seconds" "$@" >"$out/$name.txt" 2>&1 || { status=1; echo "   ended with $?"; }
+    tail -n 25 "$out/$name.txt"
+}
+nvidia-smi >"$out/nvidia-smi.txt" 2>&1
+run doctor 60 "$python" -m pipeline doctor
+run tests 150 "$python" -m pytest -m gpu -q -p no:cacheprovider tests
+run gpu_serving 180 "$python" -m benchmarks.gpu_serving --json --table "$out/cuda_layers.json"
+run gpu_training 150 "$python" -m benchmarks.gpu_training --json
+exit $status

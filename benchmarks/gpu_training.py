@@ -1,0 +1,126 @@
+"""Training on a card, from Parquet to the update, against its floor: ``python -m benchmarks.gpu_training [--json]``.
+
+The floor (`gpu_training_floor`) is the best of an eager step, a CUDA graph and a compiled step over ids that lie ready
+on the card. The bounds are for one H100. Without a card it says so and ends; ``--cpu-dry-run`` runs every line on the
+CPU, with tiny sizes, and its figures mean nothing.
+"""
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.gpu_training_data import TINY, TrainingSizes, config_of, schema_of, write_features
+from benchmarks.gpu_training_floor import floor_steps
+from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
+from contract.inputs import Batch
+from models.row_share import RowShare
+from models.sharding import process_group
+from pipeline.training.train_config import TrainConfig
+from pipeline.training.training_run import TrainingRun
+from pipeline.training.training_step import Wishes
+
+BOUNDS = {4096: 0.5, 16384: 0.7, 65536: 0.5}
+KERNEL_SHARE = 0.7
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure all cases and print them; exit code 1 if a bound does not hold, 0 without a card."""
+    parser = arguments(__doc__)
+    parser.add_argument("--cpu-dry-run", action="store_true", help="run every line on the CPU, with tiny sizes")
+    chosen = parser.parse_args(argv)
+    if not chosen.cpu_dry_run and not torch.cuda.is_available():
+        missing = NotInstalled("skipped, for this machine has no card", "a CUDA device that torch finds")
+        return finish("gpu_training", [missing], as_json=chosen.json)
+    sizes = TINY if chosen.cpu_dry_run else TrainingSizes()
+    device = torch.device("cpu") if chosen.cpu_dry_run else torch.device("cuda", 0)
+    cases: list[Case] = []
+    with tempfile.TemporaryDirectory() as name, process_group(device):
+        for batch in sizes.batches:
+            cases += measure(Path(name) / str(batch), sizes, batch, device)
+    if chosen.cpu_dry_run:
+        print("a dry run on the CPU: every line ran, the figures mean nothing, and no bound is looked at")
+        cases = [case_of(case.case, [case.value], case.unit) for case in cases]
+    return finish("gpu_training", cases, as_json=chosen.json)
+
+
+def measure(folder: Path, sizes: TrainingSizes, batch: int, device: torch.device) -> list[Case]:
+    """Rows a second of training and of its floor, and the kernels' share of a step."""
+    steps = sizes.warm_up + 2 * sizes.steps
+    features = write_features(folder, sizes, batch * steps)
+    config = TrainConfig.model_validate({"batch_size": batch, "bf16": "on", "epochs": 1})
+    run = TrainingRun(schema_of(sizes), config_of(sizes), config, features, device, None)
+    run.sharded.model.train()
+    taken = trained(run)
+    speed = batch / seconds_a_step(lambda: next(taken), sizes, device)
+    floors = {
+        name: batch / seconds_a_step(step, sizes, device) for name, step in floor_steps(sizes, batch, device).items()
+    }
+    best = max(floors, key=lambda name: floors[name])
+    cases = [
+        case_of(f"batch {batch}: training, from Parquet", [speed], "rows/s", better="higher"),
+        *(case_of(f"batch {batch}: floor, {name}", [rate], "rows/s", better="higher") for name, rate in floors.items()),
+        case_of(
+            f"batch {batch}: training / floor ({best})",
+            [speed / floors[best]],
+            "x",
+            bound=BOUNDS.get(batch),
+            better="higher",
+        ),
+    ]
+    share = kernel_share(lambda: next(taken), sizes, device)
+    bound = KERNEL_SHARE if batch == min(BOUNDS) else None
+    return [*cases, case_of(f"batch {batch}: kernels' share of a step", [share], "", bound=bound, better="higher")]
+
+
+def trained(run: TrainingRun) -> Iterator[None]:
+    """Steps of training, one each time."""
+    rows = run.rows
+    batches: Iterator[Batch] = run.step.copies.ahead(rows.epoch())
+    for step, (begin, batch) in enumerate(zip(rows.bounds(0), batches, strict=True)):
+        first, last = rows.share(begin)
+        share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))
+        run.step(batch, share, step, run.total_steps, Wishes())
+        yield
+
+
+def seconds_a_step(step: Callable[[], object], sizes: TrainingSizes, device: torch.device) -> float:
+    """Of so many steps after a warm-up, to the end of the last one's work."""
+    for _ in range(sizes.warm_up):
+        step()
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(sizes.steps):
+        step()
+    _wait(device)
+    return (time.perf_counter() - began) / sizes.steps
+
+
+def kernel_share(step: Callable[[], object], sizes: TrainingSizes, device: torch.device) -> float:
+    """The part of a step's time in which kernels run; on a processor operators stand for them."""
+    kinds = [ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * (device.type == "cuda")]
+    began = time.perf_counter()
+    with profile(activities=kinds) as recorded:
+        for _ in islice(range(sizes.steps), max(1, sizes.steps // 4)):
+            step()
+        _wait(device)
+        passed = time.perf_counter() - began
+    events = recorded.key_averages()
+    spent = sum(
+        event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total for event in events
+    )
+    return spent * 1e-6 / passed
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
