@@ -151,7 +151,7 @@ def under_load(store: Path, message: bytes, calls: int, callers: int, *flags: st
     Raises:
         PredictionError: a call did not end with grpc-status 0.
     """
-    port, count = free_ports(), by_metrics("nv_inference_request_success_total")
+    port, count = free_ports(), by_metrics("nv_inference_request_success_total{")
     connections = min(CONNECTIONS_OF_MANY, callers)
     with serving(store, "--port", str(port), "--metrics-port", str(port + 2), *flags) as server:
         load(server.port, RANK, message, max(callers, calls // 8), callers, connections)

@@ -52,7 +52,7 @@ def floor_steps(sizes: TrainingSizes, batch: int, device: torch.device) -> dict[
 
     def stepper(network: Callable[[Tensor], Tensor]) -> Step:
         def step() -> None:
-            forward(network).backward()  # type: ignore[no-untyped-call]
+            forward(network).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=False)
 
