@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from serving.client.blocking_client import RankingClient
+from serving.generate import ROOT
 from serving.grpc_server.server import RunningServer
 
 TRITON = """
@@ -41,6 +43,8 @@ statistics = client.get_inference_statistics("tiny").model_stats[0]
 assert statistics.inference_count == 3 and statistics.inference_stats.success.count == 1
 """
 
+NODE_PACKAGES = ("@grpc/grpc-js@1.14.7", "@grpc/proto-loader@0.8.1")
+
 
 def test_a_stock_tritonclient_works(server: RunningServer) -> None:
     if find_spec("tritonclient") is None:
@@ -72,3 +76,35 @@ def test_grpcurl_ranks(server: RunningServer) -> None:
     assert (answer["model"], answer["version"], answer["unknown_items"]) == ("tiny", "1", [2])
     assert sorted(answer["order"]) == [0, 1, 2]
     assert len(answer["predictions"]["like"]["values"]) == 3
+
+
+@pytest.fixture(scope="module")
+def node_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with Node's own gRPC library."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        pytest.skip("node and npm are not installed (Debian: apt-get install nodejs npm)")
+    folder = tmp_path_factory.mktemp("node")
+    install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *NODE_PACKAGES]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
+    if done.returncode:
+        pytest.skip(f"npm cannot install {', '.join(NODE_PACKAGES)}: {done.stderr[-200:]}")
+    return folder
+
+
+def test_a_node_client_made_from_the_protos_ranks_and_reads_a_refusal(
+    node_packages: Path, server: RunningServer, client: RankingClient
+) -> None:
+    program = node_packages / "node_client.js"
+    shutil.copyfile(Path(__file__).parent / "node_client.js", program)
+    proto = ROOT / "proto" / "moerank" / "v1" / "ranking.proto"
+    command = ["node", str(program), f"127.0.0.1:{server.port}", str(proto)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    answer = json.loads(run.stdout)
+    expected = client.rank(1, [100, 101, 7], {"tab": "home"}, top_k=2)
+    assert (answer["model"], answer["version"], answer["request_id"]) == ("tiny", 1, "node-1")
+    assert (answer["order"], answer["unknown_items"], answer["arm"]) == (list(expected.answer.order), [2], "current")
+    assert answer["like"] == pytest.approx(list(expected.predictions["like"]))
+    assert (answer["refused"]["code"], answer["refused"]["details"]) == (3, 1)
+    assert "planet" in answer["refused"]["message"]
