@@ -59,7 +59,7 @@ def call_from_a_loop(target: str, done: threading.Event, outcomes: Outcomes) -> 
 def call_carelessly(target: str, done: threading.Event, outcomes: Outcomes) -> None:
     """Neither health nor another attempt."""
     with grpc.insecure_channel(target, ROUND_ROBIN) as channel:
-        rank = channel.unary_unary(RANK)
+        rank = channel.unary_unary(RANK, request_serializer=bytes, response_deserializer=bytes)
         while not done.is_set():
             outcomes[named(lambda: rank(BODY, timeout=PATIENCE))] += 1
 

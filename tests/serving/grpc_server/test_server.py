@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_status import rpc_status
 
@@ -19,6 +20,7 @@ from serving.graph.served_model import RankingModel
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2, ranking_pb2_grpc
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 
@@ -190,6 +192,19 @@ def test_reflection_describes_the_service_if_it_is_on(store: Path, *, reflection
         else:
             with pytest.raises(grpc.RpcError):
                 database.get_services()
+
+
+def test_reflection_answers_under_its_new_and_its_old_name(server: RunningServer) -> None:
+    question = reflection_pb2.ServerReflectionRequest(list_services="")
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        for version in ("v1", "v1alpha"):
+            ask = channel.stream_stream(
+                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+                response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+            )
+            (answer,) = ask(iter([question]), timeout=PATIENCE)
+            assert "moerank.v1.RankingService" in {each.name for each in answer.list_services_response.service}
 
 
 def test_a_corrupt_bundle_does_not_start(store: Path) -> None:
