@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contract.errors import ConfigError
-from contract.settings import Settings
 from serving.observe.logs import LogFormat
 
 PREFIX = "MOERANK_"
@@ -20,6 +20,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 def _place(value: object) -> object:
     """A path, but not of a URL, whose double slash it would swallow."""
     return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+def _split(value: object) -> object:
+    """A list as flags and variables have it."""
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
 def cores() -> int:
@@ -33,14 +38,21 @@ def _own_cores(values: Mapping[str, object]) -> int:
     return max(1, cores() // processes) if isinstance(processes, int) else cores()
 
 
-class ServerSettings(Settings):
-    """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`."""
+class ServerSettings(BaseSettings):
+    """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`.
+
+    A program that makes one itself says everything itself: `read` alone looks at the environment.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=PREFIX, protected_namespaces=())
 
     store: Annotated[Path | str, BeforeValidator(_place)] = Field(
         description="the model store: a directory of MODEL/VERSION/, or a URL such as s3://BUCKET/PREFIX"
     )
     cache: Path | None = Field(None, description="folder for bundles of a store URL; default: below ~/.cache/moerank")
-    models: tuple[str, ...] = Field((), description="NAME or NAME@VERSION, several with commas; default: all")
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="NAME or NAME@VERSION, several with commas; default: all"
+    )
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(50051, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     front: Literal["grpcio", "native"] = Field(
@@ -71,7 +83,7 @@ class ServerSettings(Settings):
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
     user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")
     user_store_seconds: float = Field(0.02, gt=0, le=10, description="how long a look-up in it may take")
-    pushed: tuple[Literal["user", "item", "pair"], ...] = Field(
+    pushed: Annotated[tuple[Literal["user", "item", "pair"], ...], NoDecode, BeforeValidator(_split)] = Field(
         ("user",), description="whose pushed features are read from the user store: user, item, pair, with commas"
     )
     push_max_age_seconds: float = Field(0.0, ge=0, description="older pushed values are not used; 0: all are")
@@ -124,6 +136,19 @@ class ServerSettings(Settings):
             raise ValueError(message)
         return self
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Nothing but what is passed."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
     @property
     def admitted(self) -> int:
         """How many calls may run or wait."""
@@ -142,13 +167,11 @@ class ServerSettings(Settings):
         Raises:
             ConfigError: naming every value that is wrong.
         """
-        environment = os.environ if environment is None else environment
-        values: dict[str, object] = {}
-        for name in cls.model_fields:
-            given = flags.get(name)
-            found = environment.get(PREFIX + name.upper()) if given is None else given
-            if found is not None:
-                values[name] = _split(found) if name in {"models", "pushed"} else found
+        variables = EnvSettingsSource(cls)
+        if environment is not None:
+            variables.env_vars = {name.lower(): value for name, value in environment.items()}
+        given = {name: flags[name] for name in cls.model_fields if flags.get(name) is not None}
+        values = {**variables(), **given}
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -158,10 +181,6 @@ class ServerSettings(Settings):
             ]
             message = "the server cannot start: " + "; ".join(problems)
             raise ConfigError(message) from error
-
-
-def _split(value: object) -> object:
-    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
 def _problem(location: tuple[int | str, ...], text: str, given: object) -> str:

@@ -208,7 +208,7 @@ def test_the_server_imports_only_what_its_image_installs() -> None:
     loaded = {normal(name) for name in run.stdout.split()} - {"moerank"}
     # What the wanted packages pull in, or take along where it happens to be installed.
     follows = {"annotated-types", "async-timeout", "pydantic-core", "typing-extensions", "typing-inspection"}
-    follows |= {"cloudpickle", "cryptography", "grpcio-tools", "setuptools", "cffi", "packaging"}
+    follows |= {"cloudpickle", "cryptography", "grpcio-tools", "setuptools", "cffi", "packaging", "python-dotenv"}
     assert loaded - follows - listed("server.txt") <= {"onnxruntime"}
     assert not loaded & {"torch", "prefect", "ibis-framework", "duckdb", "torchrec"}
     assert listed("server.txt") <= listed("common.txt")

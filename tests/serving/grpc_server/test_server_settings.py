@@ -25,6 +25,16 @@ def test_flags_win_over_the_environment_and_that_over_defaults() -> None:
     assert settings.host == "127.0.0.1"
 
 
+def test_a_program_that_makes_settings_itself_does_not_get_those_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MOERANK_PORT", "7000")
+    monkeypatch.setenv("MOERANK_MODELS", "x,y@2")
+    assert ServerSettings(store=Path("/a")).port == 50051
+    read = ServerSettings.read(parse("/a"))
+    assert (read.port, read.models) == (7000, ("x", "y@2"))
+
+
 def test_all_wrong_values_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as refused:
         ServerSettings.read(parse("--port", "70000", "--device", "tpu"), {"MOERANK_MAX_CANDIDATES": "many"})
