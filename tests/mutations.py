@@ -24,6 +24,8 @@ class Mutation(NamedTuple):
     before: str
     after: str
     tests: str
+    slow: bool = False
+    """Whether only tests that are marked slow can see it."""
 
 
 MUTATIONS = (
@@ -223,6 +225,57 @@ MUTATIONS = (
         "if not fingerprint:",
         "tests/serving/store tests/serving/graph",
     ),
+    Mutation(
+        "idle connections are never closed",
+        "serving/grpc_server/server_builder.py",
+        "if settings.connection_idle_seconds:",
+        "if settings.connection_idle_seconds < 0:",
+        "tests/faults/test_connections.py",
+        slow=True,
+    ),
+    Mutation(
+        "a call whose message never comes is never ended",
+        "serving/grpc_server/grpcio_call.py",
+        "                call.fail(self._status)\n",
+        "                call.active\n",
+        "tests/serving/grpc_server/test_message_first.py",
+    ),
+    Mutation(
+        "raw bytes that are no whole number of values are read",
+        "serving/api/codec_oip.py",
+        "if len(raw) % dtype.itemsize:",
+        "if len(raw) < 0:",
+        "tests/faults/test_malformed.py",
+    ),
+    Mutation(
+        "work that nobody waits for any more is done",
+        "serving/graph/context.py",
+        "        if self.expired:\n",
+        "        if self.expires == 0.0:\n",
+        "tests/faults/test_overload.py",
+    ),
+    Mutation(
+        "a version that was replaced stays in memory",
+        "serving/registry/registry.py",
+        "        self._serve({**self._models, name: model})\n",
+        "        self.__dict__.setdefault('old', []).append(model)\n        self._serve({**self._models, name: model})\n",
+        "tests/faults/test_soak.py",
+        slow=True,
+    ),
+    Mutation(
+        "an answer names another version than gave it",
+        "serving/graph/served_model.py",
+        "            version=self.version,\n",
+        "            version=1,\n",
+        "tests/faults/test_swaps.py",
+    ),
+    Mutation(
+        "a killed training goes on at the beginning of its epoch",
+        "pipeline/training/epoch_loop.py",
+        "rows.epoch(self.progress.epoch, self.progress.row)",
+        "rows.epoch(self.progress.epoch, 0)",
+        "tests/faults/test_killed_training.py",
+    ),
 )
 
 
@@ -238,7 +291,8 @@ def survives(mutation: Mutation, folder: Path) -> bool:
         message = f"{mutation.file} holds {mutation.before!r} {text.count(mutation.before)} times; mend the mutation"
         raise LookupError(message)
     path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not long and not pairs"]
+    marks = f"{'' if mutation.slow else 'not slow and '}not long and not pairs"
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-m", marks]
     command = [sys.executable, "-m", "pytest", *options, *mutation.tests.split()]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
     try:
