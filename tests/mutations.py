@@ -258,7 +258,8 @@ MUTATIONS = (
         "a version that was replaced stays in memory",
         "serving/registry/registry.py",
         "        self._serve({**self._models, name: model})\n",
-        "        self.__dict__.setdefault('old', []).append(model)\n        self._serve({**self._models, name: model})\n",
+        "        self.__dict__.setdefault('old', []).append(model)\n"
+        "        self._serve({**self._models, name: model})\n",
         "tests/faults/test_soak.py",
         slow=True,
     ),
