@@ -210,6 +210,14 @@ class RequestEncoder:
             for (part, _), group in members.items()
         )
 
+    def item_hashes(self, items: Sequence[Id]) -> Hashes:
+        """The hashes [N] of items' keys.
+
+        Raises:
+            RequestError: one of the wrong type.
+        """
+        return self._key_hashes(self._schema.item_key, items, "items")
+
     def _key_hashes(self, key: str, values: Sequence[Id | None], where: str) -> Hashes:
         if not key:
             return np.zeros(len(values), dtype=np.uint64)

@@ -39,7 +39,7 @@ from features.source.data_files import find_files
 from features.source.filesystems import file_facts, filesystem_of, without_protocol
 from features.source.parquet_files import write_table
 
-FACTS = ("position", "score", "propensity", "version", "arm", "score_name", "score_version", "exploration")
+FACTS = ("position", "score", "propensity", "version", "arm", "score_name", "score_version", "exploration", "stage")
 """What the log says of a candidate, offered as ``served_position`` and so on."""
 ROW_BITS = 32
 _DATE_FOLDER = "/date="

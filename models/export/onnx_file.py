@@ -22,6 +22,7 @@ from contract.files import appearing
 from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
+from models.export_graph.cheap_head import CheapHead
 from models.export_graph.pairing import pair_add_onnx, pair_linear_onnx
 from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.sparse_experts import expert_answers_onnx
@@ -53,7 +54,7 @@ def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False)
 
 
 def write_onnx(
-    graph: ServingGraph,
+    graph: ServingGraph | CheapHead,
     schema: Schema,
     path: Path,
     metadata: Mapping[str, str],

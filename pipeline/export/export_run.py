@@ -5,7 +5,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from contract.graph_names import GOLDEN_FILE, MODEL_FILE, ONLINE_FOLDER, PACKED_FILE, PREPARED_FILE
+from contract.graph_names import (
+    CHEAP_FILE,
+    FEWER_FILE,
+    GOLDEN_FILE,
+    MODEL_FILE,
+    ONLINE_FOLDER,
+    PACKED_FILE,
+    PREPARED_FILE,
+)
 from contract.inputs import Inputs
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -30,6 +38,7 @@ from pipeline.export.post_export import (
 )
 from pipeline.export.prepare import as_json as preparation_as_json
 from pipeline.export.prepare import prepare
+from pipeline.export.stages import stage_costs, write_stages
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
@@ -66,10 +75,14 @@ def export_run(
     report = export(ranker, schema, sample.inputs, out / MODEL_FILE, config.form, **settings)
     _pack(ranker, report, sample.inputs, out / PACKED_FILE, config)
     preparation, items = prepare(ranker, report, features_dir, sample.inputs, out, config.prepare)
-    variants = (out / PACKED_FILE, out / PREPARED_FILE)
+    write_stages(ranker, report, features_dir, out, config.stages)
+    variants = (out / PACKED_FILE, out / PREPARED_FILE, out / CHEAP_FILE, out / FEWER_FILE)
     figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
     cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
     drop_unread_tables(out, config.tables)
+    costs = stage_costs(out, schema, valid, config.stages, answerer)
+    for cost in costs:
+        progress.say(str(cost))
     answers = answers_of(out / MODEL_FILE, schema, valid, PREDICTED_ROWS)
     progress("judging the precisions of CUDA")
     precisions = judge_tf32(out / MODEL_FILE, schema, valid) | judge_cuda_graphs(out, schema, valid)
@@ -79,6 +92,7 @@ def export_run(
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
         "changes": figures,
+        "stages": [vars(cost) for cost in costs],
         "git_revision": git_revision(),
     }
     predictions = validation_counts(answers.scores, schema)

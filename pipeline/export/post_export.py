@@ -32,6 +32,7 @@ from models.heads.isotonic import Curve
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, log_loss, rmse
+from pipeline.export.stages import StagesConfig
 
 AUC_LOSS = 0.0005
 RMSE_LOSS = 0.001
@@ -63,6 +64,8 @@ class ExportConfig(Settings):
     """
     prepare: Literal["items", "none", "auto"] = "auto"
     """``items`` computes what hangs on the item alone at export, into a second graph; ``auto``: where that pays."""
+    stages: StagesConfig = StagesConfig()
+    """Cheaper ways to answer many candidates, and under load."""
     packed: bool = False
     """Write a second graph beside the first that answers several requests in one run."""
     cuda: Literal["auto", "none", "fp32", "fp16"] = "auto"

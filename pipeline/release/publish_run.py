@@ -18,6 +18,7 @@ from serving.store.bundle import publish
 
 CARD_FILE = "MODEL_CARD.md"
 EXPORT_FACTS = (
+    "stages",
     "form",
     "reason",
     "warning",

@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from features.online.request_encoder import EncodedRequest, RankRequest
-from serving.graph.served_model import Ordering, RankingModel
+from serving.graph.answer import RankAnswer
+from serving.graph.ordering import Ordering
+from serving.graph.served_model import RankingModel
 
 ENOUGH_ROWS = 512
 """Candidates after which a run is closed: more cost as much a row, and deadlines are looked at between runs."""
@@ -17,7 +19,8 @@ class Asked(NamedTuple):
     model: RankingModel
     shadow: RankingModel | None
     request: RankRequest
-    encoded: EncodedRequest
+    encoded: EncodedRequest | None
+    """None where it has a fallback answer."""
     top_k: int
     experts: bool
     """Whether the answer is to say which experts it took; such a request has a run of its own."""
@@ -29,6 +32,16 @@ class Asked(NamedTuple):
     """The call's, in a batch with the request's position: ``ID/0``."""
     debug: bool = False
     """Whether the answer is to say where its values came from."""
+    stage: str = ""
+    """How much of the model it gets."""
+    fallback: RankAnswer | None = None
+    """The answer, where there was no time for the model."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it cannot share a run with others."""
+        cascades = self.model.stages.cascades(len(self.request.items))
+        return self.model.packed is None or self.experts or bool(self.stage) or cascades
 
 
 def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
@@ -36,7 +49,7 @@ def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
     filling: dict[int, list[int]] = {}
     rows: Counter[int] = Counter()
     for position, each in enumerate(asked):
-        if each.model.packed is None or each.experts:
+        if each.alone or each.encoded is None:
             yield [position]
             continue
         model = id(each.model)

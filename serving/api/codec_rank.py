@@ -123,7 +123,7 @@ def batch_bytes(answers: Sequence[RankAnswer], debug: Sequence[bool]) -> bytes:
 def _rest(answer: RankAnswer, *, debug: bool) -> bytes:
     """What few answers have."""
     remarks = answer.unknown_user or answer.missing_context or answer.unseen_context or answer.clipped
-    if not remarks and not debug and not answer.exploration:
+    if not (remarks or debug or answer.exploration or answer.stage):
         return b""
     return twin_pb2.RankResponse(
         unknown_user=answer.unknown_user,
@@ -134,6 +134,8 @@ def _rest(answer: RankAnswer, *, debug: bool) -> bytes:
         sources=answer.sources if debug else None,
         score_name=answer.score_name,
         exploration=answer.exploration,
+        stage=answer.stage,
+        refined=answer.refined,
         propensities=b"" if answer.propensities is None else _little_endian(answer.propensities),
     ).SerializeToString()
 

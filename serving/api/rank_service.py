@@ -4,14 +4,17 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from contract.errors import RequestError
 from contract.schema import DenseSpec, FeatureSpec, Schema
 from serving.api import codec_rank
 from serving.api.batching import Asked, runs_of
+from serving.api.degradation import Degradation
 from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
+from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE
 from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import Telemetry
 from serving.registry.registry import Registry
@@ -52,13 +55,18 @@ class RankingService:
         limits: Limits | None = None,
         shadows: Shadows | None = None,
         log: RequestLog | None = None,
+        degradation: Degradation | None = None,
     ) -> None:
-        """Serve a registry's models; without `shadows` nothing is compared, without `log` nothing is logged."""
+        """Serve a registry's models; without `shadows` nothing is compared, without `log` nothing is logged.
+
+        Without `degradation`, calls get the whole model however late it is.
+        """
         self._registry = registry
         self._telemetry = telemetry
         self._limits = limits or Limits()
         self._shadows = shadows
         self._log = log
+        self._degradation = degradation
 
     def handlers(self) -> dict[str, Handler]:
         """Each method's handler; handlers raise leaves of `MoerankError`."""
@@ -134,21 +142,34 @@ class RankingService:
             # Each request of a batch explores on its own, and outcomes find it in the log.
             request_id = f"{call.request_id}/{ahead}" if together else call.request_id
             ordering = model.ordering(request.context, request_id, message.score, greedy=message.greedy)
+            stage = "" if self._degradation is None else self._degradation.stage(call)
+            arm, top_k = self._registry.arm_of(model), message.top_k
+            if stage == FALLBACK_STAGE:
+                call.require_time()
+                fallback = model.fallback(request, top_k, ordering)
+                stage = FEWER_STAGE
+                if fallback is not None:
+                    told = (arm, ordering, request_id, False, FALLBACK_STAGE, fallback)
+                    return Asked(model, None, request, None, top_k, False, *told)  # noqa: FBT003 by their names below
             encoded = model.encode(request, call.require_time, together=together)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
-        arm = self._registry.arm_of(model)
-        return Asked(model, shadow, request, encoded, message.top_k, experts, arm, ordering, request_id, message.debug)
+        return Asked(
+            model, shadow, request, encoded, top_k, experts, arm, ordering, request_id, message.debug,
+            stage if model.stages.fewer is not None else "",
+        )  # fmt: skip
 
     def _answer(self, run: Sequence[Asked], call: CallContext) -> list[RankAnswer]:
         first = run[0]
         with self._telemetry.watching(first.model, call.clock):
             call.require_time()
-            if first.experts:
-                one = first.model.answer(first.encoded, first.top_k, call.clock, experts=True, ordering=first.ordering)
-                answers = [one]
+            if first.fallback is not None:
+                answers = [first.fallback]
+            elif first.encoded is not None and len(run) == 1:
+                how: dict[str, Any] = {"experts": first.experts, "ordering": first.ordering, "stage": first.stage}
+                answers = [first.model.answer(first.encoded, first.top_k, call.clock, **how)]
             else:
-                wanted = [(each.encoded, each.top_k, each.ordering) for each in run]
+                wanted = [(each.encoded, each.top_k, each.ordering) for each in run if each.encoded is not None]
                 answers = first.model.answer_together(wanted, call.clock)
         answers = [
             replace(answer, request_id=each.request_id, arm=each.arm, sources=_sources(each))
@@ -157,13 +178,13 @@ class RankingService:
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
                 self._shadows.offer(each.shadow, each.request, answer)
-            if self._log is not None:
+            if self._log is not None and each.encoded is not None:
                 self._log.offer(each.model, each.request, each.encoded, answer)
         return answers
 
 
 def _sources(asked: Asked) -> dict[str, str]:
-    return asked.model.sources(asked.encoded) if asked.debug else {}
+    return asked.model.sources(asked.encoded) if asked.debug and asked.encoded is not None else {}
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

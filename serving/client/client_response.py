@@ -59,6 +59,11 @@ class RankResult:
         return self.answer.experts
 
     @property
+    def stage(self) -> str:
+        """``cascade``, ``fewer experts`` or ``fallback`` where less than the whole model answered; else empty."""
+        return self.answer.stage
+
+    @property
     def propensities(self) -> Floats | None:
         """The probability [K] of each place's candidate, given those before it; None without exploration."""
         return self.answer.propensities
@@ -118,6 +123,8 @@ def answer_from(message: ranking_pb2.RankResponse) -> RankAnswer:
         request_id=message.request_id,
         arm=message.arm,
         score_name=message.score_name,
+        stage=message.stage,
+        refined=message.refined,
         exploration=message.exploration,
         propensities=floats(message.propensities) if message.exploration else None,
     )

@@ -62,6 +62,10 @@ class RankAnswer:
     request_id: str = ""
     arm: str = ""
     """``current`` or ``canary``: by which arm the answering version was chosen."""
+    stage: str = ""
+    """``cascade``, ``fewer experts`` or ``fallback`` where less than the whole model answered; see `stages`."""
+    refined: int = 0
+    """How many candidates of a cascade the experts saw."""
     score_name: str = ""
     """The name of the formula."""
     exploration: str = ""

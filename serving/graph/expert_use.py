@@ -69,3 +69,13 @@ def use_from(gates: Sequence[GateFacts], answers: Sequence[NDArray[np.float32]],
             for gate in gates
         )
     )
+
+
+def spread_use(use: ExpertUse, rows: NDArray[np.int64], candidates: int) -> ExpertUse:
+    """What some candidates [M] took, among all of a request [N]; the others took no expert."""
+    gates = []
+    for gate in use.gates:
+        weights = np.zeros((candidates, gate.weights.shape[1]), np.float32)
+        weights[rows] = gate.weights
+        gates.append(GateUse(gate.level, gate.tasks, weights))
+    return ExpertUse(tuple(gates))

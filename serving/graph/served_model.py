@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import IntegrityError
 from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
 from contract.hashing import hash_text
 from contract.inputs import Inputs
@@ -23,12 +22,15 @@ from serving.graph.batched_graph import BatchedEngine
 from serving.graph.context import Clock
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import CUDA, Device, Engine
-from serving.graph.exploration import explore
+from serving.graph.expert_use import spread_use
+from serving.graph.golden_requests import check_encoder
 from serving.graph.graph_files import graph_files
 from serving.graph.input_checks import InputCheck
+from serving.graph.ordering import Ordering, ranking
 from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader
 from serving.graph.request_joiner import DELAY_SECONDS, RequestJoiner
+from serving.graph.stages import CASCADE_STAGE, FALLBACK_STAGE, FEWER_STAGE, NO_STAGES, Predictions, Stages
 from serving.graph.users import UserStore
 from serving.store import bundle as bundles
 from serving.store import golden
@@ -50,14 +52,17 @@ class EngineOptions:
     """On CUDA, how long a request may wait for others to share its run."""
     capture: bool = False
     """On CUDA, whether runs are captured and replayed as CUDA graphs."""
+    cascade: int | None = None
+    """How many candidates the experts see at most; 0: all, None: as the bundle says."""
 
 
-@dataclass(frozen=True)
-class Ordering:
-    """How one answer is ordered: by which formula, and with which seed it explores; None: it does not."""
+class _Found(NamedTuple):
+    """Predictions, who made them, and which candidates a cascade refined."""
 
-    score_name: str
-    seed: int | None = None
+    predictions: Predictions
+    use: ExpertUse | None = None
+    stage: str = ""
+    refined: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class RankingModel:
     """For candidates whose share of the first layers was computed at export, where the bundle has that graph."""
     joined: RequestJoiner | None = None
     """On CUDA, what has requests of several users share a run."""
+    stages: Stages = NO_STAGES
+    """Cheaper ways to answer."""
 
     @classmethod
     def open(
@@ -94,7 +101,7 @@ class RankingModel:
         options = options or EngineOptions()
         bundle = bundles.load(path)
         device: Device = "cuda" if options.require_gpu else options.device
-        engine, packed, prepared = _engines(path, bundle, options, device)
+        engine, packed, prepared, stages = _engines(path, bundle, options, device)
         if GOLDEN_FILE in bundle.manifest.files:
             for name, case in golden.read(path / GOLDEN_FILE).items():
                 engine.check(name, case)
@@ -102,15 +109,16 @@ class RankingModel:
                     packed.check(name, case)
                 if prepared is not None:
                     prepared.check(name, case)
+                stages.check(case.inputs)
         plain = RequestEncoder.open(path)
         if RAW_GOLDEN_FILE in bundle.manifest.files:
-            _check_encoder(path, plain)
+            check_encoder(path, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
         encoder = RequestEncoder.open(path, users) if users else plain
         joined = None
         if packed is not None and CUDA in engine.providers:
             joined = RequestJoiner(packed, options.queue_seconds)
-        return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined)
+        return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined, stages)
 
     @property
     def score(self) -> Score:
@@ -151,7 +159,8 @@ class RankingModel:
         Raises:
             RequestError: the request cannot be encoded, naming the field.
         """
-        lean = None if together and self.packed is not None else self._prepared_encoder
+        whole = (together and self.packed is not None) or self.stages.cascades(len(request.items))
+        lean = None if whole else self._prepared_encoder
         return (self.encoder if lean is None else lean).encode(request, check, self.pushed)
 
     def whole_inputs(self, encoded: EncodedRequest) -> Inputs:
@@ -198,27 +207,71 @@ class RankingModel:
         *,
         experts: bool = False,
         ordering: Ordering | None = None,
+        stage: str = "",
     ) -> RankAnswer:
         """As `rank`, for a request that has been encoded; without an `ordering`, by the default score.
+
+        With the `stage` ``fewer experts`` it takes these, where the bundle has the graph.
 
         Raises:
             PredictionError: the graph failed.
         """
-        use: ExpertUse | None = None
+        found = self._found(encoded, experts=experts, ordering=ordering, stage=stage)
+        clock.lap("infer")
+        return self._ordered(encoded, found, top_k, ordering)
+
+    def _found(self, encoded: EncodedRequest, *, experts: bool, ordering: Ordering | None, stage: str) -> "_Found":
         inputs, rows = encoded.inputs, encoded.item_rows
+        cascades = self.stages.cascades(len(encoded.unknown_items))
+        if cascades or (stage == FEWER_STAGE and self.stages.fewer is not None):
+            return self._staged(self.whole_inputs(encoded), ordering, stage, experts=experts, cascades=cascades)
         if self.prepared is not None and rows is not None:
             if experts:
-                predictions, use = self.prepared.predict_with_experts(inputs, rows)
-            else:
-                predictions = self.prepared.predict(inputs, rows)
-        elif experts:
-            predictions, use = self.engine.predict_with_experts(inputs)
-        elif self.joined is not None:
-            predictions = self.joined.predict(inputs)
-        else:
-            predictions = self.engine.predict(inputs)
-        clock.lap("infer")
-        return self._ordered(encoded, predictions, top_k, use, ordering)
+                return _Found(*self.prepared.predict_with_experts(inputs, rows))
+            return _Found(self.prepared.predict(inputs, rows))
+        if experts:
+            return _Found(*self.engine.predict_with_experts(inputs))
+        return _Found((self.engine if self.joined is None else self.joined).predict(inputs))
+
+    def _staged(
+        self, inputs: Inputs, ordering: Ordering | None, stage: str, *, experts: bool, cascades: bool
+    ) -> "_Found":
+        """By fewer experts, or the experts for the best candidates alone, or both."""
+        engine = self.stages.fewer if stage == FEWER_STAGE and self.stages.fewer is not None else self.engine
+        use: list[ExpertUse] = []
+
+        def predict(given: Inputs) -> Predictions:
+            if not experts:
+                return engine.predict(given)
+            predictions, used = engine.predict_with_experts(given)
+            use.append(used)
+            return predictions
+
+        name = FEWER_STAGE if engine is self.stages.fewer else CASCADE_STAGE
+        if not cascades:
+            return _Found(predict(inputs), use[0] if use else None, name)
+        score = self.policy.scores[self.policy.config.default if ordering is None else ordering.score_name]
+        found = self.stages.refine(inputs, score, predict)
+        spread = spread_use(use[0], found.rows, inputs.candidate.rows) if use else None
+        return _Found(found.predictions, spread, name, found.rows)
+
+    def fallback(self, request: RankRequest, top_k: int, ordering: Ordering | None = None) -> RankAnswer | None:
+        """A ranking by the items' priors, without the model; None where the bundle holds none.
+
+        Raises:
+            RequestError: ids of the wrong type.
+        """
+        if self.stages.prior is None:
+            return None
+        predictions, unknown = self.stages.prior.predict(self.encoder.item_hashes(request.items))
+        return RankAnswer(
+            model=self.name,
+            version=self.version,
+            **ranking(self.policy, predictions, top_k, ordering),
+            stage=FALLBACK_STAGE,
+            unknown_user=False,
+            unknown_items=_places(unknown),
+        )
 
     def answer_together(
         self, requests: Sequence[tuple[EncodedRequest, int, Ordering | None]], clock: Clock
@@ -233,7 +286,7 @@ class RankingModel:
         predictions = self.packed.predict([encoded.inputs for encoded, *_ in requests])
         clock.lap("infer")
         return [
-            self._ordered(encoded, found, top_k, ordering=how)
+            self._ordered(encoded, _Found(found), top_k, how)
             for (encoded, top_k, how), found in zip(requests, predictions, strict=True)
         ]
 
@@ -244,36 +297,22 @@ class RankingModel:
     def _ordered(
         self,
         encoded: EncodedRequest,
-        predictions: dict[str, NDArray[np.float32]],
+        found: _Found,
         top_k: int,
-        use: ExpertUse | None = None,
         ordering: Ordering | None = None,
     ) -> RankAnswer:
-        name = self.policy.config.default if ordering is None else ordering.score_name
-        score, config = self.policy.scores[name], self.policy.explore
-        scores = score(predictions)
-        drawn: dict[str, Any] = {}
-        if config is None or ordering is None or ordering.seed is None:
-            order = np.argsort(-scores, kind="stable")
-        else:
-            order, propensities = explore(config, scores, ordering.seed)
-            kept = propensities[:top_k] if top_k else propensities
-            drawn = {"exploration": config.version, "propensities": kept.astype(np.float32)}
         return RankAnswer(
             model=self.name,
             version=self.version,
-            predictions=predictions,
-            scores=scores,
-            order=(order[:top_k] if top_k else order).astype(np.uint32),
-            score_version=score.version,
-            score_name=name,
+            **ranking(self.policy, found.predictions, top_k, ordering, found.refined),
+            stage=found.stage,
+            refined=0 if found.refined is None else len(found.refined),
             unknown_user=encoded.unknown_user,
             unknown_items=_NONE if not encoded.unknown_items.any() else _places(encoded.unknown_items),
-            experts=use,
+            experts=found.use,
             missing_context=encoded.missing_context,
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
-            **drawn,
         )
 
 
@@ -286,7 +325,7 @@ def _places(unknown: NDArray[np.bool_]) -> NDArray[np.uint32]:
 
 def _engines(
     path: Path, bundle: Bundle, options: EngineOptions, device: Device
-) -> tuple[Engine, BatchedEngine | None, PreparedEngine | None]:
+) -> tuple[Engine, BatchedEngine | None, PreparedEngine | None, Stages]:
     """The bundle's graphs: those for a card where they run on one."""
     how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
     names, schema = bundle.manifest.files, bundle.schema
@@ -302,17 +341,7 @@ def _engines(
         engine.several = packed.engine
     if files.prepared is not None:
         prepared = PreparedEngine(path, schema, **how)
-    return engine, packed, prepared
-
-
-def _check_encoder(path: Path, encoder: RequestEncoder) -> None:
-    """Encode the raw golden requests, and compare with what training made of them."""
-    cases = golden.read(path / GOLDEN_FILE)
-    for name, fields in golden.read_raw(path / RAW_GOLDEN_FILE).items():
-        if name not in cases:
-            message = f"the raw golden request {name} has no case in {GOLDEN_FILE} to compare with"
-            raise IntegrityError(message)
-        golden.require_same_inputs(name, cases[name].inputs, encoder.encode(RankRequest(**fields)).inputs)
+    return engine, packed, prepared, Stages.open(path, schema, tuple(names), options.cascade, how)
 
 
 def _policy(bundle: Bundle, config: ScoreConfig | RankingPolicy | None) -> BoundPolicy:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 from contract.errors import ConfigError
+from serving.api.degradation import Degradation
 from serving.api.open_inference import InferenceService
 from serving.api.rank_service import Limits, RankingService
 from serving.graph.pushed_features import PushedReader
@@ -60,6 +61,7 @@ class RunningServer:
                 capture=settings.cuda_graphs,
                 users=self.users,
                 pushed=self.pushed,
+                cascade=settings.cascade,
             ),
             settings.score,
             settings.traffic,
@@ -77,7 +79,8 @@ class RunningServer:
             )
             if self.log is not None:
                 parts.callback(self.log.close)
-            services = _services(settings, self.registry, self.telemetry, self.shadows, self.log)
+            degradation = Degradation(lambda: self._pool.pending / settings.admitted) if settings.degrade else None
+            services = _services(settings, self.registry, self.telemetry, self.shadows, self.log, degradation)
             self._services = [service.name for service in services]
             self.health = Health()
             reflection = Reflection(self._services) if settings.reflection else None
@@ -193,11 +196,12 @@ def stop_signals() -> Iterator[Callable[[], signal.Signals]]:
 
 
 def _services(
-    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows, log: RequestLog | None
-) -> tuple[Service, ...]:
+    settings: ServerSettings, registry: Registry, telemetry: Telemetry, shadows: Shadows, log: RequestLog | None,
+    degradation: Degradation | None,
+) -> tuple[Service, ...]:  # fmt: skip
     limits = Limits(settings.max_candidates, settings.max_users)
     return (
-        RankingService(registry, telemetry, limits, shadows, log),
+        RankingService(registry, telemetry, limits, shadows, log, degradation),
         InferenceService(registry, telemetry, limits, control=settings.model_control),
     )
 

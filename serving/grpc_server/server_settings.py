@@ -87,6 +87,14 @@ class ServerSettings(BaseSettings):
         ("user",), description="whose pushed features are read from the user store: user, item, pair, with commas"
     )
     push_max_age_seconds: float = Field(0.0, ge=0, description="older pushed values are not used; 0: all are")
+    cascade: int | None = Field(
+        None,
+        ge=0,
+        description="candidates that the experts see at most, chosen by a cheap head; default: the bundle's",
+    )
+    degrade: bool = Field(
+        default=True, description="under load take fewer experts, then item priors, where the bundle has them"
+    )
     max_candidates: int = Field(5000, ge=1, le=1_000_000, description="candidates that one call may have")
     max_users: int = Field(256, ge=1, le=100_000, description="requests that one batch may have")
     max_streams: int = Field(1024, ge=1, le=1_000_000, description="calls at once that one connection may have")

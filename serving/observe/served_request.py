@@ -66,6 +66,7 @@ def answers_table(schema: Schema, batch: Sequence[LoggedAnswer]) -> pa.Table:
         "score_name": pa.array([answer.score_name for answer in answers]),
         "score_version": pa.array([answer.score_version for answer in answers]),
         "exploration": pa.array([answer.exploration for answer in answers]),
+        "stage": pa.array([answer.stage for answer in answers]),
         USER: pa.array([logged.request.user for logged in batch], _key_type(schema, schema.user_key, pa.string())),
         CONTEXT: pa.array([json.dumps(dict(logged.request.context), sort_keys=True) for logged in batch]),
         **_features(schema.request, joined([each.request for each in inputs])),

@@ -195,6 +195,12 @@ def _counters(work: list[ModelWork]) -> Iterator[Metric]:
             failures.add_metric((each.model, str(each.version), reason), count)
     yield failures
     yield from _by_feature(work)
+    text = "Rankings that less than the whole model answered: cascade, fewer experts, fallback"
+    staged = CounterMetricFamily("moerank_staged", text, labels=(*LABELS, "stage"))
+    for each in work:
+        for stage, count in sorted(each.stages.items()):
+            staged.add_metric((each.model, str(each.version), stage), count)
+    yield staged
 
 
 def _by_feature(work: list[ModelWork]) -> Iterator[Metric]:

@@ -122,6 +122,8 @@ class ModelWork:
     """Rankings whose request left out a feature of the context, by feature."""
     unseen_context: Counter[str] = field(default_factory=Counter)
     """Rankings whose context had an id that training never saw, by feature."""
+    stages: Counter[str] = field(default_factory=Counter)
+    """Rankings that less than the whole model answered, by stage."""
     clipped: Counter[str] = field(default_factory=Counter)
     """Given numbers beyond what training saw, by feature."""
     experts: "Load | None" = None
@@ -137,6 +139,7 @@ class ModelWork:
             missing_context=Counter(self.missing_context),
             unseen_context=Counter(self.unseen_context),
             clipped=Counter(self.clipped),
+            stages=Counter(self.stages),
             phase_ns=dict(self.phase_ns),
             latencies={phase: each.copy() for phase, each in self.latencies.items()},
             experts=None if self.experts is None else replace(self.experts, rows_A=self.experts.rows_A.copy()),
@@ -208,6 +211,8 @@ class Telemetry:
                 work.unseen_context.update(answer.unseen_context)
             if answer.clipped:
                 work.clipped.update(answer.clipped)
+            if answer.stage:
+                work.stages[answer.stage] += 1
             if answer.experts is not None and work.experts is not None:
                 work.experts.add(answer.experts)
             if work.successes % SAMPLE == 1:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&serving/stubs/moerank/v1/ranking.proto\x12\nmoerank.v1\"/\n\x02Id\x12\x11\n\x07integer\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\x1d\n\x0bIntegerList\x12\x0e\n\x06values\x18\x01 \x03(\x03\"\x1a\n\x08TextList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1c\n\nNumberList\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1a\n\x08\x46lagList\x12\x0e\n\x06values\x18\x01 \x03(\x08\".\n\tValueList\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.moerank.v1.Value\"a\n\x03Ids\x12+\n\x08integers\x18\x01 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12%\n\x05texts\x18\x02 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x42\x06\n\x04kind\"\x9e\x02\n\x05Value\x12 \n\x04null\x18\x01 \x01(\x0e\x32\x10.moerank.v1.NullH\x00\x12\x0e\n\x04\x66lag\x18\x02 \x01(\x08H\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x05 \x01(\tH\x00\x12%\n\x05texts\x18\x06 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x12+\n\x08integers\x18\x07 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12)\n\x07numbers\x18\x08 \x01(\x0b\x32\x16.moerank.v1.NumberListH\x00\x12\'\n\x06values\x18\t \x01(\x0b\x32\x15.moerank.v1.ValueListH\x00\x42\x06\n\x04kind\"\xdf\x01\n\x06\x43olumn\x12+\n\x08integers\x18\x01 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12)\n\x07numbers\x18\x02 \x01(\x0b\x32\x16.moerank.v1.NumberListH\x00\x12%\n\x05texts\x18\x03 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x12%\n\x05\x66lags\x18\x04 \x01(\x0b\x32\x14.moerank.v1.FlagListH\x00\x12\'\n\x06values\x18\x05 \x01(\x0b\x32\x15.moerank.v1.ValueListH\x00\x42\x06\n\x04kind\"\xb7\x04\n\x0bRankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1c\n\x04user\x18\x03 \x01(\x0b\x32\x0e.moerank.v1.Id\x12\x1e\n\x05items\x18\x04 \x01(\x0b\x32\x0f.moerank.v1.Ids\x12\x35\n\x07\x63ontext\x18\x05 \x03(\x0b\x32$.moerank.v1.RankRequest.ContextEntry\x12@\n\ruser_features\x18\x06 \x03(\x0b\x32).moerank.v1.RankRequest.UserFeaturesEntry\x12@\n\ritem_features\x18\x07 \x03(\x0b\x32).moerank.v1.RankRequest.ItemFeaturesEntry\x12\r\n\x05top_k\x18\x08 \x01(\r\x12\r\n\x05\x64\x65\x62ug\x18\t \x01(\x08\x12\r\n\x05score\x18\n \x01(\t\x12\x0e\n\x06greedy\x18\x0b \x01(\x08\x1a\x41\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value:\x02\x38\x01\x1a\x46\n\x11UserFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value:\x02\x38\x01\x1aG\n\x11ItemFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.moerank.v1.Column:\x02\x38\x01\"\x1d\n\x0bPredictions\x12\x0e\n\x06values\x18\x01 \x03(\x02\"I\n\x07GateUse\x12\r\n\x05level\x18\x01 \x01(\r\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x0f\n\x07\x65xperts\x18\x03 \x01(\r\x12\x0f\n\x07weights\x18\x04 \x03(\x02\"E\n\tExpertUse\x12\"\n\x05gates\x18\x01 \x03(\x0b\x32\x13.moerank.v1.GateUse\x12\x14\n\x0cunion_over_n\x18\x02 \x01(\x02\"\xa7\x05\n\x0cRankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12>\n\x0bpredictions\x18\x03 \x03(\x0b\x32).moerank.v1.RankResponse.PredictionsEntry\x12\x0e\n\x06scores\x18\x04 \x03(\x02\x12\r\n\x05order\x18\x05 \x03(\x07\x12\x15\n\rscore_version\x18\x06 \x01(\t\x12\x14\n\x0cunknown_user\x18\x07 \x01(\x08\x12\x15\n\runknown_items\x18\x08 \x03(\x07\x12&\n\x07\x65xperts\x18\t \x01(\x0b\x32\x15.moerank.v1.ExpertUse\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12\x17\n\x0fmissing_context\x18\x0c \x03(\t\x12\x16\n\x0eunseen_context\x18\r \x03(\t\x12\x36\n\x07\x63lipped\x18\x0e \x03(\x0b\x32%.moerank.v1.RankResponse.ClippedEntry\x12\x36\n\x07sources\x18\x0f \x03(\x0b\x32%.moerank.v1.RankResponse.SourcesEntry\x12\x12\n\nscore_name\x18\x10 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x11 \x01(\t\x12\x14\n\x0cpropensities\x18\x12 \x03(\x02\x1aK\n\x10PredictionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.moerank.v1.Predictions:\x02\x38\x01\x1a.\n\x0c\x43lippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x10\x42\x61tchRankRequest\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.moerank.v1.RankRequest\"@\n\x11\x42\x61tchRankResponse\x12+\n\tresponses\x18\x01 \x03(\x0b\x32\x18.moerank.v1.RankResponse\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.moerank.v1.Model\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.moerank.v1.Model\"F\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.moerank.v1.TaskKind\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\x95\x01\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x1e\n\x04side\x18\x03 \x01(\x0e\x32\x10.moerank.v1.Side\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x06lowest\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07highest\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_lowestB\n\n\x08_highest\"\xdc\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.moerank.v1.Task\x12%\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32\x13.moerank.v1.Feature\x12\x1a\n\x12schema_fingerprint\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\t\x12\x15\n\rscore_version\x18\x07 \x01(\t\x12\x14\n\x0cgit_revision\x18\x08 \x01(\t\x12\x14\n\x0cmetrics_json\x18\t \x01(\t\"N\n\rPushedFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\"=\n\x0ePushedFeatures\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.moerank.v1.PushedFeature*\x1c\n\x04Null\x12\x14\n\x10NULL_UNSPECIFIED\x10\x00*U\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_KIND_BINARY\x10\x01\x12\x18\n\x14TASK_KIND_REGRESSION\x10\x02*[\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n\tSIDE_USER\x10\x01\x12\r\n\tSIDE_ITEM\x10\x02\x12\x10\n\x0cSIDE_CONTEXT\x10\x03\x12\r\n\tSIDE_PAIR\x10\x04\x32\xa9\x02\n\x0eRankingService\x12\x39\n\x04Rank\x12\x17.moerank.v1.RankRequest\x1a\x18.moerank.v1.RankResponse\x12H\n\tBatchRank\x12\x1c.moerank.v1.BatchRankRequest\x1a\x1d.moerank.v1.BatchRankResponse\x12\x45\n\x08GetModel\x12\x1b.moerank.v1.GetModelRequest\x1a\x1c.moerank.v1.GetModelResponse\x12K\n\nListModels\x12\x1d.moerank.v1.ListModelsRequest\x1a\x1e.moerank.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&serving/stubs/moerank/v1/ranking.proto\x12\nmoerank.v1\"/\n\x02Id\x12\x11\n\x07integer\x18\x01 \x01(\x03H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\x1d\n\x0bIntegerList\x12\x0e\n\x06values\x18\x01 \x03(\x03\"\x1a\n\x08TextList\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x1c\n\nNumberList\x12\x0e\n\x06values\x18\x01 \x03(\x01\"\x1a\n\x08\x46lagList\x12\x0e\n\x06values\x18\x01 \x03(\x08\".\n\tValueList\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.moerank.v1.Value\"a\n\x03Ids\x12+\n\x08integers\x18\x01 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12%\n\x05texts\x18\x02 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x42\x06\n\x04kind\"\x9e\x02\n\x05Value\x12 \n\x04null\x18\x01 \x01(\x0e\x32\x10.moerank.v1.NullH\x00\x12\x0e\n\x04\x66lag\x18\x02 \x01(\x08H\x00\x12\x11\n\x07integer\x18\x03 \x01(\x03H\x00\x12\x10\n\x06number\x18\x04 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x05 \x01(\tH\x00\x12%\n\x05texts\x18\x06 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x12+\n\x08integers\x18\x07 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12)\n\x07numbers\x18\x08 \x01(\x0b\x32\x16.moerank.v1.NumberListH\x00\x12\'\n\x06values\x18\t \x01(\x0b\x32\x15.moerank.v1.ValueListH\x00\x42\x06\n\x04kind\"\xdf\x01\n\x06\x43olumn\x12+\n\x08integers\x18\x01 \x01(\x0b\x32\x17.moerank.v1.IntegerListH\x00\x12)\n\x07numbers\x18\x02 \x01(\x0b\x32\x16.moerank.v1.NumberListH\x00\x12%\n\x05texts\x18\x03 \x01(\x0b\x32\x14.moerank.v1.TextListH\x00\x12%\n\x05\x66lags\x18\x04 \x01(\x0b\x32\x14.moerank.v1.FlagListH\x00\x12\'\n\x06values\x18\x05 \x01(\x0b\x32\x15.moerank.v1.ValueListH\x00\x42\x06\n\x04kind\"\xb7\x04\n\x0bRankRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1c\n\x04user\x18\x03 \x01(\x0b\x32\x0e.moerank.v1.Id\x12\x1e\n\x05items\x18\x04 \x01(\x0b\x32\x0f.moerank.v1.Ids\x12\x35\n\x07\x63ontext\x18\x05 \x03(\x0b\x32$.moerank.v1.RankRequest.ContextEntry\x12@\n\ruser_features\x18\x06 \x03(\x0b\x32).moerank.v1.RankRequest.UserFeaturesEntry\x12@\n\ritem_features\x18\x07 \x03(\x0b\x32).moerank.v1.RankRequest.ItemFeaturesEntry\x12\r\n\x05top_k\x18\x08 \x01(\r\x12\r\n\x05\x64\x65\x62ug\x18\t \x01(\x08\x12\r\n\x05score\x18\n \x01(\t\x12\x0e\n\x06greedy\x18\x0b \x01(\x08\x1a\x41\n\x0c\x43ontextEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value:\x02\x38\x01\x1a\x46\n\x11UserFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value:\x02\x38\x01\x1aG\n\x11ItemFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.moerank.v1.Column:\x02\x38\x01\"\x1d\n\x0bPredictions\x12\x0e\n\x06values\x18\x01 \x03(\x02\"I\n\x07GateUse\x12\r\n\x05level\x18\x01 \x01(\r\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x0f\n\x07\x65xperts\x18\x03 \x01(\r\x12\x0f\n\x07weights\x18\x04 \x03(\x02\"E\n\tExpertUse\x12\"\n\x05gates\x18\x01 \x03(\x0b\x32\x13.moerank.v1.GateUse\x12\x14\n\x0cunion_over_n\x18\x02 \x01(\x02\"\xc7\x05\n\x0cRankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12>\n\x0bpredictions\x18\x03 \x03(\x0b\x32).moerank.v1.RankResponse.PredictionsEntry\x12\x0e\n\x06scores\x18\x04 \x03(\x02\x12\r\n\x05order\x18\x05 \x03(\x07\x12\x15\n\rscore_version\x18\x06 \x01(\t\x12\x14\n\x0cunknown_user\x18\x07 \x01(\x08\x12\x15\n\runknown_items\x18\x08 \x03(\x07\x12&\n\x07\x65xperts\x18\t \x01(\x0b\x32\x15.moerank.v1.ExpertUse\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12\x17\n\x0fmissing_context\x18\x0c \x03(\t\x12\x16\n\x0eunseen_context\x18\r \x03(\t\x12\x36\n\x07\x63lipped\x18\x0e \x03(\x0b\x32%.moerank.v1.RankResponse.ClippedEntry\x12\x36\n\x07sources\x18\x0f \x03(\x0b\x32%.moerank.v1.RankResponse.SourcesEntry\x12\x12\n\nscore_name\x18\x10 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x11 \x01(\t\x12\x14\n\x0cpropensities\x18\x12 \x03(\x02\x12\r\n\x05stage\x18\x13 \x01(\t\x12\x0f\n\x07refined\x18\x14 \x01(\r\x1aK\n\x10PredictionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.moerank.v1.Predictions:\x02\x38\x01\x1a.\n\x0c\x43lippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\x10\x42\x61tchRankRequest\x12)\n\x08requests\x18\x01 \x03(\x0b\x32\x17.moerank.v1.RankRequest\"@\n\x11\x42\x61tchRankResponse\x12+\n\tresponses\x18\x01 \x03(\x0b\x32\x18.moerank.v1.RankResponse\" \n\x0fGetModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"4\n\x10GetModelResponse\x12 \n\x05model\x18\x01 \x01(\x0b\x32\x11.moerank.v1.Model\"\x13\n\x11ListModelsRequest\"7\n\x12ListModelsResponse\x12!\n\x06models\x18\x01 \x03(\x0b\x32\x11.moerank.v1.Model\"F\n\x04Task\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\"\n\x04kind\x18\x02 \x01(\x0e\x32\x14.moerank.v1.TaskKind\x12\x0c\n\x04unit\x18\x03 \x01(\t\"\x95\x01\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x1e\n\x04side\x18\x03 \x01(\x0e\x32\x10.moerank.v1.Side\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x06lowest\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07highest\x18\x06 \x01(\x01H\x01\x88\x01\x01\x42\t\n\x07_lowestB\n\n\x08_highest\"\xdc\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x1f\n\x05tasks\x18\x03 \x03(\x0b\x32\x10.moerank.v1.Task\x12%\n\x08\x66\x65\x61tures\x18\x04 \x03(\x0b\x32\x13.moerank.v1.Feature\x12\x1a\n\x12schema_fingerprint\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\t\x12\x15\n\rscore_version\x18\x07 \x01(\t\x12\x14\n\x0cgit_revision\x18\x08 \x01(\t\x12\x14\n\x0cmetrics_json\x18\t \x01(\t\"N\n\rPushedFeature\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.moerank.v1.Value\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\"=\n\x0ePushedFeatures\x12+\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32\x19.moerank.v1.PushedFeature*\x1c\n\x04Null\x12\x14\n\x10NULL_UNSPECIFIED\x10\x00*U\n\x08TaskKind\x12\x19\n\x15TASK_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TASK_KIND_BINARY\x10\x01\x12\x18\n\x14TASK_KIND_REGRESSION\x10\x02*[\n\x04Side\x12\x14\n\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n\tSIDE_USER\x10\x01\x12\r\n\tSIDE_ITEM\x10\x02\x12\x10\n\x0cSIDE_CONTEXT\x10\x03\x12\r\n\tSIDE_PAIR\x10\x04\x32\xa9\x02\n\x0eRankingService\x12\x39\n\x04Rank\x12\x17.moerank.v1.RankRequest\x1a\x18.moerank.v1.RankResponse\x12H\n\tBatchRank\x12\x1c.moerank.v1.BatchRankRequest\x1a\x1d.moerank.v1.BatchRankResponse\x12\x45\n\x08GetModel\x12\x1b.moerank.v1.GetModelRequest\x1a\x1c.moerank.v1.GetModelResponse\x12K\n\nListModels\x12\x1d.moerank.v1.ListModelsRequest\x1a\x1e.moerank.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,12 +43,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_options = b'8\001'
   _globals['_RANKRESPONSE_SOURCESENTRY']._loaded_options = None
   _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_options = b'8\001'
-  _globals['_NULL']._serialized_start=3196
-  _globals['_NULL']._serialized_end=3224
-  _globals['_TASKKIND']._serialized_start=3226
-  _globals['_TASKKIND']._serialized_end=3311
-  _globals['_SIDE']._serialized_start=3313
-  _globals['_SIDE']._serialized_end=3404
+  _globals['_NULL']._serialized_start=3228
+  _globals['_NULL']._serialized_end=3256
+  _globals['_TASKKIND']._serialized_start=3258
+  _globals['_TASKKIND']._serialized_end=3343
+  _globals['_SIDE']._serialized_start=3345
+  _globals['_SIDE']._serialized_end=3436
   _globals['_ID']._serialized_start=54
   _globals['_ID']._serialized_end=101
   _globals['_INTEGERLIST']._serialized_start=103
@@ -82,35 +82,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERTUSE']._serialized_start=1558
   _globals['_EXPERTUSE']._serialized_end=1627
   _globals['_RANKRESPONSE']._serialized_start=1630
-  _globals['_RANKRESPONSE']._serialized_end=2309
-  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_start=2138
-  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_end=2213
-  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_start=2215
-  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_end=2261
-  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_start=2263
-  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_end=2309
-  _globals['_BATCHRANKREQUEST']._serialized_start=2311
-  _globals['_BATCHRANKREQUEST']._serialized_end=2372
-  _globals['_BATCHRANKRESPONSE']._serialized_start=2374
-  _globals['_BATCHRANKRESPONSE']._serialized_end=2438
-  _globals['_GETMODELREQUEST']._serialized_start=2440
-  _globals['_GETMODELREQUEST']._serialized_end=2472
-  _globals['_GETMODELRESPONSE']._serialized_start=2474
-  _globals['_GETMODELRESPONSE']._serialized_end=2526
-  _globals['_LISTMODELSREQUEST']._serialized_start=2528
-  _globals['_LISTMODELSREQUEST']._serialized_end=2547
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2549
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2604
-  _globals['_TASK']._serialized_start=2606
-  _globals['_TASK']._serialized_end=2676
-  _globals['_FEATURE']._serialized_start=2679
-  _globals['_FEATURE']._serialized_end=2828
-  _globals['_MODEL']._serialized_start=2831
-  _globals['_MODEL']._serialized_end=3051
-  _globals['_PUSHEDFEATURE']._serialized_start=3053
-  _globals['_PUSHEDFEATURE']._serialized_end=3131
-  _globals['_PUSHEDFEATURES']._serialized_start=3133
-  _globals['_PUSHEDFEATURES']._serialized_end=3194
-  _globals['_RANKINGSERVICE']._serialized_start=3407
-  _globals['_RANKINGSERVICE']._serialized_end=3704
+  _globals['_RANKRESPONSE']._serialized_end=2341
+  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_start=2170
+  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_end=2245
+  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_start=2247
+  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_end=2293
+  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_start=2295
+  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_end=2341
+  _globals['_BATCHRANKREQUEST']._serialized_start=2343
+  _globals['_BATCHRANKREQUEST']._serialized_end=2404
+  _globals['_BATCHRANKRESPONSE']._serialized_start=2406
+  _globals['_BATCHRANKRESPONSE']._serialized_end=2470
+  _globals['_GETMODELREQUEST']._serialized_start=2472
+  _globals['_GETMODELREQUEST']._serialized_end=2504
+  _globals['_GETMODELRESPONSE']._serialized_start=2506
+  _globals['_GETMODELRESPONSE']._serialized_end=2558
+  _globals['_LISTMODELSREQUEST']._serialized_start=2560
+  _globals['_LISTMODELSREQUEST']._serialized_end=2579
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2581
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2636
+  _globals['_TASK']._serialized_start=2638
+  _globals['_TASK']._serialized_end=2708
+  _globals['_FEATURE']._serialized_start=2711
+  _globals['_FEATURE']._serialized_end=2860
+  _globals['_MODEL']._serialized_start=2863
+  _globals['_MODEL']._serialized_end=3083
+  _globals['_PUSHEDFEATURE']._serialized_start=3085
+  _globals['_PUSHEDFEATURE']._serialized_end=3163
+  _globals['_PUSHEDFEATURES']._serialized_start=3165
+  _globals['_PUSHEDFEATURES']._serialized_end=3226
+  _globals['_RANKINGSERVICE']._serialized_start=3439
+  _globals['_RANKINGSERVICE']._serialized_end=3736
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+serving/stubs/moerank/wire/v1/ranking.proto\x12\x0fmoerank.wire.v1\"\x1d\n\x0bPredictions\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"I\n\x07GateUse\x12\r\n\x05level\x18\x01 \x01(\r\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x0f\n\x07\x65xperts\x18\x03 \x01(\r\x12\x0f\n\x07weights\x18\x04 \x01(\x0c\"J\n\tExpertUse\x12\'\n\x05gates\x18\x01 \x03(\x0b\x32\x18.moerank.wire.v1.GateUse\x12\x14\n\x0cunion_over_n\x18\x02 \x01(\x02\"\xc0\x05\n\x0cRankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x43\n\x0bpredictions\x18\x03 \x03(\x0b\x32..moerank.wire.v1.RankResponse.PredictionsEntry\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\x12\r\n\x05order\x18\x05 \x01(\x0c\x12\x15\n\rscore_version\x18\x06 \x01(\t\x12\x14\n\x0cunknown_user\x18\x07 \x01(\x08\x12\x15\n\runknown_items\x18\x08 \x01(\x0c\x12+\n\x07\x65xperts\x18\t \x01(\x0b\x32\x1a.moerank.wire.v1.ExpertUse\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12\x17\n\x0fmissing_context\x18\x0c \x03(\t\x12\x16\n\x0eunseen_context\x18\r \x03(\t\x12;\n\x07\x63lipped\x18\x0e \x03(\x0b\x32*.moerank.wire.v1.RankResponse.ClippedEntry\x12;\n\x07sources\x18\x0f \x03(\x0b\x32*.moerank.wire.v1.RankResponse.SourcesEntry\x12\x12\n\nscore_name\x18\x10 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x11 \x01(\t\x12\x14\n\x0cpropensities\x18\x12 \x01(\x0c\x1aP\n\x10PredictionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.moerank.wire.v1.Predictions:\x02\x38\x01\x1a.\n\x0c\x43lippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x11\x42\x61tchRankResponse\x12\x30\n\tresponses\x18\x01 \x03(\x0b\x32\x1d.moerank.wire.v1.RankResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+serving/stubs/moerank/wire/v1/ranking.proto\x12\x0fmoerank.wire.v1\"\x1d\n\x0bPredictions\x12\x0e\n\x06values\x18\x01 \x01(\x0c\"I\n\x07GateUse\x12\r\n\x05level\x18\x01 \x01(\r\x12\r\n\x05tasks\x18\x02 \x03(\t\x12\x0f\n\x07\x65xperts\x18\x03 \x01(\r\x12\x0f\n\x07weights\x18\x04 \x01(\x0c\"J\n\tExpertUse\x12\'\n\x05gates\x18\x01 \x03(\x0b\x32\x18.moerank.wire.v1.GateUse\x12\x14\n\x0cunion_over_n\x18\x02 \x01(\x02\"\xe0\x05\n\x0cRankResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x43\n\x0bpredictions\x18\x03 \x03(\x0b\x32..moerank.wire.v1.RankResponse.PredictionsEntry\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\x12\r\n\x05order\x18\x05 \x01(\x0c\x12\x15\n\rscore_version\x18\x06 \x01(\t\x12\x14\n\x0cunknown_user\x18\x07 \x01(\x08\x12\x15\n\runknown_items\x18\x08 \x01(\x0c\x12+\n\x07\x65xperts\x18\t \x01(\x0b\x32\x1a.moerank.wire.v1.ExpertUse\x12\x12\n\nrequest_id\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12\x17\n\x0fmissing_context\x18\x0c \x03(\t\x12\x16\n\x0eunseen_context\x18\r \x03(\t\x12;\n\x07\x63lipped\x18\x0e \x03(\x0b\x32*.moerank.wire.v1.RankResponse.ClippedEntry\x12;\n\x07sources\x18\x0f \x03(\x0b\x32*.moerank.wire.v1.RankResponse.SourcesEntry\x12\x12\n\nscore_name\x18\x10 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x11 \x01(\t\x12\x14\n\x0cpropensities\x18\x12 \x01(\x0c\x12\r\n\x05stage\x18\x13 \x01(\t\x12\x0f\n\x07refined\x18\x14 \x01(\r\x1aP\n\x10PredictionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12+\n\x05value\x18\x02 \x01(\x0b\x32\x1c.moerank.wire.v1.Predictions:\x02\x38\x01\x1a.\n\x0c\x43lippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\r:\x02\x38\x01\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"E\n\x11\x42\x61tchRankResponse\x12\x30\n\tresponses\x18\x01 \x03(\x0b\x32\x1d.moerank.wire.v1.RankResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,13 +44,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPERTUSE']._serialized_start=170
   _globals['_EXPERTUSE']._serialized_end=244
   _globals['_RANKRESPONSE']._serialized_start=247
-  _globals['_RANKRESPONSE']._serialized_end=951
-  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_start=775
-  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_end=855
-  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_start=857
-  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_end=903
-  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_start=905
-  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_end=951
-  _globals['_BATCHRANKRESPONSE']._serialized_start=953
-  _globals['_BATCHRANKRESPONSE']._serialized_end=1022
+  _globals['_RANKRESPONSE']._serialized_end=983
+  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_start=807
+  _globals['_RANKRESPONSE_PREDICTIONSENTRY']._serialized_end=887
+  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_start=889
+  _globals['_RANKRESPONSE_CLIPPEDENTRY']._serialized_end=935
+  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_start=937
+  _globals['_RANKRESPONSE_SOURCESENTRY']._serialized_end=983
+  _globals['_BATCHRANKRESPONSE']._serialized_start=985
+  _globals['_BATCHRANKRESPONSE']._serialized_end=1054
 # @@protoc_insertion_point(module_scope)

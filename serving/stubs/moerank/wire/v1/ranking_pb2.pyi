@@ -33,7 +33,7 @@ class ExpertUse(_message.Message):
     def __init__(self, gates: _Optional[_Iterable[_Union[GateUse, _Mapping]]] = ..., union_over_n: _Optional[float] = ...) -> None: ...
 
 class RankResponse(_message.Message):
-    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped", "sources", "score_name", "exploration", "propensities")
+    __slots__ = ("model", "version", "predictions", "scores", "order", "score_version", "unknown_user", "unknown_items", "experts", "request_id", "arm", "missing_context", "unseen_context", "clipped", "sources", "score_name", "exploration", "propensities", "stage", "refined")
     class PredictionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,8 @@ class RankResponse(_message.Message):
     SCORE_NAME_FIELD_NUMBER: _ClassVar[int]
     EXPLORATION_FIELD_NUMBER: _ClassVar[int]
     PROPENSITIES_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    REFINED_FIELD_NUMBER: _ClassVar[int]
     model: str
     version: int
     predictions: _containers.MessageMap[str, Predictions]
@@ -91,7 +93,9 @@ class RankResponse(_message.Message):
     score_name: str
     exploration: str
     propensities: bytes
-    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[bytes] = ..., order: _Optional[bytes] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[bytes] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ..., sources: _Optional[_Mapping[str, str]] = ..., score_name: _Optional[str] = ..., exploration: _Optional[str] = ..., propensities: _Optional[bytes] = ...) -> None: ...
+    stage: str
+    refined: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., predictions: _Optional[_Mapping[str, Predictions]] = ..., scores: _Optional[bytes] = ..., order: _Optional[bytes] = ..., score_version: _Optional[str] = ..., unknown_user: _Optional[bool] = ..., unknown_items: _Optional[bytes] = ..., experts: _Optional[_Union[ExpertUse, _Mapping]] = ..., request_id: _Optional[str] = ..., arm: _Optional[str] = ..., missing_context: _Optional[_Iterable[str]] = ..., unseen_context: _Optional[_Iterable[str]] = ..., clipped: _Optional[_Mapping[str, int]] = ..., sources: _Optional[_Mapping[str, str]] = ..., score_name: _Optional[str] = ..., exploration: _Optional[str] = ..., propensities: _Optional[bytes] = ..., stage: _Optional[str] = ..., refined: _Optional[int] = ...) -> None: ...
 
 class BatchRankResponse(_message.Message):
     __slots__ = ("responses",)
