@@ -24,6 +24,7 @@ from models.export.batched_export import export_packed
 from models.export.onnx_file import annotate
 from models.ranker import Ranker
 from pipeline.console import Progress
+from pipeline.export.cheaper_stages import stage_costs, write_stages
 from pipeline.export.cuda_graphs import FILES as CUDA_FILES
 from pipeline.export.cuda_graphs import judge_cuda_graphs, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
@@ -38,7 +39,6 @@ from pipeline.export.post_export import (
 )
 from pipeline.export.prepare import as_json as preparation_as_json
 from pipeline.export.prepare import prepare
-from pipeline.export.stages import stage_costs, write_stages
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine

@@ -32,7 +32,7 @@ from models.heads.isotonic import Curve
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, log_loss, rmse
-from pipeline.export.stages import StagesConfig
+from pipeline.export.cheaper_stages import StagesConfig
 
 AUC_LOSS = 0.0005
 RMSE_LOSS = 0.001

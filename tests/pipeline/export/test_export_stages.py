@@ -13,7 +13,7 @@ from contract.errors import ExportError
 from contract.graph_names import CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE
 from features.online.request_encoder import RankRequest
 from pipeline.console import lines_to
-from pipeline.export.stages import PRIOR_WEIGHT, cascaded
+from pipeline.export.cheaper_stages import PRIOR_WEIGHT, cascaded
 from pipeline.flow.steps import build_features, evaluate_model, export_model, publish_model, train_model
 from pipeline.project.project_config import read_config
 from serving.graph.served_model import RankingModel
