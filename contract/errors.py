@@ -67,6 +67,14 @@ class QualityGateError(MoerankError):
     reason = "QUALITY_GATE"
 
 
+class AlarmError(MoerankError):
+    """A day of a published model that breaks a rule of `monitor`, or a drift beyond its threshold."""
+
+    exit_code = 4
+    grpc_status = "FAILED_PRECONDITION"
+    reason = "ALARM"
+
+
 class ModelNotFoundError(MoerankError):
     """A model name or version that the store or the server does not have."""
 

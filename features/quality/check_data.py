@@ -21,13 +21,14 @@ from features.feature_config import FeaturesConfig
 from features.incremental.raw_dataset import RawDataset
 from features.incremental.splits import SPLIT_NAMES
 from features.point_in_time.feature_plan import FeaturePlan
+from features.quality.histograms import histogram
 from features.quality.leakage import LeakFinding, find_leaks
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
 from features.quality.row_counts import count_rows, label_rates, older_than
+from features.quality.shift_measures import psi
 
 QUALITY_FILE = "quality.json"
 _BINS, _VALUES = 10, 30
-_LEAST_SHARE = 1e-4
 
 
 def check_quality(
@@ -89,9 +90,10 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
             high=float(known.max()) if len(known) else None,
             bins=spec.bins if spec.encoding == "piecewise_linear" else None,
             distribution=Distribution(edges=edges, shares=_bin_shares(known, edges, len(floats))),
+            histogram=histogram(known),
             psi=None
             if last is None
-            else _psi(last.distribution.shares, _bin_shares(known, last.distribution.edges, len(floats))),
+            else psi(last.distribution.shares, _bin_shares(known, last.distribution.edges, len(floats))),
         )
     flat = values.flatten() if pa.types.is_list(values.type) or pa.types.is_large_list(values.type) else values
     counts = pa.table({"value": flat.drop_null()}).group_by("value").aggregate([("value", "count")])
@@ -102,9 +104,7 @@ def _profile(values: pa.Array, spec: FeatureSpec, last: FeatureProfile | None) -
         null_rate=round(nulls, 6),
         distinct=len(counts),
         distribution=Distribution(values=texts, shares=_value_shares(counts, texts, len(flat))),
-        psi=_psi(last.distribution.shares, _value_shares(counts, last.distribution.values, len(flat)))
-        if last
-        else None,
+        psi=psi(last.distribution.shares, _value_shares(counts, last.distribution.values, len(flat))) if last else None,
     )
 
 
@@ -142,14 +142,6 @@ def _only(counts: pa.Table, texts: pa.Array) -> pa.Table:
     except pa.ArrowInvalid:
         # The values were of another type in the last build.
         return counts
-
-
-def _psi(before: tuple[float, ...], now: tuple[float, ...]) -> float | None:
-    """The population stability index: the sum of (q - p) ln(q / p) over bins; None if they cannot be compared."""
-    if len(before) != len(now):
-        return None
-    p, q = (np.maximum(np.array(shares), _LEAST_SHARE) for shares in (before, now))
-    return round(float(((q - p) * np.log(q / p)).sum()), 6)
 
 
 def _enforce(

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from contract.settings import Settings
+from features.quality.histograms import Histogram
 
 
 class Distribution(Settings):
@@ -26,6 +27,8 @@ class FeatureProfile(Settings):
     distinct: int | None = None
     bins: int | None = None
     distribution: Distribution
+    histogram: Histogram | None = None
+    """Of a number, to look at; `distribution` is by quantiles, for drift."""
     psi: float | None = None
 
 

@@ -24,6 +24,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--lists-by", metavar="FEATURE", help="what is ranked together: item, or an id feature [user]")
     parser.add_argument("--processes", type=int, help="processes that score side by side [1]")
     parser.add_argument("--at", default="", help="list lengths k of NDCG, MRR, MAP, precision and recall [10]")
+    parser.add_argument(
+        "--importance", type=int, nargs="?", const=5, default=0, metavar="N", help="shuffle each feature N times [5]"
+    )
     add_json(parser)
 
 
@@ -57,7 +60,7 @@ def _settings(args: Namespace) -> dict[str, object]:
     if args.at:
         settings["at"] = tuple(args.at.split(","))
     settings |= {name: getattr(args, name) for name in ("lists_by", "processes") if getattr(args, name) is not None}
-    return settings | method_from(args.replicates)
+    return settings | {"importance": args.importance} | method_from(args.replicates)
 
 
 VERB = Verb(

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 _ROWS = ("events", "users", "items", "first", "last")
 
 
-def _day(text: str) -> date:
+def a_day(text: str) -> date:
+    """A day of the command line, such as 2026-11-26."""
     try:
         return date.fromisoformat(text)
     except ValueError as error:
@@ -25,8 +26,8 @@ def add_raw_rows(parser: ArgumentParser) -> None:
     group.add_argument("--events", metavar="PARQUET", help="the log, with the days that features look back to")
     group.add_argument("--users", metavar="PARQUET", help="the users' table, where it is not the recipe's")
     group.add_argument("--items", metavar="PARQUET", help="the items' table, where it is not the recipe's")
-    group.add_argument("--from", dest="first", type=_day, metavar="DAY", help="the first day to judge")
-    group.add_argument("--to", dest="last", type=_day, metavar="DAY", help="the last day to judge")
+    group.add_argument("--from", dest="first", type=a_day, metavar="DAY", help="the first day to judge")
+    group.add_argument("--to", dest="last", type=a_day, metavar="DAY", help="the last day to judge")
     group.add_argument("--key", metavar="COLUMN", help="the log's column that tells rows apart, for predictions")
     group.add_argument("--keep-days", type=Path, metavar="DIRECTORY", help="keep computed days there for the next time")
 

@@ -18,12 +18,14 @@ from pipeline.cli import (
     config_schema_verb,
     demo_verb,
     doctor_verb,
+    drift_verb,
     evaluate_verb,
     export_users_verb,
     export_verb,
     features_verb,
     import_verb,
     init_verb,
+    monitor_verb,
     point_verb,
     predict_verb,
     prune_verb,
@@ -31,6 +33,7 @@ from pipeline.cli import (
     push_verb,
     rank_verb,
     run_verb,
+    schedule_evaluation_verb,
     schedule_verb,
     serve_verb,
     skew_verb,
@@ -55,6 +58,8 @@ VERBS: tuple[Verb, ...] = (
     publish_verb.VERB,
     run_verb.VERB,
     schedule_verb.VERB,
+    schedule_evaluation_verb.VERB,
+    monitor_verb.VERB,
     backfill_verb.VERB,
     store_verb.VERB,
     prune_verb.VERB,
@@ -62,6 +67,7 @@ VERBS: tuple[Verb, ...] = (
     compare_verb.VERB,
     predict_verb.VERB,
     backtest_verb.VERB,
+    drift_verb.VERB,
     serve_verb.VERB,
     skew_verb.VERB,
     rank_verb.VERB,
@@ -76,7 +82,8 @@ VERBS: tuple[Verb, ...] = (
 INTERRUPTED = 130
 COMPLETING = "_ARGCOMPLETE"
 """Set by a shell that asks how a line may go on; see the verb `completion`."""
-EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused, 130 interrupted
+EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused,
+4 an alarm, 130 interrupted
 start with: moerank demo"""
 
 

@@ -182,9 +182,11 @@ class _Source:
 
 
 def compare_predictions(
-    first: Predictions, second: Predictions, config: EvaluateConfig
+    first: Predictions, second: Predictions, config: EvaluateConfig, *, headline_only: bool = False
 ) -> tuple[dict[str, dict[str, Difference]], dict[str, dict[str, str]]]:
     """Differences of aligned predictions by task and metric, and why others are not defined.
+
+    `headline_only` leaves out what is not computed together with a task's AUC or RMSE.
 
     Raises:
         DataError: values that are not finite, or not those of their kind of task.
@@ -198,7 +200,11 @@ def compare_predictions(
         one, two = task_statistics(rows, config.at), task_statistics(others[name], config.at)
         if one.undefined:
             undefined[name] = one.undefined
-        pairs = list(zip(one.statistics, two.statistics, strict=True))
+        pairs = [
+            pair
+            for pair in zip(one.statistics, two.statistics, strict=True)
+            if not headline_only or HEADLINE[rows.kind] in pair[0].names
+        ]
         metrics = _measure(pairs, bootstrap, rows.labels.size)
         measured |= {(name, metric): each for metric, each in metrics.items()}
     tasks: dict[str, dict[str, Difference]] = {name: {} for name in first.tasks}
@@ -248,7 +254,9 @@ def _errors_of_calibration(
     (a, low_a, high_a), (b, low_b, high_b) = estimates
     if plain.error == 0.0:
         return replace(plain, a=a, b=b)
-    alike = float(np.corrcoef(draws_a[:, 0], draws_b[:, 0])[0, 1])
+    # Draws that all have one value go with nothing.
+    varies = min(float(np.std(each[:, 0])) for each in (draws_a, draws_b)) > 0.0
+    alike = float(np.corrcoef(draws_a[:, 0], draws_b[:, 0])[0, 1]) if varies else 0.0
 
     def reach(one: float, other: float) -> float:
         return float(np.sqrt(max(one * one + other * other - 2.0 * alike * one * other, 0.0)))

@@ -1,13 +1,14 @@
-"""Curves for the report: ROC and reliability of binary tasks, predicted against actual of regression tasks."""
+"""Curves for the report: ROC, precision and recall, reliability, predicted against actual, and scores by label."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from contract.errors import DataError
 from contract.files import write_text
 from contract.settings import Settings
+from features.quality.histograms import bin_shares, histogram_edges
 from pipeline.evaluation import metrics
 from pipeline.evaluation.ranking import Floats, Ranking
 from pipeline.evaluation.task_rows import TaskRows
@@ -30,12 +31,28 @@ class Bin(Settings):
     rows: int
 
 
+class ScoreHistogram(Settings):
+    """The shares of a task's rows in each bin of scores between `edges`, by what they are; each sums to 1.
+
+    `shares` are of ``positive`` and ``negative`` rows, or of a regression's ``label`` and ``prediction``.
+    """
+
+    edges: tuple[float, ...]
+    shares: dict[str, tuple[float, ...]]
+
+
 class TaskCurves(Settings):
-    """`roc` holds (false positive rate, true positive rate); empty for a regression task or rows of one class."""
+    """The curves of a task.
+
+    `roc` holds (false positive rate, true positive rate) and `pr` (recall, precision); both are empty for a regression
+    task or rows of one class.
+    """
 
     kind: Literal["binary", "regression"] = "binary"
     roc: tuple[tuple[float, float], ...] = ()
+    pr: tuple[tuple[float, float], ...] = ()
     bins: tuple[Bin, ...] = ()
+    histogram: ScoreHistogram | None = None
 
 
 class Curves(Settings):
@@ -63,15 +80,41 @@ class Curves(Settings):
 
 def draw(tasks: dict[str, TaskRows]) -> Curves:
     """Compute the curves of each task; empty where its rows do not define them."""
-    return Curves(
-        tasks={name: TaskCurves(kind=rows.kind, roc=_roc(rows), bins=_bins(rows)) for name, rows in tasks.items()}
-    )
+    return Curves(tasks={name: _curves(rows) for name, rows in tasks.items()})
 
 
-def _roc(rows: TaskRows) -> tuple[tuple[float, float], ...]:
-    if rows.kind == "regression" or not 0 < (rows.positives or 0) < rows.labels.size:
-        return ()
-    false, true = Ranking.of(rows.labels, rows.scores).roc()
+def _curves(rows: TaskRows) -> TaskCurves:
+    found: dict[str, Any] = {"bins": _bins(rows), "histogram": _histogram(rows)}
+    if rows.kind == "binary" and 0 < (rows.positives or 0) < rows.labels.size:
+        ranking = Ranking.of(rows.labels, rows.scores)
+        found |= {"roc": _roc(ranking), "pr": _pr(ranking)}
+    return TaskCurves(kind=rows.kind, **found)
+
+
+def _histogram(rows: TaskRows) -> ScoreHistogram | None:
+    scores, labels = rows.scores.astype(np.float64), rows.labels.astype(np.float64)
+    if scores.size == 0:
+        return None
+    if rows.kind == "binary":
+        parts = {"negative": scores[labels == 0], "positive": scores[labels == 1]}
+        edges, _ = histogram_edges(scores)
+    else:
+        parts = {"label": labels, "prediction": scores}
+        edges, _ = histogram_edges(np.concatenate([labels, scores]))
+    return ScoreHistogram(edges=edges, shares={name: bin_shares(values, edges) for name, values in parts.items()})
+
+
+def _pr(ranking: Ranking) -> tuple[tuple[float, float], ...]:
+    """Recall and precision from the highest scores down, in even steps of recall."""
+    _, true = ranking.roc()
+    rows = ranking.ends + 1
+    recall, precision = true[1:], true[1:] * float(ranking.positive.sum()) / rows
+    keep = np.unique(np.searchsorted(recall, np.linspace(0.0, 1.0, ROC_POINTS)).clip(max=recall.size - 1))
+    return tuple(zip(recall[keep].round(5).tolist(), precision[keep].round(5).tolist(), strict=True))
+
+
+def _roc(ranking: Ranking) -> tuple[tuple[float, float], ...]:
+    false, true = ranking.roc()
     # Even steps along the curve's length keep its steep start, which even steps of one rate would cut off.
     length: Floats = false + true
     keep = np.unique(np.searchsorted(length, np.linspace(0.0, 2.0, ROC_POINTS)).clip(max=length.size - 1))

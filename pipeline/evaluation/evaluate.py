@@ -12,15 +12,18 @@ from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.baselines import TrainingRows, read_training
+from pipeline.evaluation.expert_slices import EXPERT_USE_FILE, expert_slices
+from pipeline.evaluation.importance import IMPORTANCE_FILE, importance
 from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfig, measure
 from pipeline.evaluation.prediction_file import Columns, prediction_stretches
 from pipeline.evaluation.predictions import Predictions, Progress
 from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.slices import by_column, by_feature, by_history
+from pipeline.evaluation.slices import Masks, by_column, by_feature, by_history
 from pipeline.evaluation.streaming.scoring import PredictionWriter, score
 from pipeline.evaluation.streaming.stream_state import StreamState, passed
 from pipeline.evaluation.time_slices import TIME_SLICES, by_time
+from pipeline.evaluation.trees import can_grow, tree_scores
 from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
@@ -56,7 +59,8 @@ def evaluate(
         data: Encoded rows of the same schema; as `LabelledRows` with what should be said about them.
         train: Encoded training rows, for the baselines and the slices of new users and items; None leaves out
             popularity and those slices.
-        out_dir: Gets ``evaluation.json``, ``curves.json`` and ``predictions.parquet``; made if absent.
+        out_dir: Gets ``evaluation.json``, ``curves.json``, ``predictions.parquet`` and what the graph tells of its
+            experts; made if absent.
         config: How to evaluate.
         name: What the model is called; None takes the bundle's name and version, or the directory's name.
         experts: What training knows about the use of experts, to be kept with what the graph says.
@@ -79,21 +83,60 @@ def evaluate(
     state = _passed(by_lists(scored, config.lists_by, rows.dataset), config, out_dir)
     predictions, numbers = state.users.finish()
     training = None if train is None else read_training(train, engine.schema)
-    moments = [name for name in config.slice_by if name in TIME_SLICES]
-    features = tuple(name for name in config.slice_by if name not in moments)
-    masks = by_feature(features, rows.dataset, engine.schema, bundle_dir, None if state.is_whole else numbers)
-    if training is not None:
-        masks = by_history(predictions, training, engine.schema) | masks
-    masks |= by_time(predictions, moments, rows.zone)
+    places = None if state.is_whole else numbers
+    masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config, places)
+    baselines = _baselines(predictions, training, engine.schema)
+    if train is not None and state.is_whole and config.trees and can_grow(predictions.rows):
+        baselines["trees"] = tree_scores(train, rows.dataset, engine.schema, config.threads)
     context = Context(
         model=model,
         data=rows.name,
-        baselines=_baselines(predictions, training, engine.schema),
+        baselines=baselines,
         masks=masks,
         experts=_graph_facts(engine) | dict(experts or {}),
         notes=rows.notes,
+        units={task.name: task.unit for task in engine.schema.tasks if task.unit},
     )
-    return measure(predictions, context, config, out_dir, state)
+    found = measure(predictions, context, config, out_dir, state)
+    _look_into(engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
+    return found
+
+
+def _look_into(engine: Engine, data: Path, masks: dict[str, Masks], config: EvaluateConfig, out_dir: Path) -> None:
+    """Ask the graph what else it tells: which experts each slice uses, and what each feature is worth."""
+    for name in (EXPERT_USE_FILE, IMPORTANCE_FILE):
+        (out_dir / name).unlink(missing_ok=True)
+    use = expert_slices(engine, data, engine.schema, masks)
+    if use is not None:
+        use.save(out_dir)
+    if config.importance:
+        found = importance(engine, data, engine.schema, permutations=config.importance, seed=config.seed)
+        found.save(out_dir)
+
+
+def slice_masks(
+    predictions: Predictions,
+    rows: LabelledRows,
+    training: TrainingRows | None,
+    schema: Schema,
+    fitted: Path,
+    config: EvaluateConfig,
+    numbers: NDArray[np.int64] | None = None,
+) -> dict[str, Masks]:
+    """The slices of encoded rows, masks [N] by name and value: those of `slice_by`, days, new users and items.
+
+    `fitted` is a directory with the vocabularies of the schema; `numbers` are the places of `predictions` among the
+    encoded rows, in the order of reading, where they are not all of them.
+
+    Raises:
+        ConfigError: a slice that these rows do not have.
+    """
+    moments = [name for name in config.slice_by if name in TIME_SLICES]
+    features = tuple(name for name in config.slice_by if name not in moments)
+    masks = by_feature(features, rows.dataset, schema, fitted, numbers)
+    if training is not None:
+        masks = by_history(predictions, training, schema) | masks
+    return masks | by_time(predictions, moments, rows.zone)
 
 
 def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:

@@ -23,6 +23,13 @@ def common_rows(first: Predictions, second: Predictions) -> tuple[Predictions, P
     return first.take(in_first), second.take(in_second)
 
 
+def places_of_common_rows(first: Predictions, common: Predictions) -> NDArray[np.int64]:
+    """Where the rows of `common`, as `common_rows` returned them, stand among those of `first`."""
+    keys = _keys(first)
+    order = np.argsort(keys)
+    return order[np.searchsorted(keys[order], _keys(common))]
+
+
 def _keys(predictions: Predictions) -> NDArray[np.uint64]:
     """A key for each row, told apart from earlier rows of the same event by how many there are."""
     event = combine(

@@ -47,6 +47,10 @@ class EvaluateConfig(Settings):
     """More rows than these are judged in one pass: some metrics on all rows, the others on all rows of some users."""
     exact_rows: int = Field(default=MOST_ROWS, ge=1)
     """More rows than these have an AUC between two bounds."""
+    trees: bool = True
+    """Hold the model against LightGBM on the same columns, where it is installed and training rows are given."""
+    importance: int = Field(default=0, ge=0)
+    """How often each feature is shuffled to see what it is worth; 0 leaves that out."""
 
     @property
     def budget(self) -> Budget:
@@ -56,7 +60,10 @@ class EvaluateConfig(Settings):
 
 @dataclass(frozen=True)
 class Context:
-    """What is known beside the rows: names of model and data, scores [N, T] of baselines, slices, experts, notes."""
+    """What is known beside the rows.
+
+    Names of model and data, scores [N, T] of baselines, slices, experts, notes, and units of labels by task.
+    """
 
     model: str
     data: str
@@ -64,6 +71,7 @@ class Context:
     masks: Mapping[str, Masks] = field(default_factory=dict)
     experts: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(
@@ -103,6 +111,7 @@ def measure(
         baselines=baselines,
         slices=_slices(predictions, context.masks, config),
         experts=dict(context.experts),
+        units=dict(context.units),
         method=_method(config, grouped=predictions.grouped),
     )
     out_dir.mkdir(parents=True, exist_ok=True)

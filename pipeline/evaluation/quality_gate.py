@@ -41,6 +41,9 @@ class QualityConfig(Settings):
     refuses, and with `certain` also one that may be."""
     no_worse_by: float = Field(default=0.0, ge=0)
     """How much worse than the current version is allowed: AUC absolutely, RMSE as a share."""
+    slices: tuple[str, ...] | None = None
+    """On which slices `no_worse_than` is tested, too, by intervals that hold for all of them together: null means those
+    of `evaluate.slice_by`, `user` and `item` (new and known) and `day`; [] means none."""
 
 
 class GateFinding(Settings):
@@ -111,18 +114,43 @@ def _estimate(evaluation: Evaluation, task: str, metric: str, where: str) -> Est
     return evaluation.tasks[task][metric]
 
 
-def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> GateFinding:
-    sign = next(sign for sign in _COMPARE if sign in rule)
-    left, right = (part.strip() for part in rule.split(sign))
-    task, metric = left.split(".")
+def bound_clearly_missed(evaluation: Evaluation, rule: str) -> GateFinding:
+    """A rule that fails only where the whole 95 % interval is beyond the bound, or nothing is defined.
+
+    Raises:
+        ConfigError: it names a task or metric that the evaluation does not have.
+    """
+    left, sign, right = _parts(rule)
+    task, _, metric = left.partition(".")
     estimate = _estimate(evaluation, task, metric, rule)
     if isinstance(estimate, str):
-        return GateFinding(rule=rule, passed=False, text=f"{estimate}, but {sign} {right} is asked for")
+        return GateFinding(rule=rule, passed=False, text=f"{estimate}, but {sign} {right:g} is asked for")
+    best = estimate.high if sign.startswith(">") else estimate.low
+    passed = _COMPARE[sign](best, right)
+    value = f"{left} is {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
+    holds = _COMPARE[sign](estimate.value, right)
+    told = "as" if holds else "which is not clearly off, where" if passed else "but"
+    return GateFinding(rule=rule, passed=passed, text=f"{value}, {told} {sign} {right:g} is asked for")
+
+
+def _parts(rule: str) -> tuple[str, str, float]:
+    """``task.metric``, the sign and the bound of a rule."""
+    sign = next(sign for sign in _COMPARE if sign in rule)
+    left, right = (part.strip() for part in rule.split(sign))
+    return left, sign, float(right)
+
+
+def _threshold(evaluation: Evaluation, rule: str, *, certain: bool) -> GateFinding:
+    left, sign, right = _parts(rule)
+    task, _, metric = left.partition(".")
+    estimate = _estimate(evaluation, task, metric, rule)
+    if isinstance(estimate, str):
+        return GateFinding(rule=rule, passed=False, text=f"{estimate}, but {sign} {right:g} is asked for")
     worst = estimate.low if sign.startswith(">") else estimate.high
     value = worst if certain else estimate.value
-    passed = _COMPARE[sign](value, float(right))
+    passed = _COMPARE[sign](value, right)
     end = " at the unfavourable end of its interval" if certain else ""
-    text = f"{left} is {value:.4f}{end}, {'as' if passed else 'but'} {sign} {right} is asked for"
+    text = f"{left} is {value:.4f}{end}, {'as' if passed else 'but'} {sign} {right:g} is asked for"
     return GateFinding(rule=rule, passed=passed, text=text)
 
 

@@ -49,6 +49,8 @@ class Evaluation(Settings):
     method: EvaluationMethod
     undefined: dict[str, dict[str, str]] = {}
     """Task -> metric -> why these rows do not define it."""
+    units: dict[str, str] = {}
+    """Unit of each regression task's label, where it has one."""
     findings: tuple[str, ...] = ()
     """What a person should act on, in words and with the remedy."""
 
@@ -89,6 +91,16 @@ class Evaluation(Settings):
                 }
                 found[task] = {metric: scores[metric].value, **others}
         return found
+
+    def unit_of(self, task: str, metric: str) -> str:
+        """The unit of a metric's value, with a space before it: the label's for errors, nothing for others.
+
+        Example::
+
+            f"rmse 0.9947{evaluation.unit_of('rating', 'rmse')}"  # rmse 0.9947 stars
+        """
+        unit = self.units.get(task, "")
+        return f" {unit}" if unit and metric in ("rmse", "mae") else ""
 
     def why_no_headline(self, task: str) -> str:
         """A sentence about a task whose rows do not define its AUC or RMSE."""

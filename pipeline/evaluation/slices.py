@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
 from contract.schema import DenseSpec, IdSpec, Schema
-from features.encode.vocabulary import VOCABULARY_FILE
 from pipeline.evaluation.baselines import Counts, TrainingRows
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.raw_values import raw_numbers, raw_texts
 
 Masks = dict[str, NDArray[np.bool_]]
 HISTORY_CUTS = (1, 10, 100, 1000)
@@ -108,7 +108,7 @@ def _frequent(column: pa.Array) -> Masks:
 
 
 def _values(spec: IdSpec, values: NDArray[np.int32], directory: Path) -> Masks:
-    texts = _texts(spec, directory)
+    texts = raw_texts(spec, directory)
     ids, counts = np.unique(values, return_counts=True)
     frequent = ids[np.argsort(-counts, kind="stable")][:MOST_VALUES]
     return {texts.get(int(value), f"row {value}"): values == value for value in frequent}
@@ -116,11 +116,7 @@ def _values(spec: IdSpec, values: NDArray[np.int32], directory: Path) -> Masks:
 
 def _ranges(spec: DenseSpec, values: NDArray[np.float32]) -> Masks:
     """Quarters of the rows by a number, named by its raw values where the encoding can be undone, and nulls."""
-    missing = values < 0 if spec.encoding == "piecewise_linear" else np.zeros(values.size, dtype=bool)
-    numbers = (
-        np.interp(values, np.arange(len(spec.edges)), spec.edges) if spec.edges else values * spec.scale + spec.mean
-    )
-    return _quarters(np.expm1(numbers) if spec.encoding == "log1p" else numbers, missing)
+    return _quarters(*raw_numbers(spec, values))
 
 
 def _quarters(numbers: NDArray[Any], missing: NDArray[np.bool_]) -> Masks:
@@ -133,13 +129,3 @@ def _quarters(numbers: NDArray[Any], missing: NDArray[np.bool_]) -> Masks:
         mask = ~missing & (band == place)
         found[f"{numbers[mask].min():.6g} to {numbers[mask].max():.6g}"] = mask
     return found | ({"null": missing} if missing.any() else {})
-
-
-def _texts(spec: IdSpec, directory: Path) -> dict[int, str]:
-    """Raw value by embedding row; row 0 stands for unknown and null."""
-    path = directory / VOCABULARY_FILE
-    if spec.encoding != "vocabulary" or not path.is_file():
-        return {0: "unknown"}
-    stored = pq.read_table(path, columns=["table", "value"], page_checksum_verification=True)
-    mine = stored.filter(pc.equal(stored["table"], spec.table_name))["value"].to_pylist()
-    return {0: "unknown", **{row: str(value) for row, value in enumerate(mine, start=1)}}

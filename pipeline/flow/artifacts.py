@@ -1,16 +1,23 @@
 """What a flow run keeps beside its log, as Markdown: quality of data and model, the gate's findings, the version."""
 
 import re
+from collections.abc import Sequence
+from datetime import date
 
 from prefect.artifacts import create_markdown_artifact
 
 from contract.errors import MoerankError
 from features.quality.check_data import load_report
+from pipeline.evaluation.alarm_rules import headlines_of
+from pipeline.evaluation.compare import Difference
 from pipeline.evaluation.quality_gate import examine, gate_findings
 from pipeline.evaluation.result import Evaluation, headline_metric
+from pipeline.evaluation.task_metrics import Estimate
 from pipeline.flow.steps import Published, Run
+from pipeline.monitor.judged_days import JudgedDay
 from pipeline.project.project_config import ProjectConfig
 from pipeline.report.data_page import data_page
+from pipeline.report.version_test import AgainstCurrent, SliceDifference
 
 
 def keep_data_quality(config: ProjectConfig, reuse: str) -> None:
@@ -53,7 +60,33 @@ def keep_findings(run: Run) -> None:
         return
     lines = ["# Quality gate", "", _row("rule", "", "found"), _row("---", "---", "---")]
     lines += [_row(f.rule, "passed" if f.passed else "**failed**", f.text) for f in findings]
+    compared = AgainstCurrent.load(run.evaluation_dir)
+    if compared is not None:
+        lines += _compared(compared)
     _keep("quality-gate", run.config.name, "\n".join(lines), "Quality gate")
+
+
+def _compared(compared: AgainstCurrent) -> list[str]:
+    """What was compared with the current version, on which rows, whole and by slice."""
+    lines = [
+        "",
+        f"## Against version {compared.version}",
+        "",
+        f"{compared.rows:,} rows of {compared.first} to {compared.last} UTC; intervals of slices hold for all together",
+        "",
+        _row("rows of", "task", "rows", "current", "new", "difference", "interval"),
+        _row(*["---"] * 7),
+    ]
+    found: list[tuple[str, str, int, Difference | SliceDifference]] = [
+        ("all", task, each.n, each) for task, each in compared.tasks.items()
+    ]
+    found += [(f"{part.slice} {part.value}", part.task, part.rows, part) for part in compared.slices]
+    for where, task, rows, each in found:
+        interval = f"{each.low:+.4f} to {each.high:+.4f}"
+        lines.append(
+            _row(where, task, f"{rows:,}", f"{each.a:.4f}", f"{each.b:.4f}", f"{each.difference:+.4f}", interval)
+        )
+    return lines
 
 
 def keep_version(run: Run, published: Published) -> None:
@@ -69,6 +102,28 @@ def keep_version(run: Run, published: Published) -> None:
         _row("serve it", f"`moerank serve {published.store}`"),
     ]
     _keep("version", run.config.name, "\n".join(lines), "Published version")
+
+
+def keep_day(project: ProjectConfig, judged: JudgedDay, days: Sequence[tuple[date, Evaluation]]) -> None:
+    """A day as it was served: its rules, and metric and calibration of it and of the days before."""
+    lines = ["# Rules", "", _row("rule", "", "found"), _row("---", "---", "---")]
+    lines += [_row(f.rule, "passed" if f.passed else "**ALARM**", f.text) for f in judged.findings]
+    served = ", ".join(f"version {version}: {rows:,} rows" for version, rows in judged.versions.items())
+    left = [f"version {version} is left out: {why}" for version, why in judged.left_out.items()]
+    head = [f"{judged.model} on {judged.day}, as it was served", "", "; ".join([served, *left]), ""]
+    _keep("alarm", project.name, "\n".join([*head, *lines]), "Rules of the day")
+    lines = ["# Days as they were served", "", f"The page: `{project.days_dir / 'index.html'}`", ""]
+    lines += [_row("day", "task", "rows", "metric", "value", "predicted / actual"), _row(*["---"] * 6)]
+    for day, evaluation in reversed(days):
+        for task, metric, found in headlines_of(evaluation.tasks):
+            ratio = evaluation.tasks[task].get("calibration")
+            calibration = "" if ratio is None else _interval(ratio)
+            lines.append(_row(str(day), task, f"{found.n:,}", metric, _interval(found), calibration))
+    _keep("days", project.name, "\n".join(lines), "Metric and calibration over days")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
 
 
 def artifact_key(subject: str, project: str) -> str:

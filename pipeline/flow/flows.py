@@ -28,7 +28,7 @@ from pipeline.step_cache import StepRecord
 
 P = ParamSpec("P")
 R = TypeVar("R")
-REFUSED = "Refused"
+REFUSED, ALARM = "Refused", "Alarm"
 _RETRY_SECONDS = [30.0, 120.0, 600.0]
 """How long to wait before a store or a source that did not answer is asked again."""
 
@@ -161,7 +161,7 @@ def run_name() -> str:
 
 def tell(flow: Any, flow_run: Any, state: State[Any]) -> None:
     """Tell the notification blocks that the run names how it ended, unless it ended well."""
-    if state.is_completed() and state.name != REFUSED:
+    if state.is_completed() and state.name not in (REFUSED, ALARM):
         return
     del flow
     for name in flow_run.parameters.get("notify") or []:

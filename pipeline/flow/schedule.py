@@ -1,11 +1,13 @@
-"""Registers the flow with a Prefect server, so that a worker runs it by the clock."""
+"""Registers the flows with a Prefect server, so that a worker runs them by the clock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -17,8 +19,9 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
 from contract.errors import ConfigError, UnavailableError
+from pipeline.flow.evaluation_flow import evaluate_served
 from pipeline.flow.flows import build_model
-from pipeline.project.project_config import read_config
+from pipeline.project.project_config import ProjectConfig, read_config
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,35 @@ def schedule(
     project = read_config(config, overrides)
     if "start_from" not in project.train.model_fields_set:
         overrides = [*overrides, "train.start_from=current"]
+    given = {"config": str(config.absolute()), "overrides": overrides, **(parameters or {})}
+    return _register(build_model, project, _clock(cron, timezone), pool, given)
+
+
+def schedule_evaluation(
+    config: Path,
+    cron: str,
+    *,
+    overrides: list[str],
+    timezone: str = "UTC",
+    pool: str = "moerank",
+    parameters: Mapping[str, object] | None = None,
+) -> Scheduled:
+    """Register or update the deployment ``moerank-evaluation/NAME``: each night, the day before as it was served.
+
+    `parameters` are others of `pipeline.flow.evaluation_flow.evaluate_served`.
+
+    Raises:
+        ConfigError: the file or the cron text cannot be used, or no server is configured.
+        UnavailableError: the server does not answer.
+    """
+    project = read_config(config, overrides)
+    given = {"config": str(config.absolute()), "overrides": overrides, **(parameters or {})}
+    return _register(evaluate_served, project, _clock(cron, timezone), pool, given)
+
+
+def _register(
+    flow: Flow[Any, Any], project: ProjectConfig, clock: Schedule, pool: str, parameters: dict[str, object]
+) -> Scheduled:
     server = PREFECT_API_URL.value()
     if not server:
         message = (
@@ -59,10 +91,10 @@ def schedule(
         )
         raise ConfigError(message)
     deployment = RunnerDeployment.from_flow(
-        build_model,
+        flow,
         name=project.name,
-        schedule=_clock(cron, timezone),
-        parameters={"config": str(config.absolute()), "overrides": overrides, **(parameters or {})},
+        schedule=clock,
+        parameters=parameters,
         tags=["moerank", project.name],
         work_pool_name=pool,
         job_variables={"working_dir": str(Path.cwd())},
@@ -75,7 +107,7 @@ def schedule(
     except (httpx.HTTPError, OSError) as error:
         message = f"no Prefect server answers at {server} ({error}); start one with `prefect server start`"
         raise UnavailableError(message) from error
-    return Scheduled(deployment=f"{build_model.name}/{project.name}", id=str(identity))
+    return Scheduled(deployment=f"{flow.name}/{project.name}", id=str(identity))
 
 
 def _clock(cron: str, timezone: str) -> Schedule:

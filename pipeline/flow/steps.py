@@ -18,14 +18,13 @@ from contract.schema import SCHEMA_FILE
 from contract.settings import Settings
 from features.build import build
 from pipeline.console import Progress, say
-from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.export_run import export_run
 from pipeline.export.post_export import ExportConfig
 from pipeline.flow.data_facts import data_settings, source_facts
 from pipeline.flow.starting_point import StartingPoint, starting_point
 from pipeline.project.project_config import ProjectConfig, read_config, write_config
-from pipeline.release.against_current import paired_with_current
+from pipeline.release.against_current import CurrentTest, paired_with_current
 from pipeline.release.publish_run import publish_run
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
@@ -320,11 +319,12 @@ def publish_model(run: Run) -> Published:
 
     def work(progress: Progress) -> dict[str, Any]:
         progress("asking the quality gate, copying and checking the files")
-        findings: tuple[GateFinding, ...] = ()
+        test = CurrentTest(())
         if config.quality.no_worse_than == "current":
             progress("comparing with the current version")
-            findings = paired_with_current(config, run.evaluation_dir, run.held_out).findings
-        return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, exported.result, findings))}
+            test = paired_with_current(config, run.evaluation_dir, run.held_out)
+        facts = exported.result, test.findings, test.compared
+        return {"bundle": str(publish_run(config, run.export_dir, run.evaluation_dir, *facts))}
 
     run.publication_dir.mkdir(exist_ok=True)
     before = read_record(run.publication_dir)

@@ -11,6 +11,7 @@ from contract.ranking_policy import RankingPolicy
 from contract.score import ScoreConfig
 from features.feature_config import FeaturesConfig
 from models.model_config import ModelConfig
+from pipeline.evaluation.alarm_rules import MonitorConfig
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.export.post_export import ExportConfig
@@ -44,6 +45,8 @@ class ProjectConfig(Workspace):
     """How the model is measured on held-out rows."""
     quality: QualityConfig = QualityConfig()
     """Rules, baselines and an earlier version that a model must pass to be published."""
+    monitor: MonitorConfig = MonitorConfig()
+    """What is asked of each day of a published model."""
     score: ScoreConfig | RankingPolicy | None = None
     """The combined score by which the server orders candidates, or several by name, and whether it explores; null: the
     mean of the binary tasks, or of all tasks."""
@@ -61,6 +64,11 @@ class ProjectConfig(Workspace):
     def features_dir(self) -> Path:
         """Training Parquet, schema, vocabularies and online tables."""
         return self.root / "features"
+
+    @property
+    def days_dir(self) -> Path:
+        """How the published versions did, day by day."""
+        return self.root / "days"
 
     @property
     def parts(self) -> Project:
@@ -90,6 +98,7 @@ def _check_tasks(config: ProjectConfig, path: Path) -> None:
     named = {
         "train.task_weights": list(config.train.task_weights),
         "quality.rules": [rule.partition(".")[0].strip() for rule in config.quality.rules],
+        "monitor.rules": [rule.partition(".")[0].strip() for rule in config.monitor.rules],
         "quality.tasks": list(config.quality.tasks),
         **_score_tasks(config.score),
     }

@@ -8,27 +8,23 @@ import numpy as np
 
 from contract.errors import MoerankError
 from contract.schema import Schema
-from contract.settings import Settings
 from features.encode_days import FittedRecipe, RawDays, encoded_days
-from pipeline.evaluation.compare import Difference, compare_predictions
-from pipeline.evaluation.matching import common_rows
+from pipeline.evaluation.baselines import read_training
+from pipeline.evaluation.compare import compare_predictions
+from pipeline.evaluation.evaluate import LabelledRows, slice_masks
+from pipeline.evaluation.matching import common_rows, places_of_common_rows
 from pipeline.evaluation.measure import PREDICTIONS_FILE
 from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.predictions import Predictions, predict
 from pipeline.evaluation.quality_gate import GateFinding
+from pipeline.evaluation.slices import Masks
 from pipeline.project.project_config import ProjectConfig
+from pipeline.report.version_test import AgainstCurrent, SliceDifference, compare_slices
 from serving.graph.engine import Engine
 from serving.store import bundle, local_store
 
-
-class AgainstCurrent(Settings):
-    """What was compared, on which rows, and what was found for each task."""
-
-    version: int
-    rows: int
-    first: str
-    last: str
-    tasks: dict[str, Difference]
+_ALWAYS = ("user", "item", "day")
+"""Slices that rows have without being asked for: new and known users and items, and days where there are several."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,12 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
         new = load_predictions(evaluation_dir / PREDICTIONS_FILE)
         ours, theirs = common_rows(new, _score(path, held_out, new))
         differences, _ = compare_predictions(theirs, ours, config.evaluate)
+        chosen = places_of_common_rows(new, ours)
+        masks = {
+            name: {value: mask[chosen] for value, mask in values.items()}
+            for name, values in _slices(config, held_out, new).items()
+        }
+        slices, untested = compare_slices(theirs, ours, masks, config.evaluate)
     except MoerankError as error:
         text = f"version {version} cannot be compared: {error}"
         return CurrentTest((GateFinding(rule=rule, passed=False, text=text),))
@@ -61,9 +63,63 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
         task: difference for task, found in differences.items() for difference in found.values() if difference.headline
     }
     first, last = (_moment(ms) for ms in (ours.time.min(), ours.time.max()))
-    compared = AgainstCurrent(version=version, rows=ours.rows, first=first, last=last, tasks=headlines)
+    compared = AgainstCurrent(
+        version=version,
+        rows=ours.rows,
+        first=first,
+        last=last,
+        tasks=headlines,
+        differences=differences,
+        slices=slices,
+        untested=untested,
+    )
     metrics = {task: next(m for m, d in differences[task].items() if d.headline) for task in headlines}
-    return CurrentTest(tuple(_finding(compared, task, metrics[task], config) for task in headlines), compared)
+    found = [_finding(compared, task, metrics[task], config) for task in headlines]
+    return CurrentTest((*found, *_slice_findings(compared, config)), compared)
+
+
+def _slices(config: ProjectConfig, held_out: Path, new: Predictions) -> dict[str, Masks]:
+    """The slices of the new model's rows, in their order, on which neither may be worse."""
+    wanted = config.quality.slices
+    if wanted == ():
+        return {}
+    named = config.evaluate.slice_by if wanted is None else tuple(name for name in wanted if name not in _ALWAYS)
+    schema, training = Schema.load(held_out.parent), None
+    if (held_out.parent / "train").exists():
+        training = read_training(held_out.parent / "train", schema)
+    rows = LabelledRows(held_out, str(held_out), config.data.events.time_zone)
+    settings = config.evaluate.model_copy(update={"slice_by": named})
+    masks = slice_masks(new, rows, training, schema, held_out.parent, settings)
+    return {name: masks[name] for name in (*_ALWAYS, *named) if name in masks and (wanted is None or name in wanted)}
+
+
+def _slice_findings(compared: AgainstCurrent, config: ProjectConfig) -> list[GateFinding]:
+    """Each slice on which the new model is clearly worse; one finding that says so where there is none."""
+    rule = "slices no worse than current"
+    if not compared.slices:
+        return []
+    worse = [each for each in compared.slices if _is_worse(each, config.quality.no_worse_by)]
+    count = len(compared.slices)
+    if not worse:
+        small = f"; too few users to tell: {', '.join(compared.untested)}" if compared.untested else ""
+        text = f"no slice is clearly worse than with version {compared.version} ({count} tests{small})"
+        return [GateFinding(rule=rule, passed=True, text=text)]
+    return [GateFinding(rule=rule, passed=False, text=_of_slice(each, compared.version, count)) for each in worse]
+
+
+def _of_slice(found: SliceDifference, version: int, tests: int) -> str:
+    return (
+        f"{found.task} where {found.slice} is {found.value}: {found.metric} {found.b:.4f} is worse than {found.a:.4f} "
+        f"of version {version} ({found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on {found.rows} rows; "
+        f"the interval is widened for {tests} tests)"
+    )
+
+
+def _is_worse(found: SliceDifference, allowed: float) -> bool:
+    """Whether the whole interval is on the worse side of what is allowed."""
+    if found.metric == "rmse":
+        return found.low > allowed * found.a
+    return found.high < -allowed
 
 
 def _models(store: Path) -> list[str]:

@@ -12,7 +12,9 @@ from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.project.project_config import ProjectConfig
 from pipeline.provenance import git_revision, library_versions
 from pipeline.release.model_card import render_card
+from pipeline.report import write_report
 from pipeline.report.report_page import REPORT_FILE
+from pipeline.report.version_test import AGAINST_FILE, AgainstCurrent
 from pipeline.step_cache import STEP_FILE
 from serving.store.bundle import publish
 
@@ -43,11 +45,13 @@ def publish_run(
     evaluation_dir: Path,
     exported: Mapping[str, Any],
     findings: Sequence[GateFinding] = (),
+    compared: AgainstCurrent | None = None,
 ) -> Path:
     """Let the quality gate judge, then publish a new current version.
 
-    `findings` are those of tests that were made elsewhere, such as the one against the current version. All findings
-    are in ``gate.json`` beside the evaluation, whatever they say, and in the manifest and the card if they pass.
+    `findings` are those of tests that were made elsewhere, such as the one against the current version, and `compared`
+    is what they rest on. All of it is in ``gate.json`` and ``against_current.json`` beside the evaluation and in its
+    report, whatever it says, and in the manifest and the card if it passes.
 
     Returns:
         ``STORE/MODEL/VERSION``.
@@ -59,6 +63,10 @@ def publish_run(
     all_findings = (*examine(evaluation, config.quality), *findings)
     gate = [finding.model_dump(mode="json") for finding in all_findings]
     write_text(json.dumps(gate, indent=1) + "\n", evaluation_dir / GATE_FILE)
+    (evaluation_dir / AGAINST_FILE).unlink(missing_ok=True)
+    if compared is not None:
+        compared.save(evaluation_dir)
+    write_report(evaluation_dir)
     enforce(evaluation, config.quality, findings)
     card = evaluation_dir / CARD_FILE
     write_text(render_card(config, evaluation, exported, all_findings), card)
@@ -72,7 +80,11 @@ def publish_run(
         "git_revision": git_revision(),
         "libraries": library_versions(),
         "score": config.score,
-        "about": {"export": {name: exported[name] for name in EXPORT_FACTS}, "gate": gate},
+        "about": {
+            "export": {name: exported[name] for name in EXPORT_FACTS},
+            "gate": gate,
+            "against_current": None if compared is None else compared.model_dump(mode="json"),
+        },
     }
     return publish(config.store, config.name, files, manifest)
 

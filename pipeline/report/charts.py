@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from pipeline.evaluation.curves import TaskCurves
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.evaluation.task_metrics import Estimate
 from pipeline.report.svg import Axis, Plot, axis, number
 
-UNIT = Axis(0.0, 1.0, "", (0.0, 0.25, 0.5, 0.75, 1.0))
 COLOURS = 8
 MODEL = "model"
-_METRIC_LABELS = {"auc": "AUC", "rmse": "RMSE"}
+METRIC_LABELS = {"auc": "AUC", "rmse": "RMSE"}
 _LONGEST_NAME = 20
 _COUNTERS = frozenset({"epoch", "step", "rows", "seconds"})
 
@@ -46,7 +44,9 @@ def _intervals(evaluation: Evaluation, metric: str, tasks: list[str]) -> Chart:
             if metric in scores[task]:
                 height = row + (place + 1) / (len(sources) + 1)
                 found.append((height, f"c{place}", f"{task}, {name}", scores[task][metric]))
-    x = axis([edge for *_, e in found for edge in (e.low, e.high)], _METRIC_LABELS.get(metric, metric))
+    unit = evaluation.unit_of(tasks[0], metric)
+    label = f"{METRIC_LABELS.get(metric, metric)}{unit and ','}{unit}"
+    x = axis([edge for *_, e in found for edge in (e.low, e.high)], label)
     names = [task if len(task) <= _LONGEST_NAME else f"{task[: _LONGEST_NAME - 1]}…" for task in tasks]
     height = 64 + 12 * (len(sources) + 1) * len(tasks)
     plot = Plot(x, Axis(0.0, len(tasks), "", ()), f"{metric} with 95 % intervals", 760, height, rows=names, left=150)
@@ -56,44 +56,7 @@ def _intervals(evaluation: Evaluation, metric: str, tasks: list[str]) -> Chart:
         plot.dot((e.value, y), f"dot {colour}", tip, 4.5)
     legend = tuple((f"c{place}", name) for place, name in enumerate(sources))
     better = "further right is better" if metric == "auc" else "further left is better"
-    return Chart(f"{_METRIC_LABELS.get(metric, metric)} with 95 % intervals; {better}", plot.svg(), legend)
-
-
-def roc(task: str, curves: TaskCurves, area: float) -> Chart:
-    """True against false positive rate."""
-    x = Axis(0.0, 1.0, "false positive rate", UNIT.ticks)
-    plot = Plot(x, Axis(0.0, 1.0, "true positive rate", UNIT.ticks), f"ROC of {task}")
-    plot.line(((0.0, 0.0), (1.0, 1.0)), "rule")
-    plot.line(curves.roc, "line c0", f"AUC {number(area)}")
-    return Chart(f"ROC, AUC {number(area)}", plot.svg())
-
-
-def reliability(task: str, curves: TaskCurves, calibration: float | None) -> Chart:
-    """Observed share against predicted probability, in bins of about equal size, with 95 % intervals."""
-    edges = [edge for part in curves.bins for edge in (part.predicted, part.high)]
-    x, y = axis([0.0, *edges], "mean prediction", pad=0.02), axis([0.0, *edges], "share of positives", pad=0.02)
-    plot = Plot(x, y, f"reliability of {task}")
-    plot.line(((max(x.low, y.low),) * 2, (min(x.high, y.high),) * 2), "rule")
-    for part in curves.bins:
-        tip = f"predicted {number(part.predicted)}, observed {number(part.actual)}, {part.rows} rows"
-        plot.span((part.predicted, part.low), (part.predicted, part.high), "bar c0", tip)
-        plot.dot((part.predicted, part.actual), "dot c0", tip)
-    ratio = "" if calibration is None else f", predicted / actual {number(calibration)}"
-    return Chart(f"Reliability{ratio}", plot.svg())
-
-
-def predicted_against_actual(task: str, curves: TaskCurves, unit: str) -> Chart:
-    """Mean label against mean prediction, in bins of about equal size, with the label's middle 80 %."""
-    suffix = f" ({unit})" if unit else ""
-    x = axis([part.predicted for part in curves.bins], f"mean prediction{suffix}")
-    y = axis([e for part in curves.bins for e in (part.low, part.high, part.predicted)], f"label{suffix}")
-    plot = Plot(x, y, f"predicted and actual {task}")
-    plot.line(((max(x.low, y.low),) * 2, (min(x.high, y.high),) * 2), "rule")
-    for part in curves.bins:
-        tip = f"predicted {number(part.predicted)}, mean label {number(part.actual)}, {part.rows} rows"
-        plot.span((part.predicted, part.low), (part.predicted, part.high), "bar c0", tip)
-        plot.dot((part.predicted, part.actual), "dot c0", tip)
-    return Chart("Predicted and actual: mean and middle 80 % of the label", plot.svg())
+    return Chart(f"{label} with 95 % intervals; {better}", plot.svg(), legend)
 
 
 def training(history: Sequence[Mapping[str, JsonValue]]) -> list[Chart]:

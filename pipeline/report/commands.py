@@ -1,13 +1,16 @@
-"""What the verbs `evaluate` and `predict` do, with live status."""
+"""What the verbs `evaluate`, `predict` and `drift` do, with live status."""
 
 from pathlib import Path
 
 from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.console import progress_of
-from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate_file
+from pipeline.evaluation.drift import Drift, Side, measure_drift
+from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate_file, model_name
 from pipeline.evaluation.predict_days import predict_days
 from pipeline.evaluation.prediction_file import Columns
+from pipeline.evaluation.result import EVALUATION_FILE
 from pipeline.report import write_report
+from pipeline.report.drift_charts import write_drift_page
 from pipeline.report.evaluate_and_report import Judged, evaluate_and_report
 
 
@@ -27,7 +30,26 @@ def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns:
     """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
     with progress_of("evaluate"):
         found = evaluate_file(path, out, columns=columns, config=config)
-        return Judged(found, out, write_report(out))
+        return Judged(found, out, write_report(out, served=False))
+
+
+def drift_for_command(
+    bundle: Path, reference: Path, data: Path | RawDays, out: Path, threshold: float, kept: Path | None = None
+) -> tuple[Drift, Path]:
+    """Compare new rows with the model's own, and write ``drift.json`` and a page; see `measure_drift`."""
+    with progress_of("drift") as progress:
+        before = Side(reference, str(reference))
+        if isinstance(data, Path):
+            found = measure_drift(bundle, before, Side(data, str(data)), threshold, progress)
+        else:
+            with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
+                found = measure_drift(bundle, before, Side(days.dataset, days.name), threshold, progress)
+        out.mkdir(parents=True, exist_ok=True)
+        found.save(out)
+        # Beside an evaluation it is a section of that report, too.
+        if (out / EVALUATION_FILE).is_file():
+            write_report(out)
+        return found, write_drift_page(found, out, model_name(bundle))
 
 
 def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | None = None) -> tuple[int, list[str]]:

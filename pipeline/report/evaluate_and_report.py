@@ -7,11 +7,13 @@ from pathlib import Path
 from pydantic import JsonValue, ValidationError
 
 from contract.errors import ConfigError
-from contract.schema import Schema
 from pipeline.console import Progress
+from pipeline.evaluation.drift import DRIFT_FILE
 from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate
+from pipeline.evaluation.quality_gate import GATE_FILE
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.report import write_report
+from pipeline.report.version_test import AGAINST_FILE
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def headline(evaluation: Evaluation) -> list[str]:
         metric = next(iter(values))
         found = evaluation.tasks[task][metric]
         rivals = ", ".join(f"{name.partition(' of ')[2]} {value:.4f}" for name, value in list(values.items())[1:])
-        lines.append(f"{task}: {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]  ({rivals})")
+        unit = evaluation.unit_of(task, metric)
+        lines.append(f"{task}: {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]{unit}  ({rivals})")
     return lines
 
 
@@ -88,7 +91,8 @@ def evaluate_and_report(
             progress.live(f"scored {done} of {rows} rows")
 
     about = about or About()
+    for name in (GATE_FILE, AGAINST_FILE, DRIFT_FILE):
+        (out / name).unlink(missing_ok=True)  # what was said of an earlier evaluation in the same place
     found = evaluate(bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored)
-    units = {task.name: task.unit for task in Schema.load(bundle).tasks}
-    report = write_report(out, history=about.history, facts=about.facts, units=units)
+    report = write_report(out, history=about.history, facts=about.facts, served=True)
     return Judged(found, out, report)

@@ -1,46 +1,89 @@
-"""The report's page: what goes where, rendered from the template."""
+"""The report of an evaluation: one page from all that lies in its directory."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import JsonValue
 
 from contract.errors import DataError
 from contract.files import write_text
+from contract.settings import Settings
 from pipeline.evaluation.curves import Curves
-from pipeline.evaluation.result import Evaluation, TaskScores, better, headline_metric
-from pipeline.evaluation.task_metrics import Estimate
-from pipeline.report import charts
-from pipeline.report.charts import Chart
-from pipeline.report.svg import number
+from pipeline.evaluation.drift import Drift
+from pipeline.evaluation.expert_slices import ExpertSlices
+from pipeline.evaluation.importance import Importance
+from pipeline.evaluation.quality_gate import GateFinding, gate_findings
+from pipeline.evaluation.result import Evaluation, Slice, headline_metric
+from pipeline.report import charts, curve_charts, report_parts
+from pipeline.report.bar_charts import calibration_by_slice, importance_chart
+from pipeline.report.charts import METRIC_LABELS, Chart
+from pipeline.report.drift_charts import drift_values
+from pipeline.report.over_days import day_chart
+from pipeline.report.pages import render_page
+from pipeline.report.short_names import meanings
+from pipeline.report.version_test import AgainstCurrent
 
-REPORT_FILE = "report.html"
+REPORT_FILE, FACTS_FILE = "report.html", "report_facts.json"
 Facts = Mapping[str, str | int | float]
+_MOST_VALUES = 12
 
 
-@dataclass(frozen=True)
-class Card:
-    """One task's headline: the metric, and the best baseline it is held against, or `why` there is none."""
+class ReportFacts(Settings):
+    """``report_facts.json``: what the page says beside the metrics, kept so that it can be rendered again.
 
-    task: str
-    metric: str = ""
-    estimate: Estimate | None = None
-    rival: str = ""
-    rival_value: float = 0.0
-    verdict: str = "unclear"
-    why: str = ""
+    `epochs` are training's, `facts` are shown as they are, `served` says that the served graph made the scores.
+    """
+
+    epochs: list[dict[str, JsonValue]] = []
+    facts: dict[str, str | int | float] = {}
+    units: dict[str, str] = {}
+    served: bool = True
+
+    def save(self, directory: Path) -> None:
+        """Write ``report_facts.json``."""
+        write_text(self.model_dump_json() + "\n", directory / FACTS_FILE)
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read it; nothing is said where there is none.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        try:
+            return cls.model_validate_json((directory / FACTS_FILE).read_bytes())
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:
+            message = f"{directory / FACTS_FILE} cannot be read: {error}; evaluate again"
+            raise DataError(message) from error
 
 
-@dataclass(frozen=True)
-class HeatMap:
-    """Tasks by experts: how often each is selected (`share`) and its mean weight, both in [0, 1]."""
+class Beside(Settings):
+    """What may lie beside an evaluation: the gate's findings, the test against the current version, and more."""
 
-    tasks: tuple[str, ...]
-    share: list[list[float]]
-    weight: list[list[float]]
+    gate: tuple[GateFinding, ...] = ()
+    against: AgainstCurrent | None = None
+    importance: Importance | None = None
+    expert_use: ExpertSlices | None = None
+    drift: Drift | None = None
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what there is.
+
+        Raises:
+            DataError: a file cannot be read.
+        """
+        return cls(
+            gate=gate_findings(directory),
+            against=AgainstCurrent.load(directory),
+            importance=Importance.load(directory),
+            expert_use=ExpertSlices.load(directory),
+            drift=Drift.load(directory),
+        )
 
 
 def write_report(
@@ -50,28 +93,38 @@ def write_report(
     history: Path | None = None,
     facts: Facts | None = None,
     units: Mapping[str, str] | None = None,
+    served: bool | None = None,
 ) -> Path:
     """Render the report of an evaluation that `evaluate` wrote, and return its path.
 
     Args:
-        evaluation_dir: Has ``evaluation.json`` and ``curves.json``.
+        evaluation_dir: Has ``evaluation.json`` and ``curves.json``, and perhaps more that is shown.
         path: Where the report goes; None: ``report.html`` beside them.
         history: A ``history.json``: a list of epochs, or an object with one under ``epochs``; each epoch is an
             object whose numbers, however nested, become curves.
         facts: What to say about the run, such as rows of each split; shown as they are.
         units: Unit of each regression task's label.
+        served: Whether the served graph made the scores.
+
+    What is given is kept in ``report_facts.json``; what is None is taken from there.
 
     Raises:
         DataError: a file cannot be read.
     """
     path = path or evaluation_dir / REPORT_FILE
     evaluation, curves = Evaluation.load(evaluation_dir), Curves.load(evaluation_dir)
-    epochs = () if history is None else read_history(history)
-    write_text(render(evaluation, curves, history=epochs, facts=facts or {}, units=units or {}), path)
+    epochs = None if history is None else list(read_history(history))
+    given = {"epochs": epochs, "facts": facts, "units": units, "served": served}
+    known = ReportFacts.load(evaluation_dir)
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes:
+        known = ReportFacts.model_validate(known.model_dump() | changes)
+        known.save(evaluation_dir)
+    write_text(render(evaluation, curves, known, Beside.load(evaluation_dir)), path)
     return path
 
 
-def read_history(path: Path) -> Sequence[Mapping[str, JsonValue]]:
+def read_history(path: Path) -> Sequence[dict[str, JsonValue]]:
     """Read the epochs of a ``history.json``.
 
     Raises:
@@ -90,110 +143,105 @@ def read_history(path: Path) -> Sequence[Mapping[str, JsonValue]]:
 
 
 def render(
-    evaluation: Evaluation,
-    curves: Curves,
-    *,
-    history: Sequence[Mapping[str, JsonValue]] = (),
-    facts: Facts | None = None,
-    units: Mapping[str, str] | None = None,
-) -> str:
+    evaluation: Evaluation, curves: Curves, known: ReportFacts | None = None, beside: Beside | None = None
+) -> str:  # fmt: skip
     """The report as one HTML document that refers to nothing outside itself."""
-    environment = Environment(
-        loader=PackageLoader("pipeline.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.loopcontrols"],
-    )
-    environment.filters["number"] = number
-    return environment.get_template("report.html").render(
+    known, beside = known or ReportFacts(), beside or Beside()
+    units = {task: unit for task, unit in (known.units | evaluation.units).items() if unit}
+    evaluation = evaluation.model_copy(update={"units": units})
+    headlines = {task: headline_metric(scores) for task, scores in evaluation.tasks.items()}
+    return render_page(
+        "report.html",
         evaluation=evaluation,
-        cards=[_card(evaluation, task) for task in evaluation.tasks],
+        served=known.served,
+        units=units,
+        cards=[report_parts.card(evaluation, task) for task in evaluation.tasks],
+        gate=beside.gate,
+        against=beside.against,
+        paired=[] if beside.against is None else report_parts.paired_rows(beside.against, evaluation),
         headline=charts.headline(evaluation),
-        task_charts={task: _task_charts(evaluation, curves, task, units or {}) for task in evaluation.tasks},
+        task_charts={task: _task_charts(evaluation, curves, task) for task in evaluation.tasks},
         sources={"model": evaluation.tasks, **evaluation.baselines},
         metrics={task: list(scores) for task, scores in evaluation.tasks.items()},
         undefined=evaluation.undefined,
-        training=charts.training(history),
-        heat=_heat_map(evaluation),
-        experts=_plain(evaluation.experts),
-        expert_warnings=_texts(evaluation.experts.get("warnings")),
-        slices=_slices(evaluation),
-        headline_metric={task: headline_metric(scores) for task, scores in evaluation.tasks.items()},
-        facts=facts or {},
+        over_days=_over_days(evaluation),
+        importance=beside.importance,
+        importance_charts=_importance(beside.importance, evaluation),
+        training=charts.training(known.epochs),
+        heat=report_parts.heat_map(evaluation),
+        experts=report_parts.plain(evaluation.experts),
+        expert_warnings=report_parts.texts(evaluation.experts.get("warnings")),
+        expert_use=beside.expert_use if beside.expert_use and beside.expert_use.gates else None,
+        slices=report_parts.slice_rows(evaluation.slices),
+        slice_tests=sum(len(values) for values in evaluation.slices.values()),
+        slice_charts=_slice_charts(evaluation),
+        calibrated={task: "calibration" in scores for task, scores in evaluation.tasks.items()},
+        headline_metric=headlines,
+        facts=known.facts,
+        words=meanings(_names(evaluation, beside)),
+        **drift_values(beside.drift),
     )
 
 
-def _card(evaluation: Evaluation, task: str) -> Card:
-    """Hold a task against its best baseline; the verdict looks at the model's interval, not only at its value."""
-    metric = headline_metric(evaluation.tasks[task])
-    if metric is None:
-        return Card(task, why=evaluation.why_no_headline(task))
-    mine = evaluation.tasks[task][metric]
-    rivals = {name: scores[task][metric].value for name, scores in evaluation.baselines.items()}
-    rival = next(iter(rivals))
-    for name, value in rivals.items():
-        rival = name if better(metric, value, rivals[rival]) else rival
-    ends = [better(metric, end, rivals[rival]) for end in (mine.low, mine.high)]
-    verdict = "better" if all(ends) else "unclear" if any(ends) else "worse"
-    return Card(task, metric, mine, rival, rivals[rival], verdict)
+def _names(evaluation: Evaluation, beside: Beside) -> list[str]:
+    """The short names that the page uses."""
+    names = [name for scores in evaluation.tasks.values() for name in scores]
+    names += ["95 %", *evaluation.baselines]
+    names += ["p"] if beside.against else []
+    names += ["importance"] if beside.importance else []
+    return names + (["PSI", "KS", "JS"] if beside.drift else [])
 
 
-def _task_charts(evaluation: Evaluation, curves: Curves, task: str, units: Mapping[str, str]) -> list[Chart]:
+def _task_charts(evaluation: Evaluation, curves: Curves, task: str) -> list[Chart]:
     scores, mine = evaluation.tasks[task], curves.tasks[task]
+    unit = evaluation.units.get(task, "")
     if not mine.bins:
         return []
+    histogram = [] if mine.histogram is None else [curve_charts.histogram(task, mine.histogram, unit)]
     if mine.kind == "regression":
-        return [charts.predicted_against_actual(task, mine, units.get(task, ""))]
+        return [curve_charts.predicted_against_actual(task, mine, unit), *histogram]
+    found = [curve_charts.roc(task, mine, scores["auc"].value)] if mine.roc else []
+    if mine.pr and "pr_auc" in scores:
+        area = scores["pr_auc"]
+        rate = (area.positives or 0) / area.n
+        found.append(curve_charts.precision_recall(task, mine, area.value, rate))
     calibration = scores["calibration"].value if "calibration" in scores else None
-    found = [charts.roc(task, mine, scores["auc"].value)] if mine.roc else []
-    return [*found, charts.reliability(task, mine, calibration)]
+    return [*found, curve_charts.reliability(task, mine, calibration), *histogram]
 
 
-def _heat_map(evaluation: Evaluation) -> HeatMap | None:
-    """Tasks by experts, where training told how often each expert was selected and with which weight."""
-    share, weight = (_matrix(evaluation.experts.get(name)) for name in ("share", "weight"))
-    tasks = tuple(evaluation.tasks)
-    if len(share) != len(tasks) or len(weight) != len(tasks):
-        return None
-    return HeatMap(tasks, share, weight)
+def _over_days(evaluation: Evaluation) -> list[Chart]:
+    """Each task's headline and calibration by day, where the rows are of several days."""
+    parts = evaluation.slices.get("day", {})
+    found: list[Chart] = []
+    for task, scores in evaluation.tasks.items() if len(parts) > 1 else ():
+        metric = headline_metric(scores)
+        for name, right in ((metric, None), ("calibration", 1.0)):
+            estimates = [part.tasks.get(task, {}).get(name or "") for part in parts.values()]
+            if name is None or not any(estimates):
+                continue
+            label = "predicted / actual" if name == "calibration" else METRIC_LABELS.get(name, name)
+            caption = f"{task}: {label}{evaluation.unit_of(task, name)} by day, with 95 % intervals"
+            found.append(Chart(caption, day_chart(caption, list(parts), estimates, right)))
+    return found
 
 
-def _matrix(value: JsonValue) -> list[list[float]]:
-    """A list of lists of numbers, or nothing."""
-    rows = value if isinstance(value, list) else []
-    return [[float(cell) for cell in row if isinstance(cell, (int, float))] for row in rows if isinstance(row, list)]
+def _importance(found: Importance | None, evaluation: Evaluation) -> list[Chart]:
+    if found is None:
+        return []
+    return [importance_chart(found, task, evaluation.unit_of(task, found.metrics[task])) for task in found.metrics]
 
 
-def _texts(value: JsonValue) -> list[str]:
-    """A list of texts, or nothing."""
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+def _slice_charts(evaluation: Evaluation) -> list[Chart]:
+    """Calibration by each value of the slices, but for days, which have charts of their own."""
+    return [
+        calibration_by_slice(name.replace("_", " "), task, parts)
+        for name, parts in _named_slices(evaluation)
+        for task in evaluation.tasks
+        if any("calibration" in part.tasks.get(task, {}) for _, part in parts)
+    ]
 
 
-def _plain(experts: Mapping[str, JsonValue]) -> dict[str, str]:
-    """What is known of the experts besides the matrices."""
-    return {
-        name.replace("_", " "): number(value) if isinstance(value, float) else str(value)
-        for name, value in experts.items()
-        if isinstance(value, (str, int, float))
-    }
-
-
-@dataclass(frozen=True)
-class SliceRow:
-    """One value of a slice: its rows and each task's scores there (empty where they cannot be judged)."""
-
-    name: str
-    rows: int
-    tasks: TaskScores
-    undefined: Mapping[str, Mapping[str, str]]
-
-
-def _slices(evaluation: Evaluation) -> dict[str, list[SliceRow]]:
-    return {
-        name.replace("_", " "): [
-            SliceRow(value, part.rows, part.tasks, part.undefined) for value, part in values.items()
-        ]
-        for name, values in evaluation.slices.items()
-    }
+def _named_slices(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, Slice]]]]:
+    """Slices of several values, the first of them."""
+    found = {name: list(values.items())[:_MOST_VALUES] for name, values in evaluation.slices.items() if name != "day"}
+    return [(name, parts) for name, parts in found.items() if len(parts) > 1]

@@ -22,6 +22,12 @@ class Axis:
     high: float
     label: str
     ticks: tuple[float, ...]
+    names: tuple[str, ...] = ()
+    """What the ticks are called instead of their numbers, such as days."""
+
+    def named_ticks(self) -> list[tuple[float, str]]:
+        """Each tick with its text."""
+        return list(zip(self.ticks, self.names or map(tick_text, self.ticks), strict=True))
 
     def share(self, value: float) -> float:
         """Where a value lies between low (0) and high (1); values outside are drawn on the edge."""
@@ -48,8 +54,10 @@ def number(value: float) -> str:
     return f"{value:.4f}" if _SMALL <= abs(value) < _LARGE else f"{value:.3g}"
 
 
-def _tick(value: float) -> str:
+def tick_text(value: float) -> str:
     """As few digits as a round number needs; steps through 0 leave rounding errors."""
+    if abs(value) >= 1e5:  # noqa: PLR2004 - from here on digits say less than the power
+        return f"{value:.2g}"
     return f"{0.0 if abs(value) < 1e-12 else value:.4g}"  # noqa: PLR2004 - far below any tick's distance
 
 
@@ -88,6 +96,12 @@ class Plot:
         (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
         self._parts.append(f'<line class="{css}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}">{_tip(title)}</line>')
 
+    def box(self, start: Point, end: Point, css: str, title: str = "") -> None:
+        """A filled rectangle between two corners, such as a bar of a histogram."""
+        (x1, y1), (x2, y2) = self.at(*start), self.at(*end)
+        place = f'x="{min(x1, x2)}" y="{min(y1, y2)}" width="{abs(x2 - x1):.1f}" height="{abs(y2 - y1):.1f}"'
+        self._parts.append(f'<rect class="{css}" {place}>{_tip(title)}</rect>')
+
     def svg(self) -> str:
         """The whole plot."""
         head = f'<svg viewBox="0 0 {self.width} {self.height}" role="img" aria-label="{escape(self.title)}">'
@@ -95,14 +109,14 @@ class Plot:
 
     def _grid(self) -> Iterable[str]:
         bottom, right = self.height - _BOTTOM, self.width - _RIGHT
-        for tick in self.x.ticks:
+        for tick, text in self.x.named_ticks():
             x, _ = self.at(tick, 0.0)
             yield f'<line class="grid" x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}"/>'
-            yield f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">{_tick(tick)}</text>'
+            yield f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="middle">{escape(text)}</text>'
         for tick in () if self.rows else self.y.ticks:
             _, y = self.at(0.0, tick)
             yield f'<line class="grid" x1="{self.left}" y1="{y}" x2="{right}" y2="{y}"/>'
-            yield f'<text class="tick" x="{self.left - 6}" y="{y + 3.5}" text-anchor="end">{_tick(tick)}</text>'
+            yield f'<text class="tick" x="{self.left - 6}" y="{y + 3.5}" text-anchor="end">{tick_text(tick)}</text>'
         for index, name in enumerate(self.rows):
             _, y = self.at(0.0, index + 0.5)
             yield f'<text class="row" x="{self.left - 10}" y="{y + 4}" text-anchor="end">{escape(name)}</text>'

@@ -14,6 +14,7 @@ from contract import files
 from contract.errors import ConfigError, IntegrityError, ModelNotFoundError
 from contract.files import TEMPORARY_PREFIX, flush, write_text
 from serving.store.manifest import NAME_PATTERN
+from serving.store.pointer_history import note_change
 
 POINTER_FILE = "current"
 REMOVED_FILE = ".removed"
@@ -140,6 +141,7 @@ def replace_pointer(store: Path, model: str, version: int) -> None:
     """As `point`, for a caller that holds the lock."""
     version_path(store, model, version)
     write_text(f"{version}\n", store / model / POINTER_FILE)
+    note_change(store / model, version)
 
 
 def next_version(store: Path, model: str) -> int:

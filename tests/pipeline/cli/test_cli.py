@@ -39,7 +39,8 @@ def test_every_promised_verb_is_there() -> None:
         "skew",
     }
     first = {"init", "check", "completion"}
-    assert {*DESIGNED, *operating, *more, *first} == set(VERB_NAMES)
+    watching = {"monitor", "schedule-evaluation", "drift", "skew"}
+    assert {*DESIGNED, *operating, *more, *first, *watching} == set(VERB_NAMES)
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=VERB_NAMES)
@@ -158,7 +159,7 @@ def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score", "mirror"}
-    blocks |= {"retention"}
+    blocks |= {"retention", "monitor"}
     assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 

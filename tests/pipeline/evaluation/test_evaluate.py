@@ -35,7 +35,7 @@ def test_the_json_has_the_agreed_shape(judged: Judged) -> None:
     assert found["tasks"].keys() == {"like", "rating"}
     assert found["tasks"]["like"].keys() == BINARY | MORE
     assert found["tasks"]["rating"].keys() == REGRESSION
-    assert found["baselines"].keys() == {"constant", "popularity"}
+    assert found["baselines"].keys() == {"constant", "popularity", "trees"}
     for tasks in (found["tasks"], *found["baselines"].values()):
         for scores in tasks.values():
             for estimate in scores.values():

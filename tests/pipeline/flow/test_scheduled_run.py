@@ -1,37 +1,20 @@
 """A run that nothing but its schedule starts, on a real Prefect server and worker."""
 
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.patience import PATIENCE
+from tests.pipeline.flow.prefect_processes import background, reachable
 from tests.pipeline.flow.shop import ROOT, command, environment_of, wait_for
 from tests.pipeline.tiny_project import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
-
-
-@contextmanager
-def background(words: list[str], environment: dict[str, str], folder: Path, log: Path) -> Iterator[None]:
-    """A Prefect command with all its children, ended when the block ends."""
-    with log.open("wb") as out:
-        line = [sys.executable, "-m", "prefect", *words]
-        process = subprocess.Popen(line, stdout=out, stderr=out, cwd=folder, env=environment, start_new_session=True)
-        try:
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            process.wait(timeout=PATIENCE)
 
 
 def completed_runs(api: str) -> int:
@@ -70,10 +53,3 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path:
             assert "moerank/movielens" in made.stdout, made.stdout + made.stderr
             wait_for(lambda: completed_runs(api) > 0, 900, server, worker)
     assert "train: epoch 2" in worker.read_text(encoding="utf-8")
-
-
-def reachable(url: str) -> bool:
-    try:
-        return httpx.get(url).is_success
-    except httpx.HTTPError:
-        return False

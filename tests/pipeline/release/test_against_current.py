@@ -1,5 +1,6 @@
 """The paired test against the version that is served."""
 
+import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.dataset import EncodedDataset
 from contract.schema import Schema
 from features.batches import BatchReader
 from features.build import build
@@ -14,10 +16,12 @@ from features.recipe_files import save_recipe
 from models.export import export
 from pipeline.cli.main import main
 from pipeline.evaluation.matching import common_rows
-from pipeline.evaluation.measure import EvaluateConfig
+from pipeline.evaluation.measure import Context, EvaluateConfig, measure
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.project.project_config import ProjectConfig
 from pipeline.release.against_current import paired_with_current
+from pipeline.report import version_test, write_report
 from serving.store.bundle import publish
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 from tests.models.small import lively_ranker, small_config
@@ -130,3 +134,55 @@ def test_common_rows_are_those_of_both_with_repetitions_in_their_order(nights: N
     assert one.rows == other.rows == order.size
     assert np.array_equal(one.user, other.user)
     assert np.array_equal(one.labels, other.labels)
+
+
+def test_a_slice_that_is_clearly_worse_refuses_though_the_whole_is_better(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right everywhere but where the surface is the most frequent one, where every answer is wrong."""
+    monkeypatch.setattr(version_test, "LEAST_USERS", 5)
+    new = _predictions(nights)
+    surface = EncodedDataset.open(nights.held_out).read(["surface"])["surface"].to_numpy()
+    mask = surface == np.bincount(surface).argmax()
+    scores = np.where(mask[:, None], 1.0 - new.scores, 0.3 + 0.4 * new.scores).astype(np.float32)
+    replace(new, scores=scores).save(tmp_path / "predictions.parquet")
+    evaluate = nights.config.evaluate.model_copy(update={"slice_by": ("surface",)})
+    config = nights.config.model_copy(update={"evaluate": evaluate})
+    found = paired_with_current(config, tmp_path, nights.held_out)
+    failed = [finding for finding in found.findings if not finding.passed]
+    worse = [finding.text for finding in failed if finding.rule == "slices no worse than current"]
+    assert any(text.startswith("like where surface is ") and "widened for" in text for text in worse)
+    assert found.compared is not None
+    assert {each.slice for each in found.compared.slices} >= {"surface"}
+    none = config.model_copy(update={"quality": QualityConfig(slices=())})
+    without = paired_with_current(none, tmp_path, nights.held_out).compared
+    assert without is not None
+    assert without.slices == ()
+
+
+def test_slices_of_a_better_model_pass_and_say_how_many_were_tested(nights: Nights, tmp_path: Path) -> None:
+    _predictions(nights).save(tmp_path / "predictions.parquet")
+    evaluate = nights.config.evaluate.model_copy(update={"slice_by": ("surface",)})
+    config = nights.config.model_copy(update={"evaluate": evaluate})
+    last = paired_with_current(config, tmp_path, nights.held_out).findings[-1]
+    assert last.passed
+    assert re.match(r"no slice is clearly worse than with version 1 \(\d+ tests", last.text)
+
+
+def test_what_was_compared_is_kept_and_shown_in_the_report(nights: Nights, tmp_path: Path) -> None:
+    new = _predictions(nights)
+    context = Context(
+        "shop/2", "held out", {"constant": np.full_like(new.scores, 0.5)}, units={"watch": "log1p seconds"}
+    )
+    measure(new, context, nights.config.evaluate, tmp_path)
+    new.save(tmp_path / "predictions.parquet")
+    found = paired_with_current(nights.config, tmp_path, nights.held_out)
+    assert found.compared is not None
+    found.compared.save(tmp_path)
+    gate = [finding.model_dump() for finding in found.findings]
+    (tmp_path / "gate.json").write_text(json.dumps(gate), encoding="utf-8")
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Quality gate: passed" in page
+    assert "Against version 1" in page
+    assert "is no worse than" in page
+    assert "rmse, log1p seconds *" in page

@@ -14,6 +14,7 @@ from contract.errors import DataError
 from pipeline.evaluation.curves import Curves
 from pipeline.evaluation.result import Evaluation
 from pipeline.report import render, write_report
+from pipeline.report.report_page import ReportFacts
 from pipeline.report.svg import axis, number
 from tests.pipeline.conftest import Judged
 
@@ -24,7 +25,7 @@ EPOCHS: list[dict[str, JsonValue]] = [
 
 def _shown(judged: Judged, **experts: object) -> str:
     evaluation = judged.evaluation.model_copy(update={"experts": experts})
-    return render(evaluation, Curves.load(judged.out), history=EPOCHS, facts={"training rows": 3000})
+    return render(evaluation, Curves.load(judged.out), ReportFacts(epochs=EPOCHS, facts={"training rows": 3000}))
 
 
 class _Balance(HTMLParser):
@@ -57,7 +58,8 @@ def test_the_page_is_well_formed_and_refers_to_nothing_outside(judged: Judged) -
 
 def test_every_plot_is_valid_xml_with_finite_places(judged: Judged) -> None:
     plots = re.findall(r"<svg.*?</svg>", _shown(judged), flags=re.DOTALL)
-    assert len(plots) == 2 + 2 + 1 + 2
+    headlines, of_like, of_rating, of_training, of_slices = 2, 4, 2, 2, 6
+    assert len(plots) == headlines + of_like + of_rating + of_training + of_slices
     for plot in plots:
         ET.fromstring(plot)  # noqa: S314 - our own text
         assert "nan" not in plot
@@ -69,7 +71,7 @@ def test_headline_values_and_intervals_stand_in_the_page(judged: Judged) -> None
     auc = judged.evaluation.tasks["like"]["auc"]
     assert f"{number(auc.value)} <small>AUC" in page
     assert f"95 %: {number(auc.low)} to {number(auc.high)}" in page
-    assert "better than popularity" in page
+    assert "better than trees" in page
     assert "training rows" in page
     assert "3000" in page
 
@@ -103,7 +105,9 @@ def test_matrices_of_other_tasks_are_not_shown(judged: Judged) -> None:
 
 def test_names_are_escaped(judged: Judged) -> None:
     page = render(
-        judged.evaluation.model_copy(update={"model": "<b>x</b>"}), Curves.load(judged.out), facts={"<i>": "<u>"}
+        judged.evaluation.model_copy(update={"model": "<b>x</b>"}),
+        Curves.load(judged.out),
+        ReportFacts(facts={"<i>": "<u>"}),
     )
     assert "<b>x</b>" not in page
     assert "&lt;b&gt;x" in page

@@ -63,7 +63,12 @@ def test_what_dead_publishers_left_is_swept_by_the_next(tmp_path: Path) -> None:
     (left / "model.onnx").write_bytes(b"half")
     (tmp_path / "store" / "tiny" / ".tmp-current").write_bytes(b"1")
     assert publish_tiny(tmp_path / "store", tmp_path / "work").name == "1"
-    assert sorted(path.name for path in (tmp_path / "store" / "tiny").iterdir()) == [".lock", "1", "current"]
+    assert sorted(path.name for path in (tmp_path / "store" / "tiny").iterdir()) == [
+        ".lock",
+        "1",
+        "current",
+        "current.history",
+    ]
 
 
 def test_a_version_that_is_not_current_can_be_taken_away(tmp_path: Path) -> None:

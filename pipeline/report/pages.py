@@ -1,0 +1,31 @@
+"""What all pages share: the templates, the style, and that they refer to nothing outside themselves."""
+
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from contract.files import write_text
+from features.quality.quality_page import STYLE
+from pipeline.report.svg import number
+
+
+def render_page(template: str, **values: object) -> str:
+    """A template's page; every value is escaped, and a name that is not given is an error."""
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.loopcontrols"],
+    )
+    environment.filters["number"] = number
+    style = files("features.quality").joinpath(STYLE).read_text(encoding="utf-8")
+    return environment.get_template(template).render(style=style, **values)
+
+
+def write_page(path: Path, template: str, **values: object) -> Path:
+    """Render a page into a file in one step, and return its path."""
+    write_text(render_page(template, **values), path)
+    return path
