@@ -144,7 +144,7 @@ def stall(world: World, rounds: int) -> Iterator[Case]:
 def main() -> int:
     """Measure everything and print the table."""
     parser = arguments(__doc__)
-    parser.add_argument("--quick", action="store_true", help="8 batches and small vocabularies, in seconds")
+    parser.add_argument("--quick", action="store_true", help="4 batches and small vocabularies")
     parser.add_argument("--rounds", type=int, default=5, help="(default 5)")
     options = parser.parse_args()
     torch.set_num_threads(1)

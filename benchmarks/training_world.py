@@ -42,8 +42,8 @@ class World:
 
 
 def make_world(folder: Path, *, quick: bool) -> World:
-    """Write 40 batches (quick: 8) of ids whose frequencies fall by Zipf's law."""
-    table_rows, batches = (5_000, 8) if quick else (95_000, 40)
+    """Write 40 batches (quick: 4) of ids whose frequencies fall by Zipf's law."""
+    table_rows, batches = (5_000, 4) if quick else (95_000, 40)
     rows = batches * BATCH
     ids = [IdSpec(name=f"id{n}", kind="id", side="item", rows=table_rows) for n in range(IDS)]
     dense = [DenseSpec(name=f"x{n}", side="item", encoding="standardise") for n in range(DENSE)]

@@ -110,8 +110,8 @@ class WarmConfig(Settings):
     """The share of earlier rows among those that are trained on."""
     optimizer: bool = True
     """Keep the optimisers' state."""
-    reset: tuple[Literal["gates", "towers"], ...] = ()
-    """Parts of the network that start fresh."""
+    reset: tuple[Literal["gates", "towers", "tables"], ...] = ()
+    """Parts that start fresh; with ``tables``, a pass over rows that were seen before cannot overfit them (MEDA)."""
     learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
     """Times all learning rates."""
     keep_near: Annotated[float, Field(ge=0.0)] = 0.0

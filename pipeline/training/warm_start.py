@@ -37,7 +37,7 @@ ENCODING_FOLDER = "encoding"
 """Where a run keeps the schema and the vocabularies that it was trained with."""
 _CARRIED = ("model", "optimizer", "weighting")
 _TABLES = "embeddings.embedding_bags."
-_PARTS = {"gates": ".gates.", "towers": "network.towers."}
+_PARTS = {"gates": ".gates.", "towers": "network.towers.", "tables": _TABLES}
 Index = NDArray[np.int64]
 
 

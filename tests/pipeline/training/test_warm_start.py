@@ -82,6 +82,17 @@ def test_gates_and_towers_can_start_fresh(features: Path, earlier: Path, tmp_pat
             assert same == (not name.startswith("network.towers.")), name
 
 
+def test_tables_can_start_fresh(features: Path, earlier: Path, tmp_path: Path) -> None:
+    said, state = go_on(features, earlier, tmp_path, reset=["tables"])
+    assert "0 rows of tables kept" in said[0]
+    assert "; fresh: tables" in said[0]
+    before = load_ranker(earlier, SCHEMA).state_dict()
+    tables = [name for name in before if name.startswith("embeddings.embedding_bags.")]
+    assert not any(torch.allclose(state[name], before[name]) for name in tables)
+    head = "network.towers.towers.0.head.weight"
+    torch.testing.assert_close(state[head], before[head], rtol=0, atol=1e-8)
+
+
 def test_features_that_come_and_go_are_mapped_by_name(earlier: Path, tmp_path: Path) -> None:
     added = DenseSpec(name="height", side="user", encoding="standardise")
     changed = small_schema(features=(added, *(spec for spec in FEATURES if spec.name != "tab")))
