@@ -45,6 +45,8 @@ QUICK = {
     "simulations": "--draws 20",
     "sparse_graph": "--rounds 2",
     "sparse_training": "--rows 256 --rounds 1",
+    "training": "--quick --rounds 1",
+    "training_sizes": "--recipes movielens --seeds 1",
     "week": "--seeds 1 --nights 1",
 }
 
