@@ -161,13 +161,7 @@ def days_of(folder: Path) -> dict[date, NDArray[np.uint64]]:
 
 def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], ledger: Ledger) -> None:
     """Every arm of every night that is not known yet; all seeds of a night use the same features."""
-    first = settings(folder / "nights", FIRST, 0)
-    build_features(first)
-    for seed in seeds:
-        if ("first", seed, FIRST) not in ledger:
-            config = settings(folder / "nights", FIRST, seed)
-            ledger.add("first", seed, FIRST, train_once(config, folder / "first" / f"seed-{seed}", None, None).last)
-    until = latest(first)
+    until = measure_first(folder, seeds, ledger)
     for night in nights:
         if all((arm, seed, night) in ledger for arm in (*WARM, SCRATCH) for seed in seeds):
             until = int(ledger[SCRATCH, seeds[0], night]["until"])
@@ -184,6 +178,20 @@ def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], ledger: 
             build_features(every_day)
             for night, figures in judge_stale(every_day, folder / "first" / f"seed-{seed}").items():
                 ledger.add(STALE, seed, night, {**figures, SECONDS: 0.0, ROWS: 0})
+
+
+def measure_first(folder: Path, seeds: Sequence[int], ledger: Ledger) -> int:
+    """The first models, where they are not known yet; the time of their last training row."""
+    if not all(("first", seed, FIRST) in ledger for seed in seeds):
+        config = settings(folder / "nights", FIRST, 0)
+        build_features(config)
+        until = latest(config)
+        for seed in seeds:
+            if ("first", seed, FIRST) not in ledger:
+                config = settings(folder / "nights", FIRST, seed)
+                run = train_once(config, folder / "first" / f"seed-{seed}", None, None)
+                ledger.add("first", seed, FIRST, {**run.last, "until": until})
+    return int(ledger["first", seeds[0], FIRST].get("until", 0))
 
 
 def measure_night(folder: Path, night: date, seed: int, until: int, ledger: Ledger) -> None:
@@ -222,16 +230,14 @@ def mean(nights: Sequence[Figures], figure: str) -> float:
 
 
 def table(week: Week) -> str:
-    """Arms by tasks in Markdown: mean over nights and seeds, and the paired difference to `SCRATCH` over the seeds."""
+    """Arms by tasks in Markdown: means, and the difference to `SCRATCH`, night by night, means over the seeds."""
     rows = [["arm", *TASKS, "CPU s a night", "rows a night"], ["---"] * (len(TASKS) + 3)]
     for arm, seeds in week.items():
         cells = []
         for task in TASKS:
-            means = [mean(nights, task) for nights in seeds]
-            cell = f"{sum(means) / len(means):.4f}"
-            if arm != SCRATCH:
-                cell += f", {paired(means, [mean(nights, task) for nights in week[SCRATCH]])}"
-            cells.append(cell)
+            nights = lines_of(week, task)
+            cell = f"{sum(nights[arm]) / len(nights[arm]):.4f}"
+            cells.append(cell if arm == SCRATCH else f"{cell}, {paired(nights[arm], nights[SCRATCH])}")
         seconds, passed = (sum(mean(n, figure) for n in seeds) / len(seeds) for figure in (SECONDS, ROWS))
         rows.append([arm, *cells, f"{seconds:.1f}", f"{passed:,.0f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -111,7 +111,7 @@ class WarmConfig(Settings):
     optimizer: bool = True
     """Keep the optimisers' state."""
     reset: tuple[Literal["gates", "towers", "tables"], ...] = ()
-    """Parts that start fresh; with ``tables``, a pass over rows that were seen before cannot overfit them (MEDA)."""
+    """Parts that start fresh; with ``tables``, a pass over rows that were seen before cannot overfit them."""
     learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
     """Times all learning rates."""
     keep_near: Annotated[float, Field(ge=0.0)] = 0.0
