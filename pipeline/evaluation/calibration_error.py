@@ -57,8 +57,16 @@ class CalibrationError:
 
     def many(self, counts: Floats) -> Floats:
         """As `__call__` for each draw of counts, [D, U]."""
-        rows = np.maximum(counts @ self.rows, 1e-300)
-        return np.abs(counts @ self.gaps).sum(axis=1, keepdims=True) / rows[:, None]
+        return self.of_totals(counts @ self.sums)
+
+    @property
+    def sums(self) -> Floats:
+        """Gaps and rows side by side, [U, B + 1]."""
+        return np.concatenate((self.gaps, self.rows[:, None]), axis=1)
+
+    def of_totals(self, totals: Floats) -> Floats:
+        """The plain form of each draw's totals, [D, B + 1]."""
+        return np.abs(totals[:, :-1]).sum(axis=1, keepdims=True) / np.maximum(totals[:, -1:], 1e-300)
 
     def estimate(self) -> tuple[float, float, float]:
         """The error without bias, and the ends of its 95 % interval."""

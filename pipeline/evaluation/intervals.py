@@ -9,8 +9,8 @@ Shape legend: U users, R replicates, K numbers that a statistic sums.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,20 @@ class Statistic(Protocol):
 
     def many(self, counts: Floats) -> Floats:
         """Values [D, metrics] for the counts of several draws, [D, U]."""
+        ...
+
+
+@runtime_checkable
+class Summed(Statistic, Protocol):
+    """A statistic that follows from sums by user: `sums` [U, K]."""
+
+    @property
+    def sums(self) -> Floats:
+        """What is added up, as often as each user counts."""
+        ...
+
+    def of_totals(self, totals: Floats) -> Floats:
+        """Values [D, metrics] of each draw's totals, [D, K]."""
         ...
 
 
@@ -85,8 +99,12 @@ class SumStatistic:
         return np.array(self.finish(counts @ self.sums))
 
     def many(self, counts: Floats) -> Floats:
-        """As `__call__` for each draw; one product of matrices sums for all of them."""
-        return np.array([self.finish(totals) for totals in counts @ self.sums])
+        """As `__call__` for each draw."""
+        return self.of_totals(counts @ self.sums)
+
+    def of_totals(self, totals: Floats) -> Floats:
+        """The metrics of each draw's totals, [D, K]."""
+        return np.array([self.finish(each) for each in totals])
 
 
 @dataclass(frozen=True)
@@ -129,10 +147,17 @@ class Bootstrap:
     def run(self, statistics: Sequence[Statistic]) -> list[Floats]:
         """Every statistic on every replicate: one array [R, metrics] each."""
         found = [np.empty((self.replicates, len(statistic.names))) for statistic in statistics]
+        # Sums of all statistics side by side: their draws are one product of matrices.
+        summed = [statistic for statistic in statistics if isinstance(statistic, Summed)]
+        ends = np.cumsum([0, *(statistic.sums.shape[1] for statistic in summed)])
+        sums = np.concatenate([statistic.sums for statistic in summed], axis=1) if summed else np.zeros((self.users, 0))
         done = 0
         for counts in self._batches():
+            totals = counts @ sums
+            pieces = iter([totals[:, begin:end] for begin, end in pairwise(ends.tolist())])
             for values, statistic in zip(found, statistics, strict=True):
-                values[done : done + len(counts)] = statistic.many(counts)
+                one = statistic.of_totals(next(pieces)) if isinstance(statistic, Summed) else statistic.many(counts)
+                values[done : done + len(counts)] = one
             done += len(counts)
         return found
 
@@ -140,8 +165,11 @@ class Bootstrap:
         """Counts of several replicates, [D, U], of about `_BATCH_BYTES`."""
         most = max(1, min(self.replicates, _BATCH_BYTES // (8 * max(self.users, 1))))
         draws = self.draws()
-        while batch := list(islice(draws, most)):
-            yield np.stack(batch)
+        for begin in range(0, self.replicates, most):
+            batch = np.empty((min(most, self.replicates - begin), self.users))
+            for row, counts in zip(batch, draws, strict=False):
+                row[:] = counts
+            yield batch
 
 
 def interval(values: Floats, users: int | None = None, level: float = LEVEL) -> tuple[float, float]:

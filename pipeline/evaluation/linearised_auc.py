@@ -20,7 +20,8 @@ def auc_shares(ranking: Ranking, weights: Floats | None) -> Floats:
     negatives = rows - positives
     positives_above = np.cumsum(positives) - positives / 2.0
     negatives_below = negatives.sum() - np.cumsum(negatives) + negatives / 2.0
-    right = np.where(ranking.positive == 1.0, ranking.spread(negatives_below), ranking.spread(positives_above))
+    right = np.array(ranking.spread(positives_above), dtype=np.float64)
+    np.copyto(right, ranking.spread(negatives_below), where=ranking.positive == 1.0)
     return right if weights is None else right * weights
 
 

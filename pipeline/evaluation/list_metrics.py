@@ -50,7 +50,7 @@ class RankedLists:
         sizes = np.bincount(group, minlength=count)
         by_list = np.repeat(np.arange(count), sizes)
         labels = ranking.positive[place]
-        ties = _Ties.of(by_list, ranking.spread(np.arange(ranking.ends.size))[place])
+        ties = _Ties.of(by_list, ranking.group[place])
         position = np.arange(group.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         weight = None if weights is None else weights[place]
         return cls(

@@ -9,6 +9,7 @@ Shape legend: n rows, G groups of equal scores.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -163,14 +164,19 @@ class Ranking:
         ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
         return cls(order=order, ends=ends, positive=labels[order].astype(np.float64))
 
-    @property
+    @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """Rows of each group, [G]."""
         return np.diff(self.ends, prepend=-1)
 
+    @cached_property
+    def group(self) -> NDArray[np.int64]:
+        """The group of each sorted row, [n]."""
+        return np.repeat(np.arange(self.ends.size), self.sizes)
+
     def spread(self, values: Values) -> Values:
         """Values of groups [G] as values of sorted rows [n]."""
-        return values if values.size == self.order.size else np.repeat(values, self.sizes)
+        return values if values.size == self.order.size else values.take(self.group)
 
     def totals(self, values: Values) -> Floats:
         """Sums of values of sorted rows [n] by group, [G]."""

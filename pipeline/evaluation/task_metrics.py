@@ -1,6 +1,7 @@
 """Which metrics a task gets, and their values with intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ LISTS_AT = (10,)
 ECE_BINS = 20
 EXACT_ROWS = 20_000
 """Up to so many rows the draws of AUC and average precision are exact, above that they are to first order."""
+_PARALLEL_ROWS = 1_000_000
 _OF_PROBABILITIES = frozenset({"log_loss", "ne", "calibration", "ece"})
 LOWER_IS_BETTER = frozenset({"log_loss", "ne", "ece", "rmse", "mae"})
 
@@ -114,20 +116,29 @@ def _are_probabilities(scores: Values) -> bool:
 
 def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
     ranked = RankedRows.of(rows)
-    found: list[Statistic] = []
+    parts: list[Callable[[], list[Statistic]]] = []
     if 0 < (rows.positives or 0) < rows.labels.size:
-        found += _ranked(ranked)
+        parts.append(lambda: _ranked(ranked))
     if _are_probabilities(rows.scores):
-        scores, labels = ranked.scores, ranked.ranking.positive
-        of = ROW_SUMS["binary"]
-        pointwise = ranked.users.sums(*of.weighed(labels, scores, ranked.weights))
-        gap = scores - labels if ranked.weights is None else ranked.weights * (scores - labels)
-        bins = ranked.ranking.bins(ECE_BINS, ranked.weights)
-        found += [
-            SumStatistic(of.names, pointwise, of.finish),
-            CalibrationError.of(gap, ranked.users, bins, ranked.weights),
-        ]
-    return [*found, *_by_list(ranked, at)] if rows.grouped else found
+        parts.append(lambda: _of_probabilities(ranked))
+    if rows.grouped:
+        parts.append(lambda: _by_list(ranked, at))
+    if rows.labels.size < _PARALLEL_ROWS:
+        return [statistic for part in parts for statistic in part()]
+    # NumPy computes without the interpreter's lock.
+    with ThreadPoolExecutor(len(parts)) as workers:
+        return [statistic for found in workers.map(lambda part: part(), parts) for statistic in found]
+
+
+def _of_probabilities(rows: "RankedRows") -> list[Statistic]:
+    scores, labels, of = rows.scores, rows.ranking.positive, ROW_SUMS["binary"]
+    pointwise = rows.users.sums(*of.weighed(labels, scores, rows.weights))
+    gap = scores - labels if rows.weights is None else rows.weights * (scores - labels)
+    bins = rows.ranking.bins(ECE_BINS, rows.weights)
+    return [
+        SumStatistic(of.names, pointwise, of.finish),
+        CalibrationError.of(gap, rows.users, bins, rows.weights),
+    ]
 
 
 @dataclass(frozen=True)
@@ -165,11 +176,11 @@ class RankedRows:
 def _ranked(rows: RankedRows) -> list[Statistic]:
     """AUC and average precision: recomputed for each draw, or to first order where that would take long."""
     ranking, weights = rows.ranking, rows.weights
-    lift = SumStatistic(("lift",), _top_tenth(rows), _finish_lift)
+    positives, both = rows.sums(ranking.positive, None).T
+    lift = SumStatistic(("lift",), _top_tenth(rows, positives, both), _finish_lift)
     if ranking.order.size <= EXACT_ROWS:
         return [RankStatistic(ranking, rows.users.group, weights), lift]
     right = rows.users.sums(linearised_auc.auc_shares(ranking, weights))[:, 0]
-    positives, both = rows.sums(ranking.positive, None).T
     pairs = positives * (both.sum() - positives.sum()) + (both - positives) * positives.sum()
     precision = rows.users.sums(linearised_auc.precision_shares(ranking, weights))[:, 0]
     return [
@@ -179,23 +190,25 @@ def _ranked(rows: RankedRows) -> list[Statistic]:
     ]
 
 
-def _top_tenth(rows: RankedRows) -> Floats:
+def _top_tenth(rows: RankedRows, positives: Floats, both: Floats) -> Floats:
     """By user the positives among the tenth of rows with the highest scores, and among all; [U, 2].
 
     Ties at the tenth's end count in part. A user with more rows there than a tenth pushes as many others out, who are
     as often positive as the rows near its end: that is taken off, so that the sums are right to first order.
+    `positives` and `both` [U] are the weights of each user's positives and of all its rows.
     """
-    weights = np.ones(rows.scores.size) if rows.weights is None else rows.weights
-    bounds = np.append(0.0, np.cumsum(weights)[rows.ranking.ends])
-    inside = np.clip((bounds[-1] * 0.1 - bounds[:-1]) / np.diff(bounds), 0.0, 1.0)
-    last = int(rows.ranking.ends[np.flatnonzero(inside > 0.0)[-1]]) + 1
-    share = np.repeat(inside, rows.ranking.sizes)[:last] * weights[:last]
-    positive = rows.ranking.positive
+    ranking, positive = rows.ranking, rows.ranking.positive
+    reached = np.arange(1.0, positive.size + 1.0) if rows.weights is None else np.cumsum(rows.weights)
+    total = float(reached[-1])
+    first, tenth, end = np.searchsorted(reached, (0.05 * total, 0.1 * total, 0.15 * total)).tolist()
+    last = int(ranking.ends[ranking.group[tenth]]) + 1
+    share = np.ones(last) if rows.weights is None else rows.weights[:last].copy()
+    begin = last - int(ranking.sizes[ranking.group[tenth]])
+    before = float(reached[begin - 1]) if begin else 0.0
+    share[begin:] *= (0.1 * total - before) / (float(reached[last - 1]) - before)
     top, top_rows = Users(rows.users.group[:last], rows.users.count).sums(share * positive[:last], share).T
-    first, end = np.searchsorted(np.cumsum(weights), (bounds[-1] * 0.05, bounds[-1] * 0.15)).tolist()
     near = slice(first, end + 1)
-    rate = float(np.average(positive[near], weights=weights[near]))
-    positives, both = rows.sums(positive, None).T
+    rate = float(np.average(positive[near], weights=None if rows.weights is None else rows.weights[near]))
     return np.stack((top + rate * (0.1 * both - top_rows), positives), axis=1)
 
 

@@ -126,7 +126,10 @@ class StreamState:
         if self.is_whole != other.is_whole:
             (self if self.is_whole else other).sum_kept()
         for name, task in other.tasks.items():
-            self.tasks[name].merge(task)
+            if name in self.tasks:
+                self.tasks[name].merge(task)
+            else:
+                self.tasks[name] = task
         self.users.merge(other.users)
         self.seen += other.seen
         self._limit()

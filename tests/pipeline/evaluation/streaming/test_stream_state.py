@@ -46,10 +46,10 @@ def state_of(rows: Predictions, cuts: list[int], budget: Budget) -> StreamState:
         for first in range(begin, end, 170):
             state.update(rows.take(np.arange(first, min(first + 170, end))))
         states.append(state)
-    states[0].merge(StreamState(budget))
-    for other in states[1:]:
-        states[0].merge(StreamState.from_bytes(other.to_bytes()))
-    return states[0]
+    merged = StreamState(budget)
+    for other in (*states, StreamState(budget)):
+        merged.merge(StreamState.from_bytes(other.to_bytes()))
+    return merged
 
 
 def test_rows_that_fit_come_out_as_they_went_in() -> None:
