@@ -230,6 +230,13 @@ MUTATIONS = (
         "serving/grpc_server/server_builder.py",
         "if settings.connection_idle_seconds:",
         "if settings.connection_idle_seconds < 0:",
+        "tests/serving/grpc_server/test_limits.py",
+    ),
+    Mutation(
+        "a connection that never says what it speaks stays open",
+        "serving/grpc_server/server_builder.py",
+        '("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),',
+        '("grpc.server_handshake_timeout_ms", 1000 * HANDSHAKE_MS),',
         "tests/faults/test_connections.py",
         slow=True,
     ),

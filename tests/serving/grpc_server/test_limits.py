@@ -88,6 +88,22 @@ def test_an_old_connection_is_closed_and_no_call_fails(store: Path, age: float, 
     assert (grpc.ChannelConnectivity.IDLE in after_ready(states)) is closed
 
 
+@pytest.mark.parametrize(("idle", "closed"), [(0.5, True), (0.0, False)])
+def test_a_connection_without_calls_is_closed_after_the_time_that_is_allowed(
+    store: Path, idle: float, *, closed: bool
+) -> None:
+    settings = ServerSettings(store=store, port=0, connection_idle_seconds=idle)
+    states: list[grpc.ChannelConnectivity] = []
+    with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        channel.subscribe(states.append)
+        channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=PATIENCE)
+        if closed:
+            wait_until(lambda: grpc.ChannelConnectivity.IDLE in after_ready(states))
+        else:
+            time.sleep(1.2)
+    assert (grpc.ChannelConnectivity.IDLE in after_ready(states)) is closed
+
+
 def after_ready(states: list[grpc.ChannelConnectivity]) -> list[grpc.ChannelConnectivity]:
     ready = grpc.ChannelConnectivity.READY
     return states[states.index(ready) :] if ready in states else []
