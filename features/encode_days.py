@@ -178,6 +178,9 @@ def encoded_days(
         SchemaMismatchError: the rows' columns are not those that the model was trained on.
     """
     config = days.apply(recipe.config)
+    if kept is not None:
+        # What stays for the next call must tell the code and the rows that made it, whatever training did.
+        config = config.model_copy(update={"incremental": True})
     with tempfile.TemporaryDirectory(prefix="moerank-days-") as scratch:
         raw, made = Path(scratch) / "raw", Path(scratch) / "made"
         raw.mkdir()

@@ -92,9 +92,10 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
 def recipe_digest(config: FeaturesConfig, events: ir.Table, past: object, memo: Path) -> str:
     """A digest of what every row depends on besides the log: recipe, columns, past events, and this code.
 
-    `memo` is the file in which the code's digest is remembered.
+    `memo` is the file in which the code's digest is remembered; where no rows are kept, no later code can meet them.
     """
     settings = config.model_dump(mode="json", exclude={**_HOW_IT_RUNS, **_TABLES})
     used = raw_columns(config, config.events)
     columns = [(name, str(kind)) for name, kind in events.schema().items() if name in used]
-    return digest_of(settings, columns, past, code_digest(_BUILD, memo))
+    code = code_digest(_BUILD, memo) if config.incremental else None
+    return digest_of(settings, columns, past, code)

@@ -25,6 +25,8 @@ def offset_steps(zone: str) -> Steps:
     Raises:
         ConfigError: no such zone.
     """
+    if zone == "UTC":
+        return ((_BEGIN * 1000, 0),)
     info = _zone(zone)
 
     def offset(second: int) -> int:
