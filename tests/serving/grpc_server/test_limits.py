@@ -96,7 +96,8 @@ def test_a_connection_without_calls_is_closed_after_the_time_that_is_allowed(
     states: list[grpc.ChannelConnectivity] = []
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         channel.subscribe(states.append)
-        channel.unary_unary("/inference.GRPCInferenceService/ServerReady")(b"", timeout=PATIENCE)
+        ready: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerReady", bytes, bytes)
+        ready(b"", timeout=PATIENCE)
         if closed:
             wait_until(lambda: grpc.ChannelConnectivity.IDLE in after_ready(states))
         else:
