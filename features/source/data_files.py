@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from contract.errors import DataError
+from features.source.delta_log import is_delta, live_files
 from features.source.filesystems import filesystem_of, find_remote, without_protocol
 
 ENDINGS = (".parquet", ".parq", ".pq")
@@ -93,6 +94,9 @@ def find_data(path: str, where: str) -> DataFiles:
         DataError: there are none.
     """
     filesystem, local = filesystem_of(path), without_protocol(path)
+    if is_delta(filesystem, path if filesystem is not None else local):
+        folder = (path if filesystem is not None else local).rstrip("/")
+        return DataFiles(tuple(live_files(filesystem, folder, where)), folder)
     files = _remote(filesystem, path) if filesystem is not None else _local(local)
     if not files.files:
         message = f"{where}: no Parquet file at {path!r} (seen from {Path.cwd()}); correct `path`{_hint(local)}"

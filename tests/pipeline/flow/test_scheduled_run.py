@@ -23,6 +23,14 @@ def completed_runs(api: str) -> int:
     return int(httpx.post(f"{api}/flow_runs/count", json=wanted).raise_for_status().text)
 
 
+def make_pools(api: str) -> None:
+    """The pools of deploy/prefect.yaml that `moerank schedule` does not make; the server checks the template."""
+    template = json.loads((ROOT / "deploy" / "prefect_kubernetes.json").read_text(encoding="utf-8"))
+    for kind, jobs in (("docker", {}), ("kubernetes", template)):
+        pool = {"name": f"moerank-{kind}", "type": kind, "base_job_template": jobs}
+        httpx.post(f"{api}/work_pools/", json=pool).raise_for_status()
+
+
 def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     write_project(folder)
@@ -47,9 +55,11 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path:
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
         with background(work, environment, folder, worker):
+            make_pools(api)
             filed = ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
             line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
             made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
-            assert "moerank/movielens" in made.stdout, made.stdout + made.stderr
+            for deployment in ("movielens", "movielens-docker", "movielens-kubernetes"):
+                assert f"moerank/{deployment}'" in made.stdout, made.stdout + made.stderr
             wait_for(lambda: completed_runs(api) > 0, 900, server, worker)
     assert "train: epoch 2" in worker.read_text(encoding="utf-8")
