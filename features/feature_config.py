@@ -124,7 +124,8 @@ class AggregateConfig(Settings):
     by: tuple[str, ...] = Field(min_length=1)
     """The columns whose values together make the key."""
     of: tuple[str, ...] = ()
-    """The columns to sum, besides the count of events."""
+    """What to sum, besides the count of events: columns of numbers, or names of `tasks`. A task counts by its label,
+    from the moment on at which that is final (`within`)."""
     stats: tuple[Literal["smoothed", "mean", "sum"], ...] = ("smoothed",)
     """What to make of each of these sums: ``smoothed`` is (sum + prior * m) / (n + prior), m being the column's mean
     over training rows; ``mean`` is sum / n, null without events."""
@@ -135,8 +136,8 @@ class AggregateConfig(Settings):
     windows: tuple[Window, ...] = ("all",)
     """How far back to look: ``all``, hours such as ``6h`` or days such as ``7d``."""
     as_of: AsOf = "event"
-    """``event``: everything strictly before the row. ``hour`` or ``day``: only up to the end of the last complete
-    one."""
+    """Up to when events count. ``event``: everything strictly before the row. ``hour`` or ``day``: only up to the end
+    of the last complete one, which online tables can know between two builds: a request sees what training saw."""
     prior: float = Field(default=20.0, gt=0)
     """How many events the mean `m` counts for in ``smoothed``."""
     bins: int = Field(default=24, ge=2, le=256)
@@ -169,7 +170,8 @@ class HistoryConfig(Settings):
     columns: dict[str, str] = {}
     """Lists of other columns of the same events: by name, the column; all lists of a row are equally long."""
     shares: str | None = None
-    """An id feature whose vocabulary and embedding this list uses."""
+    """An id feature whose vocabulary and embedding this list uses: with the candidate's own id, an item in the list and
+    the candidate are one vector, which is learned from both."""
     min_count: int = Field(default=1, ge=1)
     """How often an id must occur in training rows to be in the vocabulary."""
     unseen_days: int | None = Field(default=None, ge=1)
@@ -256,7 +258,7 @@ class FeaturesConfig(Settings):
     items: EntityConfig | None = None
     """Attributes of items."""
     past: PastConfig | None = None
-    """Events from before the log."""
+    """Events from before the log, without times: aggregates and histories count them, and they never train."""
     features: tuple[FeatureConfig, ...] = ()
     """Columns that are features as they are."""
     crosses: tuple[CrossConfig, ...] = ()

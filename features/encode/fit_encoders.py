@@ -249,7 +249,10 @@ def _check_shares(feature_plans: list[FeaturePlan]) -> None:
         shares = plan.history.shares if plan.history else None
         if shares and shares not in owners:
             allowed = ", ".join(sorted(owners)) or "none"
-            message = f"history {plan.name!r} shares {shares!r}, which is no id feature with a vocabulary: {allowed}"
+            message = (
+                f"history {plan.name!r} shares {shares!r}, which is no id feature with a vocabulary; `shares` names "
+                f"the feature whose embedding the list uses: {allowed}"
+            )
             raise DataError(message)
 
 

@@ -181,7 +181,7 @@ def _addend(table: ir.Table, of: str, config: FeaturesConfig, timeline: Timeline
     """A task's label or a numeric column in the type it is summed in; null on probes."""
     task = next((task for task in config.tasks if task.name == of), None)
     if task is None:
-        timeline.ownership.side(of, f"{where}.of")
+        timeline.ownership.side(of, f"{where}.of", [task.name for task in config.tasks])
     value = table[of if task is None else label_column(of)]
     dtype = value.type()
     if not (dtype.is_numeric() or dtype.is_boolean()):

@@ -1,6 +1,7 @@
 """Who owns a column, the user, the item or the context, and so where its features hang and travel."""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contract.errors import ConfigError
@@ -16,16 +17,18 @@ class Ownership:
     user: str | None
     item: str | None
 
-    def side(self, column: str, where: str) -> Side:
-        """The owner of a column.
+    def side(self, column: str, where: str, others: Iterable[str] = ()) -> Side:
+        """The owner of a column; `others` are names that may stand in its place.
 
         Raises:
             ConfigError: there is no such column; the closest name is offered.
         """
         if column not in self.sides:
-            close = difflib.get_close_matches(column, self.sides, n=1)
+            tasks = list(others)
+            close = difflib.get_close_matches(column, [*tasks, *self.sides], n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(self.sides)}"
-            message = f"{where}: no column {column!r}; {hint}"
+            named = f" and the tasks {', '.join(tasks)}" if tasks and not close else ""
+            message = f"{where}: no column {'or task ' if tasks else ''}{column!r}; {hint}{named}"
             raise ConfigError(message)
         return self.sides[column]
 

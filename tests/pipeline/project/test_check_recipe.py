@@ -82,3 +82,12 @@ def test_a_label_that_cannot_be_computed_names_its_task(
     yaml.write_text(text, encoding="utf-8")
     assert main(["check", "tiny.yaml"]) == 1
     assert "data.tasks[1] (rating) cannot be computed" in capsys.readouterr().err
+
+
+def test_a_misspelled_task_of_an_aggregate_is_found_among_tasks_and_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    assert main(["check", "tiny.yaml", "--set", "data.aggregates=[{by: [item], of: [likee]}]"]) == 2
+    assert "data.aggregates[0].of: no column or task 'likee'; did you mean 'like'?" in capsys.readouterr().err
