@@ -84,7 +84,7 @@ def test_a_table_behind_a_url_is_read_by_its_log(tmp_path: Path) -> None:
     ("actions", "named"),
     [
         ([{"protocol": {"minReaderVersion": 3, "readerFeatures": ["v2Checkpoint"]}}, metadata()], "v2Checkpoint"),
-        ([PROTOCOL, metadata(**{"delta.columnMapping.mode": "name"})], "columnMapping"),
+        ([PROTOCOL, metadata(None, **{"delta.columnMapping.mode": "name"})], "columnMapping"),
     ],
 )
 def test_what_the_reader_does_not_know_is_named(tmp_path: Path, actions: Actions, named: str) -> None:

@@ -27,7 +27,7 @@ def make_pools(api: str) -> None:
     """The pools of deploy/prefect.yaml that `moerank schedule` does not make; the server checks the template."""
     template = json.loads((ROOT / "deploy" / "prefect_kubernetes.json").read_text(encoding="utf-8"))
     for kind, jobs in (("docker", {}), ("kubernetes", template)):
-        pool = {"name": f"moerank-{kind}", "type": kind, "base_job_template": jobs}
+        pool: dict[str, object] = {"name": f"moerank-{kind}", "type": kind, "base_job_template": jobs}
         httpx.post(f"{api}/work_pools/", json=pool).raise_for_status()
 
 
