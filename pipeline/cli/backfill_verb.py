@@ -35,7 +35,7 @@ def _backfill(args: Namespace) -> int:
 
 VERB = Verb(
     "backfill",
-    "replay the nights after some days of the log, to see what each would have made; publishes nothing",
+    "replay the nights after some days of the log, to see what each would have made; publish nothing",
     "moerank backfill shop.yaml --from 2026-05-01 --to 2026-05-07",
     _backfill_arguments,
     _backfill,

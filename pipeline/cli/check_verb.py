@@ -17,7 +17,7 @@ def _check(args: Namespace) -> None:
 
 VERB = Verb(
     "check",
-    "look at a project's tables, columns and expressions before anything is built",
+    "check a project's tables, columns and expressions before anything is built",
     f"moerank check {RECIPE}",
     config_arguments,
     _check,

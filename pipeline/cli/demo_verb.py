@@ -1,4 +1,4 @@
-"""The verb `demo`: do the main job on real data, from download to an answered request."""
+"""The verb `demo`: run the main job on real data, from download to an answered request."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -28,7 +28,7 @@ def _demo(args: Namespace) -> None:
 
 VERB = Verb(
     "demo",
-    "do the main job on real data, from download to an answered request",
+    "run the main job on real data, from download to an answered request",
     "moerank demo",
     _demo_arguments,
     _demo,

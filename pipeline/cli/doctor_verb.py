@@ -1,4 +1,4 @@
-"""The verb `doctor`: say what works on this machine and what to do about what does not."""
+"""The verb `doctor`: check this machine, and say how to repair what does not work."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -27,7 +27,7 @@ def _doctor(args: Namespace) -> int:
 
 VERB = Verb(
     "doctor",
-    "say what works on this machine and what to do about what does not",
+    "check this machine, and say how to repair what does not work",
     "moerank doctor --json",
     _doctor_arguments,
     _doctor,

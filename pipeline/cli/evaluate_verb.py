@@ -1,4 +1,4 @@
-"""The verb `evaluate`: judge a bundle, or another tool's scores, on labelled rows."""
+"""The verb `evaluate`: evaluate a bundle, or another tool's scores, on labelled rows."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -12,7 +12,7 @@ from pipeline.cli.verb import Verb, add_json, respond
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="a published version or exported run")
     parser.add_argument("--data", type=Path, help="encoded rows to judge on, such as runs/NAME/features/test")
-    parser.add_argument("--predictions", type=Path, metavar="FILE", help="judge another tool's labels and scores")
+    parser.add_argument("--predictions", type=Path, metavar="FILE", help="evaluate another tool's labels and scores")
     add_columns(parser)
     add_raw_rows(parser)
     parser.add_argument("--train", type=Path, help="encoded training rows, for the popularity baseline and slices")
@@ -65,7 +65,7 @@ def _settings(args: Namespace) -> dict[str, object]:
 
 VERB = Verb(
     "evaluate",
-    "judge a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report",
+    "evaluate a bundle on labelled rows: metrics with intervals, baselines, JSON and HTML report",
     "moerank evaluate runs/movielens/store/movielens/1 --events 'days/*.parquet' --from 2026-11-19",
     _evaluate_arguments,
     _evaluate,

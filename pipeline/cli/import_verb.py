@@ -1,4 +1,4 @@
-"""The verb `import`: bring a public data set into raw Parquet."""
+"""The verb `import`: convert a public data set to raw Parquet."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -38,7 +38,7 @@ def _import(args: Namespace) -> None:
 
 VERB = Verb(
     "import",
-    "bring a public data set into raw Parquet",
+    "convert a public data set to raw Parquet",
     "moerank import kuairand KuaiRand-Pure/data data/kuairand",
     _import_arguments,
     _import,

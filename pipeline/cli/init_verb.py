@@ -1,4 +1,4 @@
-"""The verb `init`: look at raw tables and write a project's file that trains as it is."""
+"""The verb `init`: inspect raw tables and write a project file that trains as it is."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -58,7 +58,7 @@ def _init(args: Namespace) -> None:
 
 VERB = Verb(
     "init",
-    "look at raw tables and write a project's file that trains as it is",
+    "inspect raw tables and write a project file that trains as it is",
     "moerank init data/log --users data/users.parquet --items data/items.parquet",
     _arguments,
     _init,

@@ -91,7 +91,7 @@ def build_parser() -> ArgumentParser:
     """The parser with all verbs."""
     parser = ArgumentParser(
         prog="moerank",
-        description="Train, judge and serve sparse mixture-of-experts rankers.",
+        description="Train, evaluate and serve sparse mixture-of-experts rankers.",
         epilog=EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
     )

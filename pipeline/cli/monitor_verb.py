@@ -11,7 +11,7 @@ from pipeline.cli.verb import Verb, add_config, add_json, respond
 def _monitor_arguments(parser: ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--day", type=a_day, help="the day to judge; without it, yesterday")
-    parser.add_argument("--from", dest="first", type=a_day, metavar="DAY", help="judge all days from this one")
+    parser.add_argument("--from", dest="first", type=a_day, metavar="DAY", help="evaluate all days from this one on")
     parser.add_argument("--to", dest="last", type=a_day, metavar="DAY", help="to this one")
     parser.add_argument("--notify", action="append", default=[], metavar="BLOCK", help="Prefect blocks to tell")
     add_json(parser)
@@ -60,7 +60,7 @@ def _monitor(args: Namespace) -> int:
 
 VERB = Verb(
     "monitor",
-    "judge a day's raw rows by the versions that served them, against bounds and the days before",
+    "evaluate a day's raw rows with the versions that served them, against bounds and the days before",
     "moerank monitor shop.yaml --day 2026-11-25",
     _monitor_arguments,
     _monitor,

@@ -1,4 +1,4 @@
-"""The verb `publish`: judge a run and, if the quality gate lets it pass, make it the store's current version."""
+"""The verb `publish`: evaluate a run and, if it passes the quality gate, make it the store's current version."""
 
 from argparse import Namespace
 
@@ -20,7 +20,7 @@ def _publish(args: Namespace) -> None:
 
 VERB = Verb(
     "publish",
-    "judge a run and, if the quality gate lets it pass, make it the store's current version",
+    "evaluate a run and, if it passes the quality gate, make it the store's current version",
     "moerank publish runs/movielens/training/RUN",
     run_arguments,
     _publish,

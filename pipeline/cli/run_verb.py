@@ -1,4 +1,4 @@
-"""The verb `run`: do all steps now, from raw Parquet to a published model."""
+"""The verb `run`: run all steps now, from raw Parquet to a published model."""
 
 from argparse import Namespace
 
@@ -22,7 +22,7 @@ def _run(args: Namespace) -> None:
 
 VERB = Verb(
     "run",
-    "do all steps now, from raw Parquet to a published model",
+    "run all steps now, from raw Parquet to a published model",
     f"moerank run {RECIPE}",
     config_arguments,
     _run,

@@ -1,4 +1,4 @@
-"""The verb `schedule-evaluation`: have a Prefect server judge each day as it was served, by the clock."""
+"""The verb `schedule-evaluation`: have a Prefect server evaluate each day as it was served, on a schedule."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -25,7 +25,7 @@ def _schedule_evaluation(args: Namespace) -> None:
 
 VERB = Verb(
     "schedule-evaluation",
-    "have a Prefect server judge each day's rows by the versions that served them, by the clock",
+    "have a Prefect server evaluate each day's rows with the versions that served them, on a schedule",
     f'moerank schedule-evaluation {RECIPE} --cron "0 6 * * *"',
     _schedule_evaluation_arguments,
     _schedule_evaluation,

@@ -1,4 +1,4 @@
-"""The verb `schedule`: have a Prefect server run all steps by the clock."""
+"""The verb `schedule`: have a Prefect server run all steps on a schedule."""
 
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ def _schedule(args: Namespace) -> None:
 
 VERB = Verb(
     "schedule",
-    "have a Prefect server run all steps by the clock",
+    "have a Prefect server run all steps on a schedule",
     f'moerank schedule {RECIPE} --cron "0 3 * * *"',
     _schedule_arguments,
     _schedule,

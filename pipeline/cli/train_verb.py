@@ -1,4 +1,4 @@
-"""The verb `train`: train a model; an interrupted run goes on from its last checkpoint."""
+"""The verb `train`: train a model; an interrupted run continues from its last checkpoint."""
 
 import os
 from argparse import ArgumentParser, Namespace
@@ -64,7 +64,7 @@ def _arguments(parser: ArgumentParser) -> None:
 
 VERB = Verb(
     "train",
-    "train a model; an interrupted run goes on from its last checkpoint",
+    "train a model; an interrupted run continues from its last checkpoint",
     f"moerank train {RECIPE} --set train.epochs=2",
     _arguments,
     _train,
