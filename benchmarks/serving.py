@@ -14,7 +14,7 @@ import argparse
 import sys
 import tempfile
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,8 @@ CALLS = {10: 2000, 100: 800, 500: 250}
 CALLERS = 32
 LATENCY_CALLERS = (1, 8, 32)
 LATENCY_CANDIDATES, MOST_CANDIDATES = 100, 500
+LOG_SHARES, LOG_CALLERS, LOGGED_OVER_PLAIN = ("0.1", "1"), 8, 1.1
+"""Shares of the requests that servers log, and what the default share may make of the 99th percentile."""
 WARM_UP = 64
 OURS_OVER_OTHERS = 4.0
 KUAIRAND_ITEMS, KUAIRAND_USER = 7583, 5
@@ -86,6 +88,7 @@ def _measured(args: argparse.Namespace, folder: Path, running: ExitStack) -> lis
     except (MoerankError, StopIteration) as error:
         print(f"KuaiRand is left out: {args.kuairand} has no model that loads: {error}")
     publish_sparse(folder / "sparse", folder / "sparse_work", folder / "tiled.onnx")
+    loggers = {share: running.enter_context(_logging(folder, share)) for share in LOG_SHARES}
     sparse = _subject("sparse", folder / "sparse", running, _Users(1, ITEMS, {}), None)
     rivals = running.enter_context(others(folder / "tiled.onnx", folder, args.others))
     seen: Seen = defaultdict(list)
@@ -94,8 +97,10 @@ def _measured(args: argparse.Namespace, folder: Path, running: ExitStack) -> lis
             _efficiencies(subject, seen)
         for front, server in dense.servers.items():
             _latencies(front, server, dense.payloads[LATENCY_CANDIDATES], seen)
+        _logged_latencies(dense, loggers, seen)
         _rows_a_second(sparse, rivals, seen)
-    return [*_efficiency_cases(subjects, seen), *_latency_cases(dense, seen), *_rival_cases(rivals, seen)]
+    cases = [*_efficiency_cases(subjects, seen), *_latency_cases(dense, seen), *_log_cases(seen)]
+    return [*cases, *_rival_cases(rivals, seen)]
 
 
 class _Users(NamedTuple):
@@ -153,6 +158,32 @@ def _latencies(front: str, server: Server, each: Payload, seen: Seen) -> None:
         answers, _ = server.loaded(INFER, each.infer, CALLS[LATENCY_CANDIDATES], callers)
         for percent in (50, 99):
             seen[f"p{percent} {front} {callers}"].append(float(np.percentile(answers.latencies_ms, percent)))
+
+
+def _logging(folder: Path, share: str) -> AbstractContextManager[Server]:
+    """A server that logs a share of its requests."""
+    return serving(folder / "dense", "--log", str(folder / f"log-{share}"), "--log-share", share, "--log-seconds", "2")
+
+
+def _logged_latencies(dense: Subject, loggers: dict[str, Server], seen: Seen) -> None:
+    """With and without a log, in turn."""
+    message = dense.payloads[LATENCY_CANDIDATES].rank
+    for share, logger in loggers.items():
+        slowest = []
+        for server in (dense.servers["grpcio"], logger):
+            answers, _ = server.loaded(RANK, message, CALLS[LATENCY_CANDIDATES], LOG_CALLERS)
+            slowest.append(float(np.percentile(answers.latencies_ms, 99)))
+        seen[f"log {share}"].append(slowest[1] / slowest[0])
+
+
+def _log_cases(seen: Seen) -> list[Case]:
+    what = f"dense, {LATENCY_CANDIDATES} candidates, grpcio, {LOG_CALLERS} callers"
+    bounds = {LOG_SHARES[0]: LOGGED_OVER_PLAIN}
+    return [
+        case_of(f"p99 with a log of {share} of the requests over p99 without, {what}", seen[f"log {share}"], "x",
+                bound=bounds.get(share))
+        for share in LOG_SHARES
+    ]  # fmt: skip
 
 
 def _rows_a_second(sparse: Subject, rivals: dict[str, Server], seen: Seen) -> None:
