@@ -84,6 +84,7 @@ def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(request_log, "WAITING", 2)
+    monkeypatch.setattr(request_log, "TOGETHER", 1)
     go = threading.Event()
     whole = table_of
 
