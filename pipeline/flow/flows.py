@@ -22,6 +22,7 @@ from contract.files import exclusive
 from pipeline.console import lines_to, say
 from pipeline.flow import artifacts, demo, steps
 from pipeline.flow.steps import Published, Run
+from pipeline.monitor.run_list import write_index
 from pipeline.project import retention
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.step_cache import StepRecord
@@ -206,6 +207,7 @@ def build_model(
             return {"run": str(run.directory), **judgement.result}
         state = _make(project, seconds)
         prune(project, wait_for=[state])
+    write_index(project.workspace)
     if state.name == REFUSED:
         return Completed(name=REFUSED, message=state.message)
     return published_by(state).as_json()

@@ -39,7 +39,7 @@ def test_every_promised_verb_is_there() -> None:
         "skew",
     }
     first = {"init", "check", "completion"}
-    watching = {"monitor", "schedule-evaluation", "drift", "skew"}
+    watching = {"monitor", "schedule-evaluation", "drift", "skew", "runs"}
     assert {*DESIGNED, *operating, *more, *first, *watching} == set(VERB_NAMES)
 
 
