@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.pipeline.flow.prefect_processes import background, reachable
 from tests.pipeline.flow.shop import command, environment_of, wait_for
-from tests.pipeline.flow.test_scheduled_run import background, reachable
 from tests.pipeline.tiny_project import write_project
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
