@@ -62,15 +62,24 @@ def response_of(
     request: pb.ModelInferRequest,
     predictions: Mapping[str, NDArray[np.float32]],
     wanted: tuple[str, ...],
+    about: Mapping[str, str],
 ) -> bytes:
-    """The encoded ModelInferResponse with the wanted tasks' predictions [N], raw or typed as the request was."""
+    """The encoded ModelInferResponse with the wanted tasks' predictions [N], raw or typed as the request was.
+
+    What is told `about` the answer are its parameters.
+    """
     head = _head(model, version, wanted, len(predictions[wanted[0]]))
     if request.raw_input_contents:
         raw = [predictions[task].astype("<f4", copy=False).tobytes() for task in wanted]
         # Encodings one behind the other are read as one message.
-        return head + pb.ModelInferResponse(id=request.id, raw_output_contents=raw).SerializeToString()
+        response = pb.ModelInferResponse(id=request.id, raw_output_contents=raw)
+        for name, text in about.items():
+            response.parameters[name].string_param = text
+        return head + response.SerializeToString()
     response = pb.ModelInferResponse.FromString(head)
     response.id = request.id
+    for name, text in about.items():
+        response.parameters[name].string_param = text
     for task, output in zip(wanted, response.outputs, strict=True):
         output.contents.fp32_contents.extend(predictions[task].tolist())
     return response.SerializeToString()

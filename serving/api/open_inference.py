@@ -59,7 +59,8 @@ class InferenceService:
         with self._telemetry.watching(model, call.clock):
             wanted = _wanted(model, request)
             rows, predictions = (self._of_ids if has_raw_ids(request) else self._of_tensors)(model, request, call)
-            written = response_of(model.name, model.version, request, predictions, wanted)
+            about = {"request_id": call.request_id, "arm": self._registry.arm_of(model)}
+            written = response_of(model.name, model.version, request, predictions, wanted, about)
             call.clock.lap("output")
         self._telemetry.succeeded(model, rows, call.clock.take(), trace=call.clock.trace)
         return written

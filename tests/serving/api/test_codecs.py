@@ -109,7 +109,7 @@ def test_tensors_arrive_and_their_predictions_return_the_same_way(rows: list[tup
     arrays = arrays_from(request)
     assert arrays["ids"].tolist() == ids.tolist()
     assert arrays["dense"].tobytes() == dense.tobytes()
-    body = response_of("m", 3, request, {"like": dense, "rate": -dense}, ("rate", "like"))
+    body = response_of("m", 3, request, {"like": dense, "rate": -dense}, ("rate", "like"), {"arm": "current"})
     response = pb.ModelInferResponse.FromString(body)
     assert (response.model_name, response.model_version, response.id) == ("m", "3", "7")
     assert [(each.name, list(each.shape)) for each in response.outputs] == [

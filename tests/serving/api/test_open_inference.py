@@ -61,6 +61,13 @@ def test_typed_tensors_get_typed_answers(stub: Any) -> None:
         assert list(one.contents.fp32_contents) == np.frombuffer(other, "<f4").tolist()
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_an_answer_names_the_request_the_version_and_the_arm(stub: Any, *, raw: bool) -> None:
+    answer = stub.ModelInfer(infer_request(arrays(), raw=raw), metadata=[("x-request-id", "mine")])
+    told = {name: parameter.string_param for name, parameter in answer.parameters.items()}
+    assert (told, answer.model_version) == ({"request_id": "mine", "arm": "current"}, "1")
+
+
 def test_only_the_wanted_outputs_come_back(stub: Any) -> None:
     wanted = pb.ModelInferRequest.InferRequestedOutputTensor(name="rating")
     answer = stub.ModelInfer(infer_request(arrays(), outputs=[wanted]))
