@@ -75,6 +75,36 @@ def test_rows_of_another_build_are_refused_and_raw_days_compare_both(world: Worl
     assert found.tasks["watch"]["rmse"].difference != 0.0
 
 
+def test_no_combination_of_two_builds_gives_a_figure(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = (str(world.folder / f"{name}-features" / "valid") for name in ("champion", "challenger"))
+    bundles = {ours: str(world.champion), theirs: str(world.challenger)}
+    for data, bundle in bundles.items():
+        words = ["--data", data, "--replicates", "50", "--out", str(tmp_path / Path(bundle).name)]
+        assert main(["evaluate", bundle, *words]) == 0
+    files = {data: str(tmp_path / Path(bundle).name / "predictions.parquet") for data, bundle in bundles.items()}
+    out = ["--out", str(tmp_path / "out")]
+    refused = [
+        ["evaluate", bundles[ours], "--data", theirs, *out],
+        ["evaluate", bundles[ours], "--data", ours, "--train", theirs, *out],
+        ["compare", bundles[ours], bundles[theirs], "--data", ours, *out],
+        ["compare", bundles[ours], bundles[theirs], "--data", theirs, *out],
+        ["compare", bundles[ours], files[theirs], "--data", ours, *out],
+        ["compare", files[theirs], bundles[ours], "--data", ours, *out],
+        ["compare", bundles[ours], files[ours], "--data", theirs, *out],
+        ["compare", files[ours], files[theirs], "--data", ours, *out],
+    ]
+    capsys.readouterr()
+    for words in refused:
+        assert main(words) != 0, words
+        said = capsys.readouterr().err
+        assert "schema" in said, words
+        assert "features build" in said, said
+    assert not (tmp_path / "out").exists()
+    assert main(["compare", bundles[ours], files[ours], "--data", ours, "--replicates", "50", *out]) == 0
+
+
 def test_predictions_carry_raw_ids_answers_and_experts(world: World, tmp_path: Path) -> None:
     out = tmp_path / "p.parquet"
     assert main(["predict", str(world.champion), "--from", "2024-03-06", "--out", str(out)]) == 0
