@@ -77,12 +77,12 @@ def evaluate(
     model = name or model_name(bundle_dir)
     engine = Engine(bundle_dir, threads=config.threads)
     rows = data if isinstance(data, LabelledRows) else LabelledRows(data, str(data))
+    training = None if train is None else read_training(train, engine.schema)
     total = EncodedDataset.open(rows.dataset).rows
     scoring = {"processes": config.processes, "threads": config.threads}
     scored = score(bundle_dir, rows.dataset, total, progress=progress, **scoring)
     state = _passed(by_lists(scored, config.lists_by, rows.dataset), config, out_dir)
     predictions, numbers = state.users.finish()
-    training = None if train is None else read_training(train, engine.schema)
     places = None if state.is_whole else numbers
     masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config, places)
     baselines = _baselines(predictions, training, engine.schema)
@@ -141,7 +141,6 @@ def slice_masks(
 
 def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:
     """Pass over the rows, and write them as they pass."""
-    out_dir.mkdir(parents=True, exist_ok=True)
     with PredictionWriter(out_dir / PREDICTIONS_FILE) as writer:
         return passed(stretches, config.budget, writer.write)
 

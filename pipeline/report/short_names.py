@@ -23,6 +23,7 @@ _WORDS = {
     "mae": "mean absolute error, in the label's unit; 0 is best",
     "r2": "the share of the label's variance that the model explains; 1 is best",
     "xauc": "the share of row pairs with different labels that are in the right order; 0.5 is chance",
+    "gxauc": "XAUC within each user, averaged by the weight of the user's rows; 0.5 is chance",
     "95 %": "the interval that holds the true value in 95 of 100 such evaluations; users are drawn again with all "
     "their rows, as rows of one user are alike",
     "constant": "baseline: the mean label of the training rows, for every row",

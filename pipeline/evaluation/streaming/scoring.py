@@ -78,6 +78,8 @@ class PredictionWriter:
         """Append rows."""
         table = rows.table()
         if self._writer is None:
+            # Only now: what is refused leaves no directory behind.
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = AtomicWriter(self._path, table.schema).__enter__()
         self._writer.write(table)
 
