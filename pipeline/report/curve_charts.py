@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.evaluation.curves import ScoreHistogram, TaskCurves
 from pipeline.report.charts import Chart
-from pipeline.report.svg import Axis, Plot, axis, number, tick_text
+from pipeline.report.svg import Axis, Plot, axis, number
 
 UNIT = Axis(0.0, 1.0, "", (0.0, 0.25, 0.5, 0.75, 1.0))
 _TICKS = 5
@@ -48,7 +48,7 @@ def bin_axis(edges: Sequence[float], label: str) -> Axis:
     bins = len(edges) - 1
     every = max(1, bins // _TICKS)
     named = list(range(0, bins + 1, every))
-    return Axis(0.0, float(bins), label, tuple(map(float, named)), tuple(tick_text(edges[place]) for place in named))
+    return Axis(0.0, float(bins), label, tuple(map(float, named)), tuple(f"{edges[place]:.3g}" for place in named))
 
 
 def _colour(place: int) -> int:
