@@ -101,9 +101,9 @@ def layers(folder: Path, sizes: Sizes, device: str) -> list[Case]:
             for name in names
         ]
         times = interleaved([BoundRun(path, inputs, device) for path in paths], sizes.rounds)
-        what = f"layer 960-256-128, n={experts}, k=2, {rows} rows, on the card: {form} / dense"
-        cases.append(case_of(f"{what}, fp32", (times[1] / times[0]).tolist(), "x", bound=exact))
-        cases.append(case_of(f"{what}, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
+        what = f"layer 960-256-128, n={experts}, k=2, {rows} rows, on the card: {form}"
+        cases.append(case_of(f"{what} / dense, fp32", (times[1] / times[0]).tolist(), "x", bound=exact))
+        cases.append(case_of(f"{what} / dense, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
         cases.append(case_of(f"{what}, fp32", (1e3 * times[1]).tolist(), "ms"))
     return cases
 
@@ -181,10 +181,10 @@ def kuairand(store: Path, sizes: Sizes, device: str) -> list[Case | NotInstalled
 def write_table(path: Path, folder: Path, sizes: Sizes, device: str) -> None:
     """Measure layers in every form and precision, for `models.export.cuda_form`."""
     rows = []
-    for experts, _ in sizes.layers:
+    tiny = sizes is TINY
+    for experts, _ in sizes.layers[: 1 if tiny else None]:
         model = a_layer(experts, sizes)
-        inputs = TABLE_ROWS if sizes is not TINY else TABLE_ROWS[:1]
-        for count in inputs:
+        for count in TABLE_ROWS[: 1 if tiny else None]:
             found = {}
             for half in (False, True):
                 names = [name for name in FORMS if not half or name in {"moe", "stacked"}]

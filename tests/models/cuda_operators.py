@@ -41,6 +41,7 @@ CUDA = frozenset(
         "Not",
         "OneHot",
         "Or",
+        "Pad",
         "Pow",
         "Range",
         "Reciprocal",
@@ -63,5 +64,6 @@ CUDA = frozenset(
         "Transpose",
         "Unsqueeze",
         "Where",
+        "com.microsoft.MoE",
     }
 )

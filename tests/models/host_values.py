@@ -13,6 +13,7 @@ ON_HOST: dict[str, tuple[int, ...]] = {
     "CumSum": (1,),
     "Expand": (1,),
     "OneHot": (1,),
+    "Pad": (1, 2, 3),
     "Range": (0, 1, 2),
     "ReduceMax": (1,),
     "ReduceMean": (1,),

@@ -26,7 +26,7 @@ def test_without_a_card_they_say_so_and_fail_nothing(capsys: pytest.CaptureFixtu
         assert missing["case"] == "skipped, for this machine has no card"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
 def test_every_line_of_the_serving_benchmark_runs_on_the_cpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
