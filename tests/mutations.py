@@ -233,10 +233,11 @@ MUTATIONS = (
         "tests/serving/grpc_server/test_limits.py",
     ),
     Mutation(
-        "connections that nobody uses are never closed, neither for a handshake nor for calls that do not come",
+        "connections are neither limited nor closed while nobody uses them",
         "serving/grpc_server/server_builder.py",
         "    executor: Any = CallStarter()\n",
-        "    options = [(name, 10**9 if 'handshake' in name or 'idle' in name else value) for name, value in options]\n"
+        "    off = ('handshake', 'idle', 'allowed_incoming')\n"
+        "    options = [(name, 10**9 if any(w in name for w in off) else value) for name, value in options]\n"
         "    executor: Any = CallStarter()\n",
         "tests/faults/test_connections.py",
         slow=True,
@@ -274,8 +275,8 @@ MUTATIONS = (
     Mutation(
         "an answer names another version than gave it",
         "serving/graph/served_model.py",
-        "            version=self.version,\n",
-        "            version=1,\n",
+        "            version=self.version,\n            **ranking(self.policy, found.predictions,",
+        "            version=1,\n            **ranking(self.policy, found.predictions,",
         "tests/faults/test_swaps.py",
     ),
     Mutation(
