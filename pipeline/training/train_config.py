@@ -19,8 +19,9 @@ _SHORT = 8
 """A last batch of less than this part of a batch joins the one before: so few rows would be a step of mostly noise."""
 
 
-_EPOCHS = ((20_000, 5), (500_000, 3), (5_000_000, 2))
+_EPOCHS = ((500_000, 5), (5_000_000, 2))
 """Below so many training rows, so many passes."""
+_LARGE = 10_000_000
 _OUTSIDE = ("checkpoint", "batch_size_per_rank", "profile_steps", "tracking")
 """Settings that do not change what is learned."""
 
@@ -143,10 +144,10 @@ class TrainConfig(Settings):
     """How a ranker is trained."""
 
     epochs: Annotated[int, Field(ge=1)] | None = None
-    """The most passes over the training rows; null: 5 below 20,000 rows, 3 below 500,000, 2 below 5 million, else 1."""
+    """The most passes over the training rows; null: 5 below 500,000 rows, 2 below 5 million, else 1."""
     batch_size: Annotated[int, Field(ge=2)] | None = None
     """The rows of a step over all ranks together, so that the same file trains the same model on any number of them;
-    null: the power of two next to the root of the training rows over 1.5, from 64 to 4096."""
+    null: the power of two next to an 80th of the training rows, from 64 to 1024; from 10 million rows on 4096."""
     batch_size_per_rank: Annotated[int, Field(ge=2)] | None = None
     """In place of `batch_size`, the rows of each rank."""
     learning_rate: LearningRate = 1e-3
@@ -238,7 +239,7 @@ class TrainConfig(Settings):
         Example:
             >>> small, large = TrainConfig().sized(34_000, 1), TrainConfig().sized(10_000_000, 1)
             >>> (small.epochs, small.batch_size), (large.epochs, large.batch_size)
-            ((3, 128), (1, 2048))
+            ((5, 512), (1, 4096))
         """
         size = self.batch_size_per_rank * world if self.batch_size_per_rank else self.batch_size or batch_for(rows)
         if size < LEAST_ROWS_OF_A_RANK * world:
@@ -278,15 +279,15 @@ class SizedConfig(TrainConfig):
 
 
 def batch_for(rows: int) -> int:
-    """The batch for so many training rows: the power of two next to the root of their number over 1.5, 64 to 4096.
+    """The batch for so many training rows: the power of two next to an 80th of them, from 64 to 1,024.
 
-    Small logs need many steps more than they need quiet gradients; large ones the reverse.
+    Small logs need many steps more than they need quiet gradients. From 10 million rows on it is 4,096.
 
     Example:
-        >>> [batch_for(rows) for rows in (3_000, 34_000, 115_000, 1_000_000, 100_000_000)]
-        [64, 128, 256, 512, 4096]
+        >>> [batch_for(rows) for rows in (3_000, 34_000, 80_000, 1_000_000, 100_000_000)]
+        [64, 512, 1024, 1024, 4096]
     """
-    return min(max(2 ** round(math.log2(max(rows, 1) ** 0.5 / 1.5)), 64), 4096)
+    return 4096 if rows >= _LARGE else min(max(2 ** round(math.log2(max(rows, 1) / 80)), 64), 1024)
 
 
 def epochs_for(rows: int) -> int:
@@ -296,6 +297,6 @@ def epochs_for(rows: int) -> int:
 
     Example:
         >>> [epochs_for(rows) for rows in (3_000, 34_000, 1_000_000, 10_000_000)]
-        [5, 3, 2, 1]
+        [5, 5, 2, 1]
     """
     return next((passes for bound, passes in _EPOCHS if rows < bound), 1)
