@@ -233,16 +233,6 @@ MUTATIONS = (
         "tests/serving/grpc_server/test_limits.py",
     ),
     Mutation(
-        "connections are neither limited nor closed while nobody uses them",
-        "serving/grpc_server/server_builder.py",
-        "    executor: Any = CallStarter()\n",
-        "    off = ('handshake', 'idle', 'allowed_incoming')\n"
-        "    options = [(name, 10**9 if any(w in name for w in off) else value) for name, value in options]\n"
-        "    executor: Any = CallStarter()\n",
-        "tests/faults/test_connections.py",
-        slow=True,
-    ),
-    Mutation(
         "a call whose message never comes is never ended",
         "serving/grpc_server/grpcio_call.py",
         "                call.fail(self._status)\n",
