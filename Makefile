@@ -20,7 +20,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick bench pairs long faults check format proto docs site clean
+.PHONY: help setup demo test quick bench pairs long faults check format proto docs site pictures clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -75,6 +75,9 @@ site: $(READY) ## the documentation as a site, in build/site, with every link fo
 
 docs: $(READY) ## rewrite docs/configuration.md from the settings
 	$(BIN)/python -m pipeline.project.reference
+
+pictures: $(READY) ## take the pictures of docs/evaluation.md anew, from the newest run below runs/ (needs chromium)
+	$(BIN)/python docs/picture_pages.py
 
 clean: ## remove .venv and caches; runs and data stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache
