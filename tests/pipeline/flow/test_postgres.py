@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,17 +31,22 @@ def free_port() -> str:
 
 
 @pytest.fixture
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def folder_of_database() -> Iterator[Path]:
+    """A folder outside pytest's own, which every session of pytest closes to all other users."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def database(folder_of_database: Path) -> Iterator[str]:
     """The URL of an empty database of a server of our own; the server refuses to run as root."""
-    folder, port = tmp_path_factory.mktemp("postgres"), free_port()
+    folder, port = folder_of_database, free_port()
     as_user: list[str] = []
     if os.getuid() == 0:
         runuser = shutil.which("runuser")
         if runuser is None:
             pytest.skip("PostgreSQL does not run as root, and there is no runuser")
         as_user = [runuser, "-u", "postgres", "--"]
-        for parent in (folder, *folder.parents[:3]):
-            parent.chmod(0o755)
         shutil.chown(folder, "postgres")
     data, log = folder / "data", folder / "log"
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
