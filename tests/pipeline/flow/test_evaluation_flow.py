@@ -41,7 +41,9 @@ with prefect_api(Path("prefect")) as ready:
     day = date.fromisoformat(sys.argv[2])
     state = evaluate_served(Path("shop.yaml"), [sys.argv[3]], day=day, notify=["tofile/here"], return_state=True)
     with get_client(sync_client=True) as client:
-        artifacts = {found.key: found.data for found in client.read_artifacts()}
+        artifacts = {}
+        for found in client.read_artifacts():  # of all runs so far, in no order
+            artifacts[found.key] = artifacts.get(found.key, "") + found.data
     print(json.dumps([state.name, state.type.value, artifacts]))
 """
 
