@@ -10,6 +10,8 @@ from contract.settings import Settings
 
 BINS = 24
 _FEW = 30
+_HALVES = 2.0**52
+"""Beyond this a half is lost in rounding, and with it the edges between whole numbers."""
 _RATIO = 20.0
 """How many times the middle half's width the whole range must be before bins are of equal ratio."""
 
@@ -35,7 +37,8 @@ def histogram_edges(values: NDArray[np.float64], bins: int = BINS) -> tuple[tupl
         (-0.5, 0.5, 1.5, 2.5)
     """
     least, most = float(values.min()), float(values.max())
-    if most - least <= _FEW and bool((values == np.round(values)).all()):
+    whole = bool((values == np.round(values)).all()) and max(-least, most) < _HALVES
+    if whole and most - least <= _FEW:
         return tuple(float(edge) for edge in np.arange(least - 0.5, most + 1.0)), False
     low, first, third, high = (float(edge) for edge in np.quantile(values, (0.005, 0.25, 0.75, 0.995)))
     positive = values[values > 0]

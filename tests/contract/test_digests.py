@@ -55,10 +55,10 @@ def before(copy: Path) -> dict[str, str]:
         ("models/gates/top_k.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"train", "export", "publish"}),
         ("pipeline/cli/verb.py", "a training run:", "one training run:", set()),
         ("features/encode/fit_encoders.py", "import numpy", "# A comment.\nimport numpy", set()),
-        # The export writes golden requests through the request encoder.
-        ("features/encode/encoder.py", "LARGEST = ", "LARGEST = 0.5 * ", {"features", "export"}),
+        # The export writes golden requests through the request encoder, and reports name what it encodes.
+        ("features/encode/encoder.py", "LARGEST = ", "LARGEST = 0.5 * ", ALL - {"train"}),
         ("models/export/exporter.py", "import torch\n", "import torch\n\nEXTRA = 1\n", {"export", "publish"}),
-        ("pipeline/report/report.html", "<main", "<main id=body", {"evaluate", "publish"}),
+        ("pipeline/report/base.html", "<main", "<main id=body", {"evaluate", "publish"}),
         ("pipeline/training/learning_rate.py", "return", "return 0.5 *", {"train"}),
         ("pipeline/release/model_card.py", "Predicts, for", "It predicts, for", {"publish"}),
         ("features/feature_config.py", '"""', '"""In other words: ', set()),

@@ -41,6 +41,8 @@ def test_every_line_of_the_serving_benchmark_runs_on_the_cpu(
 
 
 @pytest.mark.slow
+# torch.compile asks tensors for their gradients while it traces, and hides the warning from all but pytest.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_every_line_of_the_training_benchmark_runs_on_the_cpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu_training.main(["--cpu-dry-run", "--json"]) == 0
     cases = object_of(capsys)["cases"]
