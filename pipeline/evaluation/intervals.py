@@ -180,7 +180,7 @@ def interval(values: Floats, users: int | None = None, level: float = LEVEL) -> 
     percentile interval).
 
     Example:
-        >>> interval(np.arange(101.0))
+        >>> tuple(round(end, 6) for end in interval(np.arange(101.0)))
         (2.5, 97.5)
     """
     defined = values[np.isfinite(values)]
