@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
 from benchmarks.h2load import CONNECTIONS
+from benchmarks.interleaving import interleaved
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.serving_payload import Payload, payload
 from benchmarks.serving_process import RANK, Server, serving
@@ -105,7 +105,7 @@ def graphs(folder: Path, chosen: Any, request: RankRequest) -> Iterator[Case]:
         if not worst <= _TOLERANCE["int8" if name == "int8" else "fp32"]:
             message = f"{served[name].path} answers up to {worst:.2e} away from the old graph; are they one model?"
             raise SystemExit(message)
-    times = dict(zip(runs, cpu_seconds(list(runs.values()), chosen.rounds), strict=True))
+    times = dict(zip(runs, interleaved(list(runs.values()), chosen.rounds, time.process_time), strict=True))
     for name, bound in (("new", 0.30), ("int8", 0.20)):
         if name in times:
             ratios = (times[name] / times["old"]).tolist()
@@ -119,18 +119,6 @@ def graphs(folder: Path, chosen: Any, request: RankRequest) -> Iterator[Case]:
         products = sum(shares.get(operator, 0.0) for operator in _PRODUCTS)
         least = 0.6 if name == "new" else None
         yield case_of(f"share of products in the profile, {name}", [products], "", bound=least, better="higher")
-
-
-def cpu_seconds(runs: Sequence[Callable[[], Any]], rounds: int) -> NDArray[np.float64]:
-    """CPU seconds [runs, rounds], each round running all once; one thread computes, so it is the process's time."""
-    times = np.empty((len(runs), rounds))
-    for round_ in range(-3, rounds):
-        for place, run in enumerate(runs):
-            start = time.process_time()
-            run()
-            if round_ >= 0:
-                times[place, round_] = time.process_time() - start
-    return times
 
 
 def profile(served: Served, folder: Path) -> dict[str, float]:
@@ -173,7 +161,7 @@ def own_ranker(folder: Path, rounds: int) -> list[Case]:
     expected = dense()
     for run in runs:
         np.testing.assert_allclose(run(), expected, atol=1e-4)
-    times = cpu_seconds(runs, rounds)
+    times = interleaved(runs, rounds, time.process_time)
     name = f"ranker of 30 ids, 960-256-128, {CANDIDATES} candidates, shared top-2"
     return [
         case_of(f"{name}, items prepared, over dense tiled", (times[2] / times[0]).tolist(), "x", bound=0.12),

@@ -9,14 +9,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.gpu_models import (
     TINY,
@@ -31,6 +30,7 @@ from benchmarks.gpu_models import (
     write,
 )
 from benchmarks.h2load import Loaded, load
+from benchmarks.interleaving import interleaved
 from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from benchmarks.serving_payload import current, payload
 from benchmarks.serving_process import RANK, by_metrics, free_ports, serving
@@ -38,7 +38,6 @@ from contract.errors import MoerankError, PredictionError
 from models.export_graph.exported_network import Form
 from serving.graph.engine import CUDA, provider_options
 
-_WARM_UP = 3
 FORMS: dict[str, Form] = {"moe": "moe", "stacked": "wide", "dense": "dense", "routed": "sparse"}
 """The columns of the table, and our form of each; our wide form has its second layers as one batched product."""
 TABLE_ROWS = (500, 4096, 16384)
@@ -47,7 +46,6 @@ CONNECTIONS_OF_MANY = 16
 """The kernel spreads connections over processes, not calls."""
 PAGE_SECONDS = 1.1
 """A little more than a metrics page is kept."""
-Times = NDArray[np.float64]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,18 +198,6 @@ def write_table(path: Path, folder: Path, sizes: Sizes, device: str) -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU (dry run)"
     about = {"machine": f"{name}, onnxruntime {ort.__version__}", "measured": datetime.now(UTC).date().isoformat()}
     path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
-
-
-def interleaved(runs: Sequence[Callable[[], object]], rounds: int) -> Times:
-    """Seconds [runs, rounds], each round running all once."""
-    times = np.empty((len(runs), rounds))
-    for round_ in range(-_WARM_UP, rounds):
-        for place, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            if round_ >= 0:
-                times[place, round_] = time.perf_counter() - start
-    return times
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ the rounds' ratios. Before that the answers of all graphs of a case are compared
 
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
+from benchmarks.interleaving import Times, interleaved
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.sparse_models import flops, joined_requests, layer, ranker, tiled, write_form, write_packed, write_tiled
 from benchmarks.sparse_rechub import rechub_graph
@@ -31,11 +31,9 @@ from models.ranker import Ranker
 
 CANDIDATES = 500
 _MATMUL = 1024
-_WARM_UP = 3
 _TOLERANCE = 1e-4
 _INT8_TOLERANCE = 0.1
 
-Times = NDArray[np.float64]
 Run = Callable[[], NDArray[np.float32]]
 
 
@@ -155,18 +153,6 @@ def project(folder: Path, root: Path, rounds: int) -> list[Case]:
 def measure(graphs: Sequence[Graph], rounds: int) -> Times:
     """Seconds [graphs, rounds] of graphs whose answers agree."""
     return interleaved(_agreeing(graphs), rounds)
-
-
-def interleaved(runs: Sequence[Run], rounds: int) -> Times:
-    """Seconds [runs, rounds], each round running all once."""
-    times = np.empty((len(runs), rounds))
-    for round_ in range(-_WARM_UP, rounds):
-        for place, run in enumerate(runs):
-            start = time.perf_counter()
-            run()
-            if round_ >= 0:
-                times[place, round_] = time.perf_counter() - start
-    return times
 
 
 def _agreeing(graphs: Sequence[Graph]) -> list[Run]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from contract.inputs import Inputs, PartInputs
-from contract.schema import Part
 from models.gates import Routing
 
 
@@ -112,8 +111,3 @@ def pack_ids(parts: tuple[TensorPart, ...]) -> PackedIds:
         values += [part.ids_NF.t().reshape(-1), part.list_values_V]
         lengths += [torch.ones_like(part.ids_NF.t()), part.list_lengths_LN]
     return PackedIds(torch.cat(values), torch.cat(lengths))
-
-
-def packed_names(parts: tuple[Part, ...]) -> list[str]:
-    """The features in the order of `pack_ids`."""
-    return [spec.name for part in parts for spec in (*part.ids, *part.lists)]

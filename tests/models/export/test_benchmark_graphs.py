@@ -8,7 +8,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.sparse_graph import Graph, interleaved, measure
+from benchmarks.interleaving import interleaved
+from benchmarks.sparse_graph import Graph, measure
 from benchmarks.sparse_models import joined_requests, tiled, write_form, write_packed, write_tiled
 from models.export.quantise import quantise_experts
 from models.export.table_precision import store_tables

@@ -12,6 +12,20 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
+# Registers a notification block that writes to the file of the first argument, within a `with prefect_api(...)`.
+TO_FILE = """
+    from prefect.blocks.abstract import NotificationBlock
+
+    class ToFile(NotificationBlock):
+        path: str
+
+        def notify(self, body, subject=None):
+            Path(self.path).write_text(f"{subject}\\n{body}")
+
+    ready()
+    ToFile.register_type_and_schema()
+    ToFile(path=sys.argv[1]).save("here", overwrite=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,17 @@ def environment_of(folder: Path) -> dict[str, str]:
     """An environment in which commands keep Prefect's files in the folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(folder / "prefect")}
+
+
+def scheduling_environment(folder: Path, api: str) -> dict[str, str]:
+    """Commands, a server and a worker that look for due runs every two seconds."""
+    return environment_of(folder) | {
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+    }
 
 
 def wait_for(found: Callable[[], bool], seconds: float, *logs: Path) -> None:

@@ -12,36 +12,25 @@ import pytest
 
 from pipeline.project.project_config import write_config
 from tests.pipeline.flow.prefect_processes import background, reachable
-from tests.pipeline.flow.shop import Shop, command, environment_of, wait_for
+from tests.pipeline.flow.shop import TO_FILE, Shop, command, environment_of, scheduling_environment, wait_for
 from tests.pipeline.two_versions import LAST, make_two_versions
 
 pytestmark = pytest.mark.slow
 ALARM = "monitor.rules=[like.auc >= 0.999]"
 # Judges a day with a rule that nothing passes, and a notification block that writes to a file.
-ALARM_RUN = """
+ALARM_RUN = f"""
 import json, sys
 from datetime import date
 from pathlib import Path
 from pipeline.flow.prefect_server import prefect_api
 
 with prefect_api(Path("prefect")) as ready:
-    from prefect.blocks.abstract import NotificationBlock
     from prefect.client.orchestration import get_client
     from pipeline.flow.evaluation_flow import evaluate_served
-
-    class ToFile(NotificationBlock):
-        path: str
-
-        def notify(self, body, subject=None):
-            Path(self.path).write_text(f"{subject}\\n{body}")
-
-    ready()
-    ToFile.register_type_and_schema()
-    ToFile(path=sys.argv[1]).save("here", overwrite=True)
-    day = date.fromisoformat(sys.argv[2])
+{TO_FILE}    day = date.fromisoformat(sys.argv[2])
     state = evaluate_served(Path("shop.yaml"), [sys.argv[3]], day=day, notify=["tofile/here"], return_state=True)
     with get_client(sync_client=True) as client:
-        artifacts = {}
+        artifacts = {{}}
         for found in client.read_artifacts():  # of all runs so far, in no order
             artifacts[found.key] = artifacts.get(found.key, "") + found.data
     print(json.dumps([state.name, state.type.value, artifacts]))
@@ -86,13 +75,8 @@ def test_a_scheduled_evaluation_really_fires_from_a_started_server_and_worker(se
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     api = f"http://127.0.0.1:{port}/api"
-    environment = served.environment | {
-        "PREFECT_API_URL": api,
+    environment = scheduling_environment(served.folder, api) | {
         "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
         "TMPDIR": str(tmp_path),
     }
     server, worker = tmp_path / "server.log", tmp_path / "worker.log"

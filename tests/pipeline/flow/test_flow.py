@@ -19,32 +19,21 @@ import psutil
 import pytest
 
 from pipeline.cli.main import main
-from tests.pipeline.flow.shop import Shop, wait_for
+from tests.pipeline.flow.shop import TO_FILE, Shop, wait_for
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 STEPS = ("features", "train", "export", "evaluate", "publish")
 # Runs the flow with a rule that nothing passes, and a notification block that writes to a file.
-REFUSED_RUN = """
+REFUSED_RUN = f"""
 import json, sys
 from pathlib import Path
 from pipeline.flow.prefect_server import prefect_api
 
 with prefect_api(Path("prefect")) as ready:
-    from prefect.blocks.abstract import NotificationBlock
     from pipeline.flow.flows import build_model
-
-    class ToFile(NotificationBlock):
-        path: str
-
-        def notify(self, body, subject=None):
-            Path(self.path).write_text(f"{subject}\\n{body}")
-
-    ready()
-    ToFile.register_type_and_schema()
-    ToFile(path=sys.argv[1]).save("here", overwrite=True)
-    strict = ["quality.rules=[like.auc >= 0.999]"]
+{TO_FILE}    strict = ["quality.rules=[like.auc >= 0.999]"]
     state = build_model(Path("tiny.yaml"), strict, notify=["tofile/here"], return_state=True)
     print(json.dumps([state.name, state.type.value]))
 """

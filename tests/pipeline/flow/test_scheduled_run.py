@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.pipeline.flow.prefect_processes import background, reachable
-from tests.pipeline.flow.shop import ROOT, command, environment_of, wait_for
+from tests.pipeline.flow.shop import ROOT, command, scheduling_environment, wait_for
 from tests.pipeline.tiny_project import write_project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -37,15 +37,8 @@ def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     api = f"http://127.0.0.1:{port}/api"
-    environment = environment_of(folder) | {
-        "PREFECT_API_URL": api,
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "2",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
-        "TMPDIR": str(tmp_path),
-    }
+    # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
+    environment = scheduling_environment(folder, api) | {"TMPDIR": str(tmp_path)}
     server, worker = tmp_path / "server.log", tmp_path / "worker.log"
     start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
     work = ["worker", "start", "--pool", "moerank", "--limit", "1"]
