@@ -40,6 +40,7 @@ from pipeline.cli import (
     skew_verb,
     store_verb,
     train_verb,
+    tune_verb,
     unpublish_verb,
     versions_verb,
 )
@@ -55,6 +56,7 @@ VERBS: tuple[Verb, ...] = (
     config_schema_verb.VERB,
     features_verb.VERB,
     train_verb.VERB,
+    tune_verb.VERB,
     export_verb.VERB,
     publish_verb.VERB,
     run_verb.VERB,

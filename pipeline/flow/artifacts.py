@@ -18,6 +18,7 @@ from pipeline.monitor.judged_days import JudgedDay
 from pipeline.project.project_config import ProjectConfig
 from pipeline.report.data_page import data_page
 from pipeline.report.version_test import AgainstCurrent, SliceDifference
+from pipeline.tuning.results import Tuned
 
 
 def keep_data_quality(config: ProjectConfig, reuse: str) -> None:
@@ -120,6 +121,12 @@ def keep_day(project: ProjectConfig, judged: JudgedDay, days: Sequence[tuple[dat
             calibration = "" if ratio is None else _interval(ratio)
             lines.append(_row(str(day), task, f"{found.n:,}", metric, _interval(found), calibration))
     _keep("days", project.name, "\n".join(lines), "Metric and calibration over days")
+
+
+def keep_search(project: ProjectConfig, found: Tuned) -> None:
+    """What a search found, and the test of it over seeds."""
+    lines = ["# Search over settings", "", f"The page: `{found.page}`", "", *found.lines()]
+    _keep("search", project.name, "\n".join(lines), "Search over settings")
 
 
 def _interval(estimate: Estimate) -> str:

@@ -17,6 +17,7 @@ from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.export.post_export import ExportConfig
 from pipeline.project.retention import Project, RetentionConfig
 from pipeline.training.train_config import TrainConfig
+from pipeline.training.tune_config import TuneConfig
 from pipeline.yaml_file import Workspace, read_settings
 from serving.store.manifest import NAME_PATTERN
 
@@ -39,6 +40,8 @@ class ProjectConfig(Workspace):
     """The network."""
     train: TrainConfig = TrainConfig()
     """How it is trained."""
+    tune: TuneConfig = TuneConfig()
+    """Which settings `moerank tune` searches over."""
     export: ExportConfig = ExportConfig()
     """How the trained model becomes a bundle."""
     evaluate: EvaluateConfig = EvaluateConfig()

@@ -67,7 +67,7 @@ def _inner(value: Node, schema: Node) -> Iterator[tuple[str, Node]]:
     for member in value.get("oneOf", value.get("anyOf", ())):
         for suffix, node in _inner(member, schema):
             yield suffix + _tag(node, value), node
-    if "$ref" in value:
+    if "$ref" in value and "properties" in _resolve(value, schema):
         yield "", _resolve(value, schema)
 
 
@@ -116,7 +116,7 @@ def _plain(value: Node, schema: Node) -> str:
     allowed = [value["const"]] if "const" in value else value.get("enum", ())
     if allowed:
         return ", ".join(f"`{item}`" for item in allowed)
-    return _NAMES[value["type"]] + _bounds(value)
+    return _NAMES[value["type"]] + _bounds(value) if "type" in value else "any value"
 
 
 _NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}

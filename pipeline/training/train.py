@@ -45,15 +45,18 @@ def train(
     say: Callable[[str], None] = print,
     live: Callable[[str], None] | None = None,
     start: Start | None = None,
+    after_epoch: Callable[[RunProgress], None] | None = None,
 ) -> dict[str, Any]:
     """Train a ranker on the split ``train``, judge each epoch on ``valid``, and keep the best epoch.
 
     A rerun in the same `run_dir` goes on from its latest checkpoint. Ctrl-c ends the step under way, saves a
     checkpoint and raises KeyboardInterrupt. `say` is told an epoch in a line, `live` what changes all the time. With a
-    `start`, training goes on from what that run learned, as `config.warm` says.
+    `start`, training goes on from what that run learned, as `config.warm` says. `after_epoch` is told how far training
+    has come; what it raises ends training there.
 
     Returns:
-        JSON values: ``run_dir``, ``epochs``, ``steps``, ``best_epoch`` and the best epoch's ``metrics`` by task.
+        JSON values: ``run_dir``, ``epochs``, ``steps``, ``best_epoch``, the best epoch's ``metrics`` by task, and the
+        ``value`` of `early_stopping`'s metric there.
 
     Raises:
         ConfigError: the configuration names a task that does not exist, or a gate that cannot be built.
@@ -83,6 +86,8 @@ def train(
             loop = EpochLoop(run, progress, training_log, stop, writer, profiler)
             while progress.epoch < run.config.epochs and not progress.stopped:
                 progress = loop.epoch()
+                if after_epoch is not None:
+                    after_epoch(progress)
         return _result(run_dir, progress) | {"until": run.rows.latest_time}
 
 
@@ -124,6 +129,7 @@ def _result(run_dir: Path, progress: RunProgress) -> dict[str, Any]:
         "steps": progress.step,
         "best_epoch": progress.epoch if best is None else best.epoch,
         "metrics": {} if best is None else _metrics(progress, best),
+        "value": None if best is None else best.value,
     }
 
 

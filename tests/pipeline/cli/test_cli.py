@@ -38,7 +38,7 @@ def test_every_promised_verb_is_there() -> None:
         "config-schema",
         "skew",
     }
-    first = {"init", "check", "completion"}
+    first = {"init", "check", "completion", "tune"}
     watching = {"monitor", "schedule-evaluation", "drift", "skew", "runs"}
     assert {*DESIGNED, *operating, *more, *first, *watching} == set(VERB_NAMES)
 
@@ -159,7 +159,7 @@ def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score", "mirror"}
-    blocks |= {"retention", "monitor"}
+    blocks |= {"retention", "monitor", "tune"}
     assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 

@@ -23,6 +23,7 @@ from pipeline.report.days_page import write_days_page
 from pipeline.report.drift_charts import write_drift_page
 from pipeline.report.report_page import write_report
 from pipeline.report.runs_page import RunFigures, write_runs_page
+from pipeline.report.tuning_page import SearchFigures, SeedFigures, TrialFigures, write_tuning_page
 from serving.graph.engine import Engine
 from tests.patience import PATIENCE
 from tests.pipeline.conftest import Judged
@@ -82,11 +83,28 @@ def pages(judged: Judged, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         "days": write_days_page(folder / "days", "shop", days, {date(2026, 11, 20): ["a bound"]}, found.units),
         "runs": write_runs_page(folder, runs),
         "quality": folder / "quality.html",
+        "tuning": write_tuning_page(folder, searched()),
     }
 
 
+def searched() -> SearchFigures:
+    """Twenty trials over a rate, a width and a gate, of which some were pruned and one failed."""
+    trials = []
+    for number in range(20):
+        values = {"train.learning_rate": 10 ** (-4 + number / 10), "model.experts": 2 + number % 3, "model.gate": ["a"]}
+        state = "failed" if number == 7 else "pruned" if number % 3 == 2 else "complete"
+        value = None if number == 7 else 0.7 + 0.01 * np.sin(number)
+        shown = {path: str(value) for path, value in values.items()}
+        trials.append(TrialFigures(number, state, value, 2, shown, values, "k is too large" if number == 7 else ""))
+    seeds = [SeedFigures("like", "auc", 0.7, 0.71, 0.01, 0.005, 0.015, 0.01, "better")]
+    return SearchFigures(
+        "shop", "mean", trials, trials[3], {"model.experts": 0.6}, frozenset({"train.learning_rate"}), seeds, 5,
+        "the test rows", "moerank run shop.yaml --set model.experts=3",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("name", ["report", "drift", "days", "runs", "quality"])
+@pytest.mark.parametrize("name", ["report", "drift", "days", "runs", "quality", "tuning"])
 def test_a_page_says_nothing_on_the_console_and_asks_for_nothing(
     pages: dict[str, Path], name: str, view: str
 ) -> None:  # fmt: skip
