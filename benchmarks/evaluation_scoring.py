@@ -21,8 +21,9 @@ from features.recipe_files import save_recipe
 from models.export import export
 from models.model_config import ModelConfig
 from models.ranker import Ranker
-from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows
+from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.predictions import BATCH_ROWS
+from pipeline.evaluation.row_slices import LabelledRows
 from pipeline.evaluation.streaming.scoring import score
 from pipeline.report.evaluate_and_report import evaluate_and_report
 from serving.graph.engine import Engine

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Case, arguments, case_of, finish
-from pipeline.evaluation.compare import Difference, compare_predictions
+from pipeline.evaluation.comparing.paired_test import Difference, compare_predictions
 from pipeline.evaluation.intervals import Bootstrap, Users
 from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.predictions import Predictions

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from features.build import build as build_features
     from models.export.exporter import export
     from models.ranker import Ranker
-    from pipeline.evaluation.compare import compare
+    from pipeline.evaluation.comparing.compare import compare
     from pipeline.evaluation.evaluate import evaluate
     from pipeline.project.project_config import read_config
     from pipeline.training.train import train
@@ -102,7 +102,7 @@ _PLACES = {
     "ScoreConfig": "contract.score",
     "ServerSettings": "serving.grpc_server.server_settings",
     "build_features": "features.build:build",
-    "compare": "pipeline.evaluation.compare",
+    "compare": "pipeline.evaluation.comparing.compare",
     "evaluate": "pipeline.evaluation.evaluate",
     "export": "models.export.exporter",
     "open_bundle": "serving.store.bundle:load",

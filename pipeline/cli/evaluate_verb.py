@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from contract.errors import ConfigError
-from pipeline.cli.evaluation_arguments import add_columns, add_raw_rows, is_raw, method_from, raw_days
+from pipeline.cli.evaluation_arguments import add_columns, add_raw_rows, is_raw, method_from, raw_days, slices_from
 from pipeline.cli.paths import a_bundle, encoded_rows
 from pipeline.cli.verb import Verb, add_json, respond
 
@@ -56,7 +56,7 @@ def _evaluate(args: Namespace) -> None:
 
 
 def _settings(args: Namespace) -> dict[str, object]:
-    settings: dict[str, object] = {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
+    settings = slices_from(args)
     if args.at:
         settings["at"] = tuple(args.at.split(","))
     settings |= {name: getattr(args, name) for name in ("lists_by", "processes") if getattr(args, name) is not None}

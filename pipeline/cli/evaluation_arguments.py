@@ -55,6 +55,11 @@ def raw_days(args: Namespace) -> "RawDays":
     return RawDays(**{name: getattr(args, name) for name in _ROWS}, key=args.key)
 
 
+def slices_from(args: Namespace) -> dict[str, object]:
+    """The slices that a command line asks for."""
+    return {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
+
+
 def method_from(replicates: int | None) -> dict[str, object]:
     """The evaluation settings that a command line changes."""
     return {} if replicates is None else {"replicates": replicates}

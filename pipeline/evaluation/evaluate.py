@@ -1,7 +1,6 @@
 """Offline evaluation: the served graph over encoded Parquet or raw days, or another tool's scores, with intervals."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +18,17 @@ from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfi
 from pipeline.evaluation.prediction_file import Columns, prediction_stretches
 from pipeline.evaluation.predictions import Predictions, Progress
 from pipeline.evaluation.result import Evaluation
-from pipeline.evaluation.slices import Masks, by_column, by_feature, by_history
+from pipeline.evaluation.row_slices import LabelledRows, slice_masks
+from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.scoring import PredictionWriter, score
 from pipeline.evaluation.streaming.stream_state import StreamState, passed
-from pipeline.evaluation.time_slices import TIME_SLICES, by_time
+from pipeline.evaluation.time_slices import file_slices
 from pipeline.evaluation.trees import can_grow, tree_scores
 from serving.graph.engine import Engine
 from serving.store import bundle
 from serving.store.manifest import MANIFEST_FILE
 
-__all__ = ["PREDICTIONS_FILE", "EvaluateConfig", "LabelledRows", "evaluate", "evaluate_file"]
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Encoded rows, what they are called, the time zone in which their days begin, and notes on them for the reader."""
-
-    dataset: Path
-    name: str
-    zone: str = "UTC"
-    notes: tuple[str, ...] = ()
+__all__ = ["PREDICTIONS_FILE", "EvaluateConfig", "evaluate", "evaluate_file"]
 
 
 def evaluate(
@@ -84,7 +74,7 @@ def evaluate(
     state = _passed(by_lists(scored, config.lists_by, rows.dataset), config, out_dir)
     predictions, numbers = state.users.finish()
     places = None if state.is_whole else numbers
-    masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config, places)
+    masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config.slice_by, places)
     baselines = _baselines(predictions, training, engine.schema)
     if train is not None and state.is_whole and config.trees and can_grow(predictions.rows):
         baselines["trees"] = tree_scores(train, rows.dataset, engine.schema, config.threads)
@@ -112,31 +102,6 @@ def _look_into(engine: Engine, data: Path, masks: dict[str, Masks], config: Eval
     if config.importance:
         found = importance(engine, data, engine.schema, permutations=config.importance, seed=config.seed)
         found.save(out_dir)
-
-
-def slice_masks(
-    predictions: Predictions,
-    rows: LabelledRows,
-    training: TrainingRows | None,
-    schema: Schema,
-    fitted: Path,
-    config: EvaluateConfig,
-    numbers: NDArray[np.int64] | None = None,
-) -> dict[str, Masks]:
-    """The slices of encoded rows, masks [N] by name and value: those of `slice_by`, days, new users and items.
-
-    `fitted` is a directory with the vocabularies of the schema; `numbers` are the places of `predictions` among the
-    encoded rows, in the order of reading, where they are not all of them.
-
-    Raises:
-        ConfigError: a slice that these rows do not have.
-    """
-    moments = [name for name in config.slice_by if name in TIME_SLICES]
-    features = tuple(name for name in config.slice_by if name not in moments)
-    masks = by_feature(features, rows.dataset, schema, fitted, numbers)
-    if training is not None:
-        masks = by_history(predictions, training, schema) | masks
-    return masks | by_time(predictions, moments, rows.zone)
 
 
 def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:
@@ -167,9 +132,7 @@ def evaluate_file(
     weights = predictions.weights.astype(np.float64)
     means = (weights * predictions.labels).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
     constant = np.tile(means.astype(np.float32), (predictions.rows, 1))
-    moments = [name for name in config.slice_by if name in TIME_SLICES]
-    others = tuple(name for name in config.slice_by if name not in moments)
-    masks = by_column(others, path, None if state.is_whole else numbers) | by_time(predictions, moments, "UTC")
+    masks = file_slices(predictions, path, config.slice_by, None if state.is_whole else numbers)
     context = Context(name or path.stem, str(path), {"constant": constant}, masks)
     return measure(predictions, context, config, out_dir, state)
 

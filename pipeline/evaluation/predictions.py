@@ -47,7 +47,8 @@ class Predictions:
     Rows with weight 0 for a task are left out of that task. `grouped` is false where the data have no users, `keyed`
     where nothing tells rows apart but their order. `schema_fingerprint` is that of the model, empty for another tool's,
     and `encoding` the digest of what encoded the rows. `lists` [N] says which rows are ranked together, where that is
-    not by user; `key` [N] is the hash of the row's key in its source.
+    not by user; `key` [N] is the hash of the row's key in its source, and `place` [N] where each row stood before some
+    were taken or brought into another order.
     """
 
     tasks: dict[str, Kind]
@@ -63,6 +64,7 @@ class Predictions:
     encoding: str = ""
     lists: NDArray[np.uint64] | None = None
     key: NDArray[np.uint64] | None = None
+    place: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:
@@ -150,7 +152,7 @@ class Predictions:
         write_table(self.table(), path)
 
 
-_BY_ROW = ("labels", "weights", "scores", "user", "item", "time", "lists", "key")
+_BY_ROW = ("labels", "weights", "scores", "user", "item", "time", "lists", "key", "place")
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

@@ -4,6 +4,7 @@ Shape legend: N rows.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from contract.errors import ConfigError
 from features.source.row_types import DAY_MS
 from features.source.zones import local_ms
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.slices import Masks
+from pipeline.evaluation.slices import Masks, by_column
 
 MOST_DAYS = 62
 _HOUR_MS = 3_600_000
@@ -47,6 +48,21 @@ def by_time(predictions: Predictions, names: Sequence[str], zone: str) -> dict[s
         if f"{side}_activity" in names:
             found[f"{side}_activity"] = _deciles(keys)
     return found
+
+
+def file_slices(
+    predictions: Predictions, path: Path, names: Sequence[str], numbers: NDArray[np.int64] | None = None
+) -> dict[str, Masks]:
+    """The slices of a file of scores: by its columns and by time.
+
+    `numbers` are the places of `predictions` among the file's rows, where they are not all of them.
+
+    Raises:
+        ConfigError: the file has no such column.
+    """
+    moments = [name for name in names if name in TIME_SLICES]
+    others = tuple(name for name in names if name not in moments)
+    return by_column(others, path, numbers) | by_time(predictions, moments, "UTC")
 
 
 def _deciles(keys: NDArray[np.uint64]) -> Masks:

@@ -9,7 +9,8 @@ from prefect.artifacts import create_markdown_artifact
 from contract.errors import MoerankError
 from features.quality.check_data import load_report
 from pipeline.evaluation.alarm_rules import headlines_of
-from pipeline.evaluation.compare import Difference
+from pipeline.evaluation.comparing.paired_test import Difference
+from pipeline.evaluation.comparing.slice_differences import SliceDifference
 from pipeline.evaluation.quality_gate import examine, gate_findings
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.evaluation.task_metrics import Estimate
@@ -17,7 +18,7 @@ from pipeline.flow.steps import Published, Run
 from pipeline.monitor.judged_days import JudgedDay
 from pipeline.project.project_config import ProjectConfig
 from pipeline.report.data_page import data_page
-from pipeline.report.version_test import AgainstCurrent, SliceDifference
+from pipeline.report.version_test import AgainstCurrent
 from pipeline.tuning.results import Tuned
 
 

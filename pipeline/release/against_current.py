@@ -10,16 +10,17 @@ from contract.errors import MoerankError
 from contract.schema import Schema
 from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.evaluation.baselines import read_training
-from pipeline.evaluation.compare import compare_predictions
-from pipeline.evaluation.evaluate import LabelledRows, slice_masks
+from pipeline.evaluation.comparing.paired_test import compare_predictions
+from pipeline.evaluation.comparing.slice_differences import SliceDifference, compare_slices
 from pipeline.evaluation.matching import common_rows, places_of_common_rows
 from pipeline.evaluation.measure import PREDICTIONS_FILE
 from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.predictions import Predictions, predict
 from pipeline.evaluation.quality_gate import GateFinding
+from pipeline.evaluation.row_slices import LabelledRows, slice_masks
 from pipeline.evaluation.slices import Masks
 from pipeline.project.project_config import ProjectConfig
-from pipeline.report.version_test import AgainstCurrent, SliceDifference, compare_slices
+from pipeline.report.version_test import AgainstCurrent
 from serving.graph.engine import Engine
 from serving.store import bundle, local_store
 
@@ -88,8 +89,7 @@ def _slices(config: ProjectConfig, held_out: Path, new: Predictions) -> dict[str
     if (held_out.parent / "train").exists():
         training = read_training(held_out.parent / "train", schema)
     rows = LabelledRows(held_out, str(held_out), config.data.events.time_zone)
-    settings = config.evaluate.model_copy(update={"slice_by": named})
-    masks = slice_masks(new, rows, training, schema, held_out.parent, settings)
+    masks = slice_masks(new, rows, training, schema, held_out.parent, named)
     return {name: masks[name] for name in (*_ALWAYS, *named) if name in masks and (wanted is None or name in wanted)}
 
 

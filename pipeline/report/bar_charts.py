@@ -19,7 +19,7 @@ def importance_chart(found: Importance, task: str, unit: str) -> Chart:
     metric = METRIC_LABELS.get(found.metrics[task], found.metrics[task])
     label = f"loss of {metric}{unit and ','}{unit}"
     x = axis([0.0, *(edge for loss in losses for edge in (loss.low, loss.high))], label)
-    plot = _rows(x, [each.name for each in most], f"feature importance for {task}")
+    plot = row_plot(x, [each.name for each in most], f"feature importance for {task}")
     for place, (each, loss) in enumerate(zip(most, losses, strict=True)):
         css = "c0" if len(each.features) == 1 else "c2"
         tip = f"{each.name}: {number(loss.value)} [{number(loss.low)}, {number(loss.high)}]; {', '.join(each.features)}"
@@ -36,7 +36,7 @@ def calibration_by_slice(name: str, task: str, parts: Sequence[tuple[str, Slice]
         (value, part.tasks[task]["calibration"]) for value, part in parts if "calibration" in part.tasks.get(task, {})
     ]
     x = axis([1.0, *(edge for _, each in known for edge in (each.low, each.high))], "predicted / actual")
-    plot = _rows(x, [value for value, _ in known], f"calibration of {task} by {name}")
+    plot = row_plot(x, [value for value, _ in known], f"calibration of {task} by {name}")
     plot.line(((1.0, 0.0), (1.0, float(len(known)))), "rule")
     for place, (value, each) in enumerate(known):
         tip = f"{value}: {number(each.value)} [{number(each.low)}, {number(each.high)}], {each.n} rows"
@@ -45,7 +45,8 @@ def calibration_by_slice(name: str, task: str, parts: Sequence[tuple[str, Slice]
     return Chart(f"{task} by {name}", plot.svg())
 
 
-def _rows(x: Axis, names: Sequence[str], title: str) -> Plot:
+def row_plot(x: Axis, names: Sequence[str], title: str) -> Plot:
+    """A plot with a name a row, long ones cut."""
     short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
     height = _FRAME + _ROW * max(len(names), 1)
     return Plot(x, Axis(0.0, float(max(len(names), 1)), "", ()), title, _WIDTH, height, rows=short, left=_LEFT)

@@ -1,15 +1,20 @@
-"""What the verbs `evaluate`, `predict` and `drift` do, with live status."""
+"""What the verbs `evaluate`, `compare`, `predict` and `drift` do, with live status."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.console import progress_of
+from pipeline.evaluation.comparing.compare import compare_models
+from pipeline.evaluation.comparing.comparison import Comparison
 from pipeline.evaluation.drift import Drift, Side, measure_drift
-from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate_file, model_name
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file, model_name
 from pipeline.evaluation.predict_days import predict_days
 from pipeline.evaluation.prediction_file import Columns
 from pipeline.evaluation.result import EVALUATION_FILE
+from pipeline.evaluation.row_slices import LabelledRows
 from pipeline.report import write_report
+from pipeline.report.comparison_page import write_comparison_page
 from pipeline.report.drift_charts import write_drift_page
 from pipeline.report.evaluate_and_report import Judged, evaluate_and_report
 
@@ -31,6 +36,18 @@ def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns:
     with progress_of("evaluate"):
         found = evaluate_file(path, out, columns=columns, config=config)
         return Judged(found, out, write_report(out, served=False))
+
+
+def compare_for_command(
+    models: Sequence[Path], data: Path | RawDays | None, out: Path, config: EvaluateConfig, columns: Columns
+) -> tuple[Comparison, Path]:
+    """Compare models with the first of them, and write ``comparison.json`` and a page; see `compare_models`."""
+    encoded, days = (None, data) if isinstance(data, RawDays) else (data, None)
+    with progress_of("compare") as progress:
+        found = compare_models(
+            models, encoded, out, config=config, columns=columns, days=days, progress=progress
+        )  # fmt: skip
+    return found, write_comparison_page(found, out)
 
 
 def drift_for_command(

@@ -9,9 +9,10 @@ from pydantic import JsonValue, ValidationError
 from contract.errors import ConfigError
 from pipeline.console import Progress
 from pipeline.evaluation.drift import DRIFT_FILE
-from pipeline.evaluation.evaluate import EvaluateConfig, LabelledRows, evaluate
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from pipeline.evaluation.quality_gate import GATE_FILE
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
+from pipeline.evaluation.row_slices import LabelledRows
 from pipeline.report import write_report
 from pipeline.report.version_test import AGAINST_FILE
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from pipeline.evaluation.compare import Difference
+from pipeline.evaluation.comparing.paired_test import Difference
 from pipeline.evaluation.result import Evaluation, Slice, TaskScores, better, headline_metric
 from pipeline.evaluation.task_metrics import Estimate
 from pipeline.report.charts import METRIC_LABELS

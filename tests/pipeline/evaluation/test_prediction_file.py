@@ -11,7 +11,7 @@ import pytest
 
 from contract.errors import ConfigError, DataError
 from pipeline.cli.main import main
-from pipeline.evaluation.compare import compare
+from pipeline.evaluation.comparing.compare import compare
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file
 from pipeline.evaluation.metrics import gauc
 from pipeline.evaluation.prediction_file import load_predictions, parse_columns

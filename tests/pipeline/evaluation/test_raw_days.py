@@ -17,7 +17,7 @@ from features.encode_days import RawDays
 from features.recipe_files import save_recipe
 from models.export import export
 from pipeline.cli.main import main
-from pipeline.evaluation.compare import compare
+from pipeline.evaluation.comparing.compare import compare
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 from tests.models.small import lively_ranker, small_config

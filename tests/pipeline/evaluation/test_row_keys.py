@@ -19,7 +19,7 @@ from features.feature_config import FeaturesConfig
 from features.recipe_files import save_recipe
 from models.export import export
 from pipeline.cli.main import main
-from pipeline.evaluation.alignment import align
+from pipeline.evaluation.comparing.alignment import align
 from pipeline.evaluation.prediction_file import load_predictions
 from tests.features.raw_world import quiet
 from tests.models.small import lively_ranker, small_config

@@ -15,13 +15,14 @@ from features.build import build
 from features.recipe_files import save_recipe
 from models.export import export
 from pipeline.cli.main import main
+from pipeline.evaluation.comparing import slice_differences
 from pipeline.evaluation.matching import common_rows
 from pipeline.evaluation.measure import Context, EvaluateConfig, measure
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.project.project_config import ProjectConfig
 from pipeline.release.against_current import paired_with_current
-from pipeline.report import version_test, write_report
+from pipeline.report import write_report
 from serving.store.bundle import publish
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 from tests.models.small import lively_ranker, small_config
@@ -140,7 +141,7 @@ def test_a_slice_that_is_clearly_worse_refuses_though_the_whole_is_better(
     nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Right everywhere but where the surface is the most frequent one, where every answer is wrong."""
-    monkeypatch.setattr(version_test, "LEAST_USERS", 5)
+    monkeypatch.setattr(slice_differences, "LEAST_USERS", 5)
     new = _predictions(nights)
     surface = EncodedDataset.open(nights.held_out).read(["surface"])["surface"].to_numpy()
     mask = surface == np.bincount(surface).argmax()

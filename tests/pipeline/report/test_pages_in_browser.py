@@ -16,9 +16,12 @@ import pytest
 from features.quality.histograms import histogram
 from features.quality.quality_page import quality_page
 from features.quality.quality_report import Distribution, FeatureProfile, QualityReport
+from pipeline.evaluation.comparing.compare import compare_models
 from pipeline.evaluation.drift import Side, measure_drift
 from pipeline.evaluation.importance import importance
+from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.quality_gate import GateFinding
+from pipeline.report.comparison_page import write_comparison_page
 from pipeline.report.days_page import write_days_page
 from pipeline.report.drift_charts import write_drift_page
 from pipeline.report.report_page import write_report
@@ -77,7 +80,10 @@ def pages(judged: Judged, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     )
     (folder / "quality.html").write_text(quality_page(quality), encoding="utf-8")
     (folder / "days").mkdir()
+    quick = EvaluateConfig(replicates=100, slice_replicates=50, slice_by=("tab",))
+    three = [judged.bundle, judged.worse, judged.out / "predictions.parquet"]
     return {
+        "comparison": write_comparison_page(compare_models(three, judged.test, config=quick), folder),
         "report": write_report(folder / "report"),
         "drift": write_drift_page(drift, folder, "tiny/1"),
         "days": write_days_page(folder / "days", "shop", days, {date(2026, 11, 20): ["a bound"]}, found.units),
@@ -104,7 +110,7 @@ def searched() -> SearchFigures:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.parametrize("name", ["report", "drift", "days", "runs", "quality", "tuning"])
+@pytest.mark.parametrize("name", ["report", "comparison", "drift", "days", "runs", "quality", "tuning"])
 def test_a_page_says_nothing_on_the_console_and_asks_for_nothing(
     pages: dict[str, Path], name: str, view: str
 ) -> None:  # fmt: skip

@@ -10,7 +10,9 @@ import pytest
 
 from contract.errors import ConfigError, DataError
 from features.source.parquet_files import write_table
-from pipeline.evaluation.compare import compare, compare_predictions
+from pipeline.evaluation.comparing.compare import compare, compare_models
+from pipeline.evaluation.comparing.paired_test import adjusted_together, compare_predictions, measure_difference
+from pipeline.evaluation.comparing.slice_differences import widened
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.predictions import Predictions
 from tests.pipeline.conftest import Judged
@@ -105,3 +107,52 @@ def test_a_bundle_needs_data(judged: Judged) -> None:
 def test_a_file_without_predictions_is_refused(judged: Judged) -> None:
     with pytest.raises(DataError, match="has no column 'prediction__TASK'"):
         compare(judged.test, judged.test)
+
+
+def test_more_than_two_models_are_held_against_the_first_and_adjusted_together(judged: Judged, tmp_path: Path) -> None:
+    scores = judged.out / "predictions.parquet"
+    found = compare_models([judged.bundle, judged.worse, scores], judged.test, tmp_path, config=QUICK)
+    worse, same = found.pairs
+    alone = compare(judged.bundle, judged.worse, judged.test, config=QUICK)
+    auc = worse.tasks["like"]["auc"]
+    assert auc.better == "a"
+    assert auc.p == alone.tasks["like"]["auc"].p
+    assert auc.p_adjusted >= alone.tasks["like"]["auc"].p_adjusted
+    assert auc.smallest > alone.tasks["like"]["auc"].smallest
+    assert same.tasks["like"]["auc"].difference == 0.0
+    written = json.loads((tmp_path / "comparison.json").read_text())
+    assert [pair["b"] for pair in written["pairs"]] == [str(judged.worse), str(scores)]
+
+
+def test_equal_models_among_several_are_told_apart_in_at_most_one_of_twenty_comparisons() -> None:
+    told_apart = 0
+    for seed in range(30):
+        first, second, third = (_noisy(seed, model) for model in (1, 2, 3))
+        pairs = [measure_difference(first, each, EvaluateConfig(replicates=100))[0] for each in (second, third)]
+        every = {(number, *key): each for number, pair in enumerate(pairs) for key, each in pair.items()}
+        told_apart += any(each.better != "neither" for each in adjusted_together(every).values())
+    assert told_apart <= 4
+
+
+def test_slices_have_intervals_that_hold_for_all_of_them(judged: Judged) -> None:
+    sliced = QUICK.model_copy(update={"slice_by": ("tab",), "slice_replicates": 50})
+    found = compare(judged.bundle, judged.worse, judged.test, config=sliced)
+    assert {each.slice for each in found.slices} == {"tab"}
+    (alone,) = widened(found.slices[:1], 1)
+    wider = widened([alone], len(found.slices))[0]
+    assert wider.high - wider.low > alone.high - alone.low
+    assert all(each.low < each.difference < each.high for each in found.slices)
+
+
+def test_slices_are_of_the_rows_of_their_value_whatever_the_order_of_the_files(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    half = pc.greater(table["prediction__like"], 0.5).cast("int8")
+    with_half = table.append_column("half", half)
+    write_table(with_half.take(pc.sort_indices(table["prediction__rating"])), tmp_path / "sorted.parquet")
+    sliced = QUICK.model_copy(update={"slice_by": ("half",), "slice_replicates": 50})
+    found = compare(tmp_path / "sorted.parquet", judged.out / "predictions.parquet", config=sliced)
+    rows = {each.value: each.rows for each in found.slices if each.slice == "half" and each.task == "rating"}
+    labelled = table.filter(pc.greater(table["weight__rating"], 0))
+    counts = pc.value_counts(pc.greater(labelled["prediction__like"], 0.5).cast("int8"))
+    assert rows == {str(each["values"].as_py()): each["counts"].as_py() for each in counts}
+    assert all(each.difference == 0.0 for each in found.slices)
