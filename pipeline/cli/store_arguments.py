@@ -18,6 +18,18 @@ def version_arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
+def add_delta(parser: ArgumentParser) -> None:
+    """``--delta``, which reads True without a version, and ``--delta BASE``."""
+    parser.add_argument(
+        "--delta",
+        type=int,
+        nargs="?",
+        const=True,
+        metavar="BASE",
+        help="ship only what changed since version BASE; without a number, since the current one there",
+    )
+
+
 def is_url(store: str) -> bool:
     """Whether a store lies behind a URL."""
     return "://" in store

@@ -26,12 +26,12 @@ from pipeline.flow.starting_point import StartingPoint, starting_point
 from pipeline.project.project_config import ProjectConfig, read_config, write_config
 from pipeline.release.against_current import CurrentTest, paired_with_current
 from pipeline.release.publish_run import publish_run
+from pipeline.release.shipping import Shipping
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STEP_FILE, StepRecord, once, read_record
 from pipeline.training.checkpoint import weights_id
 from pipeline.training.train import train, world_size
-from serving.store.remote_store import RemoteStore
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
@@ -292,28 +292,21 @@ class Published(Settings):
         ]
 
 
-def _copy_to(url: str, run: Run, version: int) -> None:
-    """Copy a published version to a store behind a URL, once: who rolls back there is not overruled."""
-
-    def work(progress: Progress) -> dict[str, Any]:
-        progress(f"copying version {version} to {url}")
-        return {"version": RemoteStore(url).push(run.config.store, run.config.name, version)}
-
-    folder = run.directory / "mirror"
-    folder.mkdir(exist_ok=True)
-    once("mirror", folder, digest_of("mirror", url, version), work, (), in_place=False)
-
-
-def publish_model(run: Run) -> Published:
+def publish_model(run: Run, *, delta: bool | int | None = None) -> Published:
     """The quality gate, then a new current version in the store.
 
+    `delta` is what the mirror is shipped: what changed since that version, or (True) since its current one; False: all
+    files; None: as the project says.
+
     Raises:
+        ConfigError: a delta is asked for, and the project has no mirror, or the mirror no such base.
         DataError: nothing is evaluated yet.
         QualityGateError: a rule failed; nothing was published.
     """
+    config = run.config
+    shipping = Shipping.of(config, delta)
     exported = required(run.export_dir, "moerank export RUN")
     judged = required(run.evaluation_dir, "moerank publish RUN")
-    config = run.config
     settings = [None if part is None else part.model_dump(mode="json") for part in (config.quality, config.score)]
     stamp = digest_of("publish", settings, exported.stamp, judged.stamp, code_digest(publish_run))
 
@@ -331,8 +324,8 @@ def publish_model(run: Run) -> Published:
     if before is not None and not Path(before.result["bundle"]).is_dir():
         (run.publication_dir / STEP_FILE).unlink()  # someone removed it from the store
     record = once("publish", run.publication_dir, stamp, work, (), in_place=False)
-    if config.mirror is not None:
-        _copy_to(config.mirror, run, int(Path(str(record.result["bundle"])).name))
+    if shipping is not None:
+        shipping.ship(int(Path(str(record.result["bundle"])).name), run.directory / "mirror")
     evaluation = Evaluation.load(run.evaluation_dir)
     return Published(
         run=run.directory,

@@ -55,6 +55,8 @@ class ProjectConfig(Workspace):
     mean of the binary tasks, or of all tasks."""
     mirror: str | None = Field(None, pattern="://")
     """The URL of a store, such as ``s3://bucket/models``, to which each published version is copied as well."""
+    mirror_delta: bool = False
+    """Copy to the mirror only what changed since its current version; servers make the rest from what they have."""
     retention: RetentionConfig = RetentionConfig()
     """How many runs and versions to keep."""
 

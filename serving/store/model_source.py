@@ -1,13 +1,15 @@
 """Where a server finds bundles: a directory, or a URL of any filesystem that fsspec speaks.
 
-Of a URL, bundles are downloaded beside a cache, verified there, and only then renamed into it and loaded.
+Of a URL, bundles are downloaded beside a cache, verified there, and only then renamed into it and loaded. Of a version
+that is a delta, only what changed is downloaded; the rest is copied from its base, which is fetched first if it is not
+in the cache.
 """
 
 import re
 import shutil
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from contract.errors import IntegrityError, ModelNotFoundError, MoerankError
 from contract.files import TEMPORARY_PREFIX
@@ -16,11 +18,19 @@ from serving.store import bundle as bundles
 from serving.store import local_store as stores
 from serving.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, NAME_PATTERN, Manifest
 from serving.store.remote_files import RemoteFiles
+from serving.store.version_delta import DELTA_FILE, DELTA_SUFFIX, VersionDelta, build_file
 
 RETRY_SECONDS = 60.0
 """How long a version that could not be downloaded or verified is left alone."""
 KEPT = 3
 """Downloaded versions of a model that stay in the cache."""
+
+
+class _MadeFrom(NamedTuple):
+    """What a version changes, and its base in the cache."""
+
+    delta: VersionDelta
+    base: Path
 
 
 class Source(Protocol):
@@ -147,9 +157,13 @@ class Remote:
             # Nobody wants gigabytes again every second.
             raise error
         try:
+            delta = self.delta_of(model, version)
+            # Before the lock, which is not taken twice.
+            made_from = None if delta is None else _MadeFrom(delta, self.version_path(model, delta.base))
             with stores.locked(self._cache, model) as folder:
                 if not target.is_dir():
-                    self._download(model, version, folder / f"{TEMPORARY_PREFIX}{version}", target)
+                    beside = folder / f"{TEMPORARY_PREFIX}{version}"
+                    self._download(model, version, beside, target, made_from)
                 _prune(folder, target)
         except MoerankError as refusal:
             self._failed[model, version] = (time.monotonic(), refusal)
@@ -157,7 +171,28 @@ class Remote:
         self._failed.pop((model, version), None)
         return target
 
-    def _download(self, model: str, version: int, beside: Path, target: Path) -> None:
+    def delta_of(self, model: str, version: int) -> VersionDelta | None:
+        """What a version says of its base; None for one that is there whole.
+
+        Raises:
+            UnavailableError: the store cannot be read.
+            IntegrityError: the description is damaged.
+        """
+        name = f"{model}/{version}/{DELTA_FILE}"
+        try:
+            found = VersionDelta.parse(self._files.read(name), f"{self._url}/{name}")
+        except FileNotFoundError:
+            return None
+        if (found.model, found.version) != (model, version) or found.base >= version:
+            message = (
+                f"{self._url}/{name} is that of version {found.version} of {found.model}; push version {version} anew"
+            )
+            raise IntegrityError(message)
+        return found
+
+    def _download(
+        self, model: str, version: int, beside: Path, target: Path, made_from: _MadeFrom | None = None
+    ) -> None:
         beside.mkdir()
         try:
             content = self._read(f"{model}/{version}/{MANIFEST_FILE}", model)
@@ -165,10 +200,21 @@ class Remote:
                 message = f"the manifest of {self._url}/{model}/{version} is larger than {MAX_MANIFEST_BYTES} bytes"
                 raise IntegrityError(message)
             (beside / MANIFEST_FILE).write_bytes(content)
-            for name in Manifest.load(beside).files:
+            if made_from is not None:
+                made_from.delta.require_base(Manifest.load(made_from.base))
+            for name, entry in Manifest.load(beside).files.items():
                 local = beside / name
                 local.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch(f"{model}/{version}/{name}", local)
+                change = None if made_from is None else made_from.delta.changes.get(name)
+                if made_from is None or change is None:
+                    self._fetch(f"{model}/{version}/{name}", local)
+                    continue
+                patch = local.with_name(f"{local.name}{DELTA_SUFFIX}") if change.delta else None
+                if patch is not None:
+                    self._fetch(f"{model}/{version}/{name}{DELTA_SUFFIX}", patch)
+                build_file(change, entry, made_from.base / name, patch, local)
+                if patch is not None:
+                    patch.unlink()
             bundles.load(beside)
             beside.rename(target)
         finally:
