@@ -19,6 +19,7 @@ from contract.inputs import Inputs, PartInputs
 from contract.prepared import left_over, taken, with_items
 from contract.schema import Schema
 from models.diagnostics.expert_health import union
+from models.export.float_rounding import measure_rounding
 from models.export.parity_sample import generate, sanitised
 from models.export.unselected_experts import shifted, shifted_biases, shifts
 from models.export_graph.item_shares import PreparedItems
@@ -26,14 +27,21 @@ from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 
 TOLERANCE = 1e-5
-"""Largest difference of a probability; of a regression value v, times max(1, |v|)."""
+"""Largest difference of a probability, of a regression value v times max(1, |v|), that needs no explanation."""
+CEILING = 1e-3
+"""Largest difference that rounding may explain: a model which rounding moves further is refused."""
+_ROUNDING_FACTOR = 8.0
+"""Differences lay at up to 3.4 times the measured rounding, over 6,000 answers of models made ill-conditioned."""
 _SEED = 20260101
 _GENERATED = ((1, 1), (1, 64), (300, 300), (1, 4096))
 _PACKED = ((1, 1), (3, 64), (64, 4096))
 _REACHING = (1, 512)
-_TIE_NOISE = 2e-5
-_TIE_TRIALS = 16
 _TIED_SHARE = 1e-3
+_SHOWN = 20
+_ILL_CONDITIONED = (
+    "; float32 rounding alone moves the model's answer on this row by as much: look for a column that hardly varies in "
+    "the training data, or train with a lower learning rate or more weight decay"
+)
 
 Array = NDArray[np.float32]
 
@@ -42,13 +50,15 @@ Array = NDArray[np.float32]
 class Parity:
     """Rows compared, largest difference (relative to the tolerance's scale), and rows left out as ties.
 
-    A tie is a row whose gate cannot tell two experts apart: rounding decides, in the eager model too. `idle` are the
+    A tie is a row whose gate cannot tell two experts apart: rounding decides, in the eager model too. `rounded` counts
+    the rows beyond `TOLERANCE` that differ by no more than the eager model's own rounding explains. `idle` are the
     experts, numbered over all levels, that no row selected as long as the gates were as trained; `unreached` those of
     them that no row selected under other biases either, so that they were not compared.
     """
 
     rows: int
     worst: float
+    rounded: int
     ties: int
     idle: tuple[int, ...]
     unreached: tuple[int, ...]
@@ -94,11 +104,14 @@ def check_parity(
 ) -> Parity:
     """Compare on the sample and on generated rows, more than 2,000 in all; experts that none selects by other biases.
 
+    A row may differ by `TOLERANCE`. Beyond that it may differ by a small multiple of the eager model's own float32
+    rounding on the same row, and never by more than `CEILING`.
+
     `items`: the graph is one over these, and each row is compared with one of them. `one_request`: it takes no request
     for each candidate, only one for all.
 
     Raises:
-        ExportError: a difference above the tolerance, showing the worst row.
+        ExportError: a difference above what is allowed, showing the worst row.
     """
     check = _Check(ranker, path)
     for case in _packed_cases(ranker, sample) if packed else _cases(ranker, sample, one_request=one_request):
@@ -121,7 +134,7 @@ class _Check:
 
     def __init__(self, ranker: Ranker, path: Path) -> None:
         self.ranker, self.session = ranker.eval(), _session(path)
-        self.rows, self.worst, self.ties = 0, 0.0, 0
+        self.rows, self.worst, self.rounded, self.ties = 0, 0.0, 0, 0
         # What a static gate leaves out is not in the graph; what another gate of the level may take, is.
         self.reached_E = np.zeros(ranker.network.plan.experts, dtype=bool)
         for (first, level, plan), gate in zip(ranker.network.plan.gates(), ranker.network.typed_gates, strict=True):
@@ -134,13 +147,19 @@ class _Check:
             message = f"the graph answers with values that are not finite on {case.name}"
             raise ExportError(message)
         difference = np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))
-        tied = _tied_rows(self.ranker, case.paired, np.flatnonzero((difference > TOLERANCE).any(axis=1)))
-        difference[tied] = 0.0
-        if difference.max(initial=0.0) > TOLERANCE:
-            raise ExportError(_worst_row(self.ranker, case, difference, expected, actual))
+        beyond = np.flatnonzero((difference > TOLERANCE).any(axis=1))
+        allowed = np.full_like(difference, TOLERANCE)
+        if len(beyond):
+            inputs = TensorInputs.from_numpy(sanitised(case.paired, self.ranker.schema))
+            rounding = measure_rounding(self.ranker, inputs, beyond)
+            allowed[beyond] = np.clip(_ROUNDING_FACTOR * rounding.error_BT, TOLERANCE, CEILING)
+            difference[beyond[rounding.tied_B]] = 0.0
+            self.ties += int(rounding.tied_B.sum())
+        if (difference > allowed).any():
+            raise ExportError(_worst_row(self.ranker, case, difference, allowed, expected, actual))
         self.rows += len(difference)
         self.worst = max(self.worst, float(difference.max(initial=0.0)))
-        self.ties += len(tied)
+        self.rounded += int((difference > TOLERANCE).any(axis=1).sum())
 
     def result(self, idle: tuple[int, ...]) -> Parity:
         if self.ties > max(1, _TIED_SHARE * self.rows):
@@ -148,7 +167,7 @@ class _Check:
                 f"{self.ties} of {self.rows} rows hang on ties between experts; the gate has not learned to choose"
             )
             raise ExportError(message)
-        return Parity(self.rows, self.worst, self.ties, idle, self.unreached())
+        return Parity(self.rows, self.worst, self.rounded, self.ties, idle, self.unreached())
 
     def unreached(self) -> tuple[int, ...]:
         return tuple(np.flatnonzero(~self.reached_E).tolist())
@@ -210,46 +229,22 @@ def _run(session: onnxruntime.InferenceSession, schema: Schema, case: _Case) -> 
     return np.stack(answers, axis=1)
 
 
-@torch.no_grad()
-def _tied_rows(ranker: Ranker, inputs: Inputs, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    # A row is a tie if noise of the size of rounding errors in the routing logits changes what its gates select.
-    if len(rows) == 0:
-        return rows
-    paired = TensorInputs.from_numpy(sanitised(inputs, ranker.schema)).paired()
-    hooks = [gate.projection.register_forward_hook(_noise) for gate in ranker.network.typed_gates if gate.projection]
-    try:
-        trials = [_selected(ranker, paired) for _ in range(_TIE_TRIALS)] if hooks else []
-    finally:
-        for hook in hooks:
-            hook.remove()
-    changed = [(trial != trials[0]).any(axis=1) for trial in trials[1:]]
-    return rows[np.logical_or.reduce(changed)[rows]] if changed else rows[:0]
-
-
-def _selected(ranker: Ranker, paired: TensorInputs) -> NDArray[np.bool_]:
-    routings = ranker(paired).routings
-    return torch.cat([r.selected_BE.expand(paired.rows, -1) for r in routings], dim=1).numpy()
-
-
-def _noise(module: torch.nn.Module, inputs: object, logits_BL: torch.Tensor) -> torch.Tensor:
-    del module, inputs
-    return logits_BL + torch.empty_like(logits_BL).uniform_(-_TIE_NOISE, _TIE_NOISE)
-
-
 def _row(part: PartInputs, row: int) -> PartInputs:
     return taken(part, np.array([row]))
 
 
-def _worst_row(ranker: Ranker, case: _Case, difference: Array, expected: Array, actual: Array) -> str:
-    row, task = np.unravel_index(int(difference.argmax()), difference.shape)
+def _worst_row(ranker: Ranker, case: _Case, difference: Array, allowed: Array, expected: Array, actual: Array) -> str:
+    # The row furthest beyond what it is allowed, which need not be the one that differs most.
+    row, task = np.unravel_index(int((difference / allowed).argmax()), difference.shape)
     request = _row(case.paired.request, int(row) if case.paired.request.rows > 1 else 0)
     candidate = _row(case.inputs.candidate, int(row))
     return (
-        f"the graph differs from the eager model by {difference[row, task]:.2e} (allowed {TOLERANCE:.0e}) on task "
-        f"{ranker.schema.tasks[task].name}, row {row} of {case.name}: eager {expected[row, task]:.7f}, graph "
+        f"the graph differs from the eager model by {difference[row, task]:.2e} (allowed {allowed[row, task]:.0e}) on "
+        f"task {ranker.schema.tasks[task].name}, row {row} of {case.name}: eager {expected[row, task]:.7f}, graph "
         f"{actual[row, task]:.7f}; request {_shown(request)}, candidate {_shown(candidate)}"
-    )
+    ) + (_ILL_CONDITIONED if allowed[row, task] == CEILING else "")
 
 
 def _shown(part: PartInputs) -> str:
-    return f"ids {part.ids[0].tolist()} lists {part.list_values.tolist()} dense {part.dense[0].round(4).tolist()}"
+    lists = f"{part.list_values[:_SHOWN].tolist()} of {part.list_values.size}"
+    return f"ids {part.ids[0].tolist()} lists {lists} dense {part.dense[0].round(4).tolist()}"

@@ -64,5 +64,17 @@ def lively_ranker(schema: Schema, config: ModelConfig, seed: int = 0) -> Ranker:
     return ranker.eval()
 
 
+def ill_conditioned(weight: float = 3.0) -> Ranker:
+    """A ranker whose columns hardly varied in training, so that the edges of their ranges are far outside."""
+    ranker = lively_ranker(small_schema(), small_config(gate={"name": "softmax"}))
+    norm = ranker.network.input_norm
+    assert isinstance(norm, torch.nn.BatchNorm1d)
+    assert norm.running_var is not None
+    with torch.no_grad():
+        norm.running_var.clamp_(max=1e-4)
+        norm.weight.mul_(weight)
+    return ranker
+
+
 def graph_path(directory: Path) -> Path:
     return directory / "model.onnx"
