@@ -44,7 +44,7 @@ quick: $(READY) ## the tests of what changed since the last commit (SINCE=main: 
 bench: $(READY) ## all benchmarks one after the other, and which bounds fall short (hours; on a quiet machine)
 	$(BIN)/python -m benchmarks $(BENCH)
 
-pairs: $(READY) ## every pair of gate and architecture: train, judge, export
+pairs: $(READY) ## every pair of gate and architecture, and every part of a model: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py
 
 long: $(READY) ## tests of the export that take minutes and gigabytes: large tables, every gate in a packed graph

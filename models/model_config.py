@@ -9,6 +9,7 @@ from models.architectures import ArchitectureConfig, MMoEConfig, SharedBottomCon
 from models.gates import DSelectKConfig, GateConfig, TopKConfig
 from models.interactions import InteractionConfig, NoInteractionConfig
 from models.layers.mlp import Activation, BlockConfig, Norm
+from models.sequences import HistoryContrastConfig, SequenceConfig
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=1)]
@@ -34,6 +35,9 @@ class ModelConfig(Settings):
     """Whether the network's input is batch normalised."""
     interaction: InteractionConfig = NoInteractionConfig()
     """Features that are made of features before the experts."""
+    sequences: dict[str, SequenceConfig] = {}
+    """Histories that the candidate attends: by the name of a list of the user's or of the context's, how. What comes of
+    it stands beside the list's plain sum or mean."""
     bottom: tuple[Width, ...] = ()
     """Widths of shared layers before the experts."""
     experts: Width = 8
@@ -54,9 +58,12 @@ class ModelConfig(Settings):
     """How experts are selected and weighed."""
     gate_scope: Literal["per_task", "shared"] = "per_task"
     """Whether each task has its own gate."""
-    routing: Literal["all", "user", "context", "static"] = "all"
+    routing: Literal["all", "user", "context", "history", "static"] = "all"
     """What a gate weighs the experts by: ``all`` that they read themselves, the features of the ``user`` or of the
-    ``context`` alone, or nothing (``static``), once for all rows."""
+    ``context`` alone, the attended ``history`` (`sequences`), or nothing (``static``), once for all rows."""
+    history_contrast: HistoryContrastConfig | None = None
+    """With `routing` ``history``: a loss that draws the gates' weights of a history and of the same with some events
+    left out together, for users with few events; null: none."""
     routing_norm: Literal["none", "batch"] = "batch"
     """Whether the columns that gates route by are centred and scaled over the batch, where no batch norm stands before
     them already. Without it, gates behind shared layers tend to settle on the same experts for all rows."""
@@ -79,6 +86,9 @@ class ModelConfig(Settings):
         # Both defaults that there have been stand for a gate that nobody chose.
         if isinstance(self.architecture, SharedBottomConfig) and self.gate not in (TopKConfig(), DSelectKConfig()):
             message = f"shared_bottom has no experts to choose from, so gate {self.gate.name} has no use: leave it out"
+            raise ValueError(message)
+        if self.history_contrast is not None and self.routing != "history":
+            message = f"history_contrast compares gates that route by history, but routing is {self.routing}"
             raise ValueError(message)
         return self
 

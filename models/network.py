@@ -17,6 +17,8 @@ from models.heads.towers import Towers
 from models.input_layout import FeatureColumns
 from models.layers.mlp import mlp
 from models.model_config import ModelConfig
+from models.sequences import ATTENDED, HistoryContrastConfig
+from models.sequences.history_contrast import history_contrast, normed_columns
 
 
 class NetworkOutput(NamedTuple):
@@ -60,11 +62,16 @@ class Network(nn.Module):
             direct = config.input_norm == "batch" and not shared and self.interaction is None
             for level in self.typed_levels[int(direct) :]:
                 level.normalise_routing()
+        self.contrast = config.history_contrast
         self.towers = Towers(streams[0], tasks, config)
         _check_union(self.typed_levels, config)
 
-    def forward(self, x_BD: Tensor, ids_B: Tensor | None = None) -> NetworkOutput:
-        """Score rows; `ids_B` is the routing id of gates that hash it."""
+    def forward(self, x_BD: Tensor, ids_B: Tensor | None = None, masked_BR: Tensor | None = None) -> NetworkOutput:
+        """Score rows; `ids_B` is the routing id of gates that hash it.
+
+        `masked_BR` are the columns that gates route by, of histories with some events left out: how far these move the
+        gates' weights is added to the penalties.
+        """
         # Tables are float32 also where the network is float64.
         normed = self.input_norm(x_BD.to(next(self.parameters()).dtype))
         routing = RoutingInput(normed.index_select(1, self.columns_R) if self.routes_by_columns else None, ids_B)
@@ -73,9 +80,20 @@ class Network(nn.Module):
         for level in self.typed_levels:
             streams, found = level(streams, routing)
             routings += found
+        if masked_BR is not None and self.contrast is not None:
+            routings[0].penalties["history_contrast"] = self._contrast(x_BD, masked_BR, self.contrast)
         outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams])
         outputs_BT = outputs_BT if outputs_BT.dtype == torch.float64 else outputs_BT.float()
         return NetworkOutput(outputs_BT, tuple(routings))
+
+    def _contrast(self, x_BD: Tensor, masked_BR: Tensor, config: HistoryContrastConfig) -> Tensor:
+        """The contrast of all gates' logits, both histories being scaled alike."""
+        dtype = next(self.parameters()).dtype
+        both_BR = (each.to(dtype) for each in (x_BD.index_select(1, self.columns_R), masked_BR))
+        scaled = [normed_columns(self.input_norm, self.columns_R, each) for each in both_BR]
+        gates = [gate for gate in self.typed_gates if gate.projection is not None]
+        whole, masked = (torch.cat([gate.logits(each) for gate in gates], dim=1) for each in scaled)
+        return config.weight * history_contrast(whole, masked, config.temperature)
 
     @property
     def typed_levels(self) -> list[Level]:
@@ -94,11 +112,21 @@ class Network(nn.Module):
 
 
 def _routing_columns(features: list[FeatureColumns], config: ModelConfig) -> list[int]:
+    if config.routing == "history":
+        return _attended_columns(features)
     if config.routing not in {"user", "context"}:
         return []
     columns = [column for feature in features if feature.spec.side == config.routing for column in feature.columns]
     if not columns:
         message = f"model.routing is {config.routing}, but no feature has the side {config.routing}: use all or static"
+        raise ConfigError(message)
+    return columns
+
+
+def _attended_columns(features: list[FeatureColumns]) -> list[int]:
+    columns = [column for feature in features if feature.spec.name.startswith(ATTENDED) for column in feature.columns]
+    if not columns:
+        message = "model.routing is history, but no history is attended: name one under model.sequences"
         raise ConfigError(message)
     return columns
 

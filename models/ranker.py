@@ -13,13 +13,15 @@ from contract.errors import ConfigError
 from contract.schema import Schema
 from models.gates import HashConfig, Routing
 from models.id_dropout import IdDropout
-from models.input_layout import PartLayout, feature_columns, layouts
+from models.input_layout import PartLayout, layouts
 from models.layers.dense import DenseColumns
 from models.layers.dropout import Dropout
 from models.layers.embeddings import KeyedJaggedTensor, embedding_collection
 from models.model_config import ModelConfig
 from models.network import Network, NetworkOutput
-from models.ranker_tensors import RankerOutput, TensorInputs, TensorPart, pack_ids
+from models.ranker_tensors import PackedIds, RankerOutput, TensorInputs, TensorPart, pack_ids
+from models.sequences import network_columns, plan_sequences
+from models.sequences.attended_histories import Attended, AttendedHistories, RowIds
 
 
 class Ranker(nn.Module):
@@ -33,7 +35,7 @@ class Ranker(nn.Module):
         """Build the model; embedding tables lie on `device` (``meta`` for those that will be sharded).
 
         Raises:
-            ConfigError: the schema has no input, or the routing id is not one of its id features.
+            ConfigError: the schema has no input, or lacks the routing id or a feature that attends a history.
         """
         super().__init__()
         self.layouts = layouts(schema)
@@ -46,13 +48,20 @@ class Ranker(nn.Module):
         if self.width == 0:
             message = "the schema has no features; a ranker needs at least one"
             raise ConfigError(message)
+        plans = plan_sequences(schema, config.sequences)
+        self.attended = AttendedHistories(plans, schema, config.embedding_dim) if plans else None
         self.embeddings = embedding_collection(
-            schema, config.embedding_dim, config.embedding_init, device or torch.device("cpu")
+            schema,
+            config.embedding_dim,
+            config.embedding_init,
+            device or torch.device("cpu"),
+            None if self.attended is None else self.attended.tables,
         )
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.id_dropout = IdDropout(schema, self.layouts, config)
         self.embedding_dropout = Dropout(config.embedding_dropout)
-        self.network = Network(feature_columns(schema, config.embedding_dim), schema.tasks, config)
+        features = network_columns(schema, config.embedding_dim, config.sequences)
+        self.network = Network(features, schema.tasks, config)
         regression = [task.kind == "regression" for task in schema.tasks]
         base = [task.base_rate if r else 0.0 for task, r in zip(schema.tasks, regression, strict=True)]
         spread = [max(task.spread, 1e-6) if r else 1.0 for task, r in zip(schema.tasks, regression, strict=True)]
@@ -63,8 +72,8 @@ class Ranker(nn.Module):
     def forward(self, inputs: TensorInputs) -> RankerOutput:
         """Score the candidate rows; a single request row is repeated for all of them."""
         paired = inputs.paired()
-        columns_BD = self.columns(paired)
-        output: NetworkOutput = self.network(columns_BD, self.routing_ids(paired))
+        columns_BD, masked_BR = self._columns(paired)
+        output: NetworkOutput = self.network(columns_BD, self.routing_ids(paired), masked_BR)
         return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings, columns_BD)
 
     def predictions(self, logits_BT: Tensor) -> Tensor:
@@ -72,13 +81,26 @@ class Ranker(nn.Module):
         return torch.where(self.binary_T, logits_BT.sigmoid(), self.base_T + self.scale_T * logits_BT)
 
     def columns(self, inputs: TensorInputs) -> Tensor:
-        """The network's input matrix [B, D] of paired inputs, request columns first."""
+        """The network's input matrix [B, D] of paired inputs, request columns first, attended histories last."""
+        return self._columns(inputs)[0]
+
+    def _columns(self, inputs: TensorInputs) -> tuple[Tensor, Tensor | None]:
+        """The input matrix, and the attended histories' columns of it once more with some events left out."""
         vectors = self._embed(inputs) if self.embeddings is not None else {}
         columns: list[Tensor] = []
+        masked_BR: Tensor | None = None
         for layout, part, dense in zip(self.layouts, inputs, self.dense, strict=True):
             columns += [self.embedding_dropout(vectors[spec.name]) for spec in (*layout.ids, *layout.lists)]
             columns += dense(part.dense_ND)
-        return torch.cat(columns, dim=1)
+        if self.attended is not None:
+            request, candidate = inputs
+            ids = RowIds(request.list_values_V, request.list_lengths_LN, candidate.ids_NF)
+            contrast = self.config.history_contrast
+            mask = contrast.mask if contrast is not None and self.training else 0.0
+            attended: Attended = self.attended(vectors, ids, mask)
+            columns.append(self.embedding_dropout(attended.columns_BO))
+            masked_BR = attended.masked_BO
+        return torch.cat(columns, dim=1), masked_BR
 
     def routing_ids(self, inputs: TensorInputs) -> Tensor | None:
         """The ids [B] that a hashing gate routes by, if configured."""
@@ -98,9 +120,15 @@ class Ranker(nn.Module):
         packed = pack_ids(tuple(inputs))
         if self.training:
             packed = self.id_dropout(packed)
-        jagged = KeyedJaggedTensor(
-            keys=[spec.name for spec in specs], values=packed.values_V, lengths=packed.lengths_FN.reshape(-1)
-        )
+        names = [spec.name for spec in specs]
+        if self.attended is not None:
+            slots = self.attended.slot_ids(packed.values_V, packed.lengths_FN, len(self.layouts[0].ids))
+            names += [slot.name for slot in slots]
+            packed = PackedIds(
+                torch.cat([packed.values_V, *(slot.values_V for slot in slots)]),
+                torch.cat([packed.lengths_FN, torch.stack([slot.lengths_B for slot in slots])]),
+            )
+        jagged = KeyedJaggedTensor(keys=names, values=packed.values_V, lengths=packed.lengths_FN.reshape(-1))
         assert self.embeddings is not None  # noqa: S101 the caller checks; this tells the type checker
         vectors: dict[str, Tensor] = self.embeddings(jagged).to_dict()
         for layout, part in zip(self.layouts, inputs, strict=True):

@@ -61,8 +61,9 @@ def fit_cheap_head(ranker: Ranker, samples: Sequence[Inputs], seed: int = 0) -> 
     ranker = ranker.cpu().float().eval()
     with torch.no_grad():
         tensors = [TensorInputs.from_numpy(inputs) for inputs in samples]
-        matrix_BD = torch.cat([ranker.columns(TensorInputs(t.request.repeat(t.candidate.rows), t.candidate))
-                               for t in tensors])  # fmt: skip
+        paired = [TensorInputs(t.request.repeat(t.candidate.rows), t.candidate) for t in tensors]
+        # Without attended histories, which cost what a cheap head is to spare.
+        matrix_BD = torch.cat([ranker.columns(each)[:, : ranker.width] for each in paired])
         answers_BT = torch.cat([ranker.predictions(ranker(t).logits_BT) for t in tensors])
     is_binary = torch.tensor([task.kind == "binary" for task in ranker.schema.tasks])
     target_BT = torch.where(is_binary, answers_BT.clamp(_LEAST, 1 - _LEAST).logit(), answers_BT)

@@ -18,7 +18,7 @@ from models.experts.level import Level, streams_of
 from models.export_graph.blocks import ScaledInput, Tail, affine_of, folded_mlp
 from models.export_graph.card_mixture import GroupedMixture, WideMixture
 from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
-from models.export_graph.routing import RequestColumns, Router, static_weights
+from models.export_graph.routing import RoutedColumns, Router, static_weights
 from models.export_graph.split import InputParts, SplitInput, SplitLinear, rows_of
 from models.layers.mlp import Block
 from models.model_config import ModelConfig
@@ -48,7 +48,8 @@ class NetworkGraph(nn.Module):
         norm: nn.Module = network.input_norm
         columns = None
         if network.routes_by_columns:
-            columns = RequestColumns(network.columns_R.tolist(), parts.request, network.inputs, norm)
+            of_request = config.routing != "history"
+            columns = RoutedColumns(network.columns_R.tolist(), parts, network.inputs, norm, of_request)
         bottom = [block for block in network.bottom if isinstance(block, Block)]
         gated = not bottom and any(each.feature_gate for level in network.plan.levels[:1] for each in level.sets)
         self.whole: _Whole | None = None
@@ -84,7 +85,7 @@ class NetworkGraph(nn.Module):
 class _NetworkInput:
     """What stands before a level's first layers."""
 
-    def __init__(self, norm: nn.Module, parts: InputParts, columns: RequestColumns | None) -> None:
+    def __init__(self, norm: nn.Module, parts: InputParts, columns: RoutedColumns | None) -> None:
         self.norm, self.parts, self.columns = norm, parts, columns
 
 

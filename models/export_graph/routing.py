@@ -31,43 +31,54 @@ class Routes(NamedTuple):
         return union
 
 
-class RequestColumns(NamedTuple):
-    """The columns of the request part (`width` wide) that gates route by, in an input matrix of `inputs` columns."""
+class RoutedColumns(NamedTuple):
+    """The columns that gates route by, in an input matrix of `inputs` columns with these `parts`.
+
+    `of_request`: all of them lie in the request's part, so that gates answer once for a request.
+    """
 
     columns: list[int]
-    width: int
+    parts: InputParts
     inputs: int
     input_norm: nn.Module
+    of_request: bool
 
-    def spread(self, affine: Affine) -> Affine:
-        """A map of these columns as a map of the whole input matrix, with the norm folded in, cut to the request."""
+    def projection(self, affine: Affine) -> SplitLinear:
+        """A map of these columns as a map of the input matrix, or of its request part, with the norm folded in."""
         weight_HD = affine.weight_HD.new_zeros(affine.weight_HD.shape[0], self.inputs)
         weight_HD[:, self.columns] = affine.weight_HD
         whole = Affine(weight_HD, affine.bias_H).after(self.input_norm)
-        return Affine(whole.weight_HD[:, : self.width], whole.bias_H)
+        if not self.of_request:
+            return SplitLinear(whole, self.parts)
+        width = self.parts.request
+        return SplitLinear(Affine(whole.weight_HD[:, :width], whole.bias_H), InputParts(width))
 
 
 class GateGraph(nn.Module):
     """One gate of a level: its answer for every candidate row, over all experts of the level."""
 
     def __init__(
-        self, gate: Gate, widen: Widen, norm: nn.Module, parts: InputParts, columns: RequestColumns | None
+        self, gate: Gate, widen: Widen, norm: nn.Module, parts: InputParts, columns: RoutedColumns | None
     ) -> None:
         """Copy the gate in evaluation mode; `norm` stands before its projection, or it routes by `columns` alone."""
         super().__init__()
         self.gate, self.widen = copy.deepcopy(gate).eval(), copy.deepcopy(widen)
-        self.by_request = columns is not None and gate.projection is not None
+        self.by_columns = columns is not None
+        self.by_request = columns is not None and columns.of_request and gate.projection is not None
         self.projection: SplitLinear | None = None
         if gate.projection is not None:
             affine = Affine.of(gate.projection.weight, gate.projection.bias).after(gate.norm)
-            whole = affine.after(norm) if columns is None else columns.spread(affine)
-            self.projection = SplitLinear(whole, parts if columns is None else InputParts(columns.width))
+            if columns is None:
+                self.projection = SplitLinear(affine.after(norm), parts)
+            else:
+                self.projection = columns.projection(affine)
 
     def forward(self, x: SplitInput, given: SplitInput, ids_N: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights and selected set [N, E]; `x` are the gate's streams, `given` the input matrix as it came."""
         logits = None
         if self.projection is not None:
-            logits = self.projection(SplitInput(given.request_RD, None) if self.by_request else x)
+            by = given if self.by_columns else x
+            logits = self.projection(SplitInput(given.request_RD, None) if self.by_request else by)
         routing = self.gate.route(logits, ids_N)
         weights, selected = self.widen(routing.weights_BE), self.widen(routing.selected_BE)
         nothing_N1 = given.nothing()
@@ -83,7 +94,7 @@ class GateGraph(nn.Module):
 class Router(nn.Module):
     """All gates of a level."""
 
-    def __init__(self, level: Level, norm: nn.Module, parts: InputParts, columns: RequestColumns | None) -> None:
+    def __init__(self, level: Level, norm: nn.Module, parts: InputParts, columns: RoutedColumns | None) -> None:
         """Take over the level's gates; see `GateGraph`."""
         super().__init__()
         pairs = zip(level.typed_gates, level.widen, strict=True)

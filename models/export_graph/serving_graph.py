@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF
+from models.export_graph.attended_lists import AttendedLists
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import towers_graph
 from models.export_graph.item_shares import PreparedItems, item_rows
@@ -47,6 +48,7 @@ class ServingGraph(nn.Module):
         if items is not None:
             whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
             rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
+        self.attended = AttendedLists(ranker, offsets, shown[1], items) if ranker.attended is not None else None
         parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows, one_request)
         self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
@@ -70,6 +72,9 @@ class ServingGraph(nn.Module):
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order, and behind them each gate's weights [N, E]."""
         request, candidate = (part(self.table_VK, inputs) for part in self.parts)
+        if self.attended is not None:
+            columns = [*([] if candidate is None else [candidate]), self.attended(self.table_VK, inputs)]
+            candidate = torch.cat(columns, dim=1)
         given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS))
         mixtures, weights = self.network(given, self._routing_ids(inputs, given))
         return (*self.chain.multiply(self.towers(mixtures)), *weights)

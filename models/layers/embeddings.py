@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -20,15 +20,19 @@ with warnings.catch_warnings():
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
-def embedding_collection(schema: Schema, dim: int, init: float, device: torch.device) -> EmbeddingBagCollection | None:
+def embedding_collection(
+    schema: Schema, dim: int, init: float, device: torch.device, slots: Mapping[str, str] | None = None
+) -> EmbeddingBagCollection | None:
     """Make a table of width `dim` for each `table_name`, normal with standard deviation `init`, pooled by sum.
 
-    None for a schema without id features.
+    `slots` are further features, each with the table that it reads. None for a schema without id features.
     """
     features: dict[str, list[str]] = {}
     for layout in layouts(schema):
         for spec in (*layout.ids, *layout.lists):
             features.setdefault(spec.table_name, []).append(spec.name)
+    for name, table in (slots or {}).items():
+        features[table].append(name)
     tables = [
         EmbeddingBagConfig(
             name=table,

@@ -26,7 +26,8 @@ from contract.errors import DataError
 from contract.hashing import hash_array
 from contract.schema import IdSpec, Schema
 from features.encode.vocabulary import VOCABULARY_FILE, Vocabularies
-from models.input_layout import feature_columns
+from models.model_config import ModelConfig
+from models.sequences import network_columns
 from models.sharding import Sharded
 from models.weighting import Weighting
 from pipeline.training.checkpoint import best, latest, quietly, read_meta, state_of
@@ -91,7 +92,7 @@ def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: W
                 optimizer.init_state()
     state = state_of(sharded, weighting)
     rows = _row_maps(run_dir, old_schema, features_dir, ranker.schema)
-    columns = _column_map(old_schema, ranker.schema, ranker.config.embedding_dim)
+    columns = _column_map(old_schema, ranker.schema, ranker.config)
     old = _read(directory)
     if meta.model != ranker.config and warm.grow is not None:
         old = grown(old, meta.model, ranker.config, warm.grow, warm.grow_share, torch.initial_seed())
@@ -164,11 +165,11 @@ def _vocabularies(run_dir: Path, schema: Schema) -> Vocabularies:
     raise DataError(message)
 
 
-def _column_map(old: Schema, new: Schema, dim: int) -> Index:
+def _column_map(old: Schema, new: Schema, config: ModelConfig) -> Index:
     """For each column of the input matrix now, the column of the same feature before; -1 for a new feature; [D]."""
-    before = {found.spec.name: found for found in feature_columns(old, dim)}
+    before = {found.spec.name: found for found in network_columns(old, config.embedding_dim, config.sequences)}
     columns: list[int] = []
-    for feature in feature_columns(new, dim):
+    for feature in network_columns(new, config.embedding_dim, config.sequences):
         known = before.get(feature.spec.name)
         same = known is not None and len(known.columns) == len(feature.columns)
         same = same and isinstance(feature.spec, IdSpec) == isinstance(known.spec if known else None, IdSpec)

@@ -1,4 +1,4 @@
-"""Every pair of gate and architecture that the configuration admits trains, is judged, and exports with parity.
+"""Every pair of gate and architecture, and every other part of a model, trains, is judged, and exports with parity.
 
 ``make test`` takes every gate with MMoE, and every architecture with three gates; ``make pairs`` takes all pairs.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contract.errors import ConfigError
-from contract.schema import DenseSpec, IdSpec
+from contract.schema import DenseSpec, IdSpec, Schema
 from features.batches import BatchReader
 from models.export import export
 from models.ranker import Ranker
@@ -48,6 +48,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ple": {"levels": 2},
     "home": {"groups": {"taste": ("like",), "stars": ("rating",)}, "feature_rank": 2},
 }
+HISTORY = (
+    IdSpec(name="watched", kind="id_list", side="user", rows=30, table="item", max_length=10),
+    IdSpec(name="authors", kind="id_list", side="user", rows=8, table="author", max_length=10),
+    IdSpec(name="author", kind="id", side="item", rows=8),
+)
+PART_SCHEMA = small_schema(features=(*SCHEMA.features, *HISTORY))
+BESIDE = {"authors": "author"}
+DIN: dict[str, Any] = {"watched": {"name": "din", "beside": BESIDE}}
+PARTS: dict[str, dict[str, Any]] = {
+    "din": {"sequences": DIN},
+    "din+search": {"sequences": {"watched": {"name": "din", "beside": BESIDE, "search": "authors", "normalise": True}}},
+    "sim": {"sequences": {"watched": {"name": "sim", "beside": BESIDE, "search": "authors"}}},
+    "aw_moe": {"sequences": DIN, "routing": "history", "history_contrast": {}, "gate": {"name": "top_k", "k": 2}},
+}
+PARTS_IN_EVERY_RUN = ("aw_moe",)
 IN_EVERY_RUN = ("softmax", "dselect_k", "top_k")
 
 
@@ -73,22 +88,27 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_features(tmp_path_factory.mktemp("features"), SCHEMA)
 
 
+@pytest.fixture(scope="module")
+def part_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("part_features"), PART_SCHEMA)
+
+
 def config(architecture: str, gate: str) -> Any:
     named = {"name": architecture.split("+", maxsplit=1)[0], **ARCHITECTURES.get(architecture, {})}
     return small_config(**SIZES, architecture=named, gate={"name": gate, **GATES[gate]})
 
 
-def train_judge_and_export(model: Any, features: Path, run: Path) -> dict[str, Any]:
+def train_judge_and_export(model: Any, features: Path, run: Path, schema: Schema = SCHEMA) -> dict[str, Any]:
     settings = TrainConfig(epochs=1, batch_size=512, learning_rate=0.01, embedding_learning_rate=0.1)
     result = train(features, model, settings, run / "run", lambda _: None)
-    ranker = load_ranker(run / "run", SCHEMA)
+    ranker = load_ranker(run / "run", schema)
     bundle = run / "export"
     bundle.mkdir()
-    sample = next(BatchReader(features / "valid", SCHEMA, 256).epoch()).inputs
-    report = export(ranker, SCHEMA, sample, bundle / "model.onnx")
+    sample = next(BatchReader(features / "valid", schema, 256).epoch()).inputs
+    report = export(ranker, schema, sample, bundle / "model.onnx")
     assert report.rows_checked > 2000
     assert report.worst_difference <= 1e-5
-    SCHEMA.save(bundle)
+    schema.save(bundle)
     quick = EvaluateConfig(replicates=50, slice_replicates=50)
     judged = evaluate(bundle, features / "valid", None, run / "evaluation", config=quick)
     assert judged.tasks["like"]["auc"].value == pytest.approx(result["metrics"]["like"]["auc"], abs=1e-4)
@@ -101,6 +121,17 @@ def test_a_pair_trains_is_judged_and_exports_with_parity(
     architecture: str, gate: str, features: Path, tmp_path: Path
 ) -> None:
     train_judge_and_export(config(architecture, gate), features, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(part, marks=() if part in PARTS_IN_EVERY_RUN else (pytest.mark.slow, pytest.mark.pairs))
+        for part in PARTS
+    ],
+)
+def test_a_part_trains_is_judged_and_exports_with_parity(part: str, part_features: Path, tmp_path: Path) -> None:
+    train_judge_and_export(small_config(**SIZES | PARTS[part]), part_features, tmp_path, PART_SCHEMA)
 
 
 def test_shared_bottom_trains_is_judged_and_exports_and_takes_no_gate(features: Path, tmp_path: Path) -> None:
