@@ -77,7 +77,7 @@ def network_columns(schema: Schema, dim: int, sequences: Mapping[str, SequenceSe
 
 def _plan(schema: Schema, name: str, settings: SequenceSettings) -> SequencePlan:
     main = _list(schema, name, f"model.sequences names {name!r}")
-    pairs = [(main, settings.target or main.table_name)]
+    pairs: list[tuple[IdSpec, str | None]] = [(main, settings.target or main.table_name)]
     pairs += [(_list(schema, each, _where(name, "beside")), target) for each, target in settings.beside.items()]
     compared = [(spec, _target(schema, name, spec, target)) for spec, target in pairs if target is not None]
     lists = [*(spec for spec, _ in compared), *(spec for spec, target in pairs if target is None)]

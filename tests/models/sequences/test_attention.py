@@ -36,13 +36,13 @@ def test_din_equals_equation_three_event_by_event(*, normalise: bool) -> None:
     answers = array(unit(events, target, INSIDE))
     # The layer over [event, candidate, difference, product] as one matrix.
     first = np.hstack([array(layer.weight) for layer in (unit.event, unit.candidate, unit.difference, unit.product)])
-    (hidden,) = unit.hidden
+    weight, bias = (array(parameter) for parameter in unit.hidden[0].parameters())
     for row in range(3):
         scores = []
         for event in array(events[row])[INSIDE[row].numpy()]:
             e, v = event[:TARGET], array(target[row])
             x = silu(first @ np.concatenate([event, v, e - v, e * v]) + array(unit.event.bias))
-            x = silu(array(hidden.weight) @ x + array(hidden.bias))  # type: ignore[arg-type]
+            x = silu(weight @ x + bias)
             scores.append((array(unit.score.weight) @ x + array(unit.score.bias)).item())
         weights = np.exp(scores) / np.exp(scores).sum() if normalise and scores else np.array(scores)
         expected = weights @ array(events[row])[INSIDE[row].numpy()] if scores else np.zeros(WIDTH)
