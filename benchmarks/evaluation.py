@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from benchmarks.evaluation_scoring import scoring
 from benchmarks.evaluation_stream import stream
@@ -63,6 +62,8 @@ class Clicks(NamedTuple):
 
     def theirs(self) -> None:
         """Three metrics without any interval."""
+        from sklearn.metrics import average_precision_score, log_loss, roc_auc_score  # noqa: PLC0415 - as below
+
         roc_auc_score(self.labels, self.scores)
         log_loss(self.labels, self.scores)
         average_precision_score(self.labels, self.scores)
@@ -76,6 +77,8 @@ class Clicks(NamedTuple):
 
 def metric_cases(rows: int, rounds: int) -> list[Case | NotInstalled]:
     """Against scikit-learn and polars."""
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415 - processes that score import this program again
+
     clicks = Clicks.draw(rows)
     labels, scores = clicks.labels, clicks.scores
     area, our_area, three, all_ours = [], [], [], []

@@ -8,19 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import onnxruntime as ort
-import torch
 
 from benchmarks.feature_world import DAYS, START, recipe, write_events
 from benchmarks.report import Case, case_of
 from contract.graph_names import MODEL_FILE
 from contract.schema import Schema
 from features.batches import BatchReader
-from features.build import build
 from features.encode_days import EncodedDays, FittedRecipe, RawDays, encoded_days
-from features.recipe_files import save_recipe
-from models.export import export
-from models.model_config import ModelConfig
-from models.ranker import Ranker
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.predictions import BATCH_ROWS
 from pipeline.evaluation.row_slices import LabelledRows
@@ -33,6 +27,15 @@ _JUDGED_DAYS = 10
 
 def make_bundle(folder: Path, events: int) -> Path:
     """A bundle of an untrained model of the usual size, with the recipe of the feature benchmark."""
+    # Processes that score import this program again, and need none of these.
+    import torch  # noqa: PLC0415
+
+    from features.build import build  # noqa: PLC0415
+    from features.recipe_files import save_recipe  # noqa: PLC0415
+    from models.export import export  # noqa: PLC0415
+    from models.model_config import ModelConfig  # noqa: PLC0415
+    from models.ranker import Ranker  # noqa: PLC0415
+
     write_events(folder / "events.parquet", events)
     config, features, out = recipe(folder / "events.parquet"), folder / "features", folder / "bundle"
     build(config, features, _quiet)

@@ -186,44 +186,46 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
 
 
 def predict_stretches(
-    engine: Engine, data: Path, schema: Schema, progress: Progress | None = None, part: tuple[int, int] = (0, 1)
+    engine: Engine,
+    data: Path,
+    schema: Schema,
+    progress: Progress | None = None,
+    *,
+    rows: tuple[int, int] | None = None,
+    take: Callable[[int], bool] = lambda _: True,
 ) -> Iterator[Predictions]:
     """As `predict`, a stretch of rows at a time, in the order of reading.
 
-    `part` (i, n) scores the i-th of n parts of the rows alone; each is one stretch of the order of reading.
+    `rows` are the first row to score and the one after the last, whole batches; None: all. `take` is asked before each
+    batch with the row after its last one, and ends the stretches by saying no.
     """
     reader = BatchReader(data, schema, BATCH_ROWS)
-    begin, end = part_bounds(reader.total_rows, part)
+    if reader.total_rows == 0:
+        message = f"{data} has no rows to evaluate on; at least one is needed"
+        raise DataError(message)
+    begin, end = rows or (0, reader.total_rows)
+    encoding = "" if reader.dataset.encoded_with is None else reader.dataset.encoded_with.encoding
     waiting: list[Predictions] = []
     done = begin
-    for batch in reader.epoch(start=begin) if end > begin else ():
+
+    def stretch() -> Predictions:
+        found = joined(waiting)
+        return replace(found, encoding=encoding, time=_times(reader.dataset, done - found.rows, done))
+
+    for batch in reader.epoch(start=begin):
+        if not take(done + batch.rows):
+            break
         waiting.append(_scored(engine, batch, schema))
         done += batch.rows
         if progress is not None:
             progress(done - begin, end - begin)
-        if len(waiting) == STRETCH_BATCHES or done >= end:
-            stretch = joined(waiting)
-            encoding = "" if reader.dataset.encoded_with is None else reader.dataset.encoded_with.encoding
-            yield replace(stretch, encoding=encoding, time=_times(reader.dataset, done - stretch.rows, done))
+        if len(waiting) == STRETCH_BATCHES:
+            yield stretch()
             waiting = []
         if done >= end:
-            return
-    if reader.total_rows == 0:
-        message = f"{data} has no rows to evaluate on; at least one is needed"
-        raise DataError(message)
-
-
-def part_bounds(rows: int, part: tuple[int, int]) -> tuple[int, int]:
-    """The first row of the i-th of n parts, and the first one after it: whole batches.
-
-    Example:
-        >>> part_bounds(10_000, (0, 2)), part_bounds(10_000, (1, 2))
-        ((0, 8192), (8192, 10000))
-    """
-    number, parts = part
-    batches = -(-rows // BATCH_ROWS)
-    begin, end = (BATCH_ROWS * -(-batches * place // parts) for place in (number, number + 1))
-    return min(begin, rows), min(end, rows)
+            break
+    if waiting:
+        yield stretch()
 
 
 def _scored(engine: Engine, batch: Batch, schema: Schema) -> Predictions:

@@ -1,9 +1,11 @@
 """Score encoded rows in several processes, and write predictions while they pass."""
 
+import functools
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,11 +13,19 @@ from typing import Self
 import pyarrow as pa
 
 from features.source.parquet_files import AtomicWriter
-from pipeline.evaluation.predictions import Predictions, Progress, part_bounds, predict_stretches
+from pipeline.evaluation.predictions import (
+    BATCH_ROWS,
+    STRETCH_BATCHES,
+    Predictions,
+    Progress,
+    joined,
+    predict_stretches,
+)
+from pipeline.evaluation.streaming.rows_to_score import RowsToScore
 from serving.graph.engine import Engine
 
-_PARTS = 4
-"""Parts of the rows that each process scores, so that none waits long for another."""
+Part = tuple[int, int]
+"""The first row of a stretch, and the one after its last."""
 
 
 def score(
@@ -23,48 +33,87 @@ def score(
 ) -> Iterator[Predictions]:
     """As `predict_stretches`, in any number of processes; the rows come in the order of reading.
 
+    This process begins with the first rows while the others start, and takes those that they have scored from disk.
+
     Raises:
         MoerankError: as `predict_stretches`.
     """
+    engine = Engine(bundle, threads=threads)
     if processes == 1:
-        engine = Engine(bundle, threads=threads)
         yield from predict_stretches(engine, data, engine.schema, progress)
         return
-    parts = processes * _PARTS
     # A forked child would inherit the threads' locks of Arrow and onnxruntime.
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="moerank-scores-") as folder:
-        files = [Path(folder) / f"{number}.arrow" for number in range(parts)]
-        jobs = [(bundle, data, (number, parts), file, threads) for number, file in enumerate(files)]
-        with ProcessPoolExecutor(processes, context) as pool:
-            for number, kinds in enumerate(pool.map(_score_part, *zip(*jobs, strict=True))):
-                yield from _read(files[number], kinds)
-                if progress is not None:
-                    progress(part_bounds(rows, (number, parts))[1], rows)
+    context, left = multiprocessing.get_context("spawn"), RowsToScore(rows, processes)
+    with (
+        tempfile.TemporaryDirectory(prefix="moerank-scores-") as folder,
+        ProcessPoolExecutor(processes - 1, context) as pool,
+        ThreadPoolExecutor(processes - 1) as hands,
+    ):
+        others = [
+            hands.submit(_take_last, pool, left, _Job(bundle, data, Path(folder), threads))
+            for _ in range(processes - 1)
+        ]
+        try:
+            yield from predict_stretches(engine, data, engine.schema, progress, take=left.take_first)
+            parts = sorted((part for other in others for part in other.result()), key=lambda part: part.rows)
+        except BaseException:
+            # Nobody reads what is left.
+            left.back = left.front
+            raise
+        for part in parts:
+            yield from part.read()
+            if progress is not None:
+                progress(part.rows[1], rows)
 
 
-def _score_part(bundle: Path, data: Path, part: tuple[int, int], out: Path, threads: int) -> Predictions | None:
-    """Write a part's predictions, and return what is not by row; None where the part has no rows."""
-    engine = Engine(bundle, threads=threads)
-    about = None
-    for stretch in predict_stretches(engine, data, engine.schema, None, part):
-        table = stretch.table()
-        if about is None:
-            about = Predictions.nothing(stretch.about())
-            sink = pa.ipc.new_file(str(out), table.schema)
-        sink.write_table(table, max_chunksize=len(table))
-    if about is not None:
-        sink.close()
-    return about
+@dataclass(frozen=True)
+class _Job:
+    """What another process needs to know beside its rows."""
+
+    bundle: Path
+    data: Path
+    folder: Path
+    threads: int
 
 
-def _read(file: Path, about: Predictions | None) -> Iterator[Predictions]:
-    if about is None:
-        return
-    with pa.memory_map(str(file)) as source, pa.ipc.open_file(source) as reader:
-        for number in range(reader.num_record_batches):
-            yield about.of_table(pa.Table.from_batches([reader.get_batch(number)]))
-    file.unlink()
+@dataclass(frozen=True)
+class _Part:
+    """Rows that another process scored: a file, and what is not by row."""
+
+    rows: Part
+    file: Path
+    about: Predictions
+
+    def read(self) -> Iterator[Predictions]:
+        """Its stretches; the file is gone then."""
+        with pa.memory_map(str(self.file)) as source, pa.ipc.open_file(source) as reader:
+            for number in range(reader.num_record_batches):
+                yield self.about.of_table(pa.Table.from_batches([reader.get_batch(number)]))
+        self.file.unlink()
+
+
+def _take_last(pool: ProcessPoolExecutor, left: RowsToScore, job: _Job) -> list[_Part]:
+    """Let another process score rows from the back until there are none."""
+    parts = []
+    while (rows := left.take_last()) is not None:
+        parts.append(pool.submit(_score_part, job, rows).result())
+    return parts
+
+
+@functools.cache
+def _engine(bundle: Path, threads: int) -> Engine:
+    """Loaded once a process."""
+    return Engine(bundle, threads=threads)
+
+
+def _score_part(job: _Job, rows: Part) -> _Part:
+    """Write a stretch's predictions to disk."""
+    engine = _engine(job.bundle, job.threads)
+    stretch = joined(list(predict_stretches(engine, job.data, engine.schema, rows=rows)))
+    table, file = stretch.table(), job.folder / f"{rows[0]}.arrow"
+    with pa.ipc.new_file(str(file), table.schema) as sink:
+        sink.write_table(table, max_chunksize=STRETCH_BATCHES * BATCH_ROWS)
+    return _Part(rows, file, Predictions.nothing(stretch.about()))
 
 
 class PredictionWriter:
