@@ -12,7 +12,11 @@ from pipeline.cli.verb import Verb, add_json, respond
 def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="a published version or exported run")
     parser.add_argument("--data", type=Path, help="encoded rows to judge on, such as runs/NAME/features/test")
-    parser.add_argument("--predictions", type=Path, metavar="FILE", help="evaluate another tool's labels and scores")
+    parser.add_argument("--predictions", metavar="FILE", help="evaluate another tool's labels and scores")
+    parser.add_argument(
+        "--engine", choices=("here", "spark"), default="here", help="where --predictions is read [here]"
+    )
+    parser.add_argument("--master", metavar="URL", help="the cluster of --engine spark [local[*]]")
     add_columns(parser)
     add_raw_rows(parser)
     parser.add_argument("--train", type=Path, help="encoded training rows, for the popularity baseline and slices")
@@ -40,13 +44,17 @@ def _evaluate(args: Namespace) -> None:
     if (args.bundle is None) == (args.predictions is None):
         message = "name a BUNDLE to score the rows with, or a file of scores with --predictions"
         raise ConfigError(message)
+    if (args.engine == "spark" and not args.predictions) or (args.master and args.engine != "spark"):
+        message = "--engine spark reads --predictions, and --master is its cluster; name both, or neither"
+        raise ConfigError(message)
     from pipeline.evaluation.prediction_file import parse_columns  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.report.commands import evaluate_for_command, evaluate_predictions  # noqa: PLC0415
     from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415
 
     settings = evaluation_settings(_settings(args))
     if args.predictions:
-        result = evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns))
+        master = (args.master or "local[*]") if args.engine == "spark" else None
+        result = evaluate_predictions(args.predictions, args.out, settings, parse_columns(args.columns), master)
     else:
         bundle = a_bundle(args.bundle)
         data = encoded_rows(args.data, "--data") if args.data else None

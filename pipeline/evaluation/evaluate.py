@@ -1,7 +1,8 @@
 """Offline evaluation: the served graph over encoded Parquet or raw days, or another tool's scores, with intervals."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,10 @@ from pipeline.evaluation.predictions import Predictions, Progress
 from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.row_slices import LabelledRows, slice_masks
 from pipeline.evaluation.slices import Masks
+from pipeline.evaluation.streaming.on_spark import pass_on_spark, spark_session
 from pipeline.evaluation.streaming.scoring import PredictionWriter, score
 from pipeline.evaluation.streaming.stream_state import StreamState, passed
-from pipeline.evaluation.time_slices import file_slices
+from pipeline.evaluation.time_slices import by_time, file_slices
 from pipeline.evaluation.trees import can_grow, tree_scores
 from serving.graph.engine import Engine
 from serving.store import bundle
@@ -87,8 +89,11 @@ def evaluate(
         notes=rows.notes,
         units={task.name: task.unit for task in engine.schema.tasks if task.unit},
     )
-    found = measure(predictions, context, config, out_dir, state)
-    _look_into(engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
+    # The graph computes without the interpreter's lock.
+    with ThreadPoolExecutor(1) as other:
+        told = other.submit(_look_into, engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
+        found = measure(predictions, context, config, out_dir, state)
+        told.result()
     return found
 
 
@@ -129,11 +134,56 @@ def evaluate_file(
     config = config or EvaluateConfig()
     state = _passed(by_lists(prediction_stretches(path, columns), config.lists_by), config, out_dir)
     predictions, numbers = state.users.finish()
+    masks = file_slices(predictions, path, config.slice_by, None if state.is_whole else numbers)
+    return _of_scores(state, predictions, masks, out_dir, config, (name or path.stem, str(path)))
+
+
+def evaluate_on_spark(
+    path: str,
+    out_dir: Path,
+    *,
+    master: str,
+    columns: Columns | None = None,
+    config: EvaluateConfig | None = None,
+    name: str | None = None,
+) -> Evaluation:
+    """As `evaluate_file`, with the rows read on a Spark cluster: executors sum up partitions, and states travel here.
+
+    Args:
+        path: Parquet, where the executors read it: a path or a URL such as ``hdfs:///scores/2026-11-26``.
+        out_dir: Gets what `evaluate_file` writes, but for the rows.
+        master: The cluster, such as ``spark://HOST:7077`` or ``local[4]``.
+        columns: What the columns are called.
+        config: How to evaluate.
+        name: What the model is called; None takes the last part of the path.
+
+    Raises:
+        ConfigError: PySpark is not installed, or a slice by a column: rows of other columns do not travel.
+        DataError: the rows cannot be used.
+    """
+    config = config or EvaluateConfig()
+    with spark_session(master) as session:
+        state = pass_on_spark(session.read.parquet(path), columns, config.budget, config.lists_by)
+    # Rows stay on the cluster; those of an earlier evaluation in the same place are others.
+    (out_dir / PREDICTIONS_FILE).unlink(missing_ok=True)
+    predictions, _ = state.users.finish()
+    masks = by_time(predictions, config.slice_by, "UTC")
+    return _of_scores(state, predictions, masks, out_dir, config, (name or PurePath(path).stem, path))
+
+
+def _of_scores(
+    state: StreamState,
+    predictions: Predictions,
+    masks: dict[str, Masks],
+    out_dir: Path,
+    config: EvaluateConfig,
+    names: tuple[str, str],
+) -> Evaluation:
+    """Judge another tool's scores beside their mean label; `names` are those of model and data."""
     weights = predictions.weights.astype(np.float64)
     means = (weights * predictions.labels).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
     constant = np.tile(means.astype(np.float32), (predictions.rows, 1))
-    masks = file_slices(predictions, path, config.slice_by, None if state.is_whole else numbers)
-    context = Context(name or path.stem, str(path), {"constant": constant}, masks)
+    context = Context(*names, {"constant": constant}, masks)
     return measure(predictions, context, config, out_dir, state)
 
 

@@ -9,6 +9,7 @@ Shape legend: U users, R replicates, K numbers that a statistic sums.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,6 +24,8 @@ LEVEL = 0.95
 REPLICATES = 500
 _STREAM = 0x5EED
 """Draws have a stream of random numbers of their own: rows that were made with the same seed are independent of it."""
+MOST_UNITS = 8192
+"""What is drawn at most: groups of users where there are more."""
 _BATCH_BYTES = 1 << 26
 """Memory for the counts of the draws that are summed at once."""
 
@@ -131,42 +134,71 @@ class RankStatistic:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How often each of U users is drawn, replicate after replicate; the same for the same seed and U."""
+    """How often each of U users is drawn, replicate after replicate; the same for the same seed and U.
+
+    More than `units` users are put at random into so many groups, and groups are drawn: that is as fair, and where so
+    many things are drawn, the spread of the draws is known to 1 % already.
+    """
 
     users: int
     replicates: int = REPLICATES
     seed: int = 0
+    units: int = MOST_UNITS
+
+    @cached_property
+    def unit(self) -> NDArray[np.int64] | None:
+        """The group of each user, [U]; None where users are drawn themselves."""
+        if self.users <= self.units:
+            return None
+        return np.random.default_rng((_STREAM, self.users)).permutation(self.users) % self.units
 
     def draws(self) -> Iterator[Floats]:
-        """Counts [U] of each replicate; they sum to U."""
-        generator = np.random.default_rng((_STREAM, self.seed))
+        """Counts [U] of each replicate; where users are drawn themselves they sum to U."""
+        for counts in self._unit_draws():
+            yield counts if self.unit is None else counts[self.unit]
+
+    def _unit_draws(self) -> Iterator[Floats]:
+        """Counts of the users or groups of users in each replicate."""
+        generator, count = np.random.default_rng((_STREAM, self.seed)), self._count
         for _ in range(self.replicates):
-            drawn = generator.integers(0, self.users, self.users)
-            yield np.bincount(drawn, minlength=self.users).astype(np.float64)
+            yield np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)
 
     def run(self, statistics: Sequence[Statistic]) -> list[Floats]:
         """Every statistic on every replicate: one array [R, metrics] each."""
         found = [np.empty((self.replicates, len(statistic.names))) for statistic in statistics]
         # Sums of all statistics side by side: their draws are one product of matrices.
-        summed = [statistic for statistic in statistics if isinstance(statistic, Summed)]
-        ends = np.cumsum([0, *(statistic.sums.shape[1] for statistic in summed)])
-        sums = np.concatenate([statistic.sums for statistic in summed], axis=1) if summed else np.zeros((self.users, 0))
+        parts = [self._by_unit(each.sums) if isinstance(each, Summed) else None for each in statistics]
+        ends = np.cumsum([0, *(part.shape[1] for part in parts if part is not None)])
+        sums = np.concatenate([part for part in parts if part is not None] or [np.zeros((self._count, 0))], axis=1)
         done = 0
         for counts in self._batches():
             totals = counts @ sums
             pieces = iter([totals[:, begin:end] for begin, end in pairwise(ends.tolist())])
             for values, statistic in zip(found, statistics, strict=True):
-                one = statistic.of_totals(next(pieces)) if isinstance(statistic, Summed) else statistic.many(counts)
+                if isinstance(statistic, Summed):
+                    one = statistic.of_totals(next(pieces))
+                else:
+                    one = statistic.many(counts if self.unit is None else counts[:, self.unit])
                 values[done : done + len(counts)] = one
             done += len(counts)
         return found
 
+    @property
+    def _count(self) -> int:
+        return min(self.users, self.units)
+
+    def _by_unit(self, sums: Floats) -> Floats:
+        """Sums by user [U, K] as sums by what is drawn."""
+        if self.unit is None:
+            return sums
+        return np.stack([np.bincount(self.unit, weights=each, minlength=self._count) for each in sums.T], axis=1)
+
     def _batches(self) -> Iterator[Floats]:
-        """Counts of several replicates, [D, U], of about `_BATCH_BYTES`."""
-        most = max(1, min(self.replicates, _BATCH_BYTES // (8 * max(self.users, 1))))
-        draws = self.draws()
+        """Counts of several replicates, [D, U] or [D, groups], of about `_BATCH_BYTES`."""
+        most = max(1, min(self.replicates, _BATCH_BYTES // (8 * max(self._count, 1))))
+        draws = self._unit_draws()
         for begin in range(0, self.replicates, most):
-            batch = np.empty((min(most, self.replicates - begin), self.users))
+            batch = np.empty((min(most, self.replicates - begin), self._count))
             for row, counts in zip(batch, draws, strict=False):
                 row[:] = counts
             yield batch

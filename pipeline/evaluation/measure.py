@@ -1,6 +1,8 @@
 """Everything that labels and scores say: metrics, baselines, slices, curves, findings; written into one directory."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -19,9 +21,11 @@ from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.overall import Overall, overall
 from pipeline.evaluation.streaming.score_pairs import MOST_ROWS
 from pipeline.evaluation.streaming.stream_state import MEMORY_ROWS, Budget, StreamState
-from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, evaluate_tasks
+from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, TaskResults, evaluate_tasks
 
 PREDICTIONS_FILE = "predictions.parquet"
+_PARALLEL_ROWS = 2_000_000
+_MOST_THREADS = 4
 
 
 class EvaluateConfig(Settings):
@@ -92,11 +96,18 @@ def measure(
     users = predictions.users()
     bootstrap = Bootstrap(users.count, config.replicates, config.seed)
     tasks = predictions.by_task(users)
-    results = evaluate_tasks(tasks, bootstrap, config.at)
-    baselines = {
-        name: evaluate_tasks(predictions.with_scores(scores).by_task(users), bootstrap, config.at).scores
-        for name, scores in context.baselines.items()
-    }
+
+    def of_baseline(scores: NDArray[np.float32]) -> TaskResults:
+        return evaluate_tasks(predictions.with_scores(scores).by_task(users), bootstrap, config.at)
+
+    # NumPy computes without the interpreter's lock; of very many rows one group of metrics at a time is in memory.
+    with ThreadPoolExecutor(_cores() if predictions.rows <= _PARALLEL_ROWS else 1) as workers:
+        jobs = [workers.submit(evaluate_tasks, tasks, bootstrap, config.at)]
+        jobs += [workers.submit(of_baseline, scores) for scores in context.baselines.values()]
+        curves = workers.submit(draw, tasks)
+        slices = _slices(predictions, context.masks, config, workers)
+        results, *others = (job.result() for job in jobs)
+    baselines = {name: found.scores for name, found in zip(context.baselines, others, strict=True)}
     whole = Overall(predictions.rows, {}, ())
     if state is not None and not state.is_whole:
         whole = overall(state, results.scores, predictions.tasks, bootstrap)
@@ -109,24 +120,30 @@ def measure(
         undefined=results.undefined,
         findings=(*context.notes, *whole.notes, *calibration_findings(scores)),
         baselines=baselines,
-        slices=_slices(predictions, context.masks, config),
+        slices=slices,
         experts=dict(context.experts),
         units=dict(context.units),
         method=_method(config, grouped=predictions.grouped),
     )
     out_dir.mkdir(parents=True, exist_ok=True)
-    draw(tasks).save(out_dir)
+    curves.result().save(out_dir)
     result.save(out_dir)
     return result
 
 
 def _slices(
-    predictions: Predictions, masks: Mapping[str, Masks], config: EvaluateConfig
+    predictions: Predictions, masks: Mapping[str, Masks], config: EvaluateConfig, workers: ThreadPoolExecutor
 ) -> dict[str, dict[str, Slice]]:  # fmt: skip
-    return {
-        name: {value: _slice(predictions, mask, config) for value, mask in values.items()}
+    jobs = {
+        name: {value: workers.submit(_slice, predictions, mask, config) for value, mask in values.items()}
         for name, values in masks.items()
     }
+    return {name: {value: job.result() for value, job in values.items()} for name, values in jobs.items()}
+
+
+def _cores() -> int:
+    """Cores that this process may use, as far as more of them help."""
+    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
 
 
 def _slice(predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig) -> Slice:

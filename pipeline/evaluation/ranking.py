@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -99,23 +100,33 @@ def pair_order(positive: NDArray[np.bool_], scores: Values) -> float:
 
 def area_of(packed: NDArray[Any]) -> float:
     """AUC from sorted keys whose lowest bit says that the row is positive; NaN without one of the classes."""
-    one = packed.dtype.type(1)
-    positives, places, tied = 0, 0, 0
-    for begin in range(0, packed.size, _BLOCK):
-        block = packed[begin : begin + _BLOCK + 1]
-        odd = (block & one).astype(bool)
-        inside = np.flatnonzero(odd[:_BLOCK])
-        positives += inside.size
-        places += int(inside.sum()) + begin * inside.size
-        # A negative row and, next above it, a positive one with the same score.
-        lasts = np.flatnonzero(odd[1:] & (block[1:] ^ one == block[:-1])) + begin
-        tied += int(np.sum(tied_pairs(packed, lasts)))
+    ends = np.linspace(0, packed.size, 1 + (_CORES if packed.size >= _PARALLEL else 1)).astype(np.int64).tolist()
+    with ThreadPoolExecutor(len(ends) - 1) as workers:
+        parts = list(workers.map(_count_pairs, repeat(packed), ends[:-1], ends[1:]))
+    positives, places, tied = (sum(each) for each in zip(*parts, strict=True))
     negatives = packed.size - positives
     if positives == 0 or negatives == 0:
         return float("nan")
     # Among equal scores negatives come first, so the rows before a positive one are the rows not above it.
     not_above = places - positives * (positives - 1) // 2
     return (not_above - tied / 2.0) / (float(positives) * float(negatives))
+
+
+def _count_pairs(packed: NDArray[Any], first: int, last: int) -> tuple[int, int, int]:
+    """Of a stretch of the keys: positive rows, the sum of their places among all, and tied pairs that begin there."""
+    one = packed.dtype.type(1)
+    positives, places, tied = 0, 0, 0
+    for begin in range(first, last, _BLOCK):
+        rows = min(_BLOCK, last - begin)
+        block = packed[begin : begin + rows + 1]
+        odd = (block & one).astype(bool)
+        inside = np.flatnonzero(odd[:rows])
+        positives += inside.size
+        places += int(inside.sum()) + begin * inside.size
+        # A negative row and, next above it, a positive one with the same score.
+        lasts = np.flatnonzero(odd[1:] & (block[1:] ^ one == block[:-1])) + begin
+        tied += int(np.sum(tied_pairs(packed, lasts)))
+    return positives, places, tied
 
 
 def tied_pairs(packed: NDArray[Any], lasts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from pipeline.console import progress_of
 from pipeline.evaluation.comparing.compare import compare_models
 from pipeline.evaluation.comparing.comparison import Comparison
 from pipeline.evaluation.drift import Drift, Side, measure_drift
-from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file, model_name
+from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file, evaluate_on_spark, model_name
 from pipeline.evaluation.predict_days import predict_days
 from pipeline.evaluation.prediction_file import Columns
 from pipeline.evaluation.result import EVALUATION_FILE
@@ -31,10 +31,19 @@ def evaluate_for_command(
             return evaluate_and_report(bundle, rows, train, out, config, progress=progress)
 
 
-def evaluate_predictions(path: Path, out: Path, config: EvaluateConfig, columns: Columns) -> Judged:
-    """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`."""
-    with progress_of("evaluate"):
-        found = evaluate_file(path, out, columns=columns, config=config)
+def evaluate_predictions(
+    path: str, out: Path, config: EvaluateConfig, columns: Columns, master: str | None = None
+) -> Judged:
+    """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`.
+
+    `master` is a Spark cluster that reads the rows; None reads them here.
+    """
+    with progress_of("evaluate") as progress:
+        if master is None:
+            found = evaluate_file(Path(path), out, columns=columns, config=config)
+        else:
+            progress(f"reading {path} on {master}")
+            found = evaluate_on_spark(path, out, master=master, columns=columns, config=config)
         return Judged(found, out, write_report(out, served=False))
 
 

@@ -1,6 +1,7 @@
 """One judgement, for the flow and for the command: metrics, curves, predictions and the report in one directory."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from pipeline.evaluation.quality_gate import GATE_FILE
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.evaluation.row_slices import LabelledRows
 from pipeline.report import write_report
+from pipeline.report.pages import environment
+from pipeline.report.report_page import REPORT_TEMPLATE
 from pipeline.report.version_test import AGAINST_FILE
 
 
@@ -94,6 +97,11 @@ def evaluate_and_report(
     about = about or About()
     for name in (GATE_FILE, AGAINST_FILE, DRIFT_FILE):
         (out / name).unlink(missing_ok=True)  # what was said of an earlier evaluation in the same place
-    found = evaluate(bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored)
+    with ThreadPoolExecutor(1) as other:
+        # Compiling the page's template takes half a second, during which the graph scores.
+        other.submit(environment().get_template, REPORT_TEMPLATE)
+        found = evaluate(
+            bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored
+        )  # fmt: skip
     report = write_report(out, history=about.history, facts=about.facts, served=True)
     return Judged(found, out, report)

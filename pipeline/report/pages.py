@@ -1,5 +1,6 @@
 """What all pages share: the templates, the style, and that they refer to nothing outside themselves."""
 
+import functools
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from features.quality.quality_page import STYLE
 from pipeline.report.svg import number
 
 
-def render_page(template: str, **values: object) -> str:
-    """A template's page; every value is escaped, and a name that is not given is an error."""
-    environment = Environment(
+@functools.cache
+def environment() -> Environment:
+    """The templates, each compiled once a process; every value is escaped, and a name not given is an error."""
+    made = Environment(
         loader=PackageLoader("pipeline.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
@@ -20,9 +22,14 @@ def render_page(template: str, **values: object) -> str:
         lstrip_blocks=True,
         extensions=["jinja2.ext.loopcontrols"],
     )
-    environment.filters["number"] = number
+    made.filters["number"] = number
+    return made
+
+
+def render_page(template: str, **values: object) -> str:
+    """A template's page."""
     style = files("features.quality").joinpath(STYLE).read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, **values)
+    return environment().get_template(template).render(style=style, **values)
 
 
 def write_page(path: Path, template: str, **values: object) -> Path:

@@ -26,6 +26,7 @@ from pipeline.report.short_names import meanings
 from pipeline.report.version_test import AgainstCurrent
 
 REPORT_FILE, FACTS_FILE = "report.html", "report_facts.json"
+REPORT_TEMPLATE = "report.html"
 Facts = Mapping[str, str | int | float]
 _MOST_VALUES = 12
 
@@ -151,7 +152,7 @@ def render(
     evaluation = evaluation.model_copy(update={"units": units})
     headlines = {task: headline_metric(scores) for task, scores in evaluation.tasks.items()}
     return render_page(
-        "report.html",
+        REPORT_TEMPLATE,
         evaluation=evaluation,
         served=known.served,
         units=units,

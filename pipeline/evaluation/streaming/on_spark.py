@@ -3,12 +3,17 @@
 Spark only moves rows and states; every number is computed by the functions that run on one machine.
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
+from contract.errors import ConfigError
+from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.prediction_file import Columns, from_table
 from pipeline.evaluation.streaming.stream_state import Budget, StreamState
 
@@ -21,24 +26,56 @@ class _PartitionPass:
 
     columns: Columns | None
     budget: Budget
+    lists_by: str
     partition: Callable[[], int]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         # Partitions hold fewer than 2**40 rows, so rows of all of them have numbers of their own.
         state = StreamState(self.budget, first_row=self.partition() << 40)
-        for batch in batches:
-            if batch.num_rows:
-                state.update(from_table(pa.Table.from_batches([batch]), self.columns, "the data frame"))
+        tables = (pa.Table.from_batches([batch]) for batch in batches if batch.num_rows)
+        rows = (from_table(table, self.columns, "the data frame") for table in tables)
+        for stretch in by_lists(rows, self.lists_by):
+            state.update(stretch)
         yield pa.RecordBatch.from_pydict({_STATE: pa.array([state.to_bytes()], type=pa.binary())})
 
 
-def pass_on_spark(frame: Any, columns: Columns | None = None, budget: Budget | None = None) -> StreamState:
+@contextmanager
+def spark_session(master: str) -> Iterator[Any]:
+    """A session on a cluster whose executors import this very installation, as those of ``local[N]`` do.
+
+    Raises:
+        ConfigError: PySpark is not installed.
+    """
+    try:
+        from pyspark.sql import SparkSession  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        message = "--engine spark: PySpark is not installed: pip install pyspark==4.3.0 (it needs Java 17)"
+        raise ConfigError(message) from error
+    builder = SparkSession.builder.master(master).appName("moerank evaluate").config("spark.ui.enabled", "false")
+    if master.startswith("local"):
+        # Whatever the network, this machine speaks to itself; its Python processes find what this one finds.
+        local = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
+                 "spark.pyspark.python": sys.executable,
+                 "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
+        for key, value in local.items():
+            builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+def pass_on_spark(
+    frame: Any, columns: Columns | None = None, budget: Budget | None = None, lists_by: str = "user"
+) -> StreamState:
     """The state of all rows of a Spark data frame of labels and scores.
 
     Args:
         frame: A `pyspark.sql.DataFrame`, with columns as `load_predictions` reads them.
         columns: What its columns are called.
         budget: What the merged state may keep; each partition keeps no more.
+        lists_by: What is ranked together: ``user`` or ``item``; a column is mapped as ``list``.
 
     Raises:
         DataError: a column is missing.
@@ -52,7 +89,7 @@ def pass_on_spark(frame: Any, columns: Columns | None = None, budget: Budget | N
     from pyspark import TaskContext  # noqa: PLC0415 - an optional extra
 
     budget = budget or Budget()
-    work = _PartitionPass(columns, budget, lambda: int(TaskContext.get().partitionId()))
+    work = _PartitionPass(columns, budget, lists_by, lambda: int(TaskContext.get().partitionId()))
     # A missing column is an error of the driver, not of an executor far away.
     from_table(frame.limit(1).toArrow(), columns, "the data frame")
     merged = StreamState(budget)

@@ -4,7 +4,7 @@ import functools
 import multiprocessing
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -117,15 +117,21 @@ def _score_part(job: _Job, rows: Part) -> _Part:
 
 
 class PredictionWriter:
-    """Write ``predictions.parquet`` a stretch at a time; it appears when all went well."""
+    """Write ``predictions.parquet`` a stretch at a time, in a thread; it appears when all went well."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._writer: AtomicWriter | None = None
+        self._hand = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
 
     def write(self, rows: Predictions) -> None:
-        """Append rows."""
-        table = rows.table()
+        """Append rows, while the caller goes on; what went wrong with earlier rows is raised now."""
+        if self._written is not None:
+            self._written.result()
+        self._written = self._hand.submit(self._append, rows.table())
+
+    def _append(self, table: pa.Table) -> None:
         if self._writer is None:
             # Only now: what is refused leaves no directory behind.
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,5 +144,10 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._hand.shutdown()
+        failed = None if self._written is None else self._written.exception()
+        problem = error or failed
         if self._writer is not None:
-            self._writer.__exit__(kind, error, trace)
+            self._writer.__exit__(None if problem is None else type(problem), problem, trace)
+        if failed is not None and error is None:
+            raise failed

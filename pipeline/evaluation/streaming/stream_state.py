@@ -15,7 +15,7 @@ from pipeline.evaluation.streaming.score_pairs import MOST_ROWS, ScorePairs
 from pipeline.evaluation.streaming.unit_sums import MOST_UNITS, UnitSums
 from pipeline.evaluation.streaming.whole_users import WholeUsers, unit_hashes
 
-MEMORY_ROWS = 20_000_000
+MEMORY_ROWS = 10_000_000
 _KINDS: tuple[Kind, ...] = ("binary", "regression")
 
 

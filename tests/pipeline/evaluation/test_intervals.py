@@ -27,6 +27,19 @@ def test_draws_are_reproducible_and_draw_as_many_users_as_there_are() -> None:
     assert not np.array_equal(first[0], next(Bootstrap(7, 20, seed=4).draws()))
 
 
+def test_groups_of_very_many_users_spread_as_the_users_do() -> None:
+    labels, scores, users = _rows(0, users=4000)
+    rows = TaskRows("like", "binary", labels, 1.0 / (1.0 + np.exp(-scores)), users)
+    every, grouped = (
+        evaluate_tasks({"like": rows}, Bootstrap(users.count, 1000, units=units)).scores["like"]
+        for units in (1 << 16, 500)
+    )
+    for metric in ("auc", "log_loss", "gauc", "ndcg@10"):
+        one, other = every[metric], grouped[metric]
+        assert other.value == one.value
+        assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.15), metric
+
+
 def test_a_replicate_is_the_metric_of_the_rows_drawn() -> None:
     labels, scores, users = _rows(0)
     probabilities = 1.0 / (1.0 + np.exp(-scores))

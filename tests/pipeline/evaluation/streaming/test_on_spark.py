@@ -1,8 +1,6 @@
 """A Spark data frame is judged by the same functions; skipped where PySpark or Java is missing."""
 
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +9,16 @@ import numpy as np
 import pytest
 
 from contract.errors import DataError
+from pipeline.cli.main import main
 from pipeline.evaluation.intervals import Bootstrap
 from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.streaming.on_spark import pass_on_spark
+from pipeline.evaluation.result import Evaluation
+from pipeline.evaluation.streaming.on_spark import pass_on_spark, spark_session
 from pipeline.evaluation.streaming.overall import overall
 from pipeline.evaluation.streaming.stream_state import Budget, passed
 from pipeline.evaluation.task_metrics import evaluate_tasks
 
-ROOT = Path(__file__).parents[4]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(300),
@@ -30,18 +29,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
-    sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed: pip install pyspark==4.3.0")
-    session = (
-        sql.SparkSession.builder.master("local[2]")
-        .config("spark.ui.enabled", "false")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.pyspark.python", sys.executable)
-        .config("spark.executorEnv.PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
-        .getOrCreate()
-    )
-    yield session
-    session.stop()
+    pytest.importorskip("pyspark.sql", reason="PySpark is not installed: pip install pyspark==4.3.0")
+    with spark_session("local[2]") as session:
+        yield session
 
 
 @pytest.fixture
@@ -81,3 +71,16 @@ def test_partitions_merge_into_what_one_machine_says(spark: Any, scored: Path, b
 def test_a_missing_column_is_named_before_any_executor_starts(spark: Any, scored: Path) -> None:
     with pytest.raises(DataError, match="the data frame has no column 'label__like'"):
         pass_on_spark(spark.read.parquet(str(scored)).drop("label__like"))
+
+
+def test_the_command_gives_on_spark_what_it_gives_here(spark: Any, scored: Path, tmp_path: Path) -> None:
+    spark.read.parquet(str(scored)).repartition(3).write.parquet(str(tmp_path / "parts"))
+    spark.stop()
+    line = ["evaluate", "--predictions", str(tmp_path / "parts"), "--replicates", "50"]
+    for engine, more in (("spark", ["--engine", "spark", "--master", "local[2]"]), ("here", [])):
+        assert main([*line, *more, "--out", str(tmp_path / engine)]) == 0
+    there, here = (Evaluation.load(tmp_path / engine).tasks["like"] for engine in ("spark", "here"))
+    assert list(there) == list(here)
+    for metric, estimate in here.items():
+        assert there[metric].value == pytest.approx(estimate.value, rel=1e-9), metric
+    assert (tmp_path / "spark" / "report.html").is_file()
