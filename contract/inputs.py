@@ -58,7 +58,8 @@ class Inputs:
 class Batch:
     """Rows to train or evaluate on: `labels` and `weights` float32 [N, T] (weight 0: not applicable).
 
-    `user` and `item` are the stable uint64 hashes [N] of the row's keys, for grouping.
+    `user` and `item` are the stable uint64 hashes [N] of the row's keys, for grouping; `time` is when its event was,
+    int64 [N] milliseconds since 1970, where the reader was asked for it.
     """
 
     inputs: Inputs
@@ -66,6 +67,7 @@ class Batch:
     weights: NDArray[np.float32]
     user: NDArray[np.uint64]
     item: NDArray[np.uint64]
+    time: NDArray[np.int64] | None = None
 
     @property
     def rows(self) -> int:

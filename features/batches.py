@@ -60,13 +60,15 @@ class _Rows:
     weights: list[NDArray[np.float32]]
     user: NDArray[np.uint64]
     item: NDArray[np.uint64]
+    time: NDArray[np.int64] | None
 
     def piece(self, begin: int, end: int) -> Batch:
         """A stretch of rows."""
         inputs = Inputs(self.request.piece(begin, end), self.candidate.piece(begin, end))
         dtype = np.dtype(np.float32)
         labels, weights = (_matrix(columns, begin, end, dtype) for columns in (self.labels, self.weights))
-        return Batch(inputs, labels, weights, self.user[begin:end], self.item[begin:end])
+        time = None if self.time is None else self.time[begin:end]
+        return Batch(inputs, labels, weights, self.user[begin:end], self.item[begin:end], time)
 
 
 class BatchReader:
@@ -78,7 +80,8 @@ class BatchReader:
     mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
     `batch_size` is that of all ranks together: the order of rows and the batches are the same on any number of ranks,
     each of which reads its own part of every batch. A last batch of fewer than `least_rows` rows joins the one before.
-    `later_than`, a time as in `TIME`, leaves out rows that are not later, but for a share of `replay`.
+    `later_than`, a time as in `TIME`, leaves out rows that are not later, but for a share of `replay`. `with_time`:
+    batches have their rows' times.
     """
 
     def __init__(  # noqa: PLR0913 - options, each by its name and on its own
@@ -95,6 +98,7 @@ class BatchReader:
         least_rows: int = 1,
         later_than: int | None = None,
         replay: float = 0.0,
+        with_time: bool = False,
     ) -> None:
         """Open a dataset directory or a file, or with a URL a remote one, and check that it is of the schema.
 
@@ -108,7 +112,8 @@ class BatchReader:
         # A batch that is full is never too small, so that only a last one that is short can join the one before.
         self._least_rows = min(least_rows, batch_size)
         self._seed, self._rank, self._world = seed, rank, world
-        self._columns = _column_names(schema)
+        self._with_time = with_time
+        self._columns = [*_column_names(schema), *[TIME] * with_time]
         missing = [name for name in self._columns if name not in self.dataset.column_names]
         if missing:
             message = f"{path} lacks column {missing[0]!r} of the schema ({len(missing)} missing); rebuild the features"
@@ -241,6 +246,7 @@ class BatchReader:
             weights=[_column(table, weight_column(task), order) for task in tasks],
             user=_column(table, USER_HASH, order),
             item=_column(table, ITEM_HASH, order),
+            time=_column(table, TIME, order) if self._with_time else None,
         )
 
 
@@ -315,6 +321,7 @@ def _join(batches: list[Batch]) -> Batch:
         np.concatenate([b.weights for b in batches]),
         np.concatenate([b.user for b in batches]),
         np.concatenate([b.item for b in batches]),
+        np.concatenate(times) if (times := [b.time for b in batches if b.time is not None]) else None,
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -133,6 +133,48 @@ def from_table(table: pa.Table, columns: Columns | None = None, path: str = "the
         lists=_ids(table, names["list"], mapped="list" in given),
         key=_ids(table, names["key"], mapped=True),
     )
+
+
+class KeyedScores(NamedTuple):
+    """Predictions [N, T] of rows that are known by user, item (hashes [N]) and time [N]; NaN where there is none."""
+
+    user: NDArray[np.uint64]
+    item: NDArray[np.uint64]
+    time: NDArray[np.int64]
+    scores_NT: NDArray[np.float32]
+
+
+def keyed_scores(path: Path, tasks: Sequence[str], columns: Columns | None = None) -> KeyedScores:
+    """Read predictions of some tasks, with or without labels beside them, by what tells their rows apart.
+
+    Raises:
+        DataError: not a table, no column of user, item or time, none of a prediction, or one that holds no numbers.
+    """
+    names = {**_defaults(tasks), **(columns or {})}
+    parts = [_keyed(path, table, tasks, names) for table in _tables(path)]
+    return KeyedScores(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _keyed(path: Path, table: pa.Table, tasks: Sequence[str], names: Columns) -> KeyedScores:
+    user, item = (
+        _ids(table, names[role], mapped=names[role] not in {USER_HASH, ITEM_HASH}) for role in ("user", "item")
+    )
+    time = _times(str(path), table, names["time"])
+    found = [names[f"prediction.{task}"] in table.column_names for task in tasks]
+    if user is None or item is None or time is None or not any(found):
+        roles = [names[role] for role in ("user", "item", "time")] + [names[f"prediction.{task}"] for task in tasks]
+        missing = [name for name in roles if name not in table.column_names]
+        message = (
+            f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}. A teacher's file needs user, "
+            "item, time and a prediction of one task at least: name them under `columns`, as in `prediction.click: p`"
+        )
+        raise DataError(message)
+    nothing = np.full(table.num_rows, np.nan, dtype=np.float32)
+    scores = [
+        _floats(str(path), table, names[f"prediction.{task}"]) if there else nothing
+        for task, there in zip(tasks, found, strict=True)
+    ]
+    return KeyedScores(user, item, time, np.stack(scores, axis=1))
 
 
 def _tables(path: Path) -> Iterator[pa.Table]:

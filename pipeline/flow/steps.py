@@ -30,7 +30,7 @@ from pipeline.release.shipping import Shipping
 from pipeline.report.evaluate_and_report import About, evaluate_and_report, headline
 from pipeline.report.report_page import REPORT_FILE, read_history
 from pipeline.step_cache import STEP_FILE, StepRecord, once, read_record
-from pipeline.training.checkpoint import weights_id
+from pipeline.training.teacher import teacher_id
 from pipeline.training.train import train, world_size
 
 CONFIG_FILE = "config.yaml"
@@ -166,7 +166,7 @@ def _settings(config: ProjectConfig) -> dict[str, Any]:
         "train": config.train.identity(world_size()),
     }
     # A teacher that was trained anew under the same path teaches something else.
-    return settings | ({"teacher": weights_id(config.train.teacher.run)} if config.train.teacher else {})
+    return settings | ({"teacher": teacher_id(config.train.teacher)} if config.train.teacher else {})
 
 
 def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None]:

@@ -92,12 +92,26 @@ class TrackingConfig(Settings):
 
 
 class TeacherConfig(Settings):
-    """Learn from the answers of another run on the same features as well as from labels."""
+    """Learn from the answers of another model as well as from labels: a run on the same features, or any predictions."""
 
-    run: Path
-    """The directory of the other run; its best epoch teaches."""
+    run: Path | None = None
+    """The directory of another run; its best epoch teaches."""
+    predictions: Path | None = None
+    """In place of `run`, a Parquet or CSV file of predictions, by whatever made them: LightGBM, an ensemble, last
+    night's model (`moerank predict`), or a column of the log itself. Rows are known by user, item and time; those
+    without a prediction learn from their labels alone."""
+    columns: dict[str, str] = {}
+    """What the file's columns are called, such as ``{user: user_id, prediction.click: lightgbm_click}``; where not
+    named, as `moerank predict` calls them."""
     weight: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """The share of its answers in the loss; the labels have the rest."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.run is None) == (self.predictions is None):
+            message = "a teacher is either a `run` or a file of `predictions`: give one of them"
+            raise ValueError(message)
+        return self
 
 
 class WarmConfig(Settings):
@@ -199,7 +213,7 @@ class TrainConfig(Settings):
     batches: Literal["mixed", "by_user"] | None = None
     """Whether a batch keeps a user's rows together; None: where `within_user` compares them."""
     teacher: TeacherConfig | None = None
-    """A run to learn from as well."""
+    """A run or a file of predictions to learn from as well."""
     weighting: WeightingConfig = FixedConfig()
     """How the weights of tasks change while training goes on."""
     start_from: str = "none"

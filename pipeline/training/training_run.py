@@ -21,7 +21,7 @@ from pipeline.training.balanced_hash import deal_ids
 from pipeline.training.data_check import check_rows
 from pipeline.training.precision import precision_of
 from pipeline.training.stopping_metric import StoppingMetric
-from pipeline.training.teacher import Teacher
+from pipeline.training.teacher import FileTeacher, teacher_of
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK, TrainConfig
 from pipeline.training.training_step import TrainingStep
 from pipeline.training.validation import Validation, validate
@@ -64,6 +64,7 @@ class TrainingRun:
             least_rows=self.config.least_rows(world),
             later_than=start.until if start is not None and config.warm.new_rows else None,
             replay=config.warm.replay,
+            with_time=config.teacher is not None and config.teacher.predictions is not None,
         )
         _require_rows(self.rows, world)
         self.remarks = [found.remark for found in check_rows(self.rows, schema) if found.remark]
@@ -84,7 +85,8 @@ class TrainingRun:
         self.sharded: Sharded = shard(ranker, device, _rates(config))
         if world > 1 or config.tables:
             self.remarks += in_words(self.sharded.table_places())
-        teacher = Teacher(config.teacher, schema, device) if config.teacher else None
+        teacher = teacher_of(config.teacher, self.rows, device) if config.teacher else None
+        self.remarks += [teacher.remark] if isinstance(teacher, FileTeacher) else []
         parts = self.sharded, loss, self.weighting, self.config
         self.step = TrainingStep(*parts, autocast=precision.autocast, teacher=teacher)
 
