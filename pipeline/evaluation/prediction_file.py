@@ -165,8 +165,8 @@ def _keyed(path: Path, table: pa.Table, tasks: Sequence[str], names: Columns) ->
         roles = [names[role] for role in ("user", "item", "time")] + [names[f"prediction.{task}"] for task in tasks]
         missing = [name for name in roles if name not in table.column_names]
         message = (
-            f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}. A teacher's file needs user, "
-            "item, time and a prediction of one task at least: name them under `columns`, as in `prediction.click: p`"
+            f"{path} has no column {missing[0]!r}; it has {', '.join(table.column_names)}. A teacher's file needs "
+            "user, item, time and a prediction of one task at least: name them under `columns` (`prediction.click: p`)"
         )
         raise DataError(message)
     nothing = np.full(table.num_rows, np.nan, dtype=np.float32)

@@ -92,7 +92,7 @@ class TrackingConfig(Settings):
 
 
 class TeacherConfig(Settings):
-    """Learn from the answers of another model as well as from labels: a run on the same features, or any predictions."""
+    """Learn from another model's answers as well as from labels: of a run on the same features, or of any file."""
 
     run: Path | None = None
     """The directory of another run; its best epoch teaches."""
