@@ -34,6 +34,7 @@ BY_HAND = {"flagship": "it compares bundles: python -m benchmarks.flagship --old
 # The least that shows that a benchmark works.
 QUICK = {
     "bounds": "--tables movielens --seeds 1 --override train.epochs=1",
+    "comet_protocol": "--trials 1 --budgets 1 --gates top_k",
     "evaluation": "--rows 100000 --events 20000 --rounds 1",
     "features": "--rows 20000 --rounds 1",
     "flagship": "",
@@ -50,6 +51,7 @@ QUICK = {
     "sparse_training": "--rows 256 --rounds 1",
     "training": "--quick --rounds 1",
     "training_sizes": "--recipes movielens --seeds 1",
+    "twins": "--tables movielens --seeds 1 --variants top_k",
     "week": "--seeds 1 --nights 1",
 }
 

@@ -28,3 +28,15 @@ def paired(values: Sequence[float], base: Sequence[float]) -> Paired:
         return Paired(mean, -float("inf"), float("inf"))
     half = float(stats.t.ppf(0.975, len(gaps) - 1)) * statistics.stdev(gaps) / len(gaps) ** 0.5
     return Paired(mean, mean - half, mean + half)
+
+
+def p_value(values: Sequence[float], base: Sequence[float]) -> float:
+    """Of the two-sided paired t test; 1 for a single pair, which says nothing.
+
+    >>> round(p_value([1.0, 2.1, 3.0], [0.0, 1.0, 2.1]), 3)
+    0.003
+    """
+    gaps = [value - other for value, other in zip(values, base, strict=True)]
+    if len(gaps) == 1 or len(set(gaps)) == 1:
+        return 1.0 if len(gaps) == 1 or gaps[0] == 0.0 else 0.0
+    return float(stats.ttest_1samp(gaps, 0.0).pvalue)

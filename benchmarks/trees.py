@@ -47,17 +47,22 @@ def categorical(schema: Schema) -> list[int]:
     return places
 
 
-def predictions(schema: Schema, train: Rows, valid: Rows, judged: Rows) -> tuple[NDArray[np.float64], float]:
+def predictions(
+    schema: Schema, train: Rows, valid: Rows, judged: Rows, *, ids_as_numbers: bool = False
+) -> tuple[NDArray[np.float64], float]:
     """Answers [N, T] on the judged rows, each booster stopped by the valid ones, and the CPU seconds of training."""
     started = time.process_time()
-    answers = [_task(schema, place, train, valid, judged) for place in range(len(schema.tasks))]
+    ids = [] if ids_as_numbers else categorical(schema)
+    answers = [_task(schema, place, ids, train, valid, judged) for place in range(len(schema.tasks))]
     return np.stack(answers, axis=1), time.process_time() - started
 
 
-def _task(schema: Schema, place: int, train: Rows, valid: Rows, judged: Rows) -> NDArray[np.float64]:
+def _task(
+    schema: Schema, place: int, ids: list[int], train: Rows, valid: Rows, judged: Rows
+) -> NDArray[np.float64]:  # fmt: skip
     binary = schema.tasks[place].kind == "binary"
     settings = SETTINGS | {"objective": "binary" if binary else "l2", "metric": "auc" if binary else "rmse"}
-    sets = [_dataset(rows, place, categorical(schema)) for rows in (train, valid)]
+    sets = [_dataset(rows, place, ids) for rows in (train, valid)]
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     booster = lightgbm.train(settings, sets[0], ROUNDS, valid_sets=[sets[1]], callbacks=[stop])
     return np.asarray(booster.predict(judged.inputs), dtype=np.float64)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.models.small import inputs, small_schema
 from tests.pipeline.tiny_features import write_features
@@ -12,7 +13,8 @@ from tests.pipeline.tiny_features import write_features
 pytest.importorskip("lightgbm")
 
 from benchmarks import trees
-from benchmarks.bounds import Judged, cases, judge
+from benchmarks.bounds import against, better_trees, cases
+from benchmarks.judged_runs import Judged, judge
 
 SCHEMA = small_schema()
 
@@ -44,3 +46,16 @@ def test_trees_learn_and_are_judged_as_models_are(features: Path, monkeypatch: p
     table: list[Any] = list(cases("tiny", [Judged(figures, cpu)] * 2, Judged(figures, cpu)))
     assert table[0].case == "tiny like auc"
     assert [case.value for case in table if "LightGBM's" in case.case and "CPU" not in case.case] == [0.0] * 3
+
+
+def test_the_better_of_two_boosters_counts_in_every_figure() -> None:
+    one, other = Judged({"like auc": 0.7, "rating rmse": 1.0}, 9.0), Judged({"like auc": 0.6, "rating rmse": 0.9}, 5.0)
+    assert better_trees([one, other]) == Judged({"like auc": 0.7, "rating rmse": 0.9}, 5.0)
+
+
+def test_differences_are_tested_by_seed_and_adjusted_by_holm() -> None:
+    ours = {"like auc": [0.71, 0.72, 0.73], "rating rmse": [0.9, 1.0, 1.1]}
+    lines = against(ours, {"like auc": [0.70, 0.70, 0.70], "rating rmse": [1.0, 1.0, 1.0]}).splitlines()
+    alone = stats.ttest_1samp([0.01, 0.02, 0.03], 0.0).pvalue
+    assert lines[2].endswith(f"| {2 * alone:.3f} |")
+    assert lines[3].endswith("| 1.000 |")

@@ -1,0 +1,116 @@
+"""Runs of a recipe, trained and judged once: the figures of each stay in a file beside its features."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.trees import predictions, read_rows
+from contract.digests import digest_of
+from contract.schema import Schema
+from features.batches import BatchReader
+from models.ranker_tensors import TensorInputs
+from pipeline.evaluation.metrics import auc, ece, rmse
+from pipeline.flow.steps import build_features
+from pipeline.project.project_config import ProjectConfig, read_config
+from pipeline.training.checkpoint import load_ranker
+from pipeline.training.train import train
+from pipeline.training.training_log import HISTORY_FILE
+
+RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
+JUDGED = {"adult": "test", "movielens": "test", "kuairand": "valid"}
+DEFAULTS = ["model={}", "train={}"]
+"""A recipe without what it says of model and training."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Figures by name such as ``income auc``, CPU seconds of training, and the share of experts that a row needs."""
+
+    figures: dict[str, float]
+    cpu: float
+    union: float = 1.0
+
+
+def judge(
+    schema: Schema, answers: NDArray[np.float64], labels: NDArray[np.float32], weights: NDArray[np.float32]
+) -> dict[str, float]:
+    """AUC and ECE of binary tasks, RMSE of the others, over the rows to which each applies."""
+    figures = {}
+    for place, task in enumerate(schema.tasks):
+        rows = weights[:, place] > 0
+        truth, scores = labels[rows, place].astype(np.float64), answers[rows, place]
+        if task.kind == "binary":
+            figures[f"{task.name} auc"] = auc(truth, scores)
+            figures[f"{task.name} ece"] = ece(truth, scores)
+        else:
+            figures[f"{task.name} rmse"] = rmse(truth, scores)
+    return figures
+
+
+def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
+    """A table's recipe with one seed and some changes."""
+    return read_config(RECIPES / f"{table}.yaml", [*overrides, f"train.seed={seed}"])
+
+
+def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:
+    """Train, and judge the best epoch; in `run_dir`, where it stays, or nowhere."""
+    features = build_features(config)
+    settings = [part.model_dump(mode="json") for part in (config.model, config.train)]
+    key = digest_of(settings, features.stamp, JUDGED[table])
+    ledger = config.root / "judged.jsonl"
+    known = _known(ledger, key)
+    if known is not None and (run_dir is None or run_dir.is_dir()):
+        return known
+    with TemporaryDirectory() as folder:
+        judged = _trained(config, JUDGED[table], run_dir or Path(folder))
+    with ledger.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"key": key, "settings": settings, **asdict(judged)}) + "\n")
+    return judged
+
+
+def of_trees(table: str, config: ProjectConfig, *, ids_as_numbers: bool = False) -> Judged:
+    """Train LightGBM on the recipe's columns."""
+    build_features(config)
+    features, split = config.features_dir, JUDGED[table]
+    schema = Schema.load(features)
+    rows = {name: read_rows(features, schema, name) for name in {"train", "valid", split}}
+    judged = rows[split]
+    answers, cpu = predictions(schema, rows["train"], rows["valid"], judged, ids_as_numbers=ids_as_numbers)
+    return Judged(judge(schema, answers, judged.labels, judged.weights), cpu)
+
+
+def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
+    schema = Schema.load(config.features_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    started = time.process_time()
+    found = train(config.features_dir, config.model, config.train, run_dir, say=_silent)
+    cpu = time.process_time() - started
+    ranker = load_ranker(run_dir, schema).eval()
+    batches = list(BatchReader(config.features_dir / split, schema, 8192).epoch())
+    with torch.no_grad():
+        answers = [ranker.predictions(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT).numpy() for b in batches]
+    labels, weights = (np.concatenate([getattr(b, name) for b in batches]) for name in ("labels", "weights"))
+    epochs = json.loads((run_dir / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"]
+    union = float(epochs[found["best_epoch"] - 1]["experts"]["union_over_n"])
+    return Judged(judge(schema, np.concatenate(answers).astype(np.float64), labels, weights), cpu, union)
+
+
+def _known(ledger: Path, key: str) -> Judged | None:
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
+    for entry in map(json.loads, reversed(lines)):
+        if entry["key"] == key:
+            return Judged(entry["figures"], entry["cpu"], entry["union"])
+    return None
+
+
+def _silent(text: str) -> None:
+    if os.environ.get("BENCH_SHOW"):
+        print(text, flush=True)
