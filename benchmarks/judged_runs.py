@@ -3,16 +3,17 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.trees import predictions, read_rows
+from benchmarks.trees import SETTINGS, predictions, read_rows
 from contract.digests import digest_of
 from contract.schema import Schema
 from features.batches import BatchReader
@@ -62,24 +63,36 @@ def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
 
 def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:
     """Train, and judge the best epoch; in `run_dir`, where it stays, or nowhere."""
-    features = build_features(config)
     settings = [part.model_dump(mode="json") for part in (config.model, config.train)]
-    key = digest_of(settings, features.stamp, JUDGED[table])
+    with TemporaryDirectory() as folder:
+        place = run_dir or Path(folder)
+        return _once(table, config, settings, lambda: _trained(config, JUDGED[table], place), kept=run_dir)
+
+
+def of_trees(table: str, config: ProjectConfig, *, ids_as_numbers: bool = False) -> Judged:
+    """Train LightGBM on the recipe's columns."""
+    settings = ["LightGBM", SETTINGS, ids_as_numbers]
+    return _once(table, config, settings, lambda: _grown(config, JUDGED[table], ids_as_numbers=ids_as_numbers))
+
+
+def _once(
+    table: str, config: ProjectConfig, settings: list[Any], make: Callable[[], Judged], kept: Path | None = None
+) -> Judged:
+    """Look a run up, or make it and write it down; a directory that is to be `kept` must be there, too."""
+    built = build_features(config).result
+    key = digest_of(settings, built["fingerprint"], built["rows"], JUDGED[table])
     ledger = config.root / "judged.jsonl"
     known = _known(ledger, key)
-    if known is not None and (run_dir is None or run_dir.is_dir()):
+    if known is not None and (kept is None or kept.is_dir()):
         return known
-    with TemporaryDirectory() as folder:
-        judged = _trained(config, JUDGED[table], run_dir or Path(folder))
+    judged = make()
     with ledger.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps({"key": key, "settings": settings, **asdict(judged)}) + "\n")
     return judged
 
 
-def of_trees(table: str, config: ProjectConfig, *, ids_as_numbers: bool = False) -> Judged:
-    """Train LightGBM on the recipe's columns."""
-    build_features(config)
-    features, split = config.features_dir, JUDGED[table]
+def _grown(config: ProjectConfig, split: str, *, ids_as_numbers: bool) -> Judged:
+    features = config.features_dir
     schema = Schema.load(features)
     rows = {name: read_rows(features, schema, name) for name in {"train", "valid", split}}
     judged = rows[split]

@@ -13,11 +13,9 @@ from typing import Literal
 
 import torch
 
-from benchmarks.bounds import RECIPES, Judged, of_recipe
+from benchmarks.judged_runs import JUDGED, Judged, of_model, recipe_of
 from benchmarks.paired import paired
 from benchmarks.report import Case, arguments, finish
-from pipeline.flow.steps import build_features
-from pipeline.project.project_config import read_config
 
 FORMS: dict[str, tuple[str, ...]] = {
     "written": (),
@@ -51,18 +49,18 @@ def cases(recipe: str, runs: Mapping[str, Sequence[Judged]]) -> Iterator[Case]:
 def main() -> int:
     """Train and judge everything, then print the table."""
     parser = arguments(__doc__)
-    parser.add_argument("--recipes", nargs="+", default=["adult", "movielens"], help="(default adult movielens)")
+    parser.add_argument(
+        "--recipes", nargs="+", default=["adult", "movielens"], choices=list(JUDGED), help="(default adult movielens)"
+    )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default 3)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Case] = []
     for name in options.recipes:
-        recipe = RECIPES / f"{name}.yaml"
-        build_features(read_config(recipe))
         runs: dict[str, list[Judged]] = {form: [] for form in FORMS}
         for seed in range(options.seeds):
             for form, changes in FORMS.items():
-                runs[form].append(of_recipe(recipe, seed, changes))
+                runs[form].append(of_model(name, recipe_of(name, seed, changes)))
         rows += cases(name, runs)
     return finish("training_sizes", rows, as_json=options.json)
 
