@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from contract.errors import ExportError
 from contract.files import appearing
-from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, TABLES_FILE
+from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, SHARES, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
 from models.export_graph.cheap_head import CheapHead
@@ -42,7 +42,7 @@ _SEQUENCES = ("Sequence", "Optional")
 _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
-def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False) -> list[str]:
+def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False, shares: bool = False) -> list[str]:
     """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a variant's indexes."""
     names = []
     for part in PARTS:
@@ -50,7 +50,7 @@ def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False)
         names += [f"{part}_ids"] * bool(specs.ids)
         names += [f"{part}_list_values", f"{part}_list_lengths"] * bool(specs.lists)
         names += [f"{part}_dense"] * bool(specs.dense)
-    return [*names, *[REQUEST_OF] * packed, *[ITEM_ROWS] * prepared]
+    return [*names, *[REQUEST_OF] * packed, *[ITEM_ROWS] * prepared, *[SHARES] * shares]
 
 
 def write_onnx(
@@ -62,16 +62,18 @@ def write_onnx(
     external_tables: bool = False,
     packed: bool = False,
     prepared: bool = False,
+    shares: int = 0,
 ) -> None:
     """Trace the module and write a checked file; with `external_tables` the tables lie beside it in `TABLES_FILE`.
 
     `packed`: the graph takes any number of requests, and for each candidate the number of its own. `prepared`: it takes
-    each candidate's row in the tables of prepared items; `schema` is that of the other features.
+    each candidate's row in the tables of prepared items; `schema` is that of the other features. `shares`:
+    it takes each candidate's sum of prepared rows, so many numbers.
 
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
     """
-    example = _example(schema, packed=packed, prepared=prepared, one_request=graph.one_request)
+    example = _example(schema, packed=packed, prepared=prepared, one_request=graph.one_request, shares=shares)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -152,9 +154,10 @@ def _name_rows(model: ir.Model, *, one_request: bool) -> None:
         value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
-def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool) -> dict[str, Tensor]:
+def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool, shares: int) -> dict[str, Tensor]:
     request_N = torch.arange(_TRACED["candidate"]) % _TRACED["request"]
     example = {REQUEST_OF: request_N, ITEM_ROWS: torch.zeros_like(request_N)}
+    example[SHARES] = torch.zeros(_TRACED["candidate"], shares)
     for part in PARTS:
         specs, rows = schema.part(part), 1 if one_request and part == "request" else _TRACED[part]
         lengths = torch.full((len(specs.lists), rows), 2, dtype=torch.int64)
@@ -165,7 +168,7 @@ def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool)
             "dense": torch.zeros(rows, len(specs.dense)),
         }
         example |= {f"{part}_{kind}": tensor for kind, tensor in columns.items()}
-    return {name: example[name] for name in input_names(schema, packed=packed, prepared=prepared)}
+    return {name: example[name] for name in input_names(schema, packed=packed, prepared=prepared, shares=bool(shares))}
 
 
 def _dynamic_shapes(example: dict[str, Tensor], *, one_request: bool) -> dict[str, dict[int, Dim]]:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from contract.errors import ExportError
-from contract.graph_names import ITEM_ROWS, REQUEST_OF
-from contract.inputs import Inputs, PartInputs
+from contract.graph_names import ITEM_ROWS, REQUEST_OF, SHARES
+from contract.inputs import PARTS, Inputs, PartInputs
 from contract.prepared import left_over, taken, with_items
 from contract.schema import Schema
 from models.diagnostics.expert_health import union
@@ -23,6 +23,7 @@ from models.export.float_rounding import measure_rounding
 from models.export.parity_sample import generate, sanitised
 from models.export.unselected_experts import shifted, shifted_biases, shifts
 from models.export_graph.item_shares import PreparedItems
+from models.export_graph.shared_tables import PreparedShares
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 
@@ -69,21 +70,23 @@ class _Case:
     """Inputs as the graph takes them, but for the columns that items bring.
 
     `request_N` is each candidate's request where the graph is a packed one, `item_N` its item's row where it is one
-    over prepared `items`.
+    over prepared `items`, `share_NH` the sum of its prepared rows where it takes that.
     """
 
     name: str
     inputs: Inputs
     request_N: NDArray[np.int64] | None = None
     item_N: NDArray[np.int64] | None = None
-    items: PreparedItems | None = None
+    items: PreparedItems | PreparedShares | None = None
+    share_NH: Array | None = None
 
     def arrays(self, schema: Schema) -> dict[str, Any]:
         """By the names of a graph's inputs."""
         inputs = self.inputs
         if self.items is not None:
-            inputs = replace(inputs, candidate=left_over(inputs.candidate, schema.candidate, self.items.names))
-        return {**inputs.arrays(), REQUEST_OF: self.request_N, ITEM_ROWS: self.item_N}
+            parts = (left_over(getattr(inputs, part), schema.part(part), self.items.names) for part in PARTS)
+            inputs = Inputs(*parts)
+        return {**inputs.arrays(), REQUEST_OF: self.request_N, ITEM_ROWS: self.item_N, SHARES: self.share_NH}
 
     @property
     def paired(self) -> Inputs:
@@ -99,7 +102,7 @@ def check_parity(
     sample: Inputs,
     *,
     packed: bool = False,
-    items: PreparedItems | None = None,
+    items: PreparedItems | PreparedShares | None = None,
     one_request: bool = False,
 ) -> Parity:
     """Compare on the sample and on generated rows, more than 2,000 in all; experts that none selects by other biases.
@@ -210,10 +213,13 @@ def _session(path: Path, instead: Mapping[str, onnxruntime.OrtValue] | None = No
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _with_items(ranker: Ranker, case: _Case, items: PreparedItems | None) -> _Case:
+def _with_items(ranker: Ranker, case: _Case, items: PreparedItems | PreparedShares | None) -> _Case:
     """The case with items drawn at random, the last row, that of unknown items, among them."""
     if items is None:
         return case
+    if isinstance(items, PreparedShares):
+        inputs, share_NH = items.drawn(case.inputs, np.random.default_rng([_SEED, case.inputs.candidate.rows]))
+        return replace(case, inputs=inputs, share_NH=share_NH, items=items)
     count = items.inputs.rows
     item_N = np.random.default_rng([_SEED, count]).integers(0, count, case.inputs.candidate.rows)
     item_N[0] = count - 1

@@ -17,6 +17,7 @@ from models.export.onnx_file import PREPARED_ROWS, write_onnx
 from models.export.parity import Parity, check_parity
 from models.export_graph.item_shares import PreparedItems
 from models.export_graph.serving_graph import ServingGraph
+from models.export_graph.shared_tables import PreparedShares
 from models.ranker import Ranker
 
 
@@ -59,5 +60,22 @@ def export_prepared(prepared: PreparedGraph, sample: Inputs, target: Path) -> Pa
         write_onnx(prepared.graph, lean, fresh, metadata, external_tables=external, prepared=True)
         parity = check_parity(ranker, fresh, sample, items=items)
         fresh.with_name(PREPARED_ROWS_FILE).replace(target.with_name(PREPARED_ROWS_FILE))
+        fresh.replace(target)
+    return parity
+
+
+def export_shared(ranker: Ranker, report: ExportReport, shares: PreparedShares, sample: Inputs, target: Path) -> Parity:
+    """Write the graph that takes each candidate's sum of prepared rows, which lie outside, to `target`.
+
+    Raises:
+        ExportError: the graph answers differently.
+    """
+    metadata = dict(ir.load(report.path).metadata_props) | {PREPARED: json.dumps(sorted(shares.names))}
+    external = report.path.with_name(TABLES_FILE).is_file()
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
+        fresh = Path(beside) / target.name
+        graph = ServingGraph(ranker, report.form, shares=shares)
+        write_onnx(graph, shares.lean(ranker.schema), fresh, metadata, external_tables=external, shares=shares.width)
+        parity = check_parity(ranker, fresh, sample, items=shares)
         fresh.replace(target)
     return parity

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from contract.inputs import PartName
 from models.input_layout import PartLayout
+from models.ranker import Ranker
 
 Tensors = dict[str, Tensor]
 
@@ -113,6 +114,20 @@ class DenseGraph(nn.Module):
         if self.raw == self.width:
             return spread_NW
         return spread_NW.maximum(self.least_W).minimum(self.most_W)
+
+
+def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:
+    """All embedding tables on top of each other, a row of zeros at the end [V, K]; the first row of each by name."""
+    dim = ranker.config.embedding_dim
+    offsets: dict[str, int] = {}
+    tables: list[Tensor] = []
+    total = 0
+    weights = ranker.table_weights()
+    for name, rows in ranker.schema.tables().items():
+        offsets[name] = total
+        tables.append(weights[name].detach().cpu())
+        total += rows
+    return torch.cat([*tables, torch.zeros(1, dim)]), offsets
 
 
 def longest(lengths_N1: Tensor) -> int:

@@ -7,14 +7,15 @@ experts of a gate's level.
 import torch
 from torch import Tensor, nn
 
-from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF
+from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF, SHARES
 from models.export_graph.attended_lists import AttendedLists
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import towers_graph
 from models.export_graph.item_shares import PreparedItems, item_rows
-from models.export_graph.lookup import PartLookup, Tensors
+from models.export_graph.lookup import PartLookup, Tensors, stacked_tables
 from models.export_graph.pairing import pair_add
 from models.export_graph.routing import static_weights
+from models.export_graph.shared_tables import PreparedShares
 from models.export_graph.split import InputParts, SplitInput
 from models.heads.towers import Tower
 from models.input_layout import layouts
@@ -28,12 +29,18 @@ class ServingGraph(nn.Module):
     routing_ids_I: Tensor
 
     def __init__(
-        self, ranker: Ranker, form: Form, items: PreparedItems | None = None, *, one_request: bool = False
+        self,
+        ranker: Ranker,
+        form: Form,
+        items: PreparedItems | None = None,
+        *,
+        shares: PreparedShares | None = None,
+        one_request: bool = False,
     ) -> None:
         """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms.
 
         With `items`, what hangs on them alone is computed here and now, and the graph takes their rows instead.
-        `one_request`: each run has one request, never one for each candidate.
+        With `shares` it takes each candidate's sum of prepared rows. `one_request`: each run has one request, never one for each candidate.
 
         Raises:
             ExportError: items are given, and the model's first layer has no share that could be prepared.
@@ -42,14 +49,15 @@ class ServingGraph(nn.Module):
         config = ranker.config
         table, offsets = stacked_tables(ranker)
         self.register_buffer("table_VK", table)
-        shown = layouts(ranker.schema if items is None else items.lean(ranker.schema))
+        lean = items if shares is None else shares
+        shown = layouts(ranker.schema if lean is None else lean.lean(ranker.schema))
         self.parts = nn.ModuleList(PartLookup(layout, offsets, config.embedding_dim) for layout in shown)
         rows = None
         if items is not None:
             whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
             rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
         self.attended = AttendedLists(ranker, offsets, shown[1], items) if ranker.attended is not None else None
-        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows, one_request)
+        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows, one_request, None if shares is None else shares.left)
         self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
         self.chain = ranker.network.towers.chain
@@ -75,7 +83,7 @@ class ServingGraph(nn.Module):
         if self.attended is not None:
             columns = [*([] if candidate is None else [candidate]), self.attended(self.table_VK, inputs)]
             candidate = torch.cat(columns, dim=1)
-        given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS))
+        given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS), inputs.get(SHARES))
         mixtures, weights = self.network(given, self._routing_ids(inputs, given))
         return (*self.chain.multiply(self.towers(mixtures)), *weights)
 
@@ -112,17 +120,3 @@ def describe_gates(ranker: Ranker, form: Form) -> list[dict[str, object]]:
                 served["weights"] = [weights[expert] for expert in range(level.plan.experts)]
             described.append(served)
     return described
-
-
-def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:
-    """All embedding tables on top of each other, a row of zeros at the end [V, K]; the first row of each by name."""
-    dim = ranker.config.embedding_dim
-    offsets: dict[str, int] = {}
-    tables: list[Tensor] = []
-    total = 0
-    weights = ranker.table_weights()
-    for name, rows in ranker.schema.tables().items():
-        offsets[name] = total
-        tables.append(weights[name].detach().cpu())
-        total += rows
-    return torch.cat([*tables, torch.zeros(1, dim)]), offsets

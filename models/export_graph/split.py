@@ -36,6 +36,13 @@ class ItemRows(NamedTuple):
         return weight_DH[[column for column in range(len(weight_DH)) if column not in prepared]]
 
 
+class LeftColumns(NamedTuple):
+    """The columns of each part, counted from its own first one, that a request still brings."""
+
+    request: tuple[int, ...]
+    candidate: tuple[int, ...]
+
+
 class InputParts(NamedTuple):
     """How the input matrix is put together: so many columns of the request first; the items that are prepared.
 
@@ -45,24 +52,29 @@ class InputParts(NamedTuple):
     request: int = 0
     items: ItemRows | None = None
     one_request: bool = False
+    left: LeftColumns | None = None
+    """Where the sum of all prepared shares is an input of the graph."""
 
 
 class SplitInput(NamedTuple):
     """The input matrix by parts; None for a part without columns (never all of them).
 
     `request_N` is the request of each candidate where several share a run; None: there is one, or one per candidate.
-    `item_N` is the row of each candidate in the tables of prepared items.
+    `item_N` is the row of each candidate in the tables of prepared items, `share_NH` the sum of its prepared rows.
     """
 
     request_RD: Tensor | None
     candidate_ND: Tensor | None
     request_N: Tensor | None = None
     item_N: Tensor | None = None
+    share_NH: Tensor | None = None
 
     def nothing(self, dtype: torch.dtype = torch.float32) -> Tensor | None:
         """Zeros [N, 1]; None where the request has all columns."""
         if self.candidate_ND is not None:
             return torch.zeros_like(self.candidate_ND[:, :1], dtype=dtype)
+        if self.share_NH is not None:
+            return torch.zeros_like(self.share_NH[:, :1], dtype=dtype)
         return None if self.item_N is None else torch.zeros_like(self.item_N, dtype=dtype).unsqueeze(1)
 
 
@@ -90,20 +102,25 @@ class SplitLinear(nn.Module):
         """Split the map by the parts of its input."""
         super().__init__()
         weight_DH = affine.weight_HD.t()
-        candidate_DH = weight_DH[parts.request :]
+        request_DH, candidate_DH = weight_DH[: parts.request], weight_DH[parts.request :]
+        self.shared = parts.left is not None
+        if parts.left is not None:
+            request_DH, candidate_DH = request_DH[list(parts.left.request)], candidate_DH[list(parts.left.candidate)]
         self.prepared = parts.items is not None
         if parts.items is not None:
             self.register_buffer("prepared_IH", parts.items.share(candidate_DH))
             candidate_DH = parts.items.left(candidate_DH)
-        self.register_buffer("weight_request_DH", weight_DH[: parts.request].float().contiguous())
+        self.register_buffer("weight_request_DH", request_DH.float().contiguous())
         self.register_buffer("weight_candidate_DH", candidate_DH.float().contiguous())
         self.register_buffer("bias_H", affine.bias_H.float())
 
     def forward(self, x: SplitInput) -> Tensor:
         """[N, H], or [R, H] of the request's share alone where there is no other part."""
         share = self.bias_H if x.request_RD is None else torch.addmm(self.bias_H, x.request_RD, self.weight_request_DH)
+        item_NH = x.share_NH if self.shared else None
         if self.prepared and x.item_N is not None:
             item_NH = functional.embedding(x.item_N, self.prepared_IH)
+        if item_NH is not None:
             request_N = None if x.request_RD is None else x.request_N
             share = pair_add(share if x.request_RD is not None else share.unsqueeze(0), item_NH, request_N)
             return share if x.candidate_ND is None else torch.addmm(share, x.candidate_ND, self.weight_candidate_DH)
