@@ -20,6 +20,8 @@ _PRIME, _GOLDEN = np.uint64(31), np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 _NULL, _ONE = np.uint64(0), np.uint64(1)
+_HALF, _HALF_SHIFT, _HALF_SIGN = np.uint32(0x7FFF), np.uint32(13), np.uint32(15)
+_REBIAS, _WHOLE, _TWICE = np.float32(2.0**112), np.float32(1), np.float32(2)
 
 
 class Kernels(NamedTuple):
@@ -29,6 +31,10 @@ class Kernels(NamedTuple):
     """As `contract.hashing.hash_integers`."""
     fill: Callable[..., None]
     """Looks up rows of a table by the hashes of one or two keys, and copies them; see `CompiledRows`."""
+    sum: Callable[..., None]
+    """Adds rows of a table to those of a matrix, or puts them there; see `ShareTables`."""
+    sum_half: Callable[..., None]
+    """The same of half-precision numbers, given as words of 16 bits."""
 
 
 _ALLOWED = ContextVar("compiled look-ups", default=True)
@@ -108,7 +114,36 @@ def make(compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Kernel
             for column in range(dense_D.shape[0]):
                 out_dense[place, dense_D[column]] = dense[row, column]
 
-    return Kernels(hash_all, fill)
+    return Kernels(hash_all, fill, summing(compiled(as_it_is)), summing(compiled(widened)))
+
+
+def summing(number: Any) -> Callable[..., None]:
+    """A kernel that sums rows whose elements `number` makes numbers of."""
+
+    def sum_rows(values: Any, scale: Any, rows_n: Any, total: Any, first: Any) -> None:
+        for place in range(total.shape[0]):
+            row = rows_n[place if rows_n.shape[0] > 1 else 0]
+            step = scale[row if scale.shape[0] > 1 else 0]
+            if first:
+                for unit in range(total.shape[1]):
+                    total[place, unit] = step * number(values[row, unit])
+            else:
+                for unit in range(total.shape[1]):
+                    total[place, unit] += step * number(values[row, unit])
+
+    return sum_rows
+
+
+def as_it_is(value: Any) -> Any:
+    """A byte or a number, as a number."""
+    return np.float32(value)
+
+
+def widened(word: Any) -> Any:
+    """The number that a half-precision word stands for: its exponent's bias is 15, that of float32 is 127."""
+    bits = np.uint32(word)
+    size = np.uint32((bits & _HALF) << _HALF_SHIFT).view(np.float32) * _REBIAS
+    return size * (_WHOLE - _TWICE * np.float32(bits >> _HALF_SIGN))
 
 
 def mixed(word: Any) -> Any:
@@ -136,7 +171,7 @@ def found_row(slot_hashes_B8: Any, slot_rows_B8: Any, key: Any) -> Any:
     return np.int64(-1)
 
 
-def _signatures(types: Any) -> tuple[Any, Any]:
+def _signatures(types: Any) -> tuple[Any, Any, Any, Any]:
     """Of each kernel; a table's arrays are read only."""
 
     def table(kind: Any, dimensions: int = 2) -> Any:
@@ -148,5 +183,9 @@ def _signatures(types: Any) -> tuple[Any, Any]:
     keys, places = types.Array(types.uint64, 1, "A", readonly=True), table(types.int64, 1)
     rows = (table(types.int32), places, table(types.float32), places, types.int64)
     outputs = (out(types.int64), out(types.float32), out(types.int64, 1), out(types.boolean, 1))
+    def summed(kind: Any) -> Any:
+        return types.void(table(kind), table(types.float32, 1), out(types.int64, 1), out(types.float32), types.boolean)
+
+    sums = [summed(types.float32), summed(types.int8)]
     fill = types.void(keys, keys, table(types.uint64), table(types.int32), *rows, *outputs)
-    return out(types.uint64, 1)(table(types.int64, 1)), fill
+    return out(types.uint64, 1)(table(types.int64, 1)), fill, sums, summed(types.uint16)

@@ -145,14 +145,14 @@ class OnlineTable:
         )
 
 
-class RowsOfItems:
-    """A table of items of which only the rows' numbers, and what keys other tables, are looked up."""
+class RowsOf:
+    """A table of which only the rows' numbers, and what keys other tables, are looked up."""
 
     id_names: tuple[str, ...] = ()
     dense_names: tuple[str, ...] = ()
 
     def __init__(self, table: OnlineTable) -> None:
-        """Look items up in this table."""
+        """Look keys up in this table."""
         self.table = table
         self.key_names = table.key_names
 
@@ -171,14 +171,17 @@ class OnlineTables:
     item: OnlineTable | None
     pairs: dict[tuple[str, ...], OnlineTable]
 
+    def by_name(self) -> dict[str, OnlineTable]:
+        """``user``, ``item``, and ``pair_0`` and so on in their order."""
+        entities = {"user": self.user, "item": self.item}
+        pairs = {f"pair_{number}": table for number, table in enumerate(self.pairs.values())}
+        return {name: table for name, table in entities.items() if table is not None} | pairs
+
     def save(self, directory: Path) -> None:
         """Write all tables into a new directory."""
         directory.mkdir(parents=True)
-        for name, table in (("user", self.user), ("item", self.item)):
-            if table is not None:
-                table.save(directory / name)
-        for number, table in enumerate(self.pairs.values()):
-            table.save(directory / f"pair_{number}")
+        for name, table in self.by_name().items():
+            table.save(directory / name)
         index = {"pairs": [list(keys) for keys in self.pairs]}
         (directory / "tables.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
 

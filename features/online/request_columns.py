@@ -12,7 +12,7 @@ from contract.schema import Part
 from features.online.compiled import kernels
 from features.online.compiled_rows import CompiledRows
 from features.online.hash_index import JointHashIndex
-from features.online.online_table import Found, Lookup, OnlineTable, RowsOfItems
+from features.online.online_table import Found, Lookup, OnlineTable, RowsOf
 from features.point_in_time.ragged import Ragged
 
 Places = slice | NDArray[np.int64]
@@ -49,6 +49,8 @@ class Columns:
         self.ids[:] = layout.ids
         self.dense[:] = layout.dense
         self.lists: dict[str, Ragged] = {}
+        self.rows_of: dict[str, NDArray[np.int64]] = {}
+        """Rows of tables by their names, of which no more is wanted."""
 
     @property
     def empty(self) -> Ragged:
@@ -79,7 +81,7 @@ class Route:
     def __init__(self, table: Lookup, layout: Layout) -> None:
         self.table = table
         self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
-        self._with_rows = isinstance(table, RowsOfItems)
+        self._with_rows = isinstance(table, RowsOf)
         self._compiled = _compiled(table, layout)
 
     def fill(self, hashes: Hashes, columns: Columns) -> Entities:
@@ -107,20 +109,32 @@ class Route:
 class PairGroup:
     """Tables of one part with equally many keys: by NumPy, their keys are combined, and looked for, in one go."""
 
-    def __init__(self, part: PartName, layout: Layout, tables: Mapping[tuple[str, ...], OnlineTable]) -> None:
+    def __init__(
+        self,
+        part: PartName,
+        layout: Layout,
+        tables: Mapping[tuple[str, ...], OnlineTable],
+        rows_of: Mapping[tuple[str, ...], str],
+    ) -> None:
+        """Of the tables that `rows_of` gives names, only the rows' numbers are looked up."""
         self.part = part
         self.keys = tuple(tables)
         self._tables = tuple(tables.values())
-        self._routes = tuple(Route(table, layout) for table in self._tables)
-        self._compiled = [found for table in self._tables if (found := _compiled(table, layout)) is not None]
+        self._names = tuple(rows_of.get(keys) for keys in tables)
+        lookups = [RowsOf(table) if keys in rows_of else table for keys, table in tables.items()]
+        self._routes = tuple(Route(table, layout) for table in lookups)
+        self._compiled = [found for table in lookups if (found := _compiled(table, layout)) is not None]
         self._index = JointHashIndex([table.index for table in self._tables])
         self._unknown = np.array([len(table.keys) for table in self._tables])
 
     def copy(self, hashes: Mapping[str, Hashes], columns: Columns) -> None:
         """Copy the features of tuples of keys, whose hashes [n] or [1] these are, into the columns of the part [n]."""
-        for keys, (table, compiled) in zip(self.keys, self._compiled, strict=bool(self._compiled)):
+        each_table = zip(self.keys, self._names, self._compiled, strict=bool(self._compiled))
+        for keys, name, (table, compiled) in each_table:
             rows, _ = compiled.copy([hashes[key] for key in keys], columns.ids, columns.dense)
-            if table.lists:
+            if name is not None:
+                columns.rows_of[name] = rows
+            elif table.lists:
                 columns.lists |= {name: each.take(rows) for name, each in table.lists.items()}
         if not self._compiled:
             self._copy_together(hashes, columns)
@@ -131,14 +145,17 @@ class PairGroup:
             for place, key in enumerate(keys):
                 words[place, table] = hashes[key]
         rows, known = self._index.find(combine(list(words)), self._unknown)
-        for place, (found, route) in enumerate(zip(self._tables, self._routes, strict=True)):
-            route.copy(found.at(rows[place], known[place]), columns)
+        for place, (found, route, name) in enumerate(zip(self._tables, self._routes, self._names, strict=True)):
+            if name is None:
+                route.copy(found.at(rows[place], known[place]), columns)
+            else:
+                columns.rows_of[name] = rows[place]
 
 
 def _compiled(table: Lookup, layout: Layout) -> tuple[OnlineTable, CompiledRows] | None:
     """A table, and the compiled way into the columns of a part; None without numba, or for a store of users."""
     compiled = kernels()
-    held = table.table if isinstance(table, RowsOfItems) else table
+    held = table.table if isinstance(table, RowsOf) else table
     if compiled is None or not isinstance(held, OnlineTable):
         return None
     return held, CompiledRows(held, layout.indices(table.id_names), layout.indices(table.dense_names), compiled.fill)

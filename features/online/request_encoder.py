@@ -18,10 +18,11 @@ from features.encode.encoder import Encoder, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.context_values import ContextValues, lists_of
 from features.online.given_values import Given, GivenValues, Id, RankRequest, beyond
-from features.online.online_table import Lookup, OnlineTable, OnlineTables
+from features.online.online_table import Lookup, OnlineTable, OnlineTables, RowsOf
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
 from features.online.request_columns import Columns, Layout, PairGroup, Route
 from features.online.request_values import id_hashes
+from features.online.share_rows import ShareTables
 
 __all__ = ["EncodedRequest", "RankRequest", "RequestEncoder", "no_check"]
 Rows = slice | NDArray[np.int64]
@@ -50,6 +51,10 @@ class EncodedRequest:
     stale: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By feature the rows of which only a value that is too old was pushed."""
     item_rows: NDArray[np.int64] | None = None
+    rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By table whose features are prepared, its rows [N], or [1] for all candidates."""
+    shares: NDArray[np.float32] | None = None
+    """The sums [N, H] of what is prepared for these rows, where the graph takes that."""
 
 
 def no_check() -> None:
@@ -65,12 +70,17 @@ class RequestEncoder:
         encoder: Encoder,
         tables: OnlineTables,
         users: Callable[[OnlineTable], Lookup] | None = None,
+        *,
+        rows_of: Collection[str] = (),
+        shares: ShareTables | None = None,
     ) -> None:
         """Work out once which table columns go to which input columns, and what a context that is not given means.
 
-        `users` makes, from the table of users, what is asked in its place.
+        `users` makes, from the table of users, what is asked in its place. Of the tables `rows_of` only rows are looked
+        up, of which `shares` has the sums.
         """
         self._schema, self._encoder, self._tables, self._users = schema, encoder, tables, users
+        self._rows_of, self._shares = frozenset(rows_of), shares
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
         own = {schema.user_key, schema.item_key}
@@ -82,8 +92,10 @@ class RequestEncoder:
         self._given = GivenValues(schema)
         self._context = ContextValues(schema, encoder, self._given)
         self._context.fill_nulls(self._layouts)
-        user = tables.user if tables.user is None or users is None else users(tables.user)
-        entities: dict[PartName, Lookup | None] = {"request": user, "candidate": tables.item}
+        user: Lookup | None = tables.user if tables.user is None or users is None else users(tables.user)
+        user = RowsOf(tables.user) if "user" in self._rows_of and tables.user is not None else user
+        item = RowsOf(tables.item) if "item" in self._rows_of and tables.item is not None else tables.item
+        entities: dict[PartName, Lookup | None] = {"request": user, "candidate": item}
         self._entities = {
             part: None if table is None else Route(table, self._layouts[part]) for part, table in entities.items()
         }
@@ -101,19 +113,17 @@ class RequestEncoder:
         vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
         return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER), users)
 
-    def lean(self, names: Collection[str], rows_of: Callable[[OnlineTable], Lookup]) -> "RequestEncoder":
-        """An encoder without the features `names` of items, of which `rows_of` says the row in their table."""
-        lean = RequestEncoder(
-            without(self._schema, names), self._encoder, replace(self._tables, item=None), self._users
-        )
-        if self._tables.item is not None:
-            lean._entities["candidate"] = Route(rows_of(self._tables.item), lean._layouts["candidate"])
-        return lean
+    def lean(
+        self, names: Collection[str], rows_of: Collection[str], shares: ShareTables | None = None
+    ) -> "RequestEncoder":
+        """An encoder without the features `names`: it says the rows of the tables `rows_of`, and their `shares`."""
+        schema = without(self._schema, names)
+        return RequestEncoder(schema, self._encoder, self._tables, self._users, rows_of=rows_of, shares=shares)
 
     @property
-    def item_table(self) -> OnlineTable | None:
-        """Where items are looked up."""
-        return self._tables.item
+    def tables(self) -> OnlineTables:
+        """Where ids are looked up."""
+        return self._tables
 
     @property
     def encoder(self) -> Encoder:
@@ -147,8 +157,8 @@ class RequestEncoder:
             self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
         }
         own = dict(hashes)
-        known_user, _ = self._fill_entity("request", self._schema.user_key, hashes, columns)
-        known_items, item_rows = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
+        known_user = self._fill_entity("request", self._schema.user_key, hashes, columns)
+        known_items = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
         for spec in self._own_ids:
             self._fill_feature(spec, own[spec.name], columns)
         check()
@@ -180,7 +190,12 @@ class RequestEncoder:
         told = {column.name: column.rows for column, _ in fresh}
         inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
         unknown = not bool(known_user.all())
-        return EncodedRequest(inputs, unknown, ~known_items, missing, unseen, clipped, given, told, stale, item_rows)
+        encoded = (inputs, unknown, ~known_items, missing, unseen, clipped, given, told, stale)
+        if not self._rows_of:
+            return EncodedRequest(*encoded)
+        rows = columns["request"].rows_of | columns["candidate"].rows_of
+        shares = None if self._shares is None else self._shares.sum(rows, count)
+        return EncodedRequest(*encoded, rows.get("item"), rows, shares)
 
     def _fill_given(
         self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
@@ -205,8 +220,10 @@ class RequestEncoder:
         for keys in tables.pairs:
             on_items = any(self._keys[key].side == "item" for key in keys)
             members.setdefault(("candidate" if on_items else "request", len(keys)), []).append(keys)
+        names = {keys: f"pair_{number}" for number, keys in enumerate(tables.pairs)}
+        rows_of = {keys: name for keys, name in names.items() if name in self._rows_of}
         return tuple(
-            PairGroup(part, self._layouts[part], {keys: tables.pairs[keys] for keys in group})
+            PairGroup(part, self._layouts[part], {keys: tables.pairs[keys] for keys in group}, rows_of)
             for (part, _), group in members.items()
         )
 
@@ -225,18 +242,20 @@ class RequestEncoder:
 
     def _fill_entity(
         self, part: PartName, key: str, hashes: dict[str, Hashes], columns: Mapping[PartName, Columns]
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+    ) -> NDArray[np.bool_]:
         """Look an entity up by its own hashes [n]; its attributes that key pair tables join `hashes`.
 
         Returns:
-            Who is known, and their rows in the table if it tells.
+            Who is known.
         """
         route = self._entities[part]
         if route is None:
-            return np.ones(len(hashes[key]), dtype=np.bool_), None
+            return np.ones(len(hashes[key]), dtype=np.bool_)
         looked_up = route.fill(hashes[key], columns[part])
         hashes |= {name: looked_up.key_hashes[:, place] for place, name in enumerate(route.table.key_names)}
-        return looked_up.known, looked_up.rows
+        if looked_up.rows is not None:
+            columns[part].rows_of["user" if part == "request" else "item"] = looked_up.rows
+        return looked_up.known
 
     def _fill_crosses(self, hashes: Mapping[str, Hashes], columns: Mapping[PartName, Columns]) -> None:
         for spec in self._crosses:

@@ -22,6 +22,7 @@ from contract.graph_names import (
     PREPARED_FILE,
     REQUEST_OF,
     SCHEMA_FINGERPRINT,
+    SHARES,
     half_of,
 )
 from contract.inputs import PARTS, Inputs
@@ -35,7 +36,7 @@ from serving.store.golden import GoldenCase, require_golden
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
 _VARIANTS = dict.fromkeys((PACKED_FILE, CUDA_PACKED_FILE, half_of(CUDA_PACKED_FILE)), (REQUEST_OF,)) | {
-    PREPARED_FILE: (ITEM_ROWS,)
+    PREPARED_FILE: (ITEM_ROWS, SHARES)
 }
 """What other graphs of a bundle ask for besides."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

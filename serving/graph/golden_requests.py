@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from contract.errors import IntegrityError
-from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
+from contract.graph_names import GOLDEN_FILE, PREPARED_GOLDEN_FILE, RAW_GOLDEN_FILE
 from features.online.request_encoder import RankRequest, RequestEncoder
+from serving.graph.prepared_graph import PreparedEngine
 from serving.store import golden
 
 
@@ -21,3 +22,14 @@ def check_encoder(path: Path, encoder: RequestEncoder) -> None:
             message = f"the raw golden request {name} has no case in {GOLDEN_FILE} to compare with"
             raise IntegrityError(message)
         golden.require_same_inputs(name, cases[name].inputs, encoder.encode(RankRequest(**fields)).inputs)
+
+
+def check_prepared(path: Path, prepared: PreparedEngine, encoder: RequestEncoder) -> None:
+    """Send raw golden requests through look-ups, prepared rows and the graph that takes their sum.
+
+    Raises:
+        PredictionError: one is answered otherwise than at export.
+    """
+    raw, lean = golden.read_raw(path / RAW_GOLDEN_FILE), prepared.encoder(encoder)
+    for name, case in golden.read(path / PREPARED_GOLDEN_FILE).items():
+        prepared.check_raw(name, case, lean.encode(RankRequest(**raw[name])))

@@ -1,4 +1,4 @@
-"""The graph over prepared items: a candidate's share of the first layers is a row of a table, fetched by its number.
+"""The graph over prepared rows: a candidate's share of the first layers is a row of a table, or a sum of such rows.
 
 Shape legend: N candidate rows.
 """
@@ -6,14 +6,18 @@ Shape legend: N candidate rows.
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import ITEM_ROWS, PREPARED, PREPARED_FILE
-from contract.inputs import Inputs
+from contract.errors import PredictionError
+from contract.graph_names import ITEM_ROWS, PREPARED, PREPARED_FILE, SHARED, SHARES, SHARES_FOLDER
 from contract.prepared import left_over
 from contract.schema import Schema
+from features.online.prepared_items import PreparedEncoder
+from features.online.request_encoder import EncodedRequest, RequestEncoder
+from features.online.share_rows import ShareTables
 from serving.graph.answer import ExpertUse
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
@@ -44,24 +48,29 @@ class PreparedEngine:
         )
         self.names = frozenset(json.loads(self._engine.properties.get(PREPARED, "[]")))
         """The features that a request does not bring."""
+        tables = json.loads(self._engine.properties.get(SHARED, "[]"))
+        self.shares = ShareTables.open(directory / SHARES_FOLDER, tables) if tables else None
+        """The rows whose sum the graph takes, unless it holds rows of items itself."""
 
-    def predict(self, inputs: Inputs, item_rows: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
-        """As `Engine.predict`, of inputs without the prepared features, and each candidate's row [N].
+    def encoder(self, general: RequestEncoder) -> PreparedEncoder:
+        """What encodes requests for this graph, or for the general one."""
+        return PreparedEncoder(general, self.names, self.shares)
+
+    def predict(self, encoded: EncodedRequest) -> dict[str, NDArray[np.float32]]:
+        """As `Engine.predict`, of a request that was encoded for this graph.
 
         Raises:
             PredictionError: as `Engine.predict`.
         """
-        return self._engine.run({**inputs.arrays(), ITEM_ROWS: item_rows}, len(item_rows))
+        return self._engine.run(_arrays(encoded), len(encoded.unknown_items))
 
-    def predict_with_experts(
-        self, inputs: Inputs, item_rows: NDArray[np.int64]
-    ) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
+    def predict_with_experts(self, encoded: EncodedRequest) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
         """As `predict`, and which experts that took.
 
         Raises:
             PredictionError: as `Engine.predict`.
         """
-        return self._engine.run_with_experts({**inputs.arrays(), ITEM_ROWS: item_rows}, len(item_rows))
+        return self._engine.run_with_experts(_arrays(encoded), len(encoded.unknown_items))
 
     def check(self, name: str, case: GoldenCase) -> None:
         """Compare the answers to a golden request that names its items' rows.
@@ -72,5 +81,21 @@ class PreparedEngine:
         if case.item_rows is None:
             return
         candidate = left_over(case.inputs.candidate, self._engine.schema.candidate, self.names)
-        found = self.predict(replace(case.inputs, candidate=candidate), case.item_rows)
+        inputs = replace(case.inputs, candidate=candidate)
+        found = self._engine.run({**inputs.arrays(), ITEM_ROWS: case.item_rows}, len(case.item_rows))
         require_golden(name, case, found, self._engine.tolerance)
+
+    def check_raw(self, name: str, case: GoldenCase, encoded: EncodedRequest) -> None:
+        """Compare the answers to a raw golden request, encoded for this graph, with those that the exporter saw.
+
+        Raises:
+            PredictionError: as `Engine.check`, or the request was encoded for another graph.
+        """
+        if encoded.shares is None:
+            message = f"golden request {name} was encoded for the general graph, not for that over prepared rows"
+            raise PredictionError(message)
+        require_golden(name, case, self.predict(encoded), self._engine.tolerance)
+
+
+def _arrays(encoded: EncodedRequest) -> dict[str, Any]:
+    return {**encoded.inputs.arrays(), ITEM_ROWS: encoded.item_rows, SHARES: encoded.shares}

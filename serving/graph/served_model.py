@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
+from contract.graph_names import GOLDEN_FILE, PREPARED_GOLDEN_FILE, RAW_GOLDEN_FILE
 from contract.hashing import hash_text
 from contract.inputs import Inputs
 from contract.ranking_policy import BoundPolicy, RankingPolicy
@@ -23,7 +23,7 @@ from serving.graph.context import Clock
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import CUDA, Device, Engine
 from serving.graph.expert_use import spread_use
-from serving.graph.golden_requests import check_encoder
+from serving.graph.golden_requests import check_encoder, check_prepared
 from serving.graph.graph_files import graph_files
 from serving.graph.input_checks import InputCheck
 from serving.graph.ordering import Ordering, ranking
@@ -113,11 +113,16 @@ class RankingModel:
         plain = RequestEncoder.open(path)
         if RAW_GOLDEN_FILE in bundle.manifest.files:
             check_encoder(path, plain)
+        if prepared is not None and PREPARED_GOLDEN_FILE in bundle.manifest.files:
+            check_prepared(path, prepared, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
         encoder = RequestEncoder.open(path, users) if users else plain
         joined = None
         if packed is not None and CUDA in engine.providers:
             joined = RequestJoiner(packed, options.queue_seconds)
+        # Whoever is looked up in a store has no prepared row.
+        if users is not None and prepared is not None and prepared.shares and "user" in prepared.shares.tables:
+            prepared = None
         return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined, stages)
 
     @property
@@ -147,7 +152,7 @@ class RankingModel:
 
     @cached_property
     def _prepared_encoder(self) -> PreparedEncoder | None:
-        return None if self.prepared is None else PreparedEncoder(self.encoder, self.prepared.names)
+        return None if self.prepared is None else self.prepared.encoder(self.encoder)
 
     def encode(
         self, request: RankRequest, check: Callable[[], None] = no_check, *, together: bool = False
@@ -221,14 +226,14 @@ class RankingModel:
         return self._ordered(encoded, found, top_k, ordering)
 
     def _found(self, encoded: EncodedRequest, *, experts: bool, ordering: Ordering | None, stage: str) -> "_Found":
-        inputs, rows = encoded.inputs, encoded.item_rows
+        inputs = encoded.inputs
         cascades = self.stages.cascades(len(encoded.unknown_items))
         if cascades or (stage == FEWER_STAGE and self.stages.fewer is not None):
             return self._staged(self.whole_inputs(encoded), ordering, stage, experts=experts, cascades=cascades)
-        if self.prepared is not None and rows is not None:
+        if self.prepared is not None and encoded.rows_of:
             if experts:
-                return _Found(*self.prepared.predict_with_experts(inputs, rows))
-            return _Found(self.prepared.predict(inputs, rows))
+                return _Found(*self.prepared.predict_with_experts(encoded))
+            return _Found(self.prepared.predict(encoded))
         if experts:
             return _Found(*self.engine.predict_with_experts(inputs))
         return _Found((self.engine if self.joined is None else self.joined).predict(inputs))

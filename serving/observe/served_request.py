@@ -99,7 +99,7 @@ def by_version(batch: Iterable[ServedRequest]) -> dict[tuple[str, int], list[Ser
 def _inputs(served: ServedRequest) -> Inputs:
     """All features, those of prepared items out of the table that the graph had them from."""
     encoded = served.encoded
-    return encoded.inputs if encoded.item_rows is None else served.model.whole_inputs(encoded)
+    return encoded.inputs if not encoded.rows_of else served.model.whole_inputs(encoded)
 
 
 def _positions(answer: RankAnswer) -> np.ndarray[Any, np.dtype[np.int32]]:
