@@ -183,6 +183,7 @@ def _signatures(types: Any) -> tuple[Any, Any, Any, Any]:
     keys, places = types.Array(types.uint64, 1, "A", readonly=True), table(types.int64, 1)
     rows = (table(types.int32), places, table(types.float32), places, types.int64)
     outputs = (out(types.int64), out(types.float32), out(types.int64, 1), out(types.boolean, 1))
+
     def summed(kind: Any) -> Any:
         return types.void(table(kind), table(types.float32, 1), out(types.int64, 1), out(types.float32), types.boolean)
 

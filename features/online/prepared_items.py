@@ -84,7 +84,7 @@ class PreparedEncoder:
         if not self._given_names.isdisjoint(fresh):
             return self._general.encode(request, check, once)
         encoded = self._lean.encode(request, check, once)
-        strange = self._known_only and encoded.unknown_items.any()
+        strange = self._known_only and bool(encoded.unknown_items.any())
         strange = strange or (self._known_user_only and encoded.unknown_user)
         if strange or not (once is None or self._given_names.isdisjoint(once.names)):
             return self._general.encode(request, check, once)

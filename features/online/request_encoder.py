@@ -1,7 +1,7 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 

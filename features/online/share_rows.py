@@ -96,7 +96,9 @@ class ShareTables:
         Raises:
             DataError: a file is missing or damaged.
         """
-        return cls({name: ShareRows(*(_mapped(folder / f"{name}{end}.npy") for end in ("", ".scale"))) for name in names})
+        return cls(
+            {name: ShareRows(*(_mapped(folder / f"{name}{end}.npy") for end in ("", ".scale"))) for name in names}
+        )
 
 
 def _mapped(path: Path) -> NDArray[Any]:

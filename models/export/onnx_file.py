@@ -98,8 +98,8 @@ def write_onnx(
     if external_tables:
         _move(model, [TABLES], path.with_name(TABLES_FILE))
     if prepared:
-        shares = [name for name in model.graph.initializers if name.rpartition(".")[2] in PREPARED_ROWS]
-        _move(model, shares, path.with_name(PREPARED_ROWS_FILE))
+        rows = [name for name in model.graph.initializers if name.rpartition(".")[2] in PREPARED_ROWS]
+        _move(model, rows, path.with_name(PREPARED_ROWS_FILE))
     ir.save(model, path)
     try:
         onnx.checker.check_model(path, full_check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from onnxscript import ir
 
-from contract.graph_names import PREPARED, PREPARED_ROWS_FILE, TABLES_FILE
+from contract.graph_names import PREPARED, PREPARED_ROWS_FILE, SHARED, TABLES_FILE
 from contract.inputs import Inputs
 from models.export.exporter import ExportReport
 from models.export.onnx_file import PREPARED_ROWS, write_onnx
@@ -70,7 +70,10 @@ def export_shared(ranker: Ranker, report: ExportReport, shares: PreparedShares, 
     Raises:
         ExportError: the graph answers differently.
     """
-    metadata = dict(ir.load(report.path).metadata_props) | {PREPARED: json.dumps(sorted(shares.names))}
+    metadata = dict(ir.load(report.path).metadata_props) | {
+        PREPARED: json.dumps(sorted(shares.names)),
+        SHARED: json.dumps([table.name for table in shares.tables]),
+    }
     external = report.path.with_name(TABLES_FILE).is_file()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as beside:
         fresh = Path(beside) / target.name

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from contract.inputs import Inputs
 from models.export_graph.affine import Affine
-from models.export_graph.lookup import PartLookup, Tensors
-from models.export_graph.lookup import stacked_tables
+from models.export_graph.lookup import PartLookup, Tensors, stacked_tables
 from models.export_graph.split import InputParts, SplitInput, SplitLinear
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs

@@ -40,7 +40,8 @@ class ServingGraph(nn.Module):
         """Rebuild a trained ranker (plain, on the CPU) in one of the mixture's forms.
 
         With `items`, what hangs on them alone is computed here and now, and the graph takes their rows instead.
-        With `shares` it takes each candidate's sum of prepared rows. `one_request`: each run has one request, never one for each candidate.
+        With `shares` it takes each candidate's sum of prepared rows. `one_request`: each run has one request, never one
+        for each candidate.
 
         Raises:
             ExportError: items are given, and the model's first layer has no share that could be prepared.
@@ -57,7 +58,9 @@ class ServingGraph(nn.Module):
             whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
             rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
         self.attended = AttendedLists(ranker, offsets, shown[1], items) if ranker.attended is not None else None
-        parts = InputParts(ranker.layouts[0].width(config.embedding_dim), rows, one_request, None if shares is None else shares.left)
+        parts = InputParts(
+            ranker.layouts[0].width(config.embedding_dim), rows, one_request, None if shares is None else shares.left
+        )
         self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
         self.chain = ranker.network.towers.chain

@@ -70,6 +70,10 @@ class PreparedShares:
         """The schema of these columns."""
         return without(schema, self.names)
 
+    def saved(self, table: SharedTable) -> int:
+        """Multiplications that a row of the table spares."""
+        return self._shares.columns(table.part, table.names) * self.width
+
     def drawn(self, inputs: Inputs, rng: np.random.Generator) -> tuple[Inputs, Floats]:
         """The inputs with rows of the tables drawn at random, the last row of each among them, and their sum [N, H]."""
         parts = {"request": inputs.request, "candidate": inputs.candidate}
@@ -112,6 +116,10 @@ class FirstLayer:
             left.append(tuple(column for column in range(len(weights)) if column not in prepared))
         self.left = LeftColumns(*left)
 
+    def columns(self, part: PartName, names: frozenset[str]) -> int:
+        """How many columns of the input matrix some features of a part have."""
+        return sum(len(columns) for name, columns in self._columns[part] if name in names)
+
     @torch.no_grad()
     def of(self, part: PartName, names: frozenset[str], inputs: PartInputs) -> Floats:
         """What some features of a part add [n, H], float32 of float64."""
@@ -141,6 +149,9 @@ def first_layer(ranker: Ranker) -> Affine:
     """
     network = ranker.network
     bottom = [block for block in network.bottom if isinstance(block, Block)]
+    if ranker.attended is not None:
+        message = "target attention reads the user's list and the item together, so no sum can be prepared outside"
+        raise ExportError(message)
     if network.interaction is not None or not bottom:
         what = "an interaction of all features" if network.interaction is not None else "each expert's first layer"
         message = f"{what} reads the inputs, so no one sum can be prepared outside of the graph"

@@ -17,8 +17,11 @@ def _export_arguments(parser: ArgumentParser) -> None:
         "--calibration", choices=("auto", "none", "platt", "isotonic"), help="fit probabilities on the validation rows"
     )
     parser.add_argument(
-        "--prepare", choices=("auto", "items", "none"), help="compute what hangs on the item alone at export"
+        "--prepare",
+        choices=("auto", "items", "pairs", "users", "all", "none"),
+        help="compute at export what hangs on the item alone, or on pairs and users as well",
     )
+    parser.add_argument("--item-rows", choices=("fp32", "fp16", "int8"), help="smaller rows of these, likewise")
     parser.add_argument("--cuda", choices=("auto", "none", "fp32", "fp16"), help="graphs for a card, in this precision")
     parser.add_argument("--cuda-form", choices=("auto", "wide", "moe"), help="how these compute the experts")
     parser.add_argument("--packed", action="store_true", default=None, help="a second graph for several requests a run")
@@ -27,7 +30,8 @@ def _export_arguments(parser: ArgumentParser) -> None:
 def _export(args: Namespace) -> None:
     from pipeline.flow import steps  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    names = ("form", "require_sparse", "quantize", "tables", "calibration", "packed", "prepare", "cuda", "cuda_form")
+    names = ["form", "require_sparse", "quantize", "tables", "calibration", "packed", "prepare", "item_rows"]
+    names += ["cuda", "cuda_form"]
     run = steps.Run.open(a_run(args.run_dir)).exported_as(**{name: getattr(args, name) for name in names})
     with exclusive(run.config.root):
         record = steps.export_model(run)

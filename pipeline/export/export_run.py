@@ -37,8 +37,8 @@ from pipeline.export.post_export import (
     calibrate_on,
     drop_unread_tables,
 )
+from pipeline.export.prepare import Preparing, prepare, write_prepared_golden
 from pipeline.export.prepare import as_json as preparation_as_json
-from pipeline.export.prepare import prepare
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
@@ -74,7 +74,9 @@ def export_run(
     settings: dict[str, Any] = {"typical_rows": config.typical_rows, "require_sparse": config.require_sparse}
     report = export(ranker, schema, sample.inputs, out / MODEL_FILE, config.form, **settings)
     _pack(ranker, report, sample.inputs, out / PACKED_FILE, config)
-    preparation, items = prepare(ranker, report, features_dir, sample.inputs, out, config.prepare)
+    preparation, items = prepare(
+        Preparing(ranker, report, features_dir, sample.inputs, out, config.prepare, config.item_rows)
+    )
     write_stages(ranker, report, features_dir, out, config.stages)
     variants = (out / PACKED_FILE, out / PREPARED_FILE, out / CHEAP_FILE, out / FEWER_FILE)
     figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
@@ -107,6 +109,7 @@ def export_run(
     save_recipe(recipe, features_dir, out)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
+    write_prepared_golden(out, features_dir)
     _answer_golden(out, schema)
     return as_json(report) | facts | {PREDICTIONS: predictions}
 

@@ -37,7 +37,8 @@ from pipeline.export.cheaper_stages import StagesConfig
 AUC_LOSS = 0.0005
 RMSE_LOSS = 0.001
 """Most that quantisation may cost: AUC absolutely, RMSE as a share of the float32 graph's."""
-_ROWS = 4096
+BATCH = 4096
+"""Rows that are judged at a time."""
 
 Array = NDArray[np.float32]
 Change = Callable[[Path, Path], object]
@@ -62,8 +63,11 @@ class ExportConfig(Settings):
 
     ``auto`` takes none, Platt's or the isotonic curve, whichever has the lowest log loss on rows that did not fit it.
     """
-    prepare: Literal["items", "none", "auto"] = "auto"
-    """``items`` computes what hangs on the item alone at export, into a second graph; ``auto``: where that pays."""
+    prepare: Literal["auto", "items", "pairs", "users", "all", "none"] = "auto"
+    """``items`` computes what hangs on the item alone at export, for a second graph; ``pairs`` and ``users`` do it for
+    these as well, ``all`` for all three; ``auto``: for items and pairs where that pays."""
+    item_rows: Literal["fp32", "fp16", "int8"] = "fp32"
+    """How these rows are stored, where one shared layer reads them; refused if that costs too much."""
     stages: StagesConfig = StagesConfig()
     """Cheaper ways to answer many candidates, and under load."""
     packed: bool = False
@@ -132,7 +136,7 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Lit
         return {}
     ranker.eval()
     rows, users = [], []
-    for batch in BatchReader(valid, ranker.schema, _ROWS).epoch():
+    for batch in BatchReader(valid, ranker.schema, BATCH).epoch():
         logits_BT = ranker(TensorInputs.from_numpy(batch.inputs)).logits_BT.numpy()
         rows.append((logits_BT, batch.labels, batch.weights))
         users.append(batch.user)
@@ -243,19 +247,24 @@ def _loses(metric: str, before: float, after: float) -> bool:
 
 def answerer(graph: Path, schema: Schema) -> Callable[[Inputs], Array]:
     """What a graph answers to inputs, [N, T]."""
+    run = graph_runner(graph, schema)
+
+    def answer(inputs: Inputs) -> Array:
+        arrays = inputs.arrays()
+        own = inputs.request.rows > 1
+        arrays[REQUEST_OF] = np.arange(inputs.candidate.rows, dtype=np.int64) * own
+        return run(arrays)
+
+    return answer
+
+
+def graph_runner(graph: Path, schema: Schema) -> Callable[[Mapping[str, Any]], Array]:
+    """What a graph answers to arrays by the names of its inputs, [N, T]."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     names, tasks = [node.name for node in session.get_inputs()], [task.name for task in schema.tasks]
-
-    def answer(inputs: Inputs) -> Array:
-        arrays = inputs.arrays()
-        if REQUEST_OF in names:
-            own = inputs.request.rows > 1
-            arrays[REQUEST_OF] = np.arange(inputs.candidate.rows, dtype=np.int64) * own
-        return np.stack(session.run(tasks, {name: arrays[name] for name in names}), axis=1)
-
-    return answer
+    return lambda arrays: np.stack(session.run(tasks, {name: arrays[name] for name in names}), axis=1)
 
 
 def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None) -> LabelledAnswers:
@@ -265,7 +274,7 @@ def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None
         ExportError: there are no rows.
     """
     answer = answerer(graph, schema)
-    batches = islice(BatchReader(valid, schema, _ROWS).epoch(), None if rows is None else max(1, rows // _ROWS))
+    batches = islice(BatchReader(valid, schema, BATCH).epoch(), None if rows is None else max(1, rows // BATCH))
     answers = [(answer(b.inputs), b.labels, b.weights) for b in batches]
     if not answers:
         message = f"{valid} has no rows to judge smaller numbers by; export in float32"

@@ -59,7 +59,7 @@ def answers(folder: Path, encoder: Any, request: RankRequest, pushed: Any = None
     encoded = encoder.encode(request, pushed=pushed)
     if encoded.item_rows is None:
         return False, Engine(folder).predict(encoded.inputs)["rating"]
-    return True, PreparedEngine(folder).predict(encoded.inputs, encoded.item_rows)["rating"]
+    return True, PreparedEngine(folder).predict(encoded)["rating"]
 
 
 def test_known_and_unknown_items_are_answered_by_their_rows(folder: Path, lean: Any, general: Any) -> None:
