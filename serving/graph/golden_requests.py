@@ -24,12 +24,14 @@ def check_encoder(path: Path, encoder: RequestEncoder) -> None:
         golden.require_same_inputs(name, cases[name].inputs, encoder.encode(RankRequest(**fields)).inputs)
 
 
-def check_prepared(path: Path, prepared: PreparedEngine, encoder: RequestEncoder) -> None:
-    """Send raw golden requests through look-ups, prepared rows and the graph that takes their sum.
+def check_prepared(path: Path, prepared: PreparedEngine | None, encoder: RequestEncoder) -> None:
+    """Send raw golden requests through look-ups, prepared rows and the graph that takes their sum, if there is one.
 
     Raises:
         PredictionError: one is answered otherwise than at export.
     """
+    if prepared is None or prepared.shares is None:
+        return
     raw, lean = golden.read_raw(path / RAW_GOLDEN_FILE), prepared.encoder(encoder)
     for name, case in golden.read(path / PREPARED_GOLDEN_FILE).items():
         prepared.check_raw(name, case, lean.encode(RankRequest(**raw[name])))

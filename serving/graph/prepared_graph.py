@@ -52,6 +52,11 @@ class PreparedEngine:
         self.shares = ShareTables.open(directory / SHARES_FOLDER, tables) if tables else None
         """The rows whose sum the graph takes, unless it holds rows of items itself."""
 
+    @property
+    def holds_users(self) -> bool:
+        """Whether users are prepared, of whom a store that they are looked up in knows no rows."""
+        return self.shares is not None and "user" in self.shares.tables
+
     def encoder(self, general: RequestEncoder) -> PreparedEncoder:
         """What encodes requests for this graph, or for the general one."""
         return PreparedEncoder(general, self.names, self.shares)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE, PREPARED_GOLDEN_FILE, RAW_GOLDEN_FILE
+from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
 from contract.hashing import hash_text
 from contract.inputs import Inputs
 from contract.ranking_policy import BoundPolicy, RankingPolicy
@@ -113,15 +113,13 @@ class RankingModel:
         plain = RequestEncoder.open(path)
         if RAW_GOLDEN_FILE in bundle.manifest.files:
             check_encoder(path, plain)
-        if prepared is not None and PREPARED_GOLDEN_FILE in bundle.manifest.files:
             check_prepared(path, prepared, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
         encoder = RequestEncoder.open(path, users) if users else plain
         joined = None
         if packed is not None and CUDA in engine.providers:
             joined = RequestJoiner(packed, options.queue_seconds)
-        # Whoever is looked up in a store has no prepared row.
-        if users is not None and prepared is not None and prepared.shares and "user" in prepared.shares.tables:
+        if users is not None and prepared is not None and prepared.holds_users:
             prepared = None
         return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined, stages)
 
