@@ -224,7 +224,6 @@ class RankingModel:
         return self._ordered(encoded, found, top_k, ordering)
 
     def _found(self, encoded: EncodedRequest, *, experts: bool, ordering: Ordering | None, stage: str) -> "_Found":
-        inputs = encoded.inputs
         cascades = self.stages.cascades(len(encoded.unknown_items))
         if cascades or (stage == FEWER_STAGE and self.stages.fewer is not None):
             return self._staged(self.whole_inputs(encoded), ordering, stage, experts=experts, cascades=cascades)
@@ -233,8 +232,8 @@ class RankingModel:
                 return _Found(*self.prepared.predict_with_experts(encoded))
             return _Found(self.prepared.predict(encoded))
         if experts:
-            return _Found(*self.engine.predict_with_experts(inputs))
-        return _Found((self.engine if self.joined is None else self.joined).predict(inputs))
+            return _Found(*self.engine.predict_with_experts(encoded.inputs))
+        return _Found((self.engine if self.joined is None else self.joined).predict(encoded.inputs))
 
     def _staged(
         self, inputs: Inputs, ordering: Ordering | None, stage: str, *, experts: bool, cascades: bool
