@@ -23,6 +23,7 @@ from contract.graph_names import PRIORS_FILE, RECIPE_FILE
 from contract.schema import IdSpec, Schema
 from features.encode.encoder import Encoder
 from features.encode.fit_encoders import Fitted, Previous
+from features.encode.trained_rows import TrainedRows
 from features.encode.write_splits import assemble
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress
@@ -91,6 +92,7 @@ class FittedRecipe:
 
     config: FeaturesConfig
     fitted: Previous
+    trained: TrainedRows | None = None
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -116,7 +118,7 @@ class FittedRecipe:
         if fitted is None:
             message = f"{directory} has no {PRIORS_FILE}; export its run again"
             raise DataError(message)
-        return cls(config, fitted)
+        return cls(config, fitted, TrainedRows.load(directory))
 
 
 @dataclass(frozen=True)
@@ -149,16 +151,18 @@ class EncodedDays:
     keys: tuple[str, ...]
     zone: str
     row_key: str | None = None
+    on_training: tuple[str, ...] = ()
+    """What to say where rows are of times that the model's training rows cover."""
 
     def notes(self) -> list[str]:
         """What a reader of the figures should know about the log."""
         if not self.looks_back or self.first_ms < self.begins_ms:
-            return []
+            return [*self.on_training]
         message = (
             "the log given begins with the first day that is judged, so features that look back saw nothing before it; "
             "give the days before as well with --events, and name the first day to judge with --from"
         )
-        return [message]
+        return [message, *self.on_training]
 
 
 @contextmanager
@@ -198,20 +202,20 @@ def encoded_days(
         pieces = assemble(raw_dataset, log.planned, encoder, fitted, config, store.encoded, made, served)
         in_range = [splits == TEST for splits in raw_dataset.splits]
         parts = zip(pieces, raw_dataset.parts, in_range, strict=True)
-        times = [
-            int(part.read([TIME])[TIME].to_numpy()[mask].min())
-            for part, mask in zip(raw_dataset.parts, in_range, strict=True)
-        ]
+        times = np.concatenate(
+            [part.read([TIME])[TIME].to_numpy()[mask] for part, mask in zip(raw_dataset.parts, in_range, strict=True)]
+        )
         yield EncodedDays(
             name=days.describe(config.events.path),
             dataset=made / SPLIT_NAMES[TEST],
             parts=tuple(EncodedPart(piece.pieces[TEST], rows, mask) for piece, rows, mask in parts),
             first_ms=log.work.span.first_ms,
             looks_back=bool(config.aggregates or config.histories),
-            begins_ms=_day_begin(min(times), config.events.time_zone),
+            begins_ms=_day_begin(int(times.min()), config.events.time_zone),
             keys=tuple(key for key in (config.events.user, config.events.item) if key),
             zone=config.events.time_zone,
             row_key=config.events.key,
+            on_training=() if recipe.trained is None else tuple(recipe.trained.note(times)),
         )
 
 

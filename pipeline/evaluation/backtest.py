@@ -30,6 +30,7 @@ class VersionDays(Settings):
     tasks: dict[str, dict[str, Estimate]] = {}
     metrics: dict[str, str] = {}
     why_not: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Backtest(Settings):
@@ -52,7 +53,8 @@ class Backtest(Settings):
                 whole = found.get(ALL_DAYS)
                 interval = f"  [{whole.low:.4f}, {whole.high:.4f}]" if whole else ""
                 lines.append("".join([f"  {each.version:<24}", *cells, interval]))
-        return lines + [f"  {each.version}: {each.why_not}" for each in self.versions if each.why_not]
+        lines += [f"  {each.version}: {each.why_not}" for each in self.versions if each.why_not]
+        return lines + [f"note: {each.version}: {note}" for each in self.versions for note in each.notes]
 
 
 def backtest(
@@ -78,12 +80,13 @@ def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDay
         predictions = predict(Engine(path, loaded.schema), encoded.dataset, loaded.schema)
         masks: Masks = {ALL_DAYS: np.ones(predictions.rows, dtype=bool)}
         masks |= by_time(predictions, (), encoded.zone).get("day", {})
+        notes = tuple(encoded.notes())
     tasks: dict[str, dict[str, Estimate]] = {task: {} for task in predictions.tasks}
     metrics: dict[str, str] = {}
     for day, mask in masks.items():
         for task, estimate, metric in _headlines(predictions, mask, config):
             tasks[task][day], metrics[task] = estimate, metric
-    return VersionDays(version=loaded.name, rows=predictions.rows, tasks=tasks, metrics=metrics)
+    return VersionDays(version=loaded.name, rows=predictions.rows, tasks=tasks, metrics=metrics, notes=notes)
 
 
 def _headlines(

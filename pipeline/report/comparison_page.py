@@ -68,6 +68,7 @@ def write_comparison_page(found: Comparison, directory: Path) -> Path:
         "comparison.html",
         models=dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", found.models, strict=False)),
         rows=found.rows,
+        notes=found.notes,
         pairs=found.named_pairs(),
         tables=tables,
         slice_charts=[chart for letter, pair in found.named_pairs() for chart in _slice_charts(pair, letter)],

@@ -73,6 +73,17 @@ def test_raw_ids_lie_beside_the_encoded_rows(world: tuple[Path, Path]) -> None:
         assert days.keys == ("user", "item")
 
 
+def test_rows_that_the_model_may_have_been_trained_on_are_said(world: tuple[Path, Path]) -> None:
+    folder, bundle = world
+    trained = EncodedDataset.open(folder / "features" / "train").read([TIME])[TIME].to_numpy()
+    first = date(2024, 3, 4)
+    with encoded_days(FittedRecipe.load(bundle), RawDays(first=first), quiet) as days:
+        (note,) = days.notes()
+        times = EncodedDataset.open(days.dataset).read([TIME])[TIME].to_numpy()
+    assert 0 < (times <= trained.max()).sum() < times.size
+    assert note.startswith(f"{(times <= trained.max()).sum():,} of these {times.size:,} rows are of times")
+
+
 def test_features_that_saw_no_past_are_said(world: tuple[Path, Path], tmp_path: Path) -> None:
     folder, bundle = world
     events = pq.read_table(folder / "events.parquet")

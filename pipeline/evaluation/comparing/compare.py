@@ -85,7 +85,9 @@ def compare_models(
     source = _Source(data, days, columns, config, progress or (lambda _: None))
     first = source.scored(models[0], sliced=True)
     pairs = [_measured(first, source.scored(path), config) for path in models[1:]]
-    result = Comparison(models=tuple(map(str, models)), pairs=_together(models, pairs, config))
+    tested = _together(models, pairs, config, first.notes)
+    notes = dict.fromkeys(note for pair in tested for note in pair.notes)
+    result = Comparison(models=tuple(map(str, models)), notes=tuple(notes), pairs=tested)
     if out_dir is not None:
         result.save(out_dir)
     return result
@@ -98,6 +100,7 @@ class ScoredRows:
     predictions: Predictions
     masks: Mapping[str, Masks] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class _Pair:
     units: Mapping[str, str]
     slices: list[SliceDifference]
     untested: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def _measured(first: ScoredRows, second: ScoredRows, config: EvaluateConfig) -> _Pair:
@@ -122,10 +126,12 @@ def _measured(first: ScoredRows, second: ScoredRows, config: EvaluateConfig) -> 
     masks = {name: {value: mask[places] for value, mask in each.items()} for name, each in first.masks.items()}
     slices, untested = slice_differences(one, other, masks, config)
     units = {**second.units, **first.units}
-    return _Pair(one.rows, tuple(one.tasks), measured, undefined, units, slices, untested)
+    return _Pair(one.rows, tuple(one.tasks), measured, undefined, units, slices, untested, second.notes)
 
 
-def _together(models: Sequence[Path], pairs: Sequence[_Pair], config: EvaluateConfig) -> tuple[PairedComparison, ...]:
+def _together(
+    models: Sequence[Path], pairs: Sequence[_Pair], config: EvaluateConfig, notes: tuple[str, ...]
+) -> tuple[PairedComparison, ...]:
     """Test the differences of all pairs as one family."""
     every = {(number, *key): each for number, pair in enumerate(pairs) for key, each in pair.measured.items()}
     tested = adjusted_together(every)
@@ -148,6 +154,7 @@ def _together(models: Sequence[Path], pairs: Sequence[_Pair], config: EvaluateCo
                 units={task: pair.units[task] for task in pair.tasks if task in pair.units},
                 slices=widened(pair.slices, tests),
                 untested=pair.untested,
+                notes=(*notes, *pair.notes),
             )
         )
     return tuple(found)
@@ -174,7 +181,8 @@ class _Source:
         engine = Engine(path, threads=self.config.threads)
         if self.days is not None:
             with encoded_days(FittedRecipe.load(path), self.days, lambda _: None) as encoded:
-                return self._by_engine(engine, path, LabelledRows(encoded.dataset, encoded.name, encoded.zone), sliced)
+                days = LabelledRows(encoded.dataset, encoded.name, encoded.zone, tuple(encoded.notes()))
+                return self._by_engine(engine, path, days, sliced)
         if self.data is None:
             message = (
                 f"{path} is a bundle, so --data must name the encoded Parquet to score it on, or --events raw rows"
@@ -188,7 +196,7 @@ class _Source:
         )  # fmt: skip
         found, schema = joined(list(stretches)), engine.schema
         masks = slice_masks(found, rows, None, schema, path, self.config.slice_by) if sliced else {}
-        return ScoredRows(found, masks, _units(schema))
+        return ScoredRows(found, masks, _units(schema), tuple(f"{path}: {note}" for note in rows.notes))
 
     def _loaded(self, path: Path) -> Predictions:
         """A prediction file; beside encoded rows it must be of the features build that encoded them."""

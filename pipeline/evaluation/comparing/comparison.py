@@ -28,6 +28,7 @@ class PairedComparison(Settings):
     units: dict[str, str] = {}
     slices: tuple[SliceDifference, ...] = ()
     untested: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def save(self, directory: Path) -> Path:
         """Write ``comparison.json`` in one step and return its path."""
@@ -37,7 +38,7 @@ class PairedComparison(Settings):
 
     def lines(self) -> list[str]:
         """For a person: each difference with its interval and verdict, the headline of each task first."""
-        return Comparison(models=(self.a, self.b), pairs=(self,)).lines()
+        return Comparison(models=(self.a, self.b), notes=self.notes, pairs=(self,)).lines()
 
 
 class Comparison(Settings):
@@ -47,6 +48,7 @@ class Comparison(Settings):
     """
 
     models: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     pairs: tuple[PairedComparison, ...]
 
     @property
@@ -75,6 +77,7 @@ class Comparison(Settings):
     def lines(self) -> list[str]:
         """For a person: each difference with its interval and verdict, the headline of each task first."""
         lines = [f"{letter}: {model}" for letter, model in zip(_LETTERS, self.models, strict=False)]
+        lines += [f"note: {note}" for note in self.notes]
         for letter, pair in self.named_pairs():
             lines.append(f"{self.rows} rows; {letter} minus A with 95 % interval")
             lines += [line for task in pair.tasks for line in _task_lines(pair, task, letter)]
