@@ -1,12 +1,28 @@
 """What can be seen to be wrong before anything heavy is imported: a missing file, a `data` block with a wrong key."""
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.cli.paths import existing
+from pipeline.cli.paths import a_bundle, encoded_rows, existing
 
 READ_SOURCES = ("features", "run", "check")
-"""Verbs that begin at the raw tables."""
+"""Verbs that begin at the raw tables of a project."""
+RAW_TABLES = ("events", "users", "items", "labels")
+"""Arguments that name raw tables, of the verbs in `READ_TABLES`."""
+READ_TABLES = ("init", "evaluate", "compare", "predict", "backtest", "drift")
+_PLACES: dict[str, Callable[[Path], Path]] = {
+    "run_dir": lambda path: existing(path, "RUN"),
+    "bundle": a_bundle,
+    "a": a_bundle,
+    "b": a_bundle,
+    "directory": lambda path: existing(path, "DIRECTORY"),
+    "source": lambda path: existing(path, "RAW_CSV_DIR"),
+    "predictions": lambda path: existing(path, "--predictions"),
+    "train": lambda path: encoded_rows(path, "--train"),
+    "requests": lambda path: existing(path, "--requests"),
+}
+"""Arguments that name one place, which must be there."""
 
 
 def look_first(args: Namespace) -> None:
@@ -16,13 +32,32 @@ def look_first(args: Namespace) -> None:
         ConfigError: no such file, or a `data` block that cannot be used.
         DataError: a raw table that is not there.
     """
-    run = getattr(args, "run_dir", None)
-    if isinstance(run, Path):
-        existing(run, "RUN")
+    for name, look in _PLACES.items():
+        path = getattr(args, name, None)
+        if isinstance(path, Path):
+            look(path)
+    for bundle in getattr(args, "bundles", ()):
+        a_bundle(bundle)
+    if args.verb in READ_TABLES:
+        _look_at_tables(args)
     config = getattr(args, "config", None)
-    if not isinstance(config, Path):
-        return
-    existing(config, "CONFIG")
+    if isinstance(config, Path):
+        _look_at_recipe(args, existing(config, "CONFIG"))
+
+
+def _look_at_tables(args: Namespace) -> None:
+    rows = getattr(args, "data", None)
+    if isinstance(rows, Path):
+        encoded_rows(rows, "--data")
+    tables = {name: path for name in RAW_TABLES if (path := getattr(args, name, None)) is not None}
+    if tables:
+        from features.source.data_files import find_files  # noqa: PLC0415 - keeps `moerank --help` fast
+
+        for name, path in tables.items():
+            find_files(path, f"data.{name}")
+
+
+def _look_at_recipe(args: Namespace, config: Path) -> None:
     from features.source.data_files import find_files  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.project.data_project import read_data, tables_of  # noqa: PLC0415
 

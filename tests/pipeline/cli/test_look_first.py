@@ -37,6 +37,29 @@ def test_a_missing_recipe_costs_no_imports(tmp_path: Path, verb: str) -> None:
     assert seconds < 2.0
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("init nosuch.parquet", "data.events: no Parquet file at 'nosuch.parquet'"),
+        ("init c.yaml --users nosuch", "data.users: no Parquet file at 'nosuch'"),
+        ("evaluate nosuch --data c.yaml", "BUNDLE: there is nothing at nosuch"),
+        ("evaluate --predictions nosuch", "--predictions: there is nothing at nosuch"),
+        ("predict nosuch --events c.yaml", "BUNDLE: there is nothing at nosuch"),
+        ("evaluate bundle --data nosuch", "--data: there is nothing at nosuch"),
+        ("predict bundle --events nosuch", "data.events: no Parquet file at 'nosuch'"),
+        ("backtest bundle --events nosuch", "data.events: no Parquet file at 'nosuch'"),
+        ("import kuairand nosuch out", "RAW_CSV_DIR: there is nothing at nosuch"),
+    ],
+)
+def test_a_missing_bundle_or_file_costs_no_imports(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "c.yaml").touch()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "model.onnx").touch()
+    said, seconds = refused(tmp_path, *line.split())
+    assert words in said
+    assert seconds < 2.0
+
+
 @pytest.mark.parametrize("verb", ["features", "run", "check"])
 def test_a_missing_table_costs_no_imports(tmp_path: Path, verb: str) -> None:
     (tmp_path / "c.yaml").write_text(RECIPE.format(path="nosuch", more="test: 0.1"))

@@ -77,6 +77,16 @@ def test_ids_of_other_types_are_refused_before_they_are_sent(items: list[object]
         client_request.build_request(user=1, items=items)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("user", "top_k", "words"),
+    [("u", -1, "top_k"), ("u", 2**40, "top_k"), ("\ud800", 0, "user")],
+    ids=["negative", "beyond 32 bits", "a lone surrogate"],
+)
+def test_what_no_message_can_hold_is_refused_by_its_name(user: str, top_k: int, words: str) -> None:
+    with RankingClient("127.0.0.1:9", seconds=0.2, attempts=1) as client, pytest.raises(RequestError, match=words):
+        client.rank(user, ["a"], top_k=top_k)
+
+
 def test_numpy_values_travel_as_plain_ones() -> None:
     request = client_request.build_request(
         user=np.int64(3),  # type: ignore[arg-type]
