@@ -59,8 +59,7 @@ def build(config: FeaturesConfig, directory: Path, progress: Progress) -> Featur
     with exclusive(days):
         recover(directory)
         with scratch_beside(directory) as raw, replacing(directory) as finished:
-            is_kept = config.incremental and config.engine == "duckdb"
-            store = PartitionStore(days if is_kept else raw / "days")
+            store = PartitionStore(days if config.incremental else raw / "days")
             config = with_served_rows(config, days / SERVED_FOLDER)
             try:
                 result = _build(config, raw, finished, store, directory, progress)

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import duckdb
-
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress, compute_rows
@@ -15,7 +13,7 @@ from features.incremental.reuse import PartitionWork, plan_work
 from features.point_in_time.feature_plan import FeaturePlan, plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.source.entities import read_sources
-from features.source.query_engine import Backend, connect
+from features.source.query_engine import Backend, connect, engine_errors, first_line
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,9 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
         planned = plan_features(config, timeline.ownership)
         compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)
-    except duckdb.Error as error:
+    except engine_errors() as error:
         hint = "`moerank check` names the place; or raise memory_limit"
-        message = f"the sources cannot be used: {str(error).splitlines()[0]}; {hint}"
+        message = f"the sources cannot be used: {first_line(error)}; {hint}"
         raise DataError(message) from error
     finally:
         connection.disconnect()

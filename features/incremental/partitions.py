@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import ibis
 import ibis.expr.types as ir
 
 from contract.digests import code_digest, digest_of
 from contract.durations import milliseconds
 from features.feature_config import FeaturesConfig
-from features.source.query_engine import Backend, to_arrow
+from features.source.query_engine import Backend, row_hash, to_arrow
 from features.source.times import event_ms
 from features.source.used_columns import raw_columns
 from features.source.zones import day_begin_ms, day_of
 
-_DIGEST_BITS = 40
-"""Row hashes are cut to this, so that the sum over a day stays a whole number of 64 bits."""
+_DIGEST_BITS = 31
+"""Row hashes are added up in two parts of so many bits: a day of 2**32 rows has sums of 64 bits."""
 _BUILD = "features.build"
 """The module that builds features: kept days were made by all that it imports."""
 _TABLES = {table: {"verify": True, "late": True, "until": True} for table in ("events", "users", "items", "past")}
@@ -57,13 +56,14 @@ def day_facts(connection: Backend, events: ir.Table, config: FeaturesConfig) -> 
     """Facts by day in order; a log without time is one day."""
     ms = event_ms(events, config)
     used = raw_columns(config, config.events)
-    whole = ibis.struct({c: events[c] for c in events.columns if c in used})
-    rows = events.select(day=day_of(ms, config.events.time_zone), ms=ms, digest=whole.hash() % 2**_DIGEST_BITS)
+    whole = row_hash(connection, events, [c for c in events.columns if c in used])
+    rows = events.select(day=day_of(ms, config.events.time_zone), ms=ms, digest=whole)
+    low, high = rows["digest"] % 2**_DIGEST_BITS, (rows["digest"] >> _DIGEST_BITS) % 2**_DIGEST_BITS
     facts = rows.group_by("day").aggregate(
-        rows=rows.count(), digest=rows["digest"].sum().cast("int64"), last_ms=rows["ms"].max()
+        rows=rows.count(), low=low.sum().cast("int64"), high=high.sum().cast("int64"), last_ms=rows["ms"].max()
     )
     days = to_arrow(connection, facts.order_by("day")).to_pylist()
-    return {row["day"]: DayFacts(row["rows"], row["digest"], row["last_ms"]) for row in days}
+    return {row["day"]: DayFacts(row["rows"], row["low"] + (row["high"] << 64), row["last_ms"]) for row in days}
 
 
 def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str) -> tuple[Partition, ...]:

@@ -24,7 +24,7 @@ from features.source.data_files import DataFiles, find_data
 from features.source.entities import Entities, Sources
 from features.source.event_log import with_end, with_keys
 from features.source.filesystems import file_facts
-from features.source.query_engine import Backend, is_spark, read_parquet, save_parquet, scalar, to_arrow
+from features.source.query_engine import Backend, read_parquet, save_parquet, scalar, to_arrow
 from features.source.read_files import read_files
 from features.source.row_types import DAY_MS
 from features.source.tables import align, key_of, place_of, prepared, source_files
@@ -91,7 +91,7 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
             why = "attributes of users or items that are in these days have changed"
             reused = sum(day_begin_ms(p.last + 1, zone) <= changed for p in plan[:reused])
     store.keep(plan[:reused])
-    for side, entity in () if is_spark(connection) else sources.entities.items():
+    for side, entity in sources.entities.items():
         save_parquet(connection, _attributes(entity, config), store.attributes(side))
     first, last = day_begin_ms(plan[0].first, zone), max(day.last_ms for day in facts.values())
     carry_over = None
@@ -106,7 +106,7 @@ def _log(connection: Backend, sources: Sources, config: FeaturesConfig, seed: st
     """The log by day; where it only gained files since the last build, what is read is these."""
     files = source_files(config.events, "data.events")
     versions = dict(file_facts(files))
-    if not config.incremental or is_spark(connection):
+    if not config.incremental:
         days = _as_one(connection, sources, config)
     elif before and _goes_on(before, seed, versions, config):
         fresh = [file for file in files if file not in before.files]

@@ -10,7 +10,6 @@ A label that is final only some time after its event counts from then on: its wi
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
@@ -22,7 +21,7 @@ from contract.errors import ConfigError, DataError
 from features.feature_config import AggregateConfig, FeaturesConfig
 from features.point_in_time.carry_over import LAST, CarryOver, merge_addends
 from features.point_in_time.timeline import Timeline
-from features.source.query_engine import Backend, materialise
+from features.source.query_engine import Backend, engine_errors, first_line, is_overflow, materialise
 from features.source.row_types import DAY_MS, HOUR_MS, KIND, PAST, ROW, tile_column, without_nan
 from features.source.zones import day_begin, day_number, longest_shift_ms, offset_steps
 
@@ -112,11 +111,13 @@ def compute_windows(connection: Backend, timeline: Timeline, config: FeaturesCon
 def _materialised(connection: Backend, place: int, table: ir.Table, config: FeaturesConfig) -> ir.Table:
     try:
         return materialise(connection, f"aggregate_{place}", table)
-    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+    except engine_errors() as error:
+        if not is_overflow(error):
+            raise
         aggregate = config.aggregates[place]
         message = (
             f"data.aggregates[{place}] cannot add up {', '.join(aggregate.of)} by {', '.join(aggregate.by)}: "
-            f"{str(error).splitlines()[0]}; sums reach to 1e22, so write null for infinity and for markers of "
+            f"{first_line(error)}; sums reach to 1e22, so write null for infinity and for markers of "
             "what is missing, or divide the column by a constant under `columns`"
         )
         raise DataError(message) from error

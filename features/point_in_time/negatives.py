@@ -18,7 +18,7 @@ from contract.errors import ConfigError
 from contract.hashing import Hashes, combine, hash_array
 from features.feature_config import FeaturesConfig, NegativesConfig
 from features.source.parquet_files import write_table
-from features.source.query_engine import Backend, materialise, read_parquet, to_arrow
+from features.source.query_engine import Backend, numbered, read_parquet, to_arrow
 from features.source.row_types import EVENT, KIND, OBSERVED, ORDER, SAMPLED
 
 _SOURCE, _DRAWN = "__source", "__drawn"
@@ -34,19 +34,19 @@ def with_negatives(connection: Backend, log: ir.Table, config: FeaturesConfig, s
         return log
     item = _check(config, log)
     order = [TIME, ORDER, *(key for key in (config.events.user, item) if key)]
-    numbered = log.mutate(**{_SOURCE: ibis.row_number().over(order_by=order)})
-    numbered = materialise(connection, "numbered", numbered)
+    rows = numbered(connection, "numbered", log, _SOURCE, order, 0)
     keys = [key for key in (config.events.user, item) if key]
-    events = numbered.filter((numbered[KIND] == EVENT) & numbered[item].notnull())
+    events = rows.filter((rows[KIND] == EVENT) & rows[item].notnull())
     drawn = draw_negatives(to_arrow(connection, events.select(_SOURCE, TIME, *keys)), config, item)
     write_table(drawn, scratch / "negatives.parquet")
     negatives = read_parquet(connection, [str(scratch / "negatives.parquet")])
-    rows = numbered.inner_join(negatives, _SOURCE)
-    sampled = rows.select(
-        **{c: rows[_DRAWN].cast(log[item].type()) if c == item else rows[c] for c in log.columns if c != KIND},
+    drawn_rows = rows.inner_join(negatives, _SOURCE)
+    values = {c: drawn_rows[c] for c in log.columns if c != KIND}
+    sampled = drawn_rows.select(
+        **{**values, item: drawn_rows[_DRAWN].cast(log[item].type())},
         **{KIND: ibis.literal(SAMPLED, "int8"), OBSERVED: ibis.literal(0, "int8")},
     )
-    seen = numbered.drop(_SOURCE).mutate(**{OBSERVED: ibis.literal(1, "int8")})
+    seen = rows.drop(_SOURCE).mutate(**{OBSERVED: ibis.literal(1, "int8")})
     return ibis.union(seen, sampled.select(seen.columns))
 
 

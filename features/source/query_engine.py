@@ -4,16 +4,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from contract.errors import ConfigError
 from contract.sha256 import sha256_of_bytes
 from features.source.parquet_files import ROW_GROUP_ROWS, AtomicWriter
+from features.source.spark_engine import (
+    collect,
+    connect_spark,
+    frame_of,
+    is_spark_overflow,
+    number_rows,
+    opened,
+    read_spark,
+    spark_errors,
+    spark_hash,
+    store,
+    stream,
+)
 
 Backend = Any
 """An ibis backend: DuckDB's or PySpark's."""
+LONGEST_LINE = 400
+"""Letters of an engine's error that a message takes over."""
 
 
 def connect(
@@ -25,31 +40,13 @@ def connect(
         ConfigError: Spark is asked for, but PySpark is not installed.
     """
     if engine == "spark":
-        return _connect_spark(master, spill)
+        return connect_spark(master, spill, memory_limit)
     connection = ibis.duckdb.connect(memory_limit=memory_limit, temp_directory=str(spill))
     connection.raw_sql("SET TimeZone = 'UTC'").fetchall()
     connection.raw_sql("SET preserve_insertion_order = true").fetchall()
     if threads is not None:
         connection.raw_sql(f"SET threads = {int(threads)}").fetchall()
     return connection
-
-
-def _connect_spark(master: str, spill: Path) -> Backend:
-    try:
-        from pyspark.sql import SparkSession  # noqa: PLC0415 - an optional dependency of several hundred megabytes
-    except ImportError as error:
-        message = "data.engine is spark, but PySpark is not installed: pip install pyspark==4.3.0 (it needs Java 17)"
-        raise ConfigError(message) from error
-    settings = {
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.warehouse.dir": str(spill / "warehouse"),
-        "spark.ui.enabled": "false",
-        "spark.sql.execution.arrow.pyspark.enabled": "true",
-    }
-    builder = SparkSession.builder.master(master).appName("moerank features")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    return ibis.pyspark.connect(builder.getOrCreate())
 
 
 def is_spark(connection: Backend) -> bool:
@@ -59,26 +56,23 @@ def is_spark(connection: Backend) -> bool:
 
 def materialise(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     """Run an expression once and keep its rows for this connection under a name."""
-    if not is_spark(connection):
-        return connection.create_table(name, table, temp=True)
-    _session(connection).sql(connection.compile(table)).persist().createOrReplaceTempView(name)
-    return connection.table(name)
+    if is_spark(connection):
+        return store(connection, name, table)
+    return connection.create_table(name, table, temp=True)
 
 
 def named(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     """Give an expression a name, by which others take it: what ibis then translates stays short."""
     if is_spark(connection):
-        _session(connection).sql(connection.compile(table)).createOrReplaceTempView(name)
-    else:
-        connection.raw_sql(f"CREATE TEMP VIEW {name} AS {connection.compile(table)}").fetchall()
+        return opened(connection, frame_of(connection, table), name)
+    connection.raw_sql(f"CREATE TEMP VIEW {name} AS {connection.compile(table)}").fetchall()
     return connection.table(name)
 
 
 def numbered(connection: Backend, name: str, table: ir.Table, column: str, order: list[str], first: int) -> ir.Table:
     """Run an expression once, as `materialise`; its rows with their number, from `first` on, in an order or in any."""
     if is_spark(connection):
-        numbers = ibis.row_number().over(order_by=order or table.columns[0]) + first
-        return materialise(connection, name, table.mutate(**{column: numbers}))
+        return number_rows(connection, name, table, column, order, first)
     # DuckDB keeps the order of rows, and its own numbers of them need neither a column nor a window over all rows.
     stored = materialise(connection, name, table.order_by(order) if order else table)
     return stored.mutate(**{column: stored.rowid() + first})
@@ -89,33 +83,48 @@ def read_parquet(
 ) -> ir.Table:
     """Open Parquet files of one schema; `partitions`, types by name, are read from the folders below `root`."""
     if is_spark(connection):
-        reader = _session(connection).read.option("basePath", root or files[0].rpartition("/")[0])
         name = f"parquet_{sha256_of_bytes(chr(0).join(files).encode())[:16]}"
-        frame = reader.parquet(*files)
-        frame.createOrReplaceTempView(name)
-        table = connection.table(name)
-        # ibis gives both of Spark's types of time no zone; TimestampType is the one that means a moment.
-        moments = [c.name for c in frame.schema if c.dataType.typeName() == "timestamp"]
-        return table.mutate(**{c: table[c].cast("timestamp('UTC')") for c in moments}) if moments else table
+        return read_spark(connection, files, root, name)
     if not partitions:
         return connection.read_parquet(list(files), hive_partitioning=False)
     table = connection.read_parquet(list(files), hive_partitioning=True, hive_types_autocast=False)
     return table.mutate(**{name: table[name].cast(dtype) for name, dtype in partitions.items()})
 
 
-def _session(connection: Backend) -> Any:
-    return connection._session  # noqa: SLF001 - ibis offers no public way to its session
+def row_hash(connection: Backend, table: ir.Table, columns: Sequence[str]) -> ir.Value:
+    """A hash of 64 bits of some columns of each row; the same columns need not hash alike on another engine."""
+    if is_spark(connection):
+        return spark_hash(table, columns)
+    return ibis.struct({c: table[c] for c in columns}).hash()
+
+
+def engine_errors() -> tuple[type[Exception], ...]:
+    """What a query raises, on whichever engine."""
+    return duckdb.Error, *spark_errors()
+
+
+def is_overflow(error: Exception) -> bool:
+    """Whether a query ended because a number was too large for its type."""
+    if isinstance(error, duckdb.Error):
+        return isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException)
+    return is_spark_overflow(error)
+
+
+def first_line(error: Exception) -> str:
+    """What a query's error begins with; Spark writes out numbers of hundreds of digits."""
+    line = str(error).splitlines()[0]
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
 
 
 def to_arrow(connection: Backend, table: ir.Table) -> pa.Table:
     """Run an expression; its rows in memory."""
-    return connection.to_pyarrow(table)
+    return collect(connection, table) if is_spark(connection) else connection.to_pyarrow(table)
 
 
 def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
     """Run an expression and stream its rows; ibis 12's own reader calls a method that DuckDB 2 no longer has."""
     if is_spark(connection):
-        return iter(connection.to_pyarrow(table).to_batches(rows))
+        return stream(connection, table, rows)
     return iter(connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_reader(rows))
 
 
@@ -130,4 +139,4 @@ def save_parquet(connection: Backend, table: ir.Table, path: Path) -> None:
 
 def scalar(connection: Backend, value: ir.Value) -> Any:
     """Run an expression of one value."""
-    return connection.to_pyarrow(value).as_py()
+    return to_arrow(connection, value.as_table())[0][0].as_py()

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import duckdb
 import ibis
 import ibis.expr.types as ir
 
@@ -13,7 +12,7 @@ from features.source.expressions import compile_condition, compile_expression
 from features.source.functions import split_text
 from features.source.key_columns import as_key
 from features.source.profile import is_scalar
-from features.source.query_engine import Backend, scalar, to_arrow
+from features.source.query_engine import Backend, engine_errors, first_line, scalar, to_arrow
 from features.source.read_files import read_files, run_query
 from features.source.times import as_moment
 from features.table_config import EntityConfig, TableConfig
@@ -37,8 +36,8 @@ def read_table(
     table = prepared(table, config, where)
     try:
         rows = int(scalar(connection, table.count()))
-    except duckdb.Error as error:
-        message = f"{where}: {place_of(config)} cannot be read as Parquet: {str(error).splitlines()[0]}"
+    except engine_errors() as error:
+        message = f"{where}: {place_of(config)} cannot be read as Parquet: {first_line(error)}"
         raise DataError(message) from error
     if rows == 0:
         condition = f" for which `where: {config.where}` holds" if config.where else ""
