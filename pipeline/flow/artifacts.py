@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
@@ -36,7 +37,7 @@ def keep_metrics(run: Run) -> None:
     lines = [
         f"# Quality of {run.config.name}",
         "",
-        f"{evaluation.rows:,} rows; the whole report: `{run.evaluation_dir / 'report.html'}`",
+        f"{evaluation.rows:,} rows; the whole report: {_link(run.evaluation_dir / 'report.html')}",
         "",
         _row("task", "metric", "value", "95 % interval", *rivals),
         _row(*["---"] * (4 + len(rivals))),
@@ -100,8 +101,8 @@ def keep_version(run: Run, published: Published) -> None:
         _row("---", "---"),
         _row("bundle", _link(published.bundle)),
         _row("report", _link(published.report)),
-        _row("TensorBoard", f"`tensorboard --logdir {published.tensorboard}`"),
-        _row("serve it", f"`moerank serve {published.store}`"),
+        _row("TensorBoard", f"`tensorboard --logdir {published.tensorboard.absolute()}`"),
+        _row("serve it", f"`moerank serve {published.store.absolute()}`"),
     ]
     _keep("version", run.config.name, "\n".join(lines), "Published version")
 
@@ -114,7 +115,7 @@ def keep_day(project: ProjectConfig, judged: JudgedDay, days: Sequence[tuple[dat
     left = [f"version {version} is left out: {why}" for version, why in judged.left_out.items()]
     head = [f"{judged.model} on {judged.day}, as it was served", "", "; ".join([served, *left]), ""]
     _keep("alarm", project.name, "\n".join([*head, *lines]), "Rules of the day")
-    lines = ["# Days as they were served", "", f"The page: `{project.days_dir / 'index.html'}`", ""]
+    lines = ["# Days as they were served", "", f"The page: {_link(project.days_dir / 'index.html')}", ""]
     lines += [_row("day", "task", "rows", "metric", "value", "predicted / actual"), _row(*["---"] * 6)]
     for day, evaluation in reversed(days):
         for task, metric, found in headlines_of(evaluation.tasks):
@@ -152,5 +153,6 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
-def _link(path: object) -> str:
-    return f"[`{path}`](file://{path})" if str(path).startswith("/") else f"`{path}`"
+def _link(path: Path) -> str:
+    """The whole path, as nobody who reads the page knows where the worker runs; a browser on its machine opens it."""
+    return f"[`{path.absolute()}`]({path.absolute().as_uri()})"

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from features.quality.quality_report import FeatureProfile, QualityReport
 
 _BARS = "▁▂▃▄▅▆▇█"
+_MOST_BARS = 30
+"""Of more values, neighbours share a bar of their mean: Prefect's page cuts off what is wider."""
 
 
 def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
@@ -57,6 +60,8 @@ def _row(name: str, profile: FeatureProfile) -> str:
 
 def _plot(values: Sequence[float], floor: float | None = None) -> str:
     """A line of bars; without a `floor` the lowest value has the lowest bar."""
+    size = -(-len(values) // _MOST_BARS)
+    values = [fmean(values[begin : begin + size]) for begin in range(0, len(values), size)]
     low = min(values) if floor is None else floor
     span = (max(values) - low) or 1.0
     return "".join(_BARS[int((value - low) / span * (len(_BARS) - 1))] for value in values)

@@ -25,5 +25,12 @@ def test_the_page_says_what_was_found_and_draws_it() -> None:
     assert "`runs/shop/features/quality.html`" in page
 
 
+def test_many_days_are_drawn_no_wider_than_a_page() -> None:
+    rates = {f"2024-{month:02d}-{day:02d}": float(month) for month in range(1, 9) for day in range(1, 15)}
+    page = data_page(REPORT.model_copy(update={"label_rates": {"like": rates}}), "", Path("features"))
+    (plot,) = (line.split(" | ")[-1].rstrip(" |") for line in page.splitlines() if line.startswith("| like"))
+    assert (len(plot), plot[0], plot[-1]) == (28, "▁", "█")
+
+
 def test_a_key_has_only_the_letters_that_prefect_allows() -> None:
     assert artifact_key("data-quality", "My_Shop.2") == "data-quality-my-shop-2"
