@@ -27,7 +27,7 @@ def keep_data_quality(config: ProjectConfig, reuse: str) -> None:
     """Nulls, ranges, drift and leaks of a build, where its report was asked for."""
     report = load_report(config.features_dir)
     if report is not None:
-        _keep("data-quality", config.name, data_page(report, reuse, config.features_dir), "Data quality")
+        _keep("data-quality", config.name, data_page(report, reuse, config.features_dir.absolute()), "Data quality")
 
 
 def keep_metrics(run: Run) -> None:
