@@ -77,10 +77,10 @@ def spark_errors() -> tuple[type[Exception], ...]:
     """What a query on Spark raises; nothing where PySpark was never loaded."""
     if "pyspark" not in sys.modules:
         return ()
-    from py4j.protocol import Py4JError  # noqa: PLC0415 - comes with PySpark
     from pyspark.errors import PySparkException  # noqa: PLC0415 - an optional extra
+    from pyspark.errors.exceptions.captured import Py4JJavaError  # noqa: PLC0415 - what Java raised, as it is
 
-    return PySparkException, Py4JError
+    return PySparkException, Py4JJavaError
 
 
 def is_spark_overflow(error: Exception) -> bool:
