@@ -78,9 +78,9 @@ def spark_errors() -> tuple[type[Exception], ...]:
     if "pyspark" not in sys.modules:
         return ()
     from pyspark.errors import PySparkException  # noqa: PLC0415 - an optional extra
-    from pyspark.errors.exceptions.captured import Py4JJavaError  # noqa: PLC0415 - what Java raised, as it is
 
-    return PySparkException, Py4JJavaError
+    # PySpark lets through what it has no name for; py4j comes with it, and is no dependency of ours.
+    return PySparkException, sys.modules["py4j.protocol"].Py4JError
 
 
 def is_spark_overflow(error: Exception) -> bool:
@@ -176,7 +176,7 @@ def collect(connection: Any, table: ir.Table) -> pa.Table:
     return frame_of(connection, table).toArrow().cast(table.schema().to_pyarrow())
 
 
-@ibis.udf.scalar.builtin(name="xxhash64")
+@ibis.udf.scalar.builtin(name="xxhash64")  # type: ignore[untyped-decorator]
 def _xxhash64(value) -> int:  # type: ignore[empty-body,no-untyped-def]  # noqa: ANN001 - any type
     """Spark's hash of a value."""
 
