@@ -24,7 +24,7 @@ from benchmarks.serving_payload import Payload, payload
 from benchmarks.serving_process import RANK, Server, serving
 from benchmarks.sparse_graph import CANDIDATES, Graph, Run
 from benchmarks.sparse_models import ranker, tiled, write_form, write_tiled
-from contract.graph_names import ITEM_ROWS, MODEL_FILE, PREPARED_FILE, SHARES
+from contract.graph_names import ITEM_ROWS, MODEL_FILE, PREPARED_FILE
 from contract.inputs import Inputs
 from contract.prepared import left_over
 from features.online.request_encoder import RankRequest
@@ -56,9 +56,9 @@ class Served(NamedTuple):
         model = RankingModel.open(bundle)
         encoded = model.encode(request)
         feed: dict[str, Any] = dict(encoded.inputs.arrays())
-        if encoded.item_rows is not None:
-            feed |= {ITEM_ROWS: encoded.item_rows, SHARES: encoded.shares}
-        return cls(model, bundle / (MODEL_FILE if encoded.item_rows is None else PREPARED_FILE), feed)
+        if encoded.rows_of and model.prepared is not None:
+            feed |= model.prepared.arrays(encoded)
+        return cls(model, bundle / (PREPARED_FILE if encoded.rows_of else MODEL_FILE), feed)
 
     def session(self, *, profiled: Path | None = None) -> onnxruntime.InferenceSession:
         """One thread."""

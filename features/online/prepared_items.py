@@ -16,7 +16,6 @@ from features.online.online_table import OnlineTable, OnlineTables
 from features.online.pushed_values import PushedColumn, PushedSource
 from features.online.request_columns import Columns, Layout, Route
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
-from features.online.share_rows import ShareTables
 from features.point_in_time.ragged import Ragged
 
 
@@ -59,10 +58,10 @@ class PreparedEncoder:
     an unknown item or user that has an embedding row of its own.
     """
 
-    def __init__(self, general: RequestEncoder, names: Collection[str], shares: ShareTables | None = None) -> None:
-        """Prepared are the features `names`, all of which the table of items holds, or the tables of `shares`."""
+    def __init__(self, general: RequestEncoder, names: Collection[str], tables: Collection[str] = ("item",)) -> None:
+        """Prepared are the features `names`, all of which the `tables` hold."""
         self._general, self._names = general, frozenset(names)
-        self._lean = general.lean(self._names, ("item",) if shares is None else shares.tables, shares)
+        self._lean = general.lean(self._names, tables)
         dense = (spec for spec in general.schema.features if isinstance(spec, DenseSpec) and spec.name in self._names)
         # A request gives a vector by its own name, not by its numbers'.
         self._given_names = self._names | {spec.vector for spec in dense if spec.vector}

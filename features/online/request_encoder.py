@@ -22,7 +22,6 @@ from features.online.online_table import Lookup, OnlineTable, OnlineTables, Rows
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
 from features.online.request_columns import Columns, Layout, PairGroup, Route
 from features.online.request_values import id_hashes
-from features.online.share_rows import ShareTables
 
 __all__ = ["EncodedRequest", "RankRequest", "RequestEncoder", "no_check"]
 Rows = slice | NDArray[np.int64]
@@ -53,8 +52,6 @@ class EncodedRequest:
     item_rows: NDArray[np.int64] | None = None
     rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By table whose features are prepared, its rows [N], or [1] for all candidates."""
-    shares: NDArray[np.float32] | None = None
-    """The sums [N, H] of what is prepared for these rows, where the graph takes that."""
 
 
 def no_check() -> None:
@@ -72,15 +69,14 @@ class RequestEncoder:
         users: Callable[[OnlineTable], Lookup] | None = None,
         *,
         rows_of: Collection[str] = (),
-        shares: ShareTables | None = None,
     ) -> None:
         """Work out once which table columns go to which input columns, and what a context that is not given means.
 
         `users` makes, from the table of users, what is asked in its place. Of the tables `rows_of` only rows are looked
-        up, of which `shares` has the sums.
+        up.
         """
         self._schema, self._encoder, self._tables, self._users = schema, encoder, tables, users
-        self._rows_of, self._shares = frozenset(rows_of), shares
+        self._rows_of = frozenset(rows_of)
         self._specs = {spec.name: spec for spec in schema.features}
         self._keys = {key.name: key for key in schema.keys}
         own = {schema.user_key, schema.item_key}
@@ -113,12 +109,10 @@ class RequestEncoder:
         vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
         return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER), users)
 
-    def lean(
-        self, names: Collection[str], rows_of: Collection[str], shares: ShareTables | None = None
-    ) -> "RequestEncoder":
-        """An encoder without the features `names`: it says the rows of the tables `rows_of`, and their `shares`."""
+    def lean(self, names: Collection[str], rows_of: Collection[str]) -> "RequestEncoder":
+        """An encoder without the features `names`: it says the rows of the tables `rows_of`."""
         schema = without(self._schema, names)
-        return RequestEncoder(schema, self._encoder, self._tables, self._users, rows_of=rows_of, shares=shares)
+        return RequestEncoder(schema, self._encoder, self._tables, self._users, rows_of=rows_of)
 
     @property
     def tables(self) -> OnlineTables:
@@ -194,8 +188,7 @@ class RequestEncoder:
         if not self._rows_of:
             return EncodedRequest(*encoded)
         rows = columns["request"].rows_of | columns["candidate"].rows_of
-        shares = None if self._shares is None else self._shares.sum(rows, count)
-        return EncodedRequest(*encoded, rows.get("item"), rows, shares)
+        return EncodedRequest(*encoded, rows.get("item"), rows)
 
     def _fill_given(
         self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]

@@ -5,6 +5,7 @@ fp16: rounded to half precision. int8: each row has its own scale, value = scale
 Shape legend: n rows of a table, N candidates, H units of the first layer.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -17,6 +18,8 @@ from features.online.compiled import kernels
 
 RowForm = Literal["fp32", "fp16", "int8"]
 _LARGEST = 127
+_LARGEST_KEPT = 4096
+"""Candidates of the largest matrix that a thread keeps."""
 _ONES = np.ones(1, np.float32)
 Floats = NDArray[np.float32]
 
@@ -63,13 +66,17 @@ class ShareTables:
 
     def __init__(self, tables: Mapping[str, ShareRows]) -> None:
         """Sum rows of these tables, at least one."""
+        self._memory = threading.local()
         self.tables = dict(tables)
         self.width = int(next(iter(tables.values())).values.shape[1])
         self._compiled = kernels()
 
     def sum(self, rows: Mapping[str, NDArray[np.int64]], count: int) -> Floats:
-        """Each candidate's sum [N, H]; `rows` of each table, [N], or [1] for all."""
-        total = np.empty((count, self.width), np.float32)
+        """Each candidate's sum [N, H]; `rows` of each table, [N], or [1] for all.
+
+        It lies in memory of the thread until that sums again: new pages would cost more than the sum.
+        """
+        total = self._matrix(count)
         for place, (name, table) in enumerate(self.tables.items()):
             if self._compiled is not None:
                 half = table.values.dtype == np.float16
@@ -81,6 +88,14 @@ class ShareTables:
             else:
                 total += table.take(rows[name])
         return total
+
+    def _matrix(self, count: int) -> Floats:
+        if count > _LARGEST_KEPT:
+            return np.empty((count, self.width), np.float32)
+        kept: Floats | None = getattr(self._memory, "matrix", None)
+        if kept is None or len(kept) < count:
+            kept = self._memory.matrix = np.empty((count, self.width), np.float32)
+        return kept[:count]
 
     def save(self, folder: Path) -> None:
         """Write the rows into a new folder."""

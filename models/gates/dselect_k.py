@@ -89,23 +89,26 @@ class DSelectKGate(Gate):
     def choose(self, routed: Tensor) -> Choice:
         """Mix the selectors' codes; experts of weight 0 are not selected."""
         codes_BKE, weight_logits_BK = self.selector_codes(routed)
-        weights_BK = weight_logits_BK.softmax(-1)
+        weights_KB, codes_KEB = weight_logits_BK.softmax(-1).t(), codes_BKE.permute(1, 2, 0)
         # Selector by selector: a sum over an axis of two is ten times as dear in an exported graph.
-        weights_BE = weights_BK[:, :1] * codes_BKE[:, 0]
+        weights_EB = weights_KB[:1] * codes_KEB[0]
         for selector in range(1, self.selectors):
-            weights_BE = weights_BE + weights_BK[:, selector : selector + 1] * codes_BKE[:, selector]
+            weights_EB = weights_EB + weights_KB[selector : selector + 1] * codes_KEB[selector]
+        weights_BE = weights_EB.t().contiguous()
         penalties = self._penalties(codes_BKE) if self.training else {}
         return Choice(weights_BE, weights_BE > 0, penalties, logits_BX=weight_logits_BK)
 
     def selector_codes(self, logits_BL: Tensor) -> tuple[Tensor, Tensor]:
         """What each selector puts on each expert, r [B, K, E], and the logits of the selectors' weights [B, K]."""
         split = self.selectors * self.bits
-        ones_BKM = smooth_step(logits_BL[:, :split], self.config.gamma).unflatten(-1, (self.selectors, self.bits))
-        codes_BKE = logits_BL.new_ones(()).expand(logits_BL.shape[0], self.selectors, 1)
+        # Rows last: to broadcast over an axis of one or two is ten times as dear in an exported graph.
+        steps_CB = smooth_step(logits_BL[:, :split], self.config.gamma).t()
+        ones_KMB = steps_CB.unflatten(0, (self.selectors, self.bits))
+        codes_KEB = logits_BL.new_ones(()).expand(self.selectors, 1, logits_BL.shape[0])
         for bit in range(self.bits):
-            one_BK1 = ones_BKM[..., bit : bit + 1]
-            codes_BKE = torch.stack([codes_BKE * (1 - one_BK1), codes_BKE * one_BK1], -1).flatten(-2)
-        return codes_BKE[..., : self.experts], logits_BL[:, split:]
+            one_K1B = ones_KMB[:, bit : bit + 1]
+            codes_KEB = torch.stack([codes_KEB * (1 - one_K1B), codes_KEB * one_K1B], 2).flatten(1, 2)
+        return codes_KEB[:, : self.experts].permute(2, 0, 1), logits_BL[:, split:]
 
     @torch.no_grad()
     def selector_distance(self, logits_BL: Tensor | None) -> Tensor:

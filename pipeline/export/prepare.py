@@ -152,7 +152,7 @@ def _why_not(name: str, saved: int, size: int, job: Preparing) -> str:
         return "" if worth else f"not worth it: {saved} multiplications a candidate saved for {size} bytes"
     if job.wanted in {"items", "users"}:
         return "not asked for"
-    if saved < PAIR_WORTH or size > PAIR_BYTES:
+    if saved < PAIR_WORTH or (size > PAIR_BYTES and job.wanted == "auto"):
         return f"not worth it: {saved} multiplications a candidate saved for {size} bytes"
     return ""
 
@@ -227,7 +227,7 @@ def write_prepared_golden(out: Path, features: Path) -> None:
     cases = {}
     for name, fields in golden.read_raw(out / RAW_GOLDEN_FILE).items():
         encoded = encoder.encode(RankRequest(**fields))
-        if encoded.shares is not None:
+        if encoded.rows_of:
             cases[name] = golden.GoldenCase(encoder.whole(encoded), prepared.predict(encoded))
     golden.write(out / PREPARED_GOLDEN_FILE, cases)
 

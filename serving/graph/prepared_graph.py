@@ -59,7 +59,7 @@ class PreparedEngine:
 
     def encoder(self, general: RequestEncoder) -> PreparedEncoder:
         """What encodes requests for this graph, or for the general one."""
-        return PreparedEncoder(general, self.names, self.shares)
+        return PreparedEncoder(general, self.names, ("item",) if self.shares is None else self.shares.tables)
 
     def predict(self, encoded: EncodedRequest) -> dict[str, NDArray[np.float32]]:
         """As `Engine.predict`, of a request that was encoded for this graph.
@@ -67,7 +67,7 @@ class PreparedEngine:
         Raises:
             PredictionError: as `Engine.predict`.
         """
-        return self._engine.run(_arrays(encoded), len(encoded.unknown_items))
+        return self._engine.run(self.arrays(encoded), len(encoded.unknown_items))
 
     def predict_with_experts(self, encoded: EncodedRequest) -> tuple[dict[str, NDArray[np.float32]], ExpertUse]:
         """As `predict`, and which experts that took.
@@ -75,7 +75,7 @@ class PreparedEngine:
         Raises:
             PredictionError: as `Engine.predict`.
         """
-        return self._engine.run_with_experts(_arrays(encoded), len(encoded.unknown_items))
+        return self._engine.run_with_experts(self.arrays(encoded), len(encoded.unknown_items))
 
     def check(self, name: str, case: GoldenCase) -> None:
         """Compare the answers to a golden request that names its items' rows.
@@ -96,11 +96,14 @@ class PreparedEngine:
         Raises:
             PredictionError: as `Engine.check`, or the request was encoded for another graph.
         """
-        if encoded.shares is None:
+        if not encoded.rows_of:
             message = f"golden request {name} was encoded for the general graph, not for that over prepared rows"
             raise PredictionError(message)
         require_golden(name, case, self.predict(encoded), self._engine.tolerance)
 
-
-def _arrays(encoded: EncodedRequest) -> dict[str, Any]:
-    return {**encoded.inputs.arrays(), ITEM_ROWS: encoded.item_rows, SHARES: encoded.shares}
+    def arrays(self, encoded: EncodedRequest) -> dict[str, Any]:
+        """What the graph takes, by input name, and more; the sum of prepared rows until the thread's next request."""
+        arrays: dict[str, Any] = {**encoded.inputs.arrays(), ITEM_ROWS: encoded.item_rows}
+        if self.shares is not None:
+            arrays[SHARES] = self.shares.sum(encoded.rows_of, len(encoded.unknown_items))
+        return arrays
