@@ -124,7 +124,7 @@ def tiled(inputs: Inputs) -> Inputs:
 
 def flops(model: Ranker) -> float:
     """Multiplications and additions of a candidate row in the dense split graph, without the gates' and the heads'."""
-    request = model.layouts[0].width(model.config.embedding_dim)
+    request = model.layouts[0].width(model.config.dims)
     widths = (model.width - request, *model.config.expert_widths)
     expert = sum(before * after for before, after in pairwise(widths))
     towers = (model.config.expert_widths[-1], *model.config.tower_widths)

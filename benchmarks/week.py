@@ -6,7 +6,8 @@ has one more day to train on and is judged on the day that comes next, whose row
 
 - ``warm`` goes on from the last night's model and passes once over the new day (the default of scheduled runs);
 - ``warm, fresh optimiser`` and ``warm, replay`` do so without the optimisers' state, and with three earlier rows in
-  ten;
+  ten; ``twice`` and ``half the rates`` scale all learning rates; ``replay, fresh tables`` starts the tables anew each
+  night (MEDA) and passes over the new day and replayed rows;
 - ``scratch`` trains on all days so far, for as many epochs as the recipe says; ``scratch, best epoch`` is the epoch
   that turned out best on the judged day, which nobody could have known that night;
 - ``stale`` is the first model, whose features go on being up to date.
@@ -52,6 +53,9 @@ WARM: dict[str, list[str]] = {
     "warm": [],
     "warm, fresh optimiser": ["train.warm.optimizer=false"],
     "warm, replay": ["train.warm.replay=0.3"],
+    "warm, twice the rates": ["train.warm.learning_rate_factor=2.0"],
+    "warm, half the rates": ["train.warm.learning_rate_factor=0.5"],
+    "warm, replay, fresh tables": ["train.warm.replay=0.3", "train.warm.reset=[tables]"],
 }
 SCRATCH, HINDSIGHT, STALE, SECONDS, ROWS = "scratch", "scratch, best epoch", "stale", "seconds", "rows"
 TASKS = ("is_click", "long_view", "is_like", "watch")

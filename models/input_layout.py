@@ -3,12 +3,30 @@
 The request part comes first and the candidate part after it, so that a first layer can be split in two.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from contract.inputs import PartName
 from contract.schema import DenseSpec, IdSpec, Part, Schema
+
+
+class TableDims(NamedTuple):
+    """Columns of an embedding: `default`, or what `by_table` says of its table."""
+
+    default: int
+    by_table: Mapping[str, int] = MappingProxyType({})
+
+    def of(self, spec: IdSpec) -> int:
+        """Those of a feature's embedding.
+
+        Example:
+            >>> dims = TableDims(16, {"user": 32})
+            >>> [dims.of(IdSpec(name=name, kind="id", side="user", rows=9)) for name in ("user", "tab")]
+            [32, 16]
+        """
+        return self.by_table.get(spec.table_name, self.default)
 
 
 class FeatureColumns(NamedTuple):
@@ -36,16 +54,16 @@ class PartLayout:
     lower: tuple[int, ...]
     nulls: tuple[int, ...]
 
-    def width(self, embedding_dim: int) -> int:
+    def width(self, dims: TableDims) -> int:
         """How many columns of the input matrix the part fills."""
         dense = len(self.raw) + len(self.source) + len(self.nulls)
-        return (len(self.ids) + len(self.lists)) * embedding_dim + dense
+        return sum(dims.of(spec) for spec in (*self.ids, *self.lists)) + dense
 
-    def features(self, embedding_dim: int, first: int) -> Iterator[FeatureColumns]:
+    def features(self, dims: TableDims, first: int) -> Iterator[FeatureColumns]:
         """Each feature with its columns, the part's first column being `first`."""
         for spec in (*self.ids, *self.lists):
-            yield FeatureColumns(spec, tuple(range(first, first + embedding_dim)))
-            first += embedding_dim
+            yield FeatureColumns(spec, tuple(range(first, first + dims.of(spec))))
+            first += dims.of(spec)
         expanded = first + len(self.raw)
         marks = {column: expanded + len(self.source) + place for place, column in enumerate(self.nulls)}
         for column, places in self._raw_features():
@@ -85,10 +103,7 @@ def layouts(schema: Schema) -> tuple[PartLayout, PartLayout]:
     return part_layout("request", schema.request), part_layout("candidate", schema.candidate)
 
 
-def feature_columns(schema: Schema, embedding_dim: int) -> list[FeatureColumns]:
+def feature_columns(schema: Schema, dims: TableDims) -> list[FeatureColumns]:
     """Every feature with its columns of the input matrix, in their order."""
     request, candidate = layouts(schema)
-    return [
-        *request.features(embedding_dim, 0),
-        *candidate.features(embedding_dim, request.width(embedding_dim)),
-    ]
+    return [*request.features(dims, 0), *candidate.features(dims, request.width(dims))]

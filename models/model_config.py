@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from contract.settings import Settings
 from models.architectures import ArchitectureConfig, MMoEConfig, SharedBottomConfig
 from models.gates import DSelectKConfig, GateConfig, TopKConfig
+from models.input_layout import TableDims
 from models.interactions import InteractionConfig, NoInteractionConfig
 from models.layers.mlp import Activation, BlockConfig, Norm
 from models.sequences import HistoryContrastConfig, SequenceConfig
@@ -22,6 +23,8 @@ class ModelConfig(Settings):
     """How experts are shared between tasks."""
     embedding_dim: Annotated[int, Field(ge=1)] = 16
     """Columns of an embedding."""
+    table_dims: dict[str, Width] = {}
+    """Columns of single tables' embeddings, by a table's name; others have `embedding_dim`."""
     embedding_init: Annotated[float, Field(gt=0.0)] = 0.05
     """The standard deviation of the normal distribution from which embeddings start."""
     id_dropout: Rate | None = None
@@ -91,6 +94,11 @@ class ModelConfig(Settings):
             message = f"history_contrast compares gates that route by history, but routing is {self.routing}"
             raise ValueError(message)
         return self
+
+    @property
+    def dims(self) -> TableDims:
+        """How many columns each embedding has."""
+        return TableDims(self.embedding_dim, self.table_dims)
 
     @property
     def blocks(self) -> BlockConfig:

@@ -35,7 +35,8 @@ class Ranker(nn.Module):
         """Build the model; embedding tables lie on `device` (``meta`` for those that will be sharded).
 
         Raises:
-            ConfigError: the schema has no input, or lacks the routing id or a feature that attends a history.
+            ConfigError: the schema has no input, or lacks the routing id, a feature that attends a history, or a table
+                with columns of its own.
         """
         super().__init__()
         self.layouts = layouts(schema)
@@ -44,15 +45,16 @@ class Ranker(nn.Module):
             part, column = self.routing_id
             config = config.model_copy(update={"gate": config.gate.over(self.layouts[part].ids[column].rows)})
         self.schema, self.config = schema, config
-        self.width = sum(layout.width(config.embedding_dim) for layout in self.layouts)
+        _require_tables(config, schema)
+        self.width = sum(layout.width(config.dims) for layout in self.layouts)
         if self.width == 0:
             message = "the schema has no features; a ranker needs at least one"
             raise ConfigError(message)
         plans = plan_sequences(schema, config.sequences)
-        self.attended = AttendedHistories(plans, schema, config.embedding_dim) if plans else None
+        self.attended = AttendedHistories(plans, schema, config.dims) if plans else None
         self.embeddings = embedding_collection(
             schema,
-            config.embedding_dim,
+            config.dims,
             config.embedding_init,
             device or torch.device("cpu"),
             None if self.attended is None else self.attended.tables,
@@ -60,7 +62,7 @@ class Ranker(nn.Module):
         self.dense = nn.ModuleList(DenseColumns(layout) for layout in self.layouts)
         self.id_dropout = IdDropout(schema, self.layouts, config)
         self.embedding_dropout = Dropout(config.embedding_dropout)
-        features = network_columns(schema, config.embedding_dim, config.sequences)
+        features = network_columns(schema, config.dims, config.sequences)
         self.network = Network(features, schema.tasks, config)
         regression = [task.kind == "regression" for task in schema.tasks]
         base = [task.base_rate if r else 0.0 for task, r in zip(schema.tasks, regression, strict=True)]
@@ -110,7 +112,7 @@ class Ranker(nn.Module):
         return inputs[part].ids_NF[:, column]
 
     def table_weights(self) -> dict[str, Tensor]:
-        """Each embedding table [rows, embedding dim] by name."""
+        """Each embedding table [rows, its columns] by name."""
         if self.embeddings is None:
             return {}
         return {name: bag.weight for name, bag in self.embeddings.embedding_bags.items()}
@@ -141,6 +143,14 @@ def _average(vectors: dict[str, Tensor], layout: PartLayout, part: TensorPart) -
     for spec, lengths in zip(layout.lists, part.list_lengths_LN, strict=True):
         if spec.pooling == "mean":
             vectors[spec.name] = vectors[spec.name] / lengths.clamp(min=1).unsqueeze(1)
+
+
+def _require_tables(config: ModelConfig, schema: Schema) -> None:
+    unknown = sorted(config.table_dims.keys() - schema.tables().keys())
+    if unknown:
+        known = ", ".join(schema.tables()) or "none"
+        message = f"model.table_dims names {', '.join(unknown)}, which are no embedding tables; there are: {known}"
+        raise ConfigError(message)
 
 
 def _routing_column(parts: tuple[PartLayout, PartLayout], config: ModelConfig) -> tuple[int, int] | None:

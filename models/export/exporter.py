@@ -96,7 +96,11 @@ def export(
         "versions": json.dumps(versions),
     }
     graph = ServingGraph(ranker, choice.form)
-    external = graph.table_VK.nbytes >= _EXTERNAL_FROM if external_tables is None else external_tables
+    external = (
+        sum(table.nbytes for table in graph.tables().values()) >= _EXTERNAL_FROM
+        if external_tables is None
+        else external_tables
+    )
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as beside:
         fresh = Path(beside) / path.name
         write_onnx(graph, schema, fresh, metadata, external_tables=external)

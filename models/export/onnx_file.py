@@ -23,12 +23,12 @@ from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, SHAR
 from contract.inputs import PARTS
 from contract.schema import Schema
 from models.export_graph.cheap_head import CheapHead
+from models.export_graph.lookup import TABLES
 from models.export_graph.pairing import pair_add_onnx, pair_linear_onnx
 from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.sparse_experts import expert_answers_onnx
 
 OPSET = 20
-TABLES = "table_VK"
 PREPARED_ROWS = ("prepared_IH", "prepared_IEH")
 """Last parts of the names of the items' shares."""
 _TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
@@ -96,7 +96,8 @@ def write_onnx(
     model.metadata_props.update(metadata)
     model.producer_name = "moerank"
     if external_tables:
-        _move(model, [TABLES], path.with_name(TABLES_FILE))
+        tables = [name for name in model.graph.initializers if name.startswith(TABLES)]
+        _move(model, tables, path.with_name(TABLES_FILE))
     if prepared:
         rows = [name for name in model.graph.initializers if name.rpartition(".")[2] in PREPARED_ROWS]
         _move(model, rows, path.with_name(PREPARED_ROWS_FILE))

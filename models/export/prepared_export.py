@@ -38,7 +38,7 @@ class PreparedGraph:
         """Bytes of an item's prepared row."""
         columns = sum(
             len(columns)
-            for spec, columns in ranker.layouts[1].features(ranker.config.embedding_dim, 0)
+            for spec, columns in ranker.layouts[1].features(ranker.config.dims, 0)
             if spec.name in items.names
         )
         self.saved = columns * sum(tensor.numel() for tensor in shares) // count

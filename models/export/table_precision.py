@@ -18,7 +18,7 @@ from onnxscript import ir
 from contract import graph_names
 from contract.errors import ExportError
 from contract.graph_names import TABLES_FILE
-from models.export.onnx_file import TABLES
+from models.export_graph.lookup import TABLES
 
 TableForm = Literal["fp32", "fp16", "int8"]
 TABLE_FILES: dict[TableForm, str] = {"fp32": TABLES_FILE, "fp16": "tables.fp16.bin", "int8": "tables.int8.bin"}
@@ -42,17 +42,18 @@ def store_tables(source: Path, target: Path, form: Literal["fp16", "int8"]) -> T
         ExportError: the graph has no tables, a value is too large for half precision, or the result is not valid.
     """
     model = ir.load(source)
-    table = model.graph.initializers.get(TABLES)
-    if table is None or table.const_value is None or not table.uses():
+    names = [name for name, value in model.graph.initializers.items() if name.startswith(TABLES) and value.uses()]
+    if not names:
         message = f"the graph has no embedding tables to store as {form}; export it without --tables"
         raise ExportError(message)
-    whole_VK = table.const_value.numpy()
-    arrays = _half(whole_VK) if form == "fp16" else _bytes(whole_VK)
-    values = {name: _constant(model.graph, f"{TABLES}.{name}", array) for name, array in arrays.items()}
-    for node, _ in list(table.uses()):
-        _replace(model.graph, node, values)
-    del model.graph.initializers[TABLES]
-    _move(values.values(), target.parent, TABLE_FILES[form])
+    constants: list[ir.Value] = []
+    sizes = TableSizes(0, 0)
+    for table in names:
+        whole_VK, values = _stored(model.graph, table, form)
+        constants += values
+        stored = sum(value.const_value.nbytes for value in values if value.const_value is not None)
+        sizes = TableSizes(sizes.float32 + whole_VK.nbytes, sizes.stored + stored)
+    _move(constants, target.parent, TABLE_FILES[form])
     model.metadata_props[graph_names.TABLES] = form
     ir.save(model, target)
     try:
@@ -60,7 +61,20 @@ def store_tables(source: Path, target: Path, form: Literal["fp16", "int8"]) -> T
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         message = f"the graph with {form} tables is not valid ONNX, which is a defect of the export: {error}"
         raise ExportError(message) from error
-    return TableSizes(whole_VK.nbytes, sum(array.nbytes for array in arrays.values()))
+    return sizes
+
+
+def _stored(graph: ir.Graph, table: str, form: Literal["fp16", "int8"]) -> tuple[NDArray[np.float32], list[ir.Value]]:
+    """Put a table's form in its place; the table as it was, and the form's constants."""
+    held = graph.initializers[table]
+    assert held.const_value is not None  # noqa: S101 an initializer that is read has a value
+    whole_VK = held.const_value.numpy()
+    arrays = _half(whole_VK) if form == "fp16" else _bytes(whole_VK)
+    values = {name: _constant(graph, f"{table}.{name}", array) for name, array in arrays.items()}
+    for node, _ in list(held.uses()):
+        _replace(graph, node, values)
+    del graph.initializers[table]
+    return whole_VK, list(values.values())
 
 
 def _half(whole_VK: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -102,8 +116,7 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
     return value
 
 
-def _move(values: Any, directory: Path, name: str) -> None:
-    constants = list(values)
+def _move(constants: list[ir.Value], directory: Path, name: str) -> None:
     moved = ir.external_data.convert_tensors_to_external([each.const_value for each in constants], directory, name)
     for value, tensor in zip(constants, moved, strict=True):
         value.const_value = tensor

@@ -13,7 +13,7 @@ from torch.nn import functional
 from contract.graph_names import ITEM_ROWS, REQUEST_OF
 from contract.schema import IdSpec
 from models.export_graph.item_shares import PreparedItems
-from models.export_graph.lookup import Tensors
+from models.export_graph.lookup import StackedTables, Tables, Tensors
 from models.export_graph.pairing import request_index
 from models.input_layout import PartLayout
 from models.ranker import Ranker
@@ -25,20 +25,21 @@ class AttendedLists(nn.Module):
     """The columns [N, O] that attention makes of the request's histories."""
 
     def __init__(
-        self, ranker: Ranker, offsets: dict[str, int], candidate: PartLayout, items: PreparedItems | None
+        self, ranker: Ranker, stacked: StackedTables, candidate: PartLayout, items: PreparedItems | None
     ) -> None:
         """Take over a ranker's attention; `candidate` is what requests bring of candidates beside prepared `items`."""
         super().__init__()
         trained = ranker.attended
         assert trained is not None  # noqa: S101 the caller asks; this tells the type checker
-        self.plans, self.offsets, self.list_places = trained.plans, offsets, trained.list_places
+        self.plans, self.offsets, self.list_places = trained.plans, stacked.offsets, trained.list_places
+        self.dims = ranker.config.dims
         self.attentions = copy.deepcopy(trained.attentions).eval()
         targets = {spec.name: spec for plan in trained.plans for spec in plan.targets}
         self.targets = nn.ModuleDict(
             {name: _CandidateIds(spec, candidate, ranker.layouts[1], items) for name, spec in targets.items()}
         )
 
-    def forward(self, table_VK: Tensor, inputs: Tensors) -> Tensor:
+    def forward(self, tables: Tables, inputs: Tensors) -> Tensor:
         """Attend to each history."""
         ids = {name: target(inputs) for name, target in self.targets.items()}
         lengths_LR = inputs["request_list_lengths"]
@@ -48,14 +49,14 @@ class AttendedLists(nn.Module):
         columns = []
         for plan, attention in zip(self.plans, self.attentions, strict=True):
             assert isinstance(attention, Attention)  # noqa: S101 the list holds these; this tells the type checker
-            columns.append(self._attend(plan, attention, table_VK, inputs, ids, request_N))
+            columns.append(self._attend(plan, attention, tables, inputs, ids, request_N))
         return torch.cat(columns, dim=1)
 
     def _attend(
         self,
         plan: SequencePlan,
         attention: Attention,
-        table_VK: Tensor,
+        tables: Tables,
         inputs: Tensors,
         ids: dict[str, Tensor],
         request_N: Tensor,
@@ -64,22 +65,26 @@ class AttendedLists(nn.Module):
         lists = [self._newest(spec, inputs, slots) for spec in plan.lists]
         events_RSW = torch.cat(
             [
-                functional.embedding(
-                    torch.where(inside_RS, ids_RS + self.offsets[spec.table_name], table_VK.shape[0] - 1), table_VK
-                )
+                self._embedded(tables, spec, ids_RS, inside_RS)
                 for spec, (ids_RS, inside_RS) in zip(plan.lists, lists, strict=True)
             ],
             dim=2,
         )
         keys_RSH = attention.keys(events_RSW)
-        rows = [ids[spec.name] + self.offsets[spec.table_name] for spec in plan.targets]
-        target_NP = torch.cat([functional.embedding(rows_N, table_VK) for rows_N in rows], dim=1)
+        target_NP = torch.cat([self._embedded(tables, spec, ids[spec.name]) for spec in plan.targets], dim=1)
         inside_NS = lists[plan.main][1].index_select(0, request_N)
         if plan.searched is not None:
             found_NS = lists[plan.searched][0].index_select(0, request_N)
             inside_NS = inside_NS & plan.matches(found_NS, ids[plan.targets[plan.searched].name])
         events_NSW, keys_NSH = (each.index_select(0, request_N) for each in (events_RSW, keys_RSH))
         return attention.attend(events_NSW, keys_NSH, target_NP, inside_NS)
+
+    def _embedded(self, tables: Tables, spec: IdSpec, ids: Tensor, inside: Tensor | None = None) -> Tensor:
+        """A feature's embeddings of ids, zeros where there is none."""
+        table_VK, rows = tables[self.dims.of(spec)], ids + self.offsets[spec.table_name]
+        if inside is not None:
+            rows = torch.where(inside, rows, table_VK.shape[0] - 1)
+        return functional.embedding(rows, table_VK)
 
     def _newest(self, spec: IdSpec, inputs: Tensors, slots: int) -> tuple[Tensor, Tensor]:
         """A list's ids [R, S], 0 for those that are no row of its table, and where there is one."""

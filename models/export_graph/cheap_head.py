@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from contract.inputs import Inputs
 from models.export_graph.affine import Affine
-from models.export_graph.lookup import PartLookup, Tensors, stacked_tables
+from models.export_graph.lookup import PartLookup, TableHolder, Tensors, stacked_tables
 from models.export_graph.split import InputParts, SplitInput, SplitLinear
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
@@ -25,19 +25,16 @@ _LEAST = 1e-6
 """Probabilities are kept this far from 0 and 1, so that their logits are finite."""
 
 
-class CheapHead(nn.Module):
+class CheapHead(TableHolder):
     """Answers by task [N] from the graph's inputs by name, as `ServingGraph` does."""
-
-    table_VK: Tensor
 
     def __init__(self, ranker: Ranker, first: Affine, last: Affine) -> None:
         """Stand on a ranker's tables, with layers fitted to its inputs."""
         super().__init__()
-        dim = ranker.config.embedding_dim
-        table, offsets = stacked_tables(ranker)
-        self.register_buffer("table_VK", table)
-        self.parts = nn.ModuleList(PartLookup(layout, offsets, dim) for layout in ranker.layouts)
-        self.first = SplitLinear(first, InputParts(ranker.layouts[0].width(dim)))
+        dims, stacked = ranker.config.dims, stacked_tables(ranker)
+        self.hold_tables(stacked.by_dim)
+        self.parts = nn.ModuleList(PartLookup(layout, stacked.offsets, dims) for layout in ranker.layouts)
+        self.first = SplitLinear(first, InputParts(ranker.layouts[0].width(dims)))
         self.register_buffer("weight_TH", last.weight_HD.float())
         self.register_buffer("bias_T", last.bias_H.float())
         self.tasks = ranker.schema.tasks
@@ -46,7 +43,7 @@ class CheapHead(nn.Module):
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order."""
-        request, candidate = (part(self.table_VK, inputs) for part in self.parts)
+        request, candidate = (part(self.tables(), inputs) for part in self.parts)
         hidden_NH = self.first(SplitInput(request, candidate)).relu()
         answers_NT = torch.addmm(self.get_buffer("bias_T"), hidden_NH, self.get_buffer("weight_TH").t())
         return tuple(

@@ -6,12 +6,11 @@ Shape legend: I items.
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from contract.inputs import PartInputs
 from contract.prepared import without
 from contract.schema import Schema
-from models.export_graph.lookup import PartLookup
+from models.export_graph.lookup import PartLookup, Tables
 from models.export_graph.split import ItemRows
 from models.input_layout import PartLayout
 
@@ -29,9 +28,9 @@ class PreparedItems:
 
 
 @torch.no_grad()
-def item_rows(items: PreparedItems, lookup: PartLookup, table_VK: Tensor, layout: PartLayout, dim: int) -> ItemRows:
+def item_rows(items: PreparedItems, lookup: PartLookup, tables: Tables, layout: PartLayout) -> ItemRows:
     """The prepared features' columns of the input matrix."""
-    item_columns = [columns for spec, columns in layout.features(dim, 0) if spec.name in items.names]
+    item_columns = [columns for spec, columns in layout.features(lookup.dims, 0) if spec.name in items.names]
     columns_J = tuple(column for columns in item_columns for column in columns)
     arrays = {
         "candidate_ids": items.inputs.ids,
@@ -39,6 +38,6 @@ def item_rows(items: PreparedItems, lookup: PartLookup, table_VK: Tensor, layout
         "candidate_list_lengths": items.inputs.list_lengths,
         "candidate_dense": items.inputs.dense,
     }
-    whole_ID = lookup(table_VK, {name: torch.from_numpy(array) for name, array in arrays.items()})
+    whole_ID = lookup(tables, {name: torch.from_numpy(array) for name, array in arrays.items()})
     assert whole_ID is not None  # noqa: S101 a prepared feature has columns
     return ItemRows(columns_J, whole_ID[:, list(columns_J)])

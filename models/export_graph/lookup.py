@@ -1,4 +1,4 @@
-"""A part's input columns in the graph: one Gather into the stacked tables, pooled lists, expanded dense scalars.
+"""A part's input columns in the graph: Gathers into the stacked tables, pooled lists, expanded dense scalars.
 
 Ids that are no row of their own table (negative, too large, any int64) read row 0 of that table, never another
 feature's row.
@@ -7,15 +7,44 @@ Shape legend: N rows of the part, F id features, L list features, D dense featur
 stacked tables, K embedding dim, S slots of the longest list.
 """
 
+from collections.abc import Mapping
+from itertools import groupby
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from contract.inputs import PartName
-from models.input_layout import PartLayout
+from models.input_layout import PartLayout, TableDims
 from models.ranker import Ranker
 
 Tensors = dict[str, Tensor]
+Tables = Mapping[int, Tensor]
+"""Stacked tables [V, K] by their width K."""
+TABLES = "table_VK"
+"""What a graph calls them, or the beginning of it where they have several widths."""
+
+
+class StackedTables(NamedTuple):
+    """Tables on top of each other, a row of zeros at the end, a stack for each width; and where each table begins."""
+
+    by_dim: dict[int, Tensor]
+    offsets: dict[str, int]
+
+
+class TableHolder(nn.Module):
+    """A module of a graph that has the stacked tables as buffers: ``table_VK``, or ``table_VK_16`` and so on."""
+
+    def hold_tables(self, tables: Tables) -> None:
+        """Register the buffers."""
+        self.table_names = {dim: TABLES if len(tables) == 1 else f"{TABLES}_{dim}" for dim in tables}
+        for dim, name in self.table_names.items():
+            self.register_buffer(name, tables[dim])
+
+    def tables(self) -> Tables:
+        """The buffers by width."""
+        return {dim: self.get_buffer(name) for dim, name in self.table_names.items()}
 
 
 class PartLookup(nn.Module):
@@ -24,23 +53,29 @@ class PartLookup(nn.Module):
     id_offsets_F: Tensor
     id_rows_F: Tensor
 
-    def __init__(self, layout: PartLayout, table_offsets: dict[str, int], embedding_dim: int) -> None:
+    def __init__(self, layout: PartLayout, table_offsets: dict[str, int], dims: TableDims) -> None:
         """Place the part's features in the stacked tables, whose first rows `table_offsets` gives."""
         super().__init__()
         self.part: PartName = layout.name
-        self.ids, self.lists, self.offsets = layout.ids, layout.lists, table_offsets
-        self.width = layout.width(embedding_dim)
+        self.ids, self.lists, self.offsets, self.dims = layout.ids, layout.lists, table_offsets, dims
+        self.width = layout.width(dims)
+        # Neighbours of one width are picked by one Gather.
+        widths = groupby(range(len(layout.ids)), lambda place: dims.of(layout.ids[place]))
+        self.spans = [(dim, list(places)) for dim, places in widths]
         self.dense = DenseGraph(layout)
         self.register_buffer("id_offsets_F", _int64([table_offsets[s.table_name] for s in layout.ids]))
         self.register_buffer("id_rows_F", _int64([s.rows for s in layout.ids]))
 
-    def forward(self, table_VK: Tensor, inputs: Tensors) -> Tensor | None:
-        """The part's columns [N, width], or None if it has none."""
+    def forward(self, tables: Tables, inputs: Tensors) -> Tensor | None:
+        """The part's columns [N, width] from tables by width, or None if it has none."""
         columns: list[Tensor] = []
         if self.ids:
-            columns.append(functional.embedding(self.known_ids(inputs) + self.id_offsets_F, table_VK).flatten(1))
+            rows_NF = self.known_ids(inputs) + self.id_offsets_F
+            for dim, places in self.spans:
+                own = rows_NF if len(self.spans) == 1 else rows_NF[:, places[0] : places[-1] + 1]
+                columns.append(functional.embedding(own, tables[dim]).flatten(1))
         if self.lists:
-            columns += self._pool(table_VK, inputs)
+            columns += self._pool(tables, inputs)
         if self.dense.width:
             columns.append(self.dense(inputs[f"{self.part}_dense"]))
         return torch.cat(columns, dim=1) if columns else None
@@ -50,7 +85,7 @@ class PartLookup(nn.Module):
         ids = inputs[f"{self.part}_ids"]
         return torch.where((ids >= 0) & (ids < self.id_rows_F), ids, 0)
 
-    def _pool(self, table_VK: Tensor, inputs: Tensors) -> list[Tensor]:
+    def _pool(self, tables: Tables, inputs: Tensors) -> list[Tensor]:
         """Sums or means of each list feature [N, K]: lists padded to the run's longest, gathered and added up.
 
         Not by scattering: onnxruntime's ScatterND adds duplicates from several threads at once, and loses some.
@@ -62,6 +97,7 @@ class PartLookup(nn.Module):
         starts_LN = ends_LN - lengths_LN
         pooled = []
         for place, spec in enumerate(self.lists):
+            table_VK = tables[self.dims.of(spec)]
             lengths_N1, starts_N1 = lengths_LN[place].unsqueeze(1), starts_LN[place].unsqueeze(1)
             slots_S = torch.arange(longest(lengths_N1))
             inside_NS = slots_S < lengths_N1
@@ -116,18 +152,18 @@ class DenseGraph(nn.Module):
         return spread_NW.maximum(self.least_W).minimum(self.most_W)
 
 
-def stacked_tables(ranker: Ranker) -> tuple[Tensor, dict[str, int]]:
-    """All embedding tables on top of each other, a row of zeros at the end [V, K]; the first row of each by name."""
-    dim = ranker.config.embedding_dim
+def stacked_tables(ranker: Ranker) -> StackedTables:
+    """All embedding tables of one width on top of each other, a row of zeros at the end."""
     offsets: dict[str, int] = {}
-    tables: list[Tensor] = []
-    total = 0
+    by_dim: dict[int, list[Tensor]] = {}
     weights = ranker.table_weights()
-    for name, rows in ranker.schema.tables().items():
-        offsets[name] = total
-        tables.append(weights[name].detach().cpu())
-        total += rows
-    return torch.cat([*tables, torch.zeros(1, dim)]), offsets
+    for name in ranker.schema.tables():
+        table = weights[name].detach().cpu()
+        above = by_dim.setdefault(table.shape[1], [])
+        offsets[name] = sum(map(len, above))
+        above.append(table)
+    stacks = {dim: torch.cat([*tables, torch.zeros(1, dim)]) for dim, tables in by_dim.items()}
+    return StackedTables(stacks, offsets)
 
 
 def longest(lengths_N1: Tensor) -> int:

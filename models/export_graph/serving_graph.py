@@ -12,7 +12,7 @@ from models.export_graph.attended_lists import AttendedLists
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import towers_graph
 from models.export_graph.item_shares import PreparedItems, item_rows
-from models.export_graph.lookup import PartLookup, Tensors, stacked_tables
+from models.export_graph.lookup import PartLookup, TableHolder, Tensors, stacked_tables
 from models.export_graph.pairing import pair_add
 from models.export_graph.routing import static_weights
 from models.export_graph.shared_tables import PreparedShares
@@ -22,10 +22,9 @@ from models.input_layout import layouts
 from models.ranker import Ranker
 
 
-class ServingGraph(nn.Module):
+class ServingGraph(TableHolder):
     """Answers by task [N] from the graph's inputs by name. `outputs`: what the graph calls what it answers."""
 
-    table_VK: Tensor
     routing_ids_I: Tensor
 
     def __init__(
@@ -48,18 +47,18 @@ class ServingGraph(nn.Module):
         """
         super().__init__()
         config = ranker.config
-        table, offsets = stacked_tables(ranker)
-        self.register_buffer("table_VK", table)
+        stacked = stacked_tables(ranker)
+        self.hold_tables(stacked.by_dim)
         lean = items if shares is None else shares
         shown = layouts(ranker.schema if lean is None else lean.lean(ranker.schema))
-        self.parts = nn.ModuleList(PartLookup(layout, offsets, config.embedding_dim) for layout in shown)
+        self.parts = nn.ModuleList(PartLookup(layout, stacked.offsets, config.dims) for layout in shown)
         rows = None
         if items is not None:
-            whole = PartLookup(ranker.layouts[1], offsets, config.embedding_dim)
-            rows = item_rows(items, whole, table, ranker.layouts[1], config.embedding_dim)
-        self.attended = AttendedLists(ranker, offsets, shown[1], items) if ranker.attended is not None else None
+            whole = PartLookup(ranker.layouts[1], stacked.offsets, config.dims)
+            rows = item_rows(items, whole, stacked.by_dim, ranker.layouts[1])
+        self.attended = AttendedLists(ranker, stacked, shown[1], items) if ranker.attended is not None else None
         parts = InputParts(
-            ranker.layouts[0].width(config.embedding_dim), rows, one_request, None if shares is None else shares.left
+            ranker.layouts[0].width(config.dims), rows, one_request, None if shares is None else shares.left
         )
         self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
@@ -82,9 +81,10 @@ class ServingGraph(nn.Module):
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, in the schema's order, and behind them each gate's weights [N, E]."""
-        request, candidate = (part(self.table_VK, inputs) for part in self.parts)
+        tables = self.tables()
+        request, candidate = (part(tables, inputs) for part in self.parts)
         if self.attended is not None:
-            columns = [*([] if candidate is None else [candidate]), self.attended(self.table_VK, inputs)]
+            columns = [*([] if candidate is None else [candidate]), self.attended(tables, inputs)]
             candidate = torch.cat(columns, dim=1)
         given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS), inputs.get(SHARES))
         mixtures, weights = self.network(given, self._routing_ids(inputs, given))

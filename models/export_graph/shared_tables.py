@@ -97,20 +97,21 @@ class FirstLayer:
     """The one layer that reads the input matrix, as far as the features `names` go."""
 
     def __init__(self, ranker: Ranker, names: frozenset[str]) -> None:
-        affine, dim = first_layer(ranker), ranker.config.embedding_dim
+        affine, dims = first_layer(ranker), ranker.config.dims
         if ranker.routing_id is not None:
             part, column = ranker.routing_id
             if (routing := ranker.layouts[part].ids[column].name) in names:
                 message = f"the gate routes by {routing}, which a graph without it cannot"
                 raise ExportError(message)
-        self._table_VK, offsets = stacked_tables(ranker)
-        weight_DH, first = affine.weight_HD.t(), ranker.layouts[0].width(dim)
+        stacked = stacked_tables(ranker)
+        self._tables = stacked.by_dim
+        weight_DH, first = affine.weight_HD.t(), ranker.layouts[0].width(dims)
         self.width = weight_DH.shape[1]
         self._lookups, self._columns, self._weights = {}, {}, {}
         left = []
         for layout, weights in zip(ranker.layouts, (weight_DH[:first], weight_DH[first:]), strict=True):
-            self._lookups[layout.name] = PartLookup(layout, offsets, dim)
-            self._columns[layout.name] = [(spec.name, columns) for spec, columns in layout.features(dim, 0)]
+            self._lookups[layout.name] = PartLookup(layout, stacked.offsets, dims)
+            self._columns[layout.name] = [(spec.name, columns) for spec, columns in layout.features(dims, 0)]
             self._weights[layout.name] = weights
             prepared = {c for name, columns in self._columns[layout.name] if name in names for c in columns}
             left.append(tuple(column for column in range(len(weights)) if column not in prepared))
@@ -136,7 +137,7 @@ class FirstLayer:
             f"{part}_{kind}": torch.from_numpy(np.ascontiguousarray(getattr(inputs, kind)))
             for kind in ("ids", "list_values", "list_lengths", "dense")
         }
-        whole = self._lookups[part](self._table_VK, arrays)
+        whole = self._lookups[part](self._tables, arrays)
         assert isinstance(whole, Tensor)  # noqa: S101 a prepared feature has columns
         return whole
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.schema import Schema
-from models.input_layout import layouts
+from models.input_layout import TableDims, layouts
 
 with warnings.catch_warnings():
     # fbgemm_gpu's CPU build warns, on import, of CUDA kernels that it does not have.
@@ -21,9 +21,9 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 def embedding_collection(
-    schema: Schema, dim: int, init: float, device: torch.device, slots: Mapping[str, str] | None = None
+    schema: Schema, dims: TableDims, init: float, device: torch.device, slots: Mapping[str, str] | None = None
 ) -> EmbeddingBagCollection | None:
-    """Make a table of width `dim` for each `table_name`, normal with standard deviation `init`, pooled by sum.
+    """Make a table of its width for each `table_name`, normal with standard deviation `init`, pooled by sum.
 
     `slots` are further features, each with the table that it reads. None for a schema without id features.
     """
@@ -36,7 +36,7 @@ def embedding_collection(
     tables = [
         EmbeddingBagConfig(
             name=table,
-            embedding_dim=dim,
+            embedding_dim=dims.by_table.get(table, dims.default),
             num_embeddings=rows,
             feature_names=features[table],
             pooling=PoolingType.SUM,

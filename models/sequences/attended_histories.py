@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.schema import IdSpec, Schema
+from models.input_layout import TableDims
 from models.row_share import draw_rows
 from models.sequences.sequence_plan import SequencePlan
 from models.sequences.sequence_settings import Attention
@@ -44,11 +45,11 @@ class RowIds(NamedTuple):
 class AttendedHistories(nn.Module):
     """Attention over each history of a plan."""
 
-    def __init__(self, plans: tuple[SequencePlan, ...], schema: Schema, dim: int) -> None:
-        """Build the attention over embeddings of width `dim`."""
+    def __init__(self, plans: tuple[SequencePlan, ...], schema: Schema, dims: TableDims) -> None:
+        """Build the attention over embeddings of the widths `dims`."""
         super().__init__()
         self.plans = plans
-        self.attentions = nn.ModuleList(plan.attention(dim) for plan in plans)
+        self.attentions = nn.ModuleList(plan.attention(dims) for plan in plans)
         self.list_places = {spec.name: place for place, spec in enumerate(schema.request.lists)}
         self.id_places = {spec.name: place for place, spec in enumerate(schema.candidate.ids)}
         self.slots: dict[str, int] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contract.errors import ConfigError
 from contract.schema import IdSpec, Schema
-from models.input_layout import FeatureColumns, feature_columns
+from models.input_layout import FeatureColumns, TableDims, feature_columns
 from models.sequences.sequence_settings import Attention, SequenceSettings
 
 ATTENDED = "attended "
@@ -38,13 +38,13 @@ class SequencePlan:
         held = self.lists[self.main].max_length
         return held if self.settings.last is None else min(held, self.settings.last)
 
-    def outputs(self, dim: int) -> int:
-        """How many columns attention answers, the embeddings being of width `dim`."""
-        return self.settings.outputs(len(self.lists) * dim)
+    def outputs(self, dims: TableDims) -> int:
+        """How many columns attention answers, embeddings having the widths `dims`."""
+        return self.settings.outputs(sum(map(dims.of, self.lists)))
 
-    def attention(self, dim: int) -> Attention:
+    def attention(self, dims: TableDims) -> Attention:
         """The module that attends."""
-        return self.settings.build(len(self.lists) * dim, len(self.targets) * dim)
+        return self.settings.build(sum(map(dims.of, self.lists)), sum(map(dims.of, self.targets)))
 
     def matches(self, ids_BS: Tensor, candidate_B: Tensor) -> Tensor:
         """Which of a searched list's ids [B, S] are the candidate's own; the unknown is like nobody."""
@@ -63,12 +63,12 @@ def plan_sequences(schema: Schema, sequences: Mapping[str, SequenceSettings]) ->
     return tuple(_plan(schema, name, settings) for name, settings in sequences.items())
 
 
-def network_columns(schema: Schema, dim: int, sequences: Mapping[str, SequenceSettings]) -> list[FeatureColumns]:
+def network_columns(schema: Schema, dims: TableDims, sequences: Mapping[str, SequenceSettings]) -> list[FeatureColumns]:
     """Every feature with its columns of the input matrix, and behind them what attention makes of each history."""
-    features = feature_columns(schema, dim)
+    features = feature_columns(schema, dims)
     first = sum(len(feature.columns) for feature in features)
     for plan in plan_sequences(schema, sequences):
-        width = plan.outputs(dim)
+        width = plan.outputs(dims)
         spec = plan.lists[plan.main].model_copy(update={"name": f"{ATTENDED}{plan.name}", "side": "pair"})
         features.append(FeatureColumns(spec, tuple(range(first, first + width))))
         first += width

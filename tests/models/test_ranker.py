@@ -66,7 +66,7 @@ def test_a_feature_reads_its_own_table_and_lists_pool_as_the_schema_says() -> No
         for ids in given.request.list_values_V.split(lengths)
     ]
     torch.testing.assert_close(columns[:, 16:24], torch.stack(means))
-    request_width = ranker.layouts[0].width(8)
+    request_width = ranker.layouts[0].width(ranker.config.dims)
     genres = given.candidate.list_values_V[: int(given.candidate.list_lengths_LN[0].sum())]
     sums = [tables["genres"][ids].sum(dim=0) for ids in genres.split(given.candidate.list_lengths_LN[0].tolist())]
     torch.testing.assert_close(columns[:, request_width + 8 : request_width + 16], torch.stack(sums))
@@ -136,3 +136,18 @@ def test_a_single_expert_is_taken_whatever_the_default_gate_selects() -> None:
     config = ModelConfig.model_validate({"experts": 1})
     assert config.gate.name == "softmax"
     Ranker(small_schema(), config)
+
+
+def test_a_table_may_have_columns_of_its_own_which_all_its_features_read() -> None:
+    ranker = Ranker(SCHEMA, small_config(table_dims={"item": 3, "tab": 5}))
+    widths = {name: table.shape[1] for name, table in ranker.table_weights().items()}
+    assert widths == {"user": 8, "item": 3, "tab": 5, "genres": 8, "tags": 8}
+    # user, the history of items, tab; item, genres and tags.
+    dense = 1 + 1 + 4 + 1
+    assert ranker.width == (8 + 3 + 5) + (3 + 8 + 8) + dense
+    assert answers(ranker.eval(), inputs(SCHEMA, 6, 6)).shape == (6, 2)
+
+
+def test_columns_of_a_table_that_there_is_not_are_refused() -> None:
+    with pytest.raises(ConfigError, match="table_dims names history, which are no embedding tables; there are: user"):
+        Ranker(SCHEMA, small_config(table_dims={"history": 4}))

@@ -24,7 +24,8 @@ from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config
 
-MODEL = small_config(gate={"name": "top_k", "k": 2})
+MODEL = small_config(gate={"name": "top_k", "k": 2}, table_dims={"user": 12, "tab": 4})
+"""Tables of three widths, which ranks share out."""
 
 
 EXACT = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1, precision="fp64")

@@ -14,7 +14,7 @@ from contract.schema import DenseSpec, Schema
 from features.build import build
 from features.feature_config import FeatureConfig
 from features.online.request_encoder import RankRequest, RequestEncoder
-from models.input_layout import feature_columns
+from models.input_layout import TableDims, feature_columns
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
 VECTORS = [None if i % 9 == 8 else [i / 10, 1.0, -i / 3] for i in range(42)]
@@ -62,7 +62,7 @@ def test_a_request_with_something_else_is_refused(built: Path, value: Any, seen:
 
 
 def test_the_model_sees_a_vector_as_one_feature(built: Path) -> None:
-    features = {each.spec.name: each.columns for each in feature_columns(Schema.load(built), 4)}
+    features = {each.spec.name: each.columns for each in feature_columns(Schema.load(built), TableDims(4))}
     assert features == {"item": (0, 1, 2, 3), "text[0]": (4, 5, 6)}
 
 

@@ -12,7 +12,7 @@ from models.architectures import HoMEConfig, MMoEConfig, PlanRequest, PLEConfig
 from models.diagnostics.expert_health import union
 from models.gates.self_gate import SelfGateConfig
 from models.heads.chains import Chain, product_logit
-from models.input_layout import feature_columns
+from models.input_layout import TableDims, feature_columns
 from models.interactions.autoint import AutoIntConfig
 from models.interactions.cross import Cross
 from models.layers.feature_gate import FeatureGate
@@ -123,7 +123,7 @@ def test_a_cross_layer_multiplies_with_the_input() -> None:
 
 
 def test_autoint_keeps_the_input_and_adds_a_vector_a_feature() -> None:
-    features = feature_columns(SCHEMA, 8)
+    features = feature_columns(SCHEMA, TableDims(8))
     config = AutoIntConfig(layers=2, heads=2, head_width=3)
     module = config.build(features)
     assert module is not None
@@ -134,7 +134,7 @@ def test_autoint_keeps_the_input_and_adds_a_vector_a_feature() -> None:
 
 
 def test_columns_of_features_cover_the_input_matrix_once() -> None:
-    features = feature_columns(SCHEMA, 8)
+    features = feature_columns(SCHEMA, TableDims(8))
     columns = sorted(column for feature in features for column in feature.columns)
     assert columns == list(range(Ranker(SCHEMA, small_config()).width))
     assert {f.spec.name: len(f.columns) for f in features}["price"] == 5

@@ -13,8 +13,9 @@ from contract.graph_names import TABLES_FILE
 from contract.inputs import Inputs
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
-from models.export.onnx_file import TABLES, write_onnx
+from models.export.onnx_file import write_onnx
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
+from models.export_graph.lookup import TABLES
 from models.export_graph.serving_graph import ServingGraph
 from models.ranker import Ranker
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
@@ -151,3 +152,17 @@ def _resident() -> int:
     """Bytes of memory that are this process's own."""
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(fields["RssAnon"].split()[0]) * 1024
+
+
+@pytest.mark.parametrize(("form", "off"), [("fp16", 1e-3), ("int8", 0.05)])
+def test_tables_of_several_widths_are_all_made_smaller(form: TableForm, off: float, tmp_path: Path) -> None:
+    assert form != "fp32"
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}, table_dims={"user": 20, "tags": 4}))
+    path = tmp_path / "model.onnx"
+    write_onnx(ServingGraph(ranker, "dense"), SCHEMA, path, {}, external_tables=True)
+    assert constants(path).keys() == {f"{TABLES}_{dim}" for dim in (4, 8, 20)}
+    given = inputs(SCHEMA, 1, 40)
+    before = answers(path, given)
+    store_tables(path, tmp_path / "small.onnx", form)
+    assert {name.partition(".")[0] for name in constants(tmp_path / "small.onnx")} == constants(path).keys()
+    assert np.abs(answers(tmp_path / "small.onnx", given) - before).max() < off

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from contract.schema import DenseSpec, IdSpec, Part
 from models.export.parity_sample import sanitised
 from models.export_graph.lookup import PartLookup
-from models.input_layout import part_layout
+from models.input_layout import TableDims, part_layout
 from tests.models.small import inputs, small_schema
 
 DIM = 3
@@ -57,14 +57,14 @@ ROW = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(ROW, min_size=1, max_size=5))
 def test_any_rows_look_up_as_by_hand(rows: list[dict[str, Any]]) -> None:
-    lookup = PartLookup(part_layout("candidate", PART), OFFSETS, DIM)
+    lookup = PartLookup(part_layout("candidate", PART), OFFSETS, TableDims(DIM))
     tensors = {
         "candidate_ids": torch.tensor([[row["a"]] for row in rows]),
         "candidate_list_values": torch.tensor([v for name in "bc" for row in rows for v in row[name]]).long(),
         "candidate_list_lengths": torch.tensor([[len(row[name]) for row in rows] for name in "bc"]),
         "candidate_dense": torch.tensor([[row["d"], row["e"]] for row in rows]),
     }
-    columns = lookup(TABLE, tensors)
+    columns = lookup({DIM: TABLE}, tensors)
     assert columns is not None
     torch.testing.assert_close(columns, torch.tensor([by_hand(row) for row in rows]))
 
