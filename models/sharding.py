@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from contract.errors import ConfigError
 from models.layers.global_batch_norm import over_all_ranks
 from models.ranker import Ranker
 from models.table_plan import TablePlace
@@ -46,6 +47,8 @@ TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it gives up."""
 _SHARDINGS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
 _FLOAT_BYTES = 4
+_TINY_BYTES = 2**16
+"""Tables up to here lie whole on one rank: to share out their rows costs more than it spares."""
 _NOISY = ("torchrec", "root")
 
 
@@ -224,16 +227,32 @@ def plan_tables(
     """Where the tables lie on so many ranks of a device with so many bytes of memory (None: as the planner assumes).
 
     One rank has each table whole: by rows, every step would sort ids by rank and ask the host for their number. Tables
-    that a card's memory cannot hold lie in the host's, with a cache on the card.
+    that a card's memory cannot hold lie in the host's, with a cache on the card. Tiny tables lie whole on some rank,
+    too; not on each, as data-parallel ones would: those are the dense optimiser's, whose state no other number of ranks
+    could go on with.
+
+    Raises:
+        ConfigError: a table is to be shared out by rows that leave a rank without any, beside tables of other widths.
     """
     constraints = {}
     # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
     kernels = [EmbeddingComputeKernel.FUSED.value]
     if device != "cpu":
         kernels.append(EmbeddingComputeKernel.FUSED_UVM_CACHING.value)
-    for name in ranker.schema.tables():
+    several_widths = len(set(ranker.config.table_dims.values()) | {ranker.config.embedding_dim}) > 1
+    for name, rows in ranker.schema.tables().items():
         asked = tables.get(name, TableOptions()).sharding
-        types = [asked] if asked is not None else _SHARDINGS[:1] if world == 1 else _SHARDINGS
+        dim = ranker.config.table_dims.get(name, ranker.config.embedding_dim)
+        empty = (world - 1) * -(-rows // world) >= rows
+        if asked == ShardingType.ROW_WISE.value and empty and several_widths and world > 1:
+            # fbgemm tells neighbouring tables apart by their first rows, and takes an empty one for the next.
+            message = (
+                f"train.tables.{name}.sharding is row_wise, but {rows} rows leave one of {world} ranks without any, "
+                "which tables of several widths do not allow: leave it out, or use fewer ranks"
+            )
+            raise ConfigError(message)
+        whole = world == 1 or empty or rows * dim * _FLOAT_BYTES <= _TINY_BYTES
+        types = [asked] if asked is not None else _SHARDINGS[:1] if whole else _SHARDINGS
         constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=kernels)
     with _quiet():
         topology = Topology(world_size=world, compute_device=device, hbm_cap=None if device == "cpu" else memory)

@@ -117,7 +117,8 @@ def _constant(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
 
 
 def _move(constants: list[ir.Value], directory: Path, name: str) -> None:
-    moved = ir.external_data.convert_tensors_to_external([each.const_value for each in constants], directory, name)
+    tensors = [each.const_value for each in constants if each.const_value is not None]
+    moved = ir.external_data.convert_tensors_to_external(tensors, directory, name)
     for value, tensor in zip(constants, moved, strict=True):
         value.const_value = tensor
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from contract.errors import ConfigError
 from contract.schema import DenseSpec, IdSpec
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
-from models.sharding import LearningRates, Sharded, plan_tables, process_group, shard
+from models.sharding import LearningRates, Sharded, TableOptions, plan_tables, process_group, shard
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()
@@ -121,3 +122,22 @@ def test_a_table_larger_than_the_card_lies_in_the_hosts_memory_with_a_cache(giga
     ranker = Ranker(small_schema(features=(user,)), small_config(embedding_dim=16), torch.device("meta"))
     (plan,) = plan_tables(ranker, 1, "cuda", gigabytes * 2**30, {}).plan.values()
     assert (plan["user"].sharding_type, plan["user"].compute_kernel) == ("table_wise", kernel)
+
+
+def planned(rows: int, world: int, sharding: str | None = None, **changes: object) -> str:
+    user = IdSpec(name="user", kind="id", side="user", rows=rows)
+    ranker = Ranker(small_schema(features=(user, *SCHEMA.features[2:4])), small_config(**changes), torch.device("meta"))
+    plan = plan_tables(ranker, world, "cpu", None, {"user": TableOptions(sharding=sharding)})
+    return str(next(iter(plan.plan.values()))["user"].sharding_type)
+
+
+def test_tiny_tables_lie_whole_on_one_rank_and_large_ones_are_shared_out() -> None:
+    assert planned(2_000, 2) == "table_wise"
+    assert planned(2_000_000, 2) == "row_wise"
+    assert planned(2_000, 2, "row_wise") == "row_wise"
+
+
+def test_rows_that_leave_a_rank_without_any_are_not_shared_out_beside_other_widths() -> None:
+    assert planned(4, 3, "row_wise") == "row_wise"
+    with pytest.raises(ConfigError, match="4 rows leave one of 3 ranks without any"):
+        planned(4, 3, "row_wise", table_dims={"user": 4})

@@ -28,7 +28,16 @@ MODEL = small_config(gate={"name": "top_k", "k": 2}, table_dims={"user": 12, "ta
 """Tables of three widths, which ranks share out."""
 
 
-EXACT = TrainConfig(epochs=2, batch_size=250, learning_rate=0.01, embedding_learning_rate=0.1, precision="fp64")
+EXACT = TrainConfig.model_validate(
+    {
+        "epochs": 2,
+        "batch_size": 250,
+        "learning_rate": 0.01,
+        "embedding_learning_rate": 0.1,
+        "precision": "fp64",
+        "tables": {name: {"sharding": "row_wise"} for name in ("user", "item", "tags")},
+    }
+)
 
 
 def train_run(features: Path, run_dir: Path) -> None:
