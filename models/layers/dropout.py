@@ -14,6 +14,8 @@ from torch.nn import functional
 from models.row_share import draw_rows, is_shared
 
 _LEVELS = 256
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""By bytes of a number."""
 
 
 class Dropout(nn.Module):
@@ -35,11 +37,25 @@ class Dropout(nn.Module):
             is_kept = draw_rows(partial(torch.rand, device=x.device), x.shape) >= rate
         else:
             is_kept = draw_rows(_random_bytes, x.shape) >= self.levels
-        return x * (is_kept * (1.0 / (1.0 - rate))).to(x.dtype)
+        return x * scaled_mask(is_kept, 1.0 / (1.0 - rate), x.dtype)
 
     def extra_repr(self) -> str:
         """The rate, for printing."""
         return f"rate={self.levels / _LEVELS:.4g}"
+
+
+def scaled_mask(is_kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """`scale` in `dtype` where bool `is_kept` says so, else 0: a product of integers, as wide as the numbers are.
+
+    On the CPU torch turns bools into floats one by one; into integers it does so by vectors, at a tenth of the time.
+
+    Example:
+        >>> scaled_mask(torch.tensor([True, False]), 1.5, torch.bfloat16)
+        tensor([1.5000, 0.0000], dtype=torch.bfloat16)
+    """
+    integers = _INTEGERS[dtype.itemsize]
+    bits = int(torch.tensor(scale).to(dtype).view(integers))
+    return is_kept.to(integers).mul_(bits).view(dtype)
 
 
 def _random_bytes(shape: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from contract.schema import IdSpec, Schema
 from models.id_dropout import OWN_ID_RATE, IdDropout
 from models.input_layout import layouts
-from models.layers.dropout import Dropout
+from models.layers.dropout import Dropout, scaled_mask
 from models.ranker_tensors import PackedIds
 from tests.models.small import TASKS, small_config
 
@@ -38,6 +38,14 @@ def test_it_keeps_the_type_and_does_nothing_in_evaluation() -> None:
     assert Dropout(0.5)(x).dtype == torch.bfloat16
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.0)(x) is x
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.99])
+def test_the_mask_is_that_of_a_product_of_floats(dtype: torch.dtype, rate: float) -> None:
+    is_kept = torch.rand(40, 7) >= rate
+    expected = (is_kept * (1.0 / (1.0 - rate))).to(dtype)
+    assert torch.equal(scaled_mask(is_kept, 1.0 / (1.0 - rate), dtype), expected)
 
 
 def test_the_same_seed_drops_the_same() -> None:
