@@ -7,6 +7,9 @@ busy machine slows all alike. The floor is fbgemm's fused tables with the same n
 the plain reference is a sparse embedding with fused Adam on the same.
 """
 
+import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +41,9 @@ BOUNDS = {
     "torch-rechub, fp32": 2.0,
     "torch-rechub, bf16": 4.0,
 }
+
+
+RANK_BOUNDS = {"fp32": 1.65, "bf16": 1.4}
 
 
 def our_pass(world: World, precision: str, *, defaults: bool = False) -> tuple[TrainingRun, Pass]:
@@ -103,6 +109,23 @@ def speeds(world: World, precision: str, rounds: int) -> Iterator[Case | NotInst
     yield case_of(f"defaults / bare, time, {precision}", slower, "x", bound=bound)
 
 
+def ranks(world: World, precision: str, rounds: int) -> Case:
+    """How much sooner two processes are done than one, on the same global batches, by the wall clock.
+
+    Processes are started in turns, but where other work runs, the figure means little.
+    """
+    taken: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for count, seconds_of_count in taken.items():
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+            program = ["-m", "benchmarks.training_ranks", str(world.folder), precision, "1"]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+            run = subprocess.run([*launch, *program], env=environment, check=True, capture_output=True, text=True)
+            seconds_of_count.extend(json.loads(run.stdout.splitlines()[-1]))
+    bound = RANK_BOUNDS[precision]
+    return case_of(f"1 -> 2 processes, {precision}", ratios(taken[1], taken[2]), "x", bound=bound, better="higher")
+
+
 def exactness(world: World, rounds: int) -> Case:
     """What float64, which keeps runs on other numbers of ranks together, costs."""
     taken = rounds_of({p: our_pass(world, p)[1] for p in ("fp64", "fp32")}, rounds)
@@ -154,6 +177,7 @@ def main() -> int:
         world = make_world(Path(folder), quick=options.quick)
         for precision in ("fp32", "bf16"):
             cases += speeds(world, precision, options.rounds)
+            cases.append(ranks(world, precision, options.rounds))
         cases.append(exactness(world, options.rounds))
         cases.append(reader(world, options.rounds))
         cases += stall(world, options.rounds)

@@ -63,6 +63,7 @@ def make_world(folder: Path, *, quick: bool) -> World:
     table = pa.table(columns).replace_schema_metadata(
         EncodedWith(schema_fingerprint=schema.fingerprint(), encoding="").metadata()
     )
+    schema.save(folder)
     for split, part in {"train": table, "valid": table.slice(0, BATCH)}.items():
         pq.write_table(part, folder / split, row_group_size=16_384, use_dictionary=False)
     return World(folder, schema, rows, table_rows)
