@@ -7,7 +7,7 @@ has one more day to train on and is judged on the day that comes next, whose row
 - ``warm`` goes on from the last night's model and passes once over the new day (the default of scheduled runs);
 - ``warm, fresh optimiser`` and ``warm, replay`` do so without the optimisers' state, and with three earlier rows in
   ten; ``twice`` and ``half the rates`` scale all learning rates; ``replay, fresh tables`` starts the tables anew each
-  night (MEDA) and passes over the new day and replayed rows;
+  night (Fan et al. 2024) and passes over the new day and replayed rows;
 - ``scratch`` trains on all days so far, for as many epochs as the recipe says; ``scratch, best epoch`` is the epoch
   that turned out best on the judged day, which nobody could have known that night;
 - ``stale`` is the first model, whose features go on being up to date.
