@@ -62,7 +62,8 @@ class World:
         }
 
 
-WORLDS = (World(200, 10), World(200, 10, offset=0.3), World(1000, 5), World(40, 25))
+WORLDS = (World(200, 10), World(200, 10, offset=0.3), World(1000, 5), World(40, 25), World(20_000, 2))
+"""Of the last one groups of users are drawn."""
 
 
 def _sigmoid(logit: Floats) -> Floats:
