@@ -185,7 +185,7 @@ def _tables(path: Path) -> Iterator[pa.Table]:
             options = pa.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
             with pa.csv.open_csv(path, parse_options=options) as reader:
                 for batch in reader:
-                    yield pa.Table.from_batches([batch])
+                    yield _with_nulls(pa.Table.from_batches([batch]))
             return
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in file.iter_batches(STRETCH_ROWS):
@@ -196,6 +196,15 @@ def _tables(path: Path) -> Iterator[pa.Table]:
     except (OSError, pa.ArrowInvalid) as error:
         message = f"{path} cannot be read as Parquet: {error}"
         raise DataError(message) from error
+
+
+def _with_nulls(table: pa.Table) -> pa.Table:
+    """Rows of a CSV, where nothing between two commas is a missing id and not one of no letters."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            column = table.column(place)
+            table = table.set_column(place, field, pc.if_else(pc.equal(column, ""), None, column))
+    return table
 
 
 def _tasks(path: str, table: pa.Table, named: Columns) -> list[str]:

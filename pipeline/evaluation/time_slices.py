@@ -26,7 +26,7 @@ def by_time(predictions: Predictions, names: Sequence[str], zone: str) -> dict[s
     Activity is the number of rows here of the row's user or item, in tenths of the rows.
 
     Raises:
-        ConfigError: a name that is none of these.
+        ConfigError: a name that is none of these, or one that the rows have no column for.
     """
     unknown = [name for name in names if name not in TIME_SLICES]
     if unknown:
@@ -34,6 +34,13 @@ def by_time(predictions: Predictions, names: Sequence[str], zone: str) -> dict[s
             f"cannot slice by {unknown[0]!r}; without a bundle's features there are {', '.join(sorted(TIME_SLICES))}"
         )
         raise ConfigError(message)
+    for name in names:
+        column = "time" if name in {"day", "hour"} else name.partition("_")[0]
+        if not getattr(predictions, column).any():
+            message = (
+                f"cannot slice by {name!r}: the rows have no {column}; name its column, as in --columns {column}=..."
+            )
+            raise ConfigError(message)
     found: dict[str, Masks] = {}
     if predictions.time.any():
         local = np.asarray(local_ms(predictions.time, zone))

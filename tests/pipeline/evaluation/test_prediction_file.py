@@ -63,6 +63,24 @@ def test_files_without_ids_are_matched_by_their_order(tmp_path: Path) -> None:
     assert found.tasks["click"]["auc"].difference == 0.0
 
 
+def test_an_empty_id_of_a_csv_is_a_missing_one(tmp_path: Path) -> None:
+    pyarrow.csv.write_csv(_table(), tmp_path / "scores.csv")
+    pq.write_table(_table(), tmp_path / "scores.parquet")
+    columns = parse_columns(COLUMNS)
+    found = compare(tmp_path / "scores.csv", tmp_path / "scores.parquet", config=QUICK, columns=columns)
+    assert found.tasks["click"]["auc"].difference == 0.0
+    assert load_predictions(tmp_path / "scores.csv", columns).user[0] == 0
+
+
+@pytest.mark.parametrize("name", ["hour", "user_activity", "item_activity"])
+def test_a_slice_that_the_rows_cannot_have_is_refused(tmp_path: Path, name: str) -> None:
+    pq.write_table(_table().select(["y", "p"]), tmp_path / "bare.parquet")
+    columns = parse_columns(["label.click=y", "prediction.click=p"])
+    config = QUICK.model_copy(update={"slice_by": (name,)})
+    with pytest.raises(ConfigError, match=f"cannot slice by '{name}': the rows have no "):
+        evaluate_file(tmp_path / "bare.parquet", tmp_path / "out", columns=columns, config=config)
+
+
 def test_raw_ids_are_hashed_as_features_hash_them(tmp_path: Path) -> None:
     pq.write_table(pa.table({"uid": [7, 8], "y": [0, 1], "p": [0.1, 0.9]}), tmp_path / "i.parquet")
     pq.write_table(pa.table({"uid": [7.0, 8.0], "y": [0, 1], "p": [0.1, 0.9]}), tmp_path / "f.parquet")
