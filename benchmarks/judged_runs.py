@@ -26,7 +26,9 @@ from pipeline.training.train import train
 from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
-JUDGED = {"adult": "test", "movielens": "test", "kuairand": "valid"}
+JUDGED = {"adult": "test", "movielens": "test", "movielens_random": "test", "kuairand": "valid"}
+"""The tables, and which of their rows are judged."""
+_SPLIT_AT_RANDOM = ["workspace=runs/random", "data.split={by: random, valid: 0.05, test: 0.2}"]
 DEFAULTS = ["model={}", "train={}"]
 """A recipe without what it says of model and training."""
 
@@ -57,8 +59,10 @@ def judge(
 
 
 def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
-    """A table's recipe with one seed and some changes."""
-    return read_config(RECIPES / f"{table}.yaml", [*overrides, f"train.seed={seed}"])
+    """A table's recipe with one seed and some changes; ``movielens_random`` is MovieLens split at random, 80/20."""
+    name = table.removesuffix("_random")
+    split = _SPLIT_AT_RANDOM if name != table else []
+    return read_config(RECIPES / f"{name}.yaml", [*split, *overrides, f"train.seed={seed}"])
 
 
 def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:

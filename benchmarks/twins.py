@@ -38,6 +38,7 @@ def variants(table: str) -> dict[str, dict[str, Any]]:
     plain = {
         "top_k": {"model.gate": _TOP, "model.gate_scope": "shared", "model.architecture": {"name": "mmoe"}},
         "top_k+shared": {"model.gate": _TOP, **_SHARED},
+        "dselect_k+shared": {"model.gate": {"name": "dselect_k", "k": 2, "entropy": 1.0}, **_SHARED},
         "top_k-3-of-12+shared": {"model.gate": {**_TOP, "k": 3}, "model.experts": 12, **_SHARED},
         "dense-first+shared": {"model.gate": late, **_SHARED},
     }
