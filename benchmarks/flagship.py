@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from benchmarks.serving_payload import Payload, payload
 from benchmarks.serving_process import RANK, Server, serving
 from benchmarks.sparse_graph import CANDIDATES, Graph, Run
 from benchmarks.sparse_models import ranker, tiled, write_form, write_tiled
-from contract.graph_names import ITEM_ROWS, MODEL_FILE, PREPARED_FILE
+from contract.graph_names import ITEM_ROWS, MODEL_FILE, ONLINE_FOLDER, PREPARED_FILE, PREPARED_ROWS_FILE
 from contract.inputs import Inputs
 from contract.prepared import left_over
 from features.online.request_encoder import RankRequest
@@ -83,12 +84,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--int8", type=Path, help="STORE/MODEL/VERSION exported with --quantize experts")
     parser.add_argument("--old-checkout", type=Path, help="the other revision's directory, with its .venv")
     parser.add_argument("--rounds", type=int, default=100, help="runs of each graph (default 100)")
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("OLD", "NEW"),
+        help="two bundles of another model, which must not have become slower; may be given again",
+    )
     parser.add_argument("--no-servers", action="store_true", help="the graphs in process alone")
     chosen = parser.parse_args(argv)
     request = RankRequest(1, list(range(CANDIDATES)), {"tab": 1, "hour": 12})
     with tempfile.TemporaryDirectory() as name:
         cases = list(graphs(Path(name), chosen, request))
         cases += own_ranker(Path(name), chosen.rounds)
+    cases.append(case_of("bytes of an item's prepared row, new", [bytes_an_item(chosen.new)], ""))
+    if chosen.int8:
+        cases.append(case_of("bytes of an item's prepared row, int8", [bytes_an_item(chosen.int8)], ""))
+    for old, new in chosen.beside:
+        cases += others(old, new, chosen.rounds)
     if not chosen.no_servers:
         cases += servers(chosen)
     return finish("flagship", cases, as_json=chosen.json)
@@ -139,6 +154,30 @@ def profile(served: Served, folder: Path) -> dict[str, float]:
         found[operators[name]] += float(min(durations))
     total = sum(found.values())
     return {name: value / total for name, value in found.items()}
+
+
+def bytes_an_item(bundle: Path) -> float:
+    """What a prepared row of an item takes in memory; 0 where none is prepared."""
+    prepared = RankingModel.open(bundle).prepared
+    if prepared is None or prepared.shares is None:
+        rows = bundle / PREPARED_ROWS_FILE
+        keys = np.load(bundle / ONLINE_FOLDER / "item" / "keys.npy", mmap_mode="r")
+        return rows.stat().st_size / (len(keys) + 1) if rows.is_file() else 0.0
+    return float(prepared.shares.tables["item"].bytes_a_row)
+
+
+def others(old: Path, new: Path, rounds: int) -> Iterator[Case]:
+    """Another model's requests in process, look-ups and all, at few and many candidates."""
+    models = [RankingModel.open(bundle) for bundle in (old, new)]
+    for size in (1, 10, 100):
+        request = RankRequest(1, list(range(1, size + 1)))
+        found = [model.rank(request).predictions for model in models]
+        for task, values in found[0].items():
+            np.testing.assert_allclose(found[1][task], values, atol=1e-4)
+        runs = [partial(model.rank, request) for model in models]
+        before, now = interleaved(runs, rounds, time.process_time)
+        name = f"{models[1].name}, {size} candidates in process, new over old"
+        yield case_of(name, (now / before).tolist(), "x", bound=1.05)
 
 
 def own_ranker(folder: Path, rounds: int) -> list[Case]:
