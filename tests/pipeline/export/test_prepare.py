@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contract.errors import ExportError
@@ -10,8 +11,8 @@ from contract.graph_names import PREPARED_FILE, PREPARED_GOLDEN_FILE, SHARES_FOL
 from features.online.request_encoder import RankRequest
 from features.online.share_rows import ShareRows
 from pipeline.export import post_export
-from pipeline.flow.steps import build_features, evaluate_model, export_model, publish_model, train_model
-from pipeline.project.project_config import read_config
+from pipeline.flow.steps import Run, build_features, evaluate_model, export_model, publish_model, train_model
+from pipeline.project.project_config import ProjectConfig, read_config
 from serving.graph.served_model import RankingModel
 from serving.store import golden
 from tests.pipeline.tiny_project import write_project
@@ -46,9 +47,9 @@ def test_prepared_rows_are_published_and_serve(tmp_path: Path, monkeypatch: pyte
     refuse_rows_that_cost(run, read_config(path, [*MODEL, "export.prepare=all", "export.item_rows=int8"]), monkeypatch)
 
 
-def refuse_rows_that_cost(run: object, config: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def refuse_rows_that_cost(run: Run, config: ProjectConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guard that allows nothing refuses rows that are all wrong."""
     monkeypatch.setattr(post_export, "AUC_LOSS", 0.0)
-    monkeypatch.setattr(ShareRows, "whole", lambda rows: -ShareRows.take(rows, range(len(rows.values))))
+    monkeypatch.setattr(ShareRows, "whole", lambda rows: -ShareRows.take(rows, np.arange(len(rows.values))))
     with pytest.raises(ExportError, match="int8 rows cost too much on the validation rows"):
-        export_model(replace(run, config=config))  # type: ignore[type-var] a run
+        export_model(replace(run, config=config))
