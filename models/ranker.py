@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contract.errors import ConfigError
 from contract.schema import Schema
-from models.gates import HashConfig, Routing
+from models.gates import HashConfig, MaskMoEConfig, Routing
 from models.id_dropout import IdDropout
 from models.input_layout import PartLayout, layouts
 from models.layers.dense import DenseColumns
@@ -41,7 +41,7 @@ class Ranker(nn.Module):
         super().__init__()
         self.layouts = layouts(schema)
         self.routing_id = _routing_column(self.layouts, config)
-        if self.routing_id is not None and isinstance(config.gate, HashConfig):
+        if self.routing_id is not None and isinstance(config.gate, HashConfig | MaskMoEConfig):
             part, column = self.routing_id
             config = config.model_copy(update={"gate": config.gate.over(self.layouts[part].ids[column].rows)})
         self.schema, self.config = schema, config
@@ -154,8 +154,11 @@ def _require_tables(config: ModelConfig, schema: Schema) -> None:
 
 
 def _routing_column(parts: tuple[PartLayout, PartLayout], config: ModelConfig) -> tuple[int, int] | None:
-    if not isinstance(config.gate, HashConfig):
+    if not isinstance(config.gate, HashConfig | MaskMoEConfig):
         return None
+    if isinstance(config.gate, MaskMoEConfig) and config.routing not in {"all", "history"}:
+        message = f"gate mask_moe weighs experts row by row, so model.routing cannot be {config.routing}: use all"
+        raise ConfigError(message)
     for index, layout in enumerate(parts):
         for column, spec in enumerate(layout.ids):
             if spec.name == config.gate.feature:

@@ -11,9 +11,11 @@ from models.gates.dselect_k import DSelectKConfig
 from models.gates.gate import Gate, GateSettings, Routing
 from models.gates.gumbel import GumbelConfig
 from models.gates.hash import HashConfig
+from models.gates.mask_moe import MaskMoEConfig
 from models.gates.permutation import PermutationConfig
 from models.gates.regularisers import Regularisers
 from models.gates.softmax import SoftmaxConfig
+from models.gates.top_any import TopAnyConfig
 from models.gates.top_k import NoisyTopKConfig, TopKConfig
 from models.gates.top_p import TopPConfig
 
@@ -26,7 +28,9 @@ GateConfig = Annotated[
     | CometConfig
     | GumbelConfig
     | DenseToSparseConfig
-    | TopPConfig,
+    | TopPConfig
+    | TopAnyConfig
+    | MaskMoEConfig,
     Field(discriminator="name"),
 ]
 """Any gate's configuration; in YAML, ``name`` says which."""
@@ -51,12 +55,14 @@ __all__ = [
     "GateSettings",
     "GumbelConfig",
     "HashConfig",
+    "MaskMoEConfig",
     "NoisyTopKConfig",
     "PermutationConfig",
     "Regularisers",
     "Routing",
     "Schedule",
     "SoftmaxConfig",
+    "TopAnyConfig",
     "TopKConfig",
     "TopPConfig",
     "build_gate",

@@ -59,7 +59,8 @@ class Gate(nn.Module, ABC):
 
     `experts`: how many there are. `static`: one weighting for all rows (built with a routing width of 0).
     `max_selected`: how many experts a row can select at most, guaranteed. `selectors`: how many it is meant to select
-    once it has converged. `needs_ids`: routes by ids and not by the routing input. `logit_width`: columns of `logits`.
+    once it has converged. `needs_ids`: routes by ids and not by the routing input. `masks_by_ids`: routes by both.
+    `logit_width`: columns of `logits`.
     `projection`: the linear map of `logits` in evaluation mode, None if static or by ids; `norm` stands before it, the
     identity unless `normalise_input` was called.
     """
@@ -79,6 +80,7 @@ class Gate(nn.Module, ABC):
         self.logit_width = logit_width
         self.selectors = experts
         self.needs_ids = logit_width == 0
+        self.masks_by_ids = False
         self.static = routing_width == 0 and not self.needs_ids
         self.regularisers, self.expert_dropout = config.regularisers, config.expert_dropout
         self.permutation = Permutation(config.permutation, experts) if config.permutation else None

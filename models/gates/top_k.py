@@ -7,6 +7,7 @@ Mixture-of-Experts Language Models", section 3.
 Shapes: B rows, D routing inputs, E experts, K selections, X experts and null experts (L = X, or 2 X with noise).
 """
 
+from abc import ABC
 from functools import partial
 from typing import Literal
 
@@ -24,29 +25,30 @@ _NOISE_FLOOR = 1e-2
 """Added to the noise's scale, as the authors' own code does: the smooth load divides by it."""
 
 
-class TopKConfig(GateSettings):
-    """Exactly `k` experts for a row."""
+class TopKGateSettings(GateSettings, ABC):
+    """How many experts the top-k gates take."""
 
-    name: Literal["top_k"] = "top_k"
     k: int = Field(default=2, ge=1)
     """The experts of a row."""
     null_experts: int = Field(default=0, ge=0)
     """Experts that compute nothing and take part in the choice, so that easy rows use fewer than `k`. Turn on
     `regularisers.load_balance` with them, or the router may ignore them."""
 
+
+class TopKConfig(TopKGateSettings):
+    """Exactly `k` experts for a row."""
+
+    name: Literal["top_k"] = "top_k"
+
     def build(self, experts: int, routing_width: int) -> Gate:
         """Build the gate; see `models.gates.build_gate`."""
         return TopKGate(self, experts, routing_width)
 
 
-class NoisyTopKConfig(GateSettings):
+class NoisyTopKConfig(TopKGateSettings):
     """As `top_k`, with learned noise on the logits in training only."""
 
     name: Literal["noisy_top_k"] = "noisy_top_k"
-    k: int = Field(default=2, ge=1)
-    """The experts of a row."""
-    null_experts: int = Field(default=0, ge=0)
-    """Experts that compute nothing and take part in the choice, so that easy rows use fewer than `k`."""
     load: float = Field(default=0.0, ge=0)
     """The weight of the squared coefficient of variation of the experts' smooth load (appendix A, equations 8-11)."""
 
@@ -58,7 +60,7 @@ class NoisyTopKConfig(GateSettings):
 class TopKGate(Gate):
     """weights = softmax(logits) over the k largest, exactly 0 elsewhere."""
 
-    def __init__(self, config: TopKConfig | NoisyTopKConfig, experts: int, routing_width: int) -> None:
+    def __init__(self, config: TopKGateSettings, experts: int, routing_width: int) -> None:
         """Make the projection [X, D]; raises ConfigError for k above the number of experts."""
         check_at_most("k", config.k, experts)
         super().__init__(

@@ -1,6 +1,7 @@
-"""Balanced hash gates: ids are dealt out to experts by how often they occur in the training rows.
+"""Gates that look at ids: which experts an id reaches follows from how often it occurs in the training rows.
 
-Source: Roller et al. 2021, "Hash Layers For Large Sparse Models", section 3.1, "balanced assignment".
+Sources: Roller et al. 2021, "Hash Layers For Large Sparse Models", section 3.1, "balanced assignment"; Su et al. 2024,
+"MaskMoE", section 3.2.
 
 Shape legend: R ids of a gate's table.
 """
@@ -12,22 +13,25 @@ import torch
 from torch import Tensor
 
 from contract.dataset import EncodedDataset
-from models.gates import HashConfig
+from models.gates import HashConfig, MaskMoEConfig
 from models.gates.hash import HashGate
+from models.gates.mask_moe import MaskMoEGate
 from models.ranker import Ranker
 
 
 def deal_ids(ranker: Ranker, rows: Path) -> None:
-    """Give each expert of the ranker's balanced hash gates equally many of the training rows in a dataset or a file.
+    """Give each expert of balanced hash gates equally many training rows, and rare ids of `mask_moe` few experts.
 
     Every rank counts all rows, so all deal alike; a checkpoint that is loaded afterwards brings its own dealing.
     """
     config = ranker.config.gate
-    if not isinstance(config, HashConfig) or config.assignment != "balanced":
+    if not isinstance(config, HashConfig | MaskMoEConfig):
+        return
+    if isinstance(config, HashConfig) and config.assignment != "balanced":
         return
     counts_R = count_ids(rows, config.feature, config.rows)
     for gate in ranker.network.typed_gates:
-        if isinstance(gate, HashGate):
+        if isinstance(gate, HashGate | MaskMoEGate):
             gate.fit(counts_R)
 
 

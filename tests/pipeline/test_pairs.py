@@ -39,6 +39,8 @@ GATES: dict[str, dict[str, Any]] = {
     "gumbel": {},
     "dense_to_sparse": {"k": 1, "switch_step": 2},
     "top_p": {"p": 0.5, "k": 2},
+    "top_any": {},
+    "mask_moe": {"feature": "item", "k": 2, "rare": 60},
 }
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mmoe": {},

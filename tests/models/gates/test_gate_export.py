@@ -21,13 +21,16 @@ from models.gates import (
     GateConfig,
     GumbelConfig,
     HashConfig,
+    MaskMoEConfig,
     NoisyTopKConfig,
     PermutationConfig,
     SoftmaxConfig,
+    TopAnyConfig,
     TopKConfig,
     TopPConfig,
     build_gate,
 )
+from models.gates.mask_moe import MaskMoEGate
 from tests.models.cuda_operators import CUDA
 
 WIDTH, EXPERTS = 6, 6
@@ -44,6 +47,8 @@ CONFIGS: dict[str, GateConfig] = {
     "gumbel": GumbelConfig(),
     "dense_to_sparse": DenseToSparseConfig(k=1, switch_step=50),
     "switched": DenseToSparseConfig(k=2, switch_step=1),
+    "top_any": TopAnyConfig(),
+    "mask_moe": MaskMoEConfig(feature="user", k=2, null_experts=1, rows=20),
     "top_p": TopPConfig(p=0.6),
     "top_p_null": TopPConfig(p=0.6, k=2, null_experts=2),
 }
@@ -63,6 +68,8 @@ class AllGates(nn.Module):
                 for parameter in gate.parameters():
                     nn.init.normal_(parameter)
                 gate.step(1)
+                if isinstance(gate, MaskMoEGate):
+                    gate.fit(torch.arange(20) * 10)
                 self.gates.append(gate)
 
     def forward(self, routing_BD: Tensor, ids_B: Tensor) -> tuple[Tensor, ...]:

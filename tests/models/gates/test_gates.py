@@ -27,6 +27,7 @@ from models.gates import (
     Regularisers,
     Routing,
     SoftmaxConfig,
+    TopAnyConfig,
     TopKConfig,
     TopPConfig,
     build_gate,
@@ -46,6 +47,7 @@ CONFIGS: dict[str, Callable[[int], GateSettings]] = {
     "dense_to_sparse": lambda k: DenseToSparseConfig(k=k, switch_step=10, threshold=0.1),
     "switched dense_to_sparse": lambda k: DenseToSparseConfig(k=k, switch_step=1),
     "normalised dense_to_sparse": lambda k: DenseToSparseConfig(k=k, switch_step=1, normalise=True),
+    "top_any": lambda _: TopAnyConfig(),
     "top_p": lambda _: TopPConfig(p=0.6),
     "top_p with null experts": lambda k: TopPConfig(p=0.6, k=k, null_experts=2),
 }
