@@ -34,7 +34,7 @@ class TopAnyConfig(GateSettings):
 
 
 class TopAnyGate(Gate):
-    """weights = 1 / k for each of the k experts with a positive logit; the one of the largest where none is positive."""
+    """weights = 1 / k for each of the k experts with a positive logit; where none has one, the best alone."""
 
     def __init__(self, config: TopAnyConfig, experts: int, routing_width: int) -> None:
         """Make the projection [E, D], whose bias is minus the thresholds."""
