@@ -105,7 +105,9 @@ class SparseMixture(nn.Module):
         self.always = nn.ModuleList(
             ExpertNetworks(bank.experts, list(range(bank.experts.count)), norm, parts) for bank in banks if bank.always
         )
-        self.slots = [None if gate.selectors < gate.max_selected else gate.max_selected for gate in gates]
+        # Of a pruned level, fewer experts may be left than a gate selects.
+        most = sum(self.counts)
+        self.slots = [None if gate.selectors < gate.max_selected else min(gate.max_selected, most) for gate in gates]
         self.adds_always = [isinstance(gate, AlwaysGate) for gate in gates]
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:

@@ -39,6 +39,7 @@ from pipeline.export.post_export import (
 )
 from pipeline.export.prepare import Preparing, prepare, write_prepared_golden
 from pipeline.export.prepare import as_json as preparation_as_json
+from pipeline.export.pruning import prune_on
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
@@ -68,6 +69,7 @@ def export_run(
     progress("reading the checkpoint")
     schema = Schema.load(features_dir)
     ranker, valid = load_ranker(run_dir, schema), features_dir / "valid"
+    pruned = prune_on(ranker, valid, config.prune, progress.say)
     calibration = calibrate_on(ranker, valid, config.methods(schema))
     progress("writing the graph and comparing it with the model")
     sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())
@@ -94,6 +96,7 @@ def export_run(
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
         "changes": figures,
+        "pruned": pruned,
         "stages": [vars(cost) for cost in costs],
         "git_revision": git_revision(),
     }

@@ -56,6 +56,9 @@ class ExportConfig(Settings):
     """Candidates of a usual request: under 64 the sparse form has to leave out more experts to be cheaper."""
     quantize: Literal["none", "experts"] = "none"
     """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows."""
+    prune: float | None = Field(default=None, ge=0, lt=1)
+    """Leave experts out that no task gives to more than this share of the validation rows, such as 0.001; refused if
+    that costs too much on those rows. 0: those that no row selects; null: none."""
     tables: TableForm = "fp32"
     """How embedding tables are stored; ``fp16`` and ``int8`` are refused if they cost too much on those rows."""
     calibration: Literal["auto", "none", "platt", "isotonic"] | dict[str, Literal["auto", "none"] | Method] = "auto"

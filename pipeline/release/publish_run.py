@@ -31,6 +31,7 @@ EXPORT_FACTS = (
     "idle",
     "calibration",
     "changes",
+    "pruned",
     "cuda_precisions",
     "cuda",
     "preparation",

@@ -14,6 +14,7 @@ from models.export import export
 from models.export.onnx_file import write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.export.post_export import ExportConfig, apply_if_equal, calibrate_on, drop_unread_tables, refuse_losses
+from pipeline.export.pruning import prune_on
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 
@@ -43,6 +44,21 @@ def test_larger_losses_are_refused_with_the_figures(metric: str, whole: float, s
 def test_without_labels_nothing_is_accepted() -> None:
     with pytest.raises(ExportError, match="no labels"):
         refuse_losses("int8 experts", {})
+
+
+def test_pruning_is_refused_where_it_costs_too_much_and_tells_what_it_saves(world: tuple[Path, Path]) -> None:
+    said: list[str] = []
+    ranker = lively_ranker(SCHEMA, small_config(gate={"name": "top_k", "k": 2}, gate_scope="shared"))
+    gate = ranker.network.typed_gates[0]
+    with torch.no_grad():
+        gate.logit_rows()[1][0] = -1e4
+    assert prune_on(ranker, world[1], None, said.append) == {}
+    told = prune_on(ranker, world[1], 0.0, said.append)
+    assert told["dropped"] == ((0,),)
+    assert told["figures"]["like"]["before"] == pytest.approx(told["figures"]["like"]["after"], abs=1e-6)
+    assert said[-1].startswith("pruned 1 of 4 experts with ")
+    with pytest.raises(ExportError, match=r"^pruned experts cost too much"):
+        prune_on(ranker, world[1], 0.9, said.append)
 
 
 @pytest.fixture(scope="module")
