@@ -247,6 +247,22 @@ MUTATIONS = (
         "tests/faults/test_malformed.py",
     ),
     Mutation(
+        "a server takes more connections than it has files",
+        "serving/grpc_server/server_builder.py",
+        '        ("grpc.max_allowed_incoming_connections", settings.max_connections or connections_that_fit()),\n',
+        "",
+        "tests/faults/test_connections.py",
+        slow=True,
+    ),
+    Mutation(
+        "connections that say nothing keep newcomers out",
+        "serving/grpc_server/server_builder.py",
+        '        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),\n',
+        "",
+        "tests/faults/test_connections.py",
+        slow=True,
+    ),
+    Mutation(
         "work that nobody waits for any more is done",
         "serving/graph/context.py",
         "        if self.expired:\n",

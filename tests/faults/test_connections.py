@@ -1,46 +1,76 @@
-"""Idle connections up to the limit of open files: callers who are connected are answered, idle ones are closed."""
+"""Silent connections up to the limit of open files: the server keeps files for itself and lets newcomers in again."""
 
 import resource
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from serving.client.blocking_client import RankingClient
-from tests.faults.load import serving
-from tests.patience import PATIENCE
+from tests.faults.load import BODY, RANK, Served, serving
+from tests.patience import PATIENCE, wait_until
 
 LIMIT = 128
-IDLE = 300
-# Less than the two minutes after which gRPC itself closes those who never speak: what lets in is our own setting.
+SILENT = 300
+# gRPC itself closes those who never speak after two minutes: within one it is our own setting that lets newcomers in.
 LET_IN_SECONDS = 60
-CODE = f"""
+PROGRAM = f"""
 import resource, runpy, sys
+from serving.grpc_server import server_builder
 resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))
+CARELESS
 sys.argv[0] = "serving"
 runpy.run_module("serving", run_name="__main__")
 """
 
 
-@pytest.mark.slow
-def test_idle_connections_beyond_the_limit_of_open_files_stall_nobody(store: Path) -> None:
+@contextmanager
+def crowded(store: Path, careless: str = "") -> Iterator[tuple[Served, RankingClient]]:
+    """A server with few files, one caller who is connected, and many connections that never say what they speak."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
     with (
-        serving(store, "--connection-idle-seconds", "2", program=("-c", CODE)) as served,
+        serving(store, program=("-c", PROGRAM.replace("CARELESS", careless))) as served,
         RankingClient(f"127.0.0.1:{served.port}", seconds=PATIENCE, attempts=1) as connected,
         ExitStack() as stack,
     ):
         connected.rank(1, [100])
-        for _ in range(IDLE):
+        for _ in range(SILENT):
             connection = stack.enter_context(socket.socket())
             connection.settimeout(0.0)
             connection.connect_ex(("127.0.0.1", served.port))
+        yield served, connected
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def lets_in(served: Served, seconds: float) -> bool:
+    """Whether someone new is answered, on a connection of their own."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{served.port}", options) as channel:
+        try:
+            channel.unary_unary(RANK)(BODY, timeout=seconds, wait_for_ready=True)
+        except grpc.RpcError:
+            return False
+        return True
+
+
+@pytest.mark.slow
+def test_silent_connections_beyond_the_limit_of_open_files_stall_nobody(store: Path) -> None:
+    with crowded(store) as (served, connected):
+        # Control: the silent ones are really in the way.
+        assert not lets_in(served, 1.0)
+        open_files = [served.process.num_fds()]
         for _ in range(100):
             assert connected.rank(1, [100]).version == 1
-        # Those who never said what they speak are closed, and so newcomers are let in.
-        with RankingClient(f"127.0.0.1:{served.port}", seconds=LET_IN_SECONDS, attempts=5) as newcomer:
-            newcomer.wait_until_ready(LET_IN_SECONDS)
-            assert newcomer.rank(1, [100]).version == 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            open_files.append(served.process.num_fds())
+        assert max(open_files) < LIMIT - 16
+        assert lets_in(served, LET_IN_SECONDS)
+
+
+@pytest.mark.slow
+def test_control_a_server_without_a_limit_of_connections_has_no_file_left(store: Path) -> None:
+    with crowded(store, "server_builder.connections_that_fit = lambda: 100_000") as (served, _):
+        wait_until(lambda: served.process.num_fds() >= LIMIT)
