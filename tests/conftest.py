@@ -6,17 +6,23 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
 from hypothesis import settings
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("untimed", deadline=None)
-hypothesis.settings.load_profile("untimed")
 pytest_plugins = ["tests.leftover_processes"]
-# How long an example takes says how busy the machine is.
+# How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files first that take longest, so that no process works through one of them alone at the end."""
+    weights: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        weight = float(limit.args[0]) if limit else 1.0 if item.get_closest_marker("slow") else 0.0
+        weights[item.path] = max(weights.get(item.path, 0.0), weight)
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

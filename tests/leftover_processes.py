@@ -17,6 +17,8 @@ from collections.abc import Generator, Iterable, Iterator
 import psutil
 import pytest
 
+from tests.patience import PATIENCE
+
 _SUBREAPER = 36
 _FAILED = pytest.StashKey[bool]()
 _MARK = "TEST_SESSION_MARK"
@@ -73,4 +75,4 @@ def end(processes: Iterable[psutil.Process]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(ended, timeout=10)
+    psutil.wait_procs(ended, timeout=PATIENCE)

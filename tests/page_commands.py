@@ -19,9 +19,11 @@ from pathlib import Path
 
 import psutil
 
+from tests.patience import PATIENCE
+
 # These go on until they are stopped; each is ready when its port answers.
 STAYING = {"moerank serve": "50051", "prefect server start": "4200", "prefect worker start": ""}
-STARTED_WITHIN_SECONDS = 300
+STARTED_WITHIN_SECONDS = 3 * PATIENCE
 BASH = shutil.which("bash") or "/bin/bash"
 
 
@@ -125,7 +127,7 @@ class Shell:
             if running.poll() is None:
                 family = [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]
                 running.send_signal(signal.SIGINT)
-                _, alive = psutil.wait_procs(family, timeout=20)
+                _, alive = psutil.wait_procs(family, timeout=PATIENCE)
                 for process in alive:
                     process.kill()
             running.wait()

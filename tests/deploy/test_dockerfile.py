@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from serving.client.blocking_client import RankingClient
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -119,12 +120,14 @@ def test_the_image_serves_is_healthy_and_ends(tmp_path: Path, store: Path, from_
         try:
             said = server.stderr or ()
             port = next(int(found[1]) for line in said if (found := LISTENING.search(line)))
-            with RankingClient(f"127.0.0.1:{port}", seconds=30) as client:
+            with RankingClient(f"127.0.0.1:{port}", seconds=PATIENCE) as client:
                 assert client.rank(1, [100, 101]).model == "tiny"
             health = [part.replace(":50051", f":{port}") for part in image.health]
-            subprocess.run(health, cwd=image.app, env=environment, executable=image.python, check=True, timeout=60)
+            subprocess.run(
+                health, cwd=image.app, env=environment, executable=image.python, check=True, timeout=PATIENCE
+            )
             server.send_signal(signal.SIGTERM)
-            assert server.wait(60) == 0
+            assert server.wait(PATIENCE) == 0
         finally:
             server.kill()
 

@@ -21,11 +21,11 @@ from contract.errors import RequestError
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 PROMETHEUS = shutil.which("prometheus")
-PATIENCE_SECONDS = 60
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 pytestmark = pytest.mark.skipif(
@@ -120,10 +120,10 @@ def panel_expressions() -> list[str]:
 
 def test_every_panel_shows_data_and_every_alert_is_evaluated(running: RunningServer, tmp_path: Path) -> None:
     assert running.metrics is not None
-    empty, end = panel_expressions(), time.monotonic() + PATIENCE_SECONDS
+    empty, end = panel_expressions(), time.monotonic() + PATIENCE
     with (
         prometheus(tmp_path, running.metrics.port) as address,
-        RankingClient(f"127.0.0.1:{running.port}", seconds=20) as client,
+        RankingClient(f"127.0.0.1:{running.port}", seconds=PATIENCE) as client,
     ):
         while empty and time.monotonic() < end:
             traffic(client)
@@ -142,7 +142,7 @@ def test_every_panel_shows_data_and_every_alert_is_evaluated(running: RunningSer
 
 def test_exemplars_stand_in_open_metrics_alone(running: RunningServer) -> None:
     assert running.metrics is not None
-    with RankingClient(f"127.0.0.1:{running.port}", seconds=20) as client:
+    with RankingClient(f"127.0.0.1:{running.port}", seconds=PATIENCE) as client:
         client.rank(1, [100])
     time.sleep(1.1)
     pages = {}

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -49,6 +50,7 @@ def crowded(store: Path, careless: str = "") -> Iterator[tuple[Served, RankingCl
 def lets_in(served: Served, seconds: float) -> bool:
     """Whether someone new is answered, on a connection of their own."""
     options = [("grpc.use_local_subchannel_pool", 1)]
+    channel: Any
     with grpc.insecure_channel(f"127.0.0.1:{served.port}", options) as channel:
         try:
             channel.unary_unary(RANK)(BODY, timeout=seconds, wait_for_ready=True)

@@ -12,6 +12,7 @@ import pytest
 from serving.client.blocking_client import RankingClient
 from serving.generate import ROOT
 from serving.grpc_server.server import RunningServer
+from tests.patience import PATIENCE
 
 TRITON = """
 import sys
@@ -86,7 +87,7 @@ def node_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("node and npm are not installed (Debian: apt-get install nodejs npm)")
     folder = tmp_path_factory.mktemp("node")
     install = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(folder), *NODE_PACKAGES]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(install, capture_output=True, text=True, timeout=3 * PATIENCE, check=False)
     if done.returncode:
         pytest.skip(f"npm cannot install {', '.join(NODE_PACKAGES)}: {done.stderr[-200:]}")
     return folder
@@ -99,7 +100,7 @@ def test_a_node_client_made_from_the_protos_ranks_and_reads_a_refusal(
     shutil.copyfile(Path(__file__).parent / "node_client.js", program)
     proto = ROOT / "proto" / "moerank" / "v1" / "ranking.proto"
     command = ["node", str(program), f"127.0.0.1:{server.port}", str(proto)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert run.returncode == 0, run.stderr
     answer = json.loads(run.stdout)
     expected = client.rank(1, [100, 101, 7], {"tab": "home"}, top_k=2)

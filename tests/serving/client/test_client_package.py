@@ -25,7 +25,7 @@ import sys
 from moerank_client import AsyncRankingClient, CallOptions, Query, RankingClient, RequestError
 
 target = sys.argv[1]
-with RankingClient(target, seconds=20) as client:
+with RankingClient(target, seconds=120) as client:
     result = client.rank(1, [100, 101], top_k=1, debug=True, options=CallOptions(request_id="r-1"))
     best: list[int] | list[str] = result.ranked
     score: float = result.scores[0]
@@ -38,7 +38,7 @@ with RankingClient(target, seconds=20) as client:
 
 
 async def main() -> None:
-    async with AsyncRankingClient(target, seconds=20) as other:
+    async with AsyncRankingClient(target, seconds=120) as other:
         answers = await other.batch_rank([Query(1, [100]), Query(2, [101, 102])])
         print([list(answer.ranked) for answer in answers])
 

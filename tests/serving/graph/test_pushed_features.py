@@ -233,7 +233,7 @@ def test_debug_tells_apart_what_was_overridden_pushed_stale_null_unknown_and_loo
         store=store, port=0, user_store=redis_server.url, user_store_seconds=2, pushed=ALL, push_max_age_seconds=60
     )
     now = int(time.time() * 1000)
-    writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=2))
+    writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE))
     writer.put_items({101: {"price": 0.5}}, at_ms=now)
     writer.put_items({102: {"price": 0.5}}, at_ms=now - 3_600_000)
     with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:

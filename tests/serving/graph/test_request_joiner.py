@@ -11,6 +11,7 @@ from contract.errors import PredictionError
 from contract.inputs import Inputs
 from serving.graph.request_joiner import Predictions, RequestJoiner
 from tests.models.small import inputs, small_schema
+from tests.patience import PATIENCE
 
 SCHEMA = small_schema()
 
@@ -74,5 +75,5 @@ def test_its_thread_ends_when_nobody_holds_it() -> None:
     joiner.predict(inputs(SCHEMA, 1, 1))
     (thread,) = [each for each in threading.enumerate() if each.name == "moerank-joiner" and each.is_alive()][-1:]
     del joiner
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()

@@ -271,7 +271,7 @@ def test_what_the_front_cannot_do_is_refused_before_the_start(tmp_path: Path) ->
 def test_without_the_extra_the_server_says_what_to_install(store: Path) -> None:
     code = "import sys; sys.modules['pygrpc_native'] = None; from serving.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, str(store), "--port", "0", "--front", "native"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode != 0
     assert "pip install 'moerank[native]'" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -19,10 +19,10 @@ from serving.client.blocking_client import RankingClient
 from serving.generate import ROOT
 from serving.grpc_server.process_group import ProcessGroup
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 FRONTS = ["grpcio", "native"]
-PATIENCE = 30.0
 
 
 def settings(store: Path, **changes: Any) -> ServerSettings:
@@ -47,7 +47,7 @@ def versions(port: int, connections: int = 16) -> list[int]:
 
 def counts(group: ProcessGroup) -> dict[str, float]:
     assert group.metrics is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{group.metrics.port}/metrics", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{group.metrics.port}/metrics", timeout=PATIENCE) as page:
         lines = [line.split() for line in page.read().decode().splitlines() if not line.startswith("#")]
     return {name.partition("{")[0]: float(value) for name, value in lines}
 

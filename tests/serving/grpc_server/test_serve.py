@@ -45,7 +45,7 @@ def test_a_signal_ends_the_server_with_success(
     with RankingClient(f"127.0.0.1:{port}") as client:
         assert client.rank(1, [100, 101]).version == 1
     child.send_signal(number)
-    assert child.wait(10) == 0
+    assert child.wait(PATIENCE) == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this scheduling policy")

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from serving.grpc_server.thread_pool import CountingPool
+from tests.patience import PATIENCE
 
 
 def test_what_waits_and_runs_is_counted() -> None:
@@ -12,25 +13,25 @@ def test_what_waits_and_runs_is_counted() -> None:
 
     def work() -> None:
         seen.release()
-        go.wait(5)
+        go.wait(PATIENCE)
 
     for _ in range(3):
         pool.submit(work)
-    assert seen.acquire(timeout=5)
+    assert seen.acquire(timeout=PATIENCE)
     assert pool.pending == 3
     assert not pool.wait_idle(0.02)
     go.set()
-    assert pool.wait_idle(5)
+    assert pool.wait_idle(PATIENCE)
     assert pool.pending == 0
     pool.shutdown()
 
 
 def test_a_call_knows_how_long_it_waited_for_its_thread() -> None:
     pool, go, waited = CountingPool(1), threading.Event(), list[float]()
-    pool.submit(go.wait, 5)
+    pool.submit(go.wait, PATIENCE)
     pool.submit(lambda: waited.append(pool.waited()))
     threading.Timer(0.1, go.set).start()
-    assert pool.wait_idle(5)
+    assert pool.wait_idle(PATIENCE)
     assert waited[0] >= 0.05
     pool.shutdown()
 
@@ -39,7 +40,7 @@ def test_a_thread_outlives_what_fails_on_it(caplog: pytest.LogCaptureFixture) ->
     pool, answered = CountingPool(1), list[int]()
     pool.submit(lambda: 1 / 0)
     pool.submit(answered.append, 1)
-    assert pool.wait_idle(5)
+    assert pool.wait_idle(PATIENCE)
     assert answered == [1]
     assert "work in the pool failed" in caplog.text
     pool.shutdown()

@@ -89,7 +89,7 @@ def test_under_pressure_answers_are_dropped_from_the_log_and_counted(
     whole = table_of
 
     def slow(served: Any) -> Any:
-        go.wait(20)
+        go.wait(PATIENCE)
         return whole(served)
 
     monkeypatch.setattr(request_log, "table_of", slow)
