@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -73,6 +74,13 @@ def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> 
         return _once(table, config, settings, lambda: _trained(config, JUDGED[table], place), kept=run_dir)
 
 
+def _emptied(run_dir: Path) -> Path:
+    """A run of other settings in the same place would be gone on with."""
+    shutil.rmtree(run_dir, ignore_errors=True)
+    run_dir.mkdir(parents=True)
+    return run_dir
+
+
 def of_trees(table: str, config: ProjectConfig, *, ids_as_numbers: bool = False) -> Judged:
     """Train LightGBM on the recipe's columns."""
     settings = ["LightGBM", SETTINGS, ids_as_numbers]
@@ -106,7 +114,7 @@ def _grown(config: ProjectConfig, split: str, *, ids_as_numbers: bool) -> Judged
 
 def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
     schema = Schema.load(config.features_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    _emptied(run_dir)
     started = time.process_time()
     found = train(config.features_dir, config.model, config.train, run_dir, say=_silent)
     cpu = time.process_time() - started
