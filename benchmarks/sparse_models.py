@@ -47,7 +47,8 @@ class TiledGraph(ServingGraph):
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:
         """One answer [N] a task, and behind them each gate's weights."""
-        request, candidate = (part(self.table_VK, inputs) for part in self.parts)
+        tables = self.tables()
+        request, candidate = (part(tables, inputs) for part in self.parts)
         joined = SplitInput(None, rows_of(SplitInput(request, candidate)))
         mixtures, weights = self.network(joined, self._routing_ids(inputs, SplitInput(request, candidate)))
         return (*self.chain.multiply(self.towers(mixtures)), *weights)
