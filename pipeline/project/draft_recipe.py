@@ -78,7 +78,7 @@ class Draft:
             *(task.line for task in self.tasks),
             *blocks["split"],
             "model: {experts: 8, gate: {name: top_k, k: 2}}",
-            "train: {epochs: 3, batch_size: 1024}",
+            "train: {}  # epochs and batch follow from the number of rows",
         ]
         return "\n".join(lines) + "\n"
 
