@@ -255,7 +255,13 @@ def plan_tables(
         types = [asked] if asked is not None else _SHARDINGS[:1] if whole else _SHARDINGS
         constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=kernels)
     with _quiet():
-        topology = Topology(world_size=world, compute_device=device, hbm_cap=None if device == "cpu" else memory)
+        topology = Topology(
+            world_size=world,
+            compute_device=device,
+            hbm_cap=None if device == "cpu" else memory,
+            # torchrun says how many ranks one machine has; without it all are on this one.
+            local_world_size=min(int(os.environ.get("LOCAL_WORLD_SIZE", world)), world),
+        )
         planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints, debug=False)
         return planner.plan(ranker, [_Sharder()])
 

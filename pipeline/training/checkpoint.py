@@ -14,7 +14,11 @@ from typing import Any
 
 import torch.distributed as dist
 from pydantic import ValidationError
+from torch import Tensor
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
@@ -184,12 +188,23 @@ def _names(directory: Path) -> set[str]:
 
 
 def _load(state: dict[str, Any], directory: Path) -> None:
+    """Read into the state's tensors, and put its other values in their places.
+
+    It is flattened here: where this rank lacks a key, such as the optimiser's state of a table that is whole on another
+    rank, torch's own planner takes the checkpoint for one of torch 2.3 and asks for keys that none has.
+    """
+    flat, places = flatten_state_dict(state)
+    planner = DefaultLoadPlanner(flatten_state_dict=False)
     try:
         with quietly():
-            load_shards(state, storage_reader=FileSystemReader(directory), no_dist=not dist.is_initialized())
+            reader = FileSystemReader(directory)
+            load_shards(flat, storage_reader=reader, planner=planner, no_dist=not dist.is_initialized())
     except (OSError, RuntimeError, ValueError, CheckpointException) as error:
         message = f"checkpoint {directory} cannot be loaded ({str(error).splitlines()[0]}); delete it and train again"
         raise IntegrityError(message) from error
+    for name, value in flat.items():
+        if not isinstance(value, Tensor):
+            set_element(state, places[name], value)
 
 
 def name_of(step: int) -> str:
