@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from contract.errors import ExportError
 from contract.files import appearing
-from contract.graph_names import ITEM_ROWS, PREPARED_ROWS_FILE, REQUEST_OF, SHARES, TABLES_FILE
+from contract.graph_names import ITEM_ROWS, MOST_EXPERTS, PREPARED_ROWS_FILE, REQUEST_OF, SHARES, TABLES_FILE
 from contract.inputs import PARTS
 from contract.schema import Schema
 from models.export_graph.cheap_head import CheapHead
@@ -42,15 +42,18 @@ _SEQUENCES = ("Sequence", "Optional")
 _CONTROL_FLOW = ("Loop", "Scan", "If")
 
 
-def input_names(schema: Schema, *, packed: bool = False, prepared: bool = False, shares: bool = False) -> list[str]:
-    """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a variant's indexes."""
+def input_names(
+    schema: Schema, *, packed: bool = False, prepared: bool = False, shares: bool = False, limited: bool = False
+) -> list[str]:
+    """The graph's inputs: those of `contract.inputs.Inputs.arrays` that have any feature, and a variant's own."""
     names = []
     for part in PARTS:
         specs = schema.part(part)
         names += [f"{part}_ids"] * bool(specs.ids)
         names += [f"{part}_list_values", f"{part}_list_lengths"] * bool(specs.lists)
         names += [f"{part}_dense"] * bool(specs.dense)
-    return [*names, *[REQUEST_OF] * packed, *[ITEM_ROWS] * prepared, *[SHARES] * shares]
+    variant = {REQUEST_OF: packed, ITEM_ROWS: prepared, SHARES: shares, MOST_EXPERTS: limited}
+    return [*names, *(name for name, is_taken in variant.items() if is_taken)]
 
 
 def write_onnx(
@@ -68,12 +71,14 @@ def write_onnx(
 
     `packed`: the graph takes any number of requests, and for each candidate the number of its own. `prepared`: it takes
     each candidate's row in the tables of prepared items; `schema` is that of the other features. `shares`:
-    it takes each candidate's sum of prepared rows, so many numbers.
+    it takes each candidate's sum of prepared rows, so many numbers. With `MOST_EXPERTS` among the `metadata`
+    it takes how many experts a row and gate may have.
 
     Raises:
         ExportError: the exporter or the checker refuses the graph, or it holds a loop, a branch or a sequence.
     """
-    example = _example(schema, packed=packed, prepared=prepared, one_request=graph.one_request, shares=shares)
+    names = input_names(schema, packed=packed, prepared=prepared, shares=bool(shares), limited=MOST_EXPERTS in metadata)
+    example = _example(schema, names, one_request=graph.one_request, shares=shares)
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -145,6 +150,8 @@ def _name_rows(model: ir.Model, *, one_request: bool) -> None:
     # The exporter names a row count after whatever it met first; users read these names in errors of the runtime.
     names: dict[str, str | int] = {"request": 1 if one_request else "requests", "candidate": "candidates"}
     for value in model.graph.inputs:
+        if value.name == MOST_EXPERTS:
+            continue
         part, _, kind = str(value.name).partition("_")
         assert value.shape is not None  # noqa: S101 traced inputs have shapes
         axis = 1 if kind == "list_lengths" else 0
@@ -155,9 +162,9 @@ def _name_rows(model: ir.Model, *, one_request: bool) -> None:
         value.shape = ir.Shape(["candidates", *list(value.shape)[1:]])
 
 
-def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool, shares: int) -> dict[str, Tensor]:
+def _example(schema: Schema, names: list[str], *, one_request: bool, shares: int) -> dict[str, Tensor]:
     request_N = torch.arange(_TRACED["candidate"]) % _TRACED["request"]
-    example = {REQUEST_OF: request_N, ITEM_ROWS: torch.zeros_like(request_N)}
+    example = {REQUEST_OF: request_N, ITEM_ROWS: torch.zeros_like(request_N), MOST_EXPERTS: torch.tensor([1])}
     example[SHARES] = torch.zeros(_TRACED["candidate"], shares)
     for part in PARTS:
         specs, rows = schema.part(part), 1 if one_request and part == "request" else _TRACED[part]
@@ -169,7 +176,7 @@ def _example(schema: Schema, *, packed: bool, prepared: bool, one_request: bool,
             "dense": torch.zeros(rows, len(specs.dense)),
         }
         example |= {f"{part}_{kind}": tensor for kind, tensor in columns.items()}
-    return {name: example[name] for name in input_names(schema, packed=packed, prepared=prepared, shares=bool(shares))}
+    return {name: example[name] for name in names}
 
 
 def _dynamic_shapes(example: dict[str, Tensor], *, one_request: bool) -> dict[str, dict[int, Dim]]:
@@ -177,7 +184,9 @@ def _dynamic_shapes(example: dict[str, Tensor], *, one_request: bool) -> dict[st
     shapes = {}
     for name in example:
         part, _, kind = name.partition("_")
-        if kind == "list_values":
+        if name == MOST_EXPERTS:
+            shapes[name] = {}
+        elif kind == "list_values":
             shapes[name] = {0: Dim(name)}
         else:
             size = rows[part]

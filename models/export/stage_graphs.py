@@ -7,7 +7,7 @@ from pathlib import Path
 from onnxscript import ir
 
 from contract.errors import ExportError
-from contract.graph_names import GATES, TABLES_FILE
+from contract.graph_names import GATES, MOST_EXPERTS, TABLES_FILE
 from contract.inputs import Inputs
 from models.export.exporter import ExportReport
 from models.export.onnx_file import write_onnx
@@ -27,20 +27,21 @@ def export_cheap_head(ranker: Ranker, report: ExportReport, samples: Sequence[In
     _write(fit_cheap_head(ranker, samples), ranker, report, target, metadata)
 
 
-def export_fewer_experts(ranker: Ranker, report: ExportReport, most: int, target: Path) -> None:
-    """Write the exported graph with at most `most` experts a row and gate, whose weights keep their sum.
+def export_fewer_experts(ranker: Ranker, report: ExportReport, least: int, target: Path) -> None:
+    """Write the exported graph with one more input: how many experts a row and gate it takes at most.
+
+    Their weights keep the sum of all. The graph notes `least`, the number whose cost is measured at export.
 
     Raises:
         ExportError: its gates do not choose row by row.
     """
     graph = ServingGraph(ranker, report.form)
-    routers = [module for module in graph.modules() if isinstance(module, Router)]
-    if not routers:
-        message = f"export.fewer_experts is {most}, but the model's experts are not chosen row by row; leave it at 0"
+    if not any(isinstance(module, Router) for module in graph.modules()):
+        message = (
+            f"export.stages.fewer_experts is {least}, but the model's experts are not chosen row by row; leave it at 0"
+        )
         raise ExportError(message)
-    for router in routers:
-        router.most = most
-    _write(graph, ranker, report, target, _metadata(report))
+    _write(graph, ranker, report, target, {**_metadata(report), MOST_EXPERTS: str(least)})
 
 
 def _metadata(report: ExportReport) -> dict[str, str]:

@@ -101,29 +101,29 @@ class Router(nn.Module):
         self.gates = nn.ModuleList(
             GateGraph(gate, widen, norm, parts, columns) for gate, widen in pairs if isinstance(widen, Widen)
         )
-        self.most = 0
-        """How many experts a gate may select for a row; 0: as many as it was trained to."""
 
     def forward(self, inputs: list[SplitInput], given: SplitInput, ids_N: Tensor | None) -> Routes:
-        """Route every candidate row; `inputs` are the streams of each gate."""
+        """Route every candidate row; `inputs` are the streams of each gate, and `given` may bound their experts."""
         answers = [gate(x, given, ids_N) for gate, x in zip(self.gates, inputs, strict=True)]
-        if self.most:
+        if given.most_1 is not None:
             answers = [
-                answer if isinstance(gate.gate, AlwaysGate) else strongest(answer[0], answer[1], self.most)
+                answer if isinstance(gate.gate, AlwaysGate) else strongest(answer[0], answer[1], given.most_1)
                 for gate, answer in zip(self.gates, answers, strict=True)
                 if isinstance(gate, GateGraph)
             ]
         return Routes([weights for weights, _ in answers], [selected for _, selected in answers])
 
 
-def strongest(weights_NE: Tensor, selected_NE: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """The `most` selected experts of the largest weights, which are scaled so that their sum stays.
+def strongest(weights_NE: Tensor, selected_NE: Tensor, most_1: Tensor) -> tuple[Tensor, Tensor]:
+    """The `most_1` selected experts of the largest weights, which are scaled so that their sum stays.
 
-    >>> strongest(torch.tensor([[0.5, 0.3, 0.2]]), torch.tensor([[True, True, False]]), 1)[0].tolist()
+    >>> selected = torch.tensor([[True, True, False]])
+    >>> strongest(torch.tensor([[0.5, 0.3, 0.2]]), selected, torch.tensor([1]))[0].tolist()
     [[0.800000011920929, 0.0, 0.0]]
     """
     chosen_NE = torch.where(selected_NE, weights_NE, -torch.inf)
-    least_N1 = chosen_NE.topk(min(most, weights_NE.shape[1]), dim=1).values[:, -1:]
+    place_1 = most_1.clamp(1, weights_NE.shape[1]) - 1
+    least_N1 = chosen_NE.sort(dim=1, descending=True).values.index_select(1, place_1)
     kept_NE = selected_NE & (chosen_NE >= least_N1)
     whole_NE, part_NE = (torch.where(mask, weights_NE, 0.0) for mask in (selected_NE, kept_NE))
     scale_N1 = whole_NE.sum(dim=1, keepdim=True) / part_NE.sum(dim=1, keepdim=True).clamp(min=1e-12)

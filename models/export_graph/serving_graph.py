@@ -7,7 +7,7 @@ experts of a gate's level.
 import torch
 from torch import Tensor, nn
 
-from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, REQUEST_OF, SHARES
+from contract.graph_names import GATE_OUTPUT, ITEM_ROWS, MOST_EXPERTS, REQUEST_OF, SHARES
 from models.export_graph.attended_lists import AttendedLists
 from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import towers_graph
@@ -86,7 +86,8 @@ class ServingGraph(TableHolder):
         if self.attended is not None:
             columns = [*([] if candidate is None else [candidate]), self.attended(tables, inputs)]
             candidate = torch.cat(columns, dim=1)
-        given = SplitInput(request, candidate, inputs.get(REQUEST_OF), inputs.get(ITEM_ROWS), inputs.get(SHARES))
+        variants = (inputs.get(name) for name in (REQUEST_OF, ITEM_ROWS, SHARES, MOST_EXPERTS))
+        given = SplitInput(request, candidate, *variants)
         mixtures, weights = self.network(given, self._routing_ids(inputs, given))
         return (*self.chain.multiply(self.towers(mixtures)), *weights)
 

@@ -61,6 +61,7 @@ class SplitInput(NamedTuple):
 
     `request_N` is the request of each candidate where several share a run; None: there is one, or one per candidate.
     `item_N` is the row of each candidate in the tables of prepared items, `share_NH` the sum of its prepared rows.
+    `most_1` bounds a row's experts of a gate.
     """
 
     request_RD: Tensor | None
@@ -68,6 +69,7 @@ class SplitInput(NamedTuple):
     request_N: Tensor | None = None
     item_N: Tensor | None = None
     share_NH: Tensor | None = None
+    most_1: Tensor | None = None
 
     def nothing(self, dtype: torch.dtype = torch.float32) -> Tensor | None:
         """Zeros [N, 1]; None where the request has all columns."""

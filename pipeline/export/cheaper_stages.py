@@ -32,7 +32,7 @@ from models.export.stage_graphs import export_cheap_head, export_fewer_experts
 from models.ranker import Ranker
 from pipeline.evaluation.list_metrics import ndcg
 from pipeline.evaluation.metrics import auc
-from serving.graph.stages import PRIOR_KEY, ItemPrior
+from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE, PRIOR_KEY, ItemPrior
 
 FIT_ROWS, BATCH_ROWS = 16_384, 2_048
 LIST_ROWS, CASCADE_LISTS = 100, 4
@@ -44,12 +44,20 @@ Array = NDArray[np.float32]
 
 
 class StageGuard(Settings):
-    """What a cascade, and fewer experts, may cost on the validation rows, in any binary task."""
+    """What each may cost on the validation rows, in any binary task."""
 
     ndcg: float = Field(default=0.01, ge=0)
-    """NDCG@10, absolutely."""
+    """NDCG@10 of a cascade and of fewer experts, absolutely."""
     auc: float = Field(default=0.01, ge=0)
-    """AUC, absolutely."""
+    """AUC of these, absolutely."""
+    fallback: float = Field(default=0.25, ge=0)
+    """Either of the fallback, which knows no user and stands in for no answer at all."""
+
+    def of(self, cost: "StageCost") -> float:
+        """How much of a metric a stage may lose."""
+        if cost.stage == FALLBACK_STAGE:
+            return self.fallback
+        return self.auc if cost.metric == "auc" else self.ndcg
 
 
 class StagesConfig(Settings):
@@ -58,11 +66,11 @@ class StagesConfig(Settings):
     cascade: int = Field(default=0, ge=0)
     """Candidates that the experts see at most: the best of a cheap head, fitted to the model's answers. 0: all."""
     fewer_experts: int = Field(default=0, ge=0)
-    """Experts a row and gate under load. 0: as many as ever."""
+    """Experts a row and gate under load, at the least: a server may take more. 0: as many as ever."""
     fallback: bool = False
     """Keep items' mean labels, to rank by when half of a deadline is gone."""
     guard: StageGuard = StageGuard()
-    """Refuse a cascade, or fewer experts, that costs more."""
+    """Refuse what costs more."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ def stage_costs(
     """Measure what each stage that was written costs on the validation rows.
 
     Raises:
-        ExportError: a cascade, or fewer experts, that costs more than the guard allows; naming tasks and values.
+        ExportError: a stage that costs more than the guard allows; naming tasks, values and what is allowed.
     """
     written = [name for name in (CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE) if (out / name).is_file()]
     if not written:
@@ -136,15 +144,11 @@ def stage_costs(
     for place, task in enumerate(schema.tasks):
         if task.kind == "binary":
             costs += _of_task(task.name, {name: values[:, place] for name, values in rows.items()}, config)
-    lost = [
-        str(cost)
-        for cost in costs
-        if cost.stage != "fallback" and cost.lost > (config.guard.auc if cost.metric == "auc" else config.guard.ndcg)
-    ]
+    lost = [f"{cost} (allowed: {config.guard.of(cost):g} less)" for cost in costs if cost.lost > config.guard.of(cost)]
     if lost:
         message = (
-            f"{'; '.join(lost)}; the guard allows {config.guard.ndcg} of NDCG@{NDCG_AT} and {config.guard.auc} of AUC: "
-            "let the experts see more, or raise export.stages.guard"
+            f"{'; '.join(lost)}; raise export.stages.cascade or fewer_experts, leave out the fallback, or allow more "
+            "by export.stages.guard"
         )
         raise ExportError(message)
     return costs
@@ -172,7 +176,7 @@ def _of_task(task: str, rows: Mapping[str, Array], config: StagesConfig) -> Iter
     if len(labels) == 0 or labels.min() == labels.max():
         return
     whole = rows[MODEL_FILE][counts]
-    stages = {"fewer experts": (FEWER_FILE, LIST_ROWS), "fallback": (ITEM_PRIOR_FILE, LIST_ROWS)}
+    stages = {FEWER_STAGE: (FEWER_FILE, LIST_ROWS), FALLBACK_STAGE: (ITEM_PRIOR_FILE, LIST_ROWS)}
     for stage, (name, size) in stages.items():
         if name in rows:
             yield from _compared(stage, task, labels, whole, rows[name][counts], size)

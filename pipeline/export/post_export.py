@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from contract.errors import ExportError
-from contract.graph_names import REQUEST_OF
+from contract.graph_names import MOST_EXPERTS, REQUEST_OF
 from contract.inputs import Inputs
 from contract.schema import Schema
 from contract.settings import Settings
@@ -267,7 +267,15 @@ def graph_runner(graph: Path, schema: Schema) -> Callable[[Mapping[str, Any]], A
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     names, tasks = [node.name for node in session.get_inputs()], [task.name for task in schema.tasks]
-    return lambda arrays: np.stack(session.run(tasks, {name: arrays[name] for name in names}), axis=1)
+    given: dict[str, Any] = {}
+    if MOST_EXPERTS in names:
+        given[MOST_EXPERTS] = np.array([int(session.get_modelmeta().custom_metadata_map[MOST_EXPERTS])], np.int64)
+
+    def run(arrays: Mapping[str, Any]) -> Array:
+        found = {**arrays, **given}
+        return np.stack(session.run(tasks, {name: found[name] for name in names}), axis=1)
+
+    return run
 
 
 def answers_of(graph: Path, schema: Schema, valid: Path, rows: int | None = None) -> LabelledAnswers:

@@ -178,7 +178,7 @@ class RankingService:
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
                 self._shadows.offer(each.shadow, each.request, answer)
-            if self._log is not None and each.encoded is not None:
+            if self._log is not None:
                 self._log.offer(each.model, each.request, each.encoded, answer)
         return answers
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from contract.errors import ConfigError, IntegrityError, PredictionError
 from contract.graph_names import (
     CUDA_PACKED_FILE,
+    FEWER_FILE,
     INPUT_NAMES,
     ITEM_ROWS,
     MODEL_FILE,
+    MOST_EXPERTS,
     PACKED_FILE,
     PREPARED_FILE,
     REQUEST_OF,
@@ -36,7 +38,8 @@ from serving.store.golden import GoldenCase, require_golden
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
 _VARIANTS = dict.fromkeys((PACKED_FILE, CUDA_PACKED_FILE, half_of(CUDA_PACKED_FILE)), (REQUEST_OF,)) | {
-    PREPARED_FILE: (ITEM_ROWS, SHARES)
+    PREPARED_FILE: (ITEM_ROWS, SHARES),
+    FEWER_FILE: (MOST_EXPERTS,),
 }
 """What other graphs of a bundle ask for besides."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"

@@ -54,6 +54,8 @@ class EngineOptions:
     """On CUDA, whether runs are captured and replayed as CUDA graphs."""
     cascade: int | None = None
     """How many candidates the experts see at most; 0: all, None: as the bundle says."""
+    fewer_experts: int | None = None
+    """Experts that a row is left with under load; see `FewerExpertsEngine`. 0: all."""
 
 
 class _Found(NamedTuple):
@@ -121,7 +123,8 @@ class RankingModel:
             joined = RequestJoiner(packed, options.queue_seconds)
         if users is not None and prepared is not None and prepared.holds_users:
             prepared = None
-        return cls(bundle, engine, encoder, _policy(bundle, score), packed, options.pushed, prepared, joined, stages)
+        policy = BoundPolicy(score or bundle.manifest.score, bundle.schema.tasks)
+        return cls(bundle, engine, encoder, policy, packed, options.pushed, prepared, joined, stages)
 
     @property
     def score(self) -> Score:
@@ -146,7 +149,7 @@ class RankingModel:
         Raises:
             ConfigError: the score does not fit the tasks.
         """
-        return replace(self, policy=_policy(self.bundle, config))
+        return replace(self, policy=BoundPolicy(config or self.bundle.manifest.score, self.bundle.schema.tasks))
 
     @cached_property
     def _prepared_encoder(self) -> PreparedEncoder | None:
@@ -343,8 +346,5 @@ def _engines(
         engine.several = packed.engine
     if files.prepared is not None:
         prepared = PreparedEngine(path, schema, **how)
-    return engine, packed, prepared, Stages.open(path, schema, tuple(names), options.cascade, how)
-
-
-def _policy(bundle: Bundle, config: ScoreConfig | RankingPolicy | None) -> BoundPolicy:
-    return BoundPolicy(config or bundle.manifest.score, bundle.schema.tasks)
+    stages = Stages.open(path, schema, tuple(names), how, most=options.cascade, experts=options.fewer_experts)
+    return engine, packed, prepared, stages

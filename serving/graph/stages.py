@@ -19,6 +19,7 @@ from contract.prepared import taken
 from contract.schema import Schema
 from contract.score import Score
 from serving.graph.engine import Engine
+from serving.graph.fewer_experts import FewerExpertsEngine
 
 Predictions = dict[str, NDArray[np.float32]]
 CASCADE_STAGE, FEWER_STAGE, FALLBACK_STAGE = "cascade", "fewer experts", "fallback"
@@ -66,19 +67,30 @@ class Stages:
     """What of this a bundle holds; `most`: how many candidates of a cascade the experts see, 0 for no cascade."""
 
     cheap: Engine | None = None
-    fewer: Engine | None = None
+    fewer: FewerExpertsEngine | None = None
     prior: ItemPrior | None = None
     most: int = 0
 
     @classmethod
-    def open(cls, path: Path, schema: Schema, files: Sequence[str], most: int | None, how: Mapping[str, Any]) -> Self:
-        """Load it; `most` overrides what the bundle says, `how` is how graphs are run.
+    def open(
+        cls,
+        path: Path,
+        schema: Schema,
+        files: Sequence[str],
+        how: Mapping[str, Any],
+        *,
+        most: int | None = None,
+        experts: int | None = None,
+    ) -> Self:
+        """Load it; `how` is how graphs are run.
+
+        `most` candidates and `experts` a row override what the bundle says; 0: no cascade, always all experts.
 
         Raises:
             IntegrityError: a graph that does not load, or not one of this schema.
         """
         cheap = Engine(path, schema, **how, file=CHEAP_FILE) if CHEAP_FILE in files else None
-        fewer = Engine(path, schema, **how, file=FEWER_FILE) if FEWER_FILE in files else None
+        fewer = FewerExpertsEngine(path, schema, experts, how) if FEWER_FILE in files and experts != 0 else None
         prior = ItemPrior.open(path / ITEM_PRIOR_FILE) if ITEM_PRIOR_FILE in files else None
         if most is None:
             most = 0 if cheap is None else int(cheap.properties.get(CASCADE, "0"))

@@ -62,6 +62,7 @@ class RunningServer:
                 users=self.users,
                 pushed=self.pushed,
                 cascade=settings.cascade,
+                fewer_experts=settings.fewer_experts,
             ),
             settings.score,
             settings.traffic,

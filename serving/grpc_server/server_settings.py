@@ -92,6 +92,11 @@ class ServerSettings(BaseSettings):
         ge=0,
         description="candidates that the experts see at most, chosen by a cheap head; default: the bundle's",
     )
+    fewer_experts: int | None = Field(
+        None,
+        ge=0,
+        description="experts that a row is left with under load; 0: all; default and least: the bundle's",
+    )
     degrade: bool = Field(
         default=True, description="under load take fewer experts, then item priors, where the bundle has them"
     )

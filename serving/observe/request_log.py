@@ -19,13 +19,14 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contract.errors import RequestError
 from contract.files import place
 from contract.hashing import hash_text
 from features.online.request_encoder import EncodedRequest, RankRequest
 from features.served.log_format import ENCODING_FILES, ENCODINGS_FOLDER
 from serving.graph.answer import RankAnswer
 from serving.graph.served_model import RankingModel
-from serving.observe.served_request import ServedRequest, by_version, table_of
+from serving.observe.served_request import ServedRequest, by_version, table_of, with_features
 from serving.store.remote_files import RemoteFiles
 
 LOG = logging.getLogger("moerank.log")
@@ -76,8 +77,13 @@ class RequestLog:
         self._thread = threading.Thread(target=self._run, name="moerank-log", daemon=True)
         self._thread.start()
 
-    def offer(self, model: RankingModel, request: RankRequest, encoded: EncodedRequest, answer: RankAnswer) -> None:
-        """Log an answer if it falls into the share; drop it where too many wait."""
+    def offer(
+        self, model: RankingModel, request: RankRequest, encoded: EncodedRequest | None, answer: RankAnswer
+    ) -> None:
+        """Log an answer if it falls into the share; drop it where too many wait.
+
+        What was not `encoded`, since a fallback answered, the thread encodes: the caller has no time for that.
+        """
         if self._share < 1 and hash_text(answer.request_id) >= self._share * 2**64:
             return
         served = ServedRequest(model, request, encoded, answer, time.time_ns() // 1_000_000)
@@ -110,7 +116,8 @@ class RequestLog:
         while not ended:
             batch, ended = self._next()
             for found in by_version(batch).values():
-                self._take(found)
+                if ready := self._encoded(found):
+                    self._take(ready)
             self._flush(list(self._buffers) if ended else self._due())
 
     def _next(self) -> tuple[list[ServedRequest], bool]:
@@ -129,6 +136,20 @@ class RequestLog:
                 end = time.monotonic() + min(GATHER_SECONDS, patience)
             batch.append(served)
         return batch, False
+
+    def _encoded(self, batch: list[ServedRequest]) -> list[ServedRequest]:
+        """Those that have features, or can be given them; a fallback's request was not looked at as a whole."""
+        ready = []
+        for served in batch:
+            try:
+                ready.append(with_features(served))
+            except RequestError as error:
+                LOG.warning(
+                    "the answer %s is not logged, since it has no features: %s", served.answer.request_id, error
+                )
+                self._count("failed", 1)
+                self._forget(served.rows)
+        return ready
 
     def _take(self, batch: list[ServedRequest]) -> None:
         rows = sum(served.rows for served in batch)

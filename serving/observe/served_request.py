@@ -6,7 +6,7 @@ N candidate rows of all of them.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,8 @@ class ServedRequest:
 
     model: RankingModel
     request: RankRequest
-    encoded: EncodedRequest
+    encoded: EncodedRequest | None
+    """None where no model was asked: a fallback."""
     answer: RankAnswer
     at_ms: int
 
@@ -51,7 +52,7 @@ class LoggedAnswer:
 
 def table_of(batch: Sequence[ServedRequest]) -> pa.Table:
     """Rows of requests to one version."""
-    answers = [LoggedAnswer(served.request, _inputs(served), served.answer, served.at_ms) for served in batch]
+    answers = [LoggedAnswer(served.request, features_of(served), served.answer, served.at_ms) for served in batch]
     return answers_table(batch[0].model.bundle.schema, answers)
 
 
@@ -96,9 +97,22 @@ def by_version(batch: Iterable[ServedRequest]) -> dict[tuple[str, int], list[Ser
     return found
 
 
-def _inputs(served: ServedRequest) -> Inputs:
-    """All features, those of prepared items out of the table that the graph had them from."""
-    encoded = served.encoded
+def with_features(served: ServedRequest) -> ServedRequest:
+    """As it is, or for a fallback, which looked at none, with the features that the model would have been given.
+
+    Raises:
+        RequestError: the request of a fallback cannot be encoded.
+    """
+    return served if served.encoded is not None else replace(served, encoded=served.model.encode(served.request))
+
+
+def features_of(served: ServedRequest) -> Inputs:
+    """All features, those of prepared items out of the table that the graph had them from.
+
+    Raises:
+        RequestError: as `with_features`.
+    """
+    encoded = served.encoded or served.model.encode(served.request)
     return encoded.inputs if not encoded.rows_of else served.model.whole_inputs(encoded)
 
 

@@ -19,9 +19,13 @@ from opentelemetry import trace
 
 from contract.errors import RequestError
 from serving.client.blocking_client import RankingClient
+from serving.graph.feature_writer import FeatureWriter
+from serving.graph.users import UserStore
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE
+from tests.serving.redis_server import SERVER, Redis
+from tests.staged_bundle import publish_staged
 from tests.tiny_bundle import publish_tiny
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -29,7 +33,8 @@ PROMETHEUS = shutil.which("prometheus")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 pytestmark = pytest.mark.skipif(
-    PROMETHEUS is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"
+    PROMETHEUS is None or SERVER is None,
+    reason="prometheus or redis-server is not installed (Debian: apt-get install prometheus redis-server)",
 )
 
 
@@ -88,26 +93,38 @@ class Sampled(trace.NoOpTracer):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A traced server with a canary and a shadow."""
+    """A traced server with a canary, a shadow, a cascade, a log and pushed features."""
     folder = tmp_path_factory.mktemp("live")
-    for seed in (0, 1):
-        publish_tiny(folder / "store", folder / f"work{seed}", seed=seed)
+    publish_tiny(folder / "store", folder / "work0", seed=1)
+    bundle = publish_staged(folder / "store", folder / "work1", cascade=2)
+    pushes = Redis(folder)
+    FeatureWriter(bundle, UserStore(pushes.url, 1)).put_users({1: {"activity": 0.5}})
     arms = {"tiny": {"canary": {"version": 1, "share": 0.5}, "shadow": {"version": 1, "share": 1.0}}}
     (folder / "traffic.json").write_text(json.dumps(arms), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trace, "get_tracer", lambda _: Sampled())
         patch.setattr("serving.observe.telemetry.SAMPLE", 2)
         settings = ServerSettings(
-            store=folder / "store", port=0, metrics_port=0, traffic=folder / "traffic.json", traces=True
+            store=folder / "store",
+            port=0,
+            metrics_port=0,
+            traffic=folder / "traffic.json",
+            traces=True,
+            log=folder / "log",
+            user_store=pushes.url,
         )
-        with start(settings) as server:
-            yield server
+        try:
+            with start(settings) as server:
+                yield server
+        finally:
+            pushes.stop()
 
 
 def traffic(client: RankingClient) -> None:
     """Rankings by known and unknown users, and a wrong request."""
     for user in range(40):
-        client.rank(user, [100, 101, 7])
+        client.rank(user, [100, 101, 7], {"tab": "nowhere"} if user % 2 else {}, user_features={"activity": 99.0})
+    client.rank(1, [100, 101])
     with pytest.raises(RequestError):
         client.rank(1, [100], {"colour": "red"})
 

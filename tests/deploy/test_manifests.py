@@ -226,6 +226,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         assert server.metrics is not None
         with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics.port}/metrics") as answer:
             text = answer.read().decode()
+    # Of a server of several processes alone.
+    text += "# TYPE moerank_processes gauge\nmoerank_processes 2\n"
+    text += "# TYPE moerank_process_restarts_total counter\nmoerank_process_restarts_total 0\n"
     families = list(text_string_to_metric_families(text))
     suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "summary": ["_count", "_sum"]}
     return {family.name + suffix for family in families for suffix in suffixes.get(family.type, [""])}
@@ -246,6 +249,13 @@ def test_queries_name_only_metrics_that_the_server_has(exported: set[str], file:
         assert named or expression.startswith("up{"), expression
         assert named <= exported, expression
         assert expression.count("(") == expression.count(")")
+
+
+def test_every_metric_has_a_panel(exported: set[str]) -> None:
+    shown = set(re.findall(r"\b(?:nv|moerank)_\w+", " ".join(expressions("grafana/server.json"))))
+    # Either series of a histogram or a summary shows it.
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in exported if name.startswith(("nv_", "moerank_"))}
+    assert families - {re.sub("_(bucket|sum|count)$", "", name) for name in shown} == set()
 
 
 def test_the_documentation_names_only_metrics_that_the_server_has(exported: set[str]) -> None:

@@ -13,7 +13,7 @@ from contract.errors import ExportError
 from contract.graph_names import CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE
 from features.online.request_encoder import RankRequest
 from pipeline.console import lines_to
-from pipeline.export.cheaper_stages import PRIOR_WEIGHT, cascaded
+from pipeline.export.cheaper_stages import PRIOR_WEIGHT, StageCost, StageGuard, cascaded
 from pipeline.flow.steps import build_features, evaluate_model, export_model, publish_model, train_model
 from pipeline.project.project_config import read_config
 from serving.graph.served_model import RankingModel
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 def test_export_says_what_cheaper_ways_cost_and_publishes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_project(tmp_path)
-    stages = "export.stages={cascade: 8, fewer_experts: 1, fallback: true, guard: {ndcg: 1, auc: 1}}"
+    stages = "export.stages={cascade: 8, fewer_experts: 1, fallback: true, guard: {ndcg: 1, auc: 1, fallback: 1}}"
     config = read_config(path, [stages, "model.gate={name: top_k, k: 2}", "train.epochs=1"])
     build_features(config)
     run = train_model(config)
@@ -43,8 +43,11 @@ def test_export_says_what_cheaper_ways_cost_and_publishes_them(tmp_path: Path, m
     assert model.stages.fewer is not None
     check_prior(config.features_dir, run.export_dir)
     strict = replace(run, config=read_config(path, ["export.stages={cascade: 1, guard: {ndcg: 0, auc: 0}}"]))
-    with pytest.raises(ExportError, match=r"cascade to 1 of 4: like .* the guard allows 0.0 of NDCG@10"):
+    with pytest.raises(ExportError, match=r"cascade to 1 of 4: like .*allowed: 0 less"):
         export_model(strict)
+    poor = replace(run, config=read_config(path, ["export.stages={fallback: true, guard: {fallback: 0}}"]))
+    with pytest.raises(ExportError, match=r"fallback: like .*leave out the fallback"):
+        export_model(poor)
     export_model(replace(run, config=read_config(path)))
     assert not any((run.export_dir / name).exists() for name in (CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE))
 
@@ -64,3 +67,10 @@ def check_prior(features: Path, export: Path) -> None:
 def test_a_cascades_scores_are_the_models_for_the_best_of_each_list() -> None:
     cheap, whole = np.array([1, 3, 2, 9, 7, 8], np.float32), np.linspace(0, 0.5, 6, dtype=np.float32)
     assert cascaded(cheap, whole, 2, 3).tolist() == pytest.approx([1, 0.1, 0.2, 0.3, 7, 0.5])
+
+
+def test_each_stage_has_its_guard() -> None:
+    guard = StageGuard(ndcg=0.01, auc=0.02, fallback=0.3)
+    stages, metrics = ("fewer experts", "fallback"), ("auc", "ndcg@10")
+    costs = [StageCost(stage, "like", metric, 0.9, 0.5) for stage in stages for metric in metrics]
+    assert [guard.of(cost) for cost in costs] == [0.02, 0.01, 0.3, 0.3]

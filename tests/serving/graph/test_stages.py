@@ -4,17 +4,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset as ds
 import pytest
 
+from contract.columns import FEATURE
 from features.online.request_encoder import RankRequest
+from features.served.log_format import candidate_rows
 from serving.api.degradation import Degradation, share_gone
 from serving.api.rank_service import RankingService
 from serving.client.client_request import build_request
+from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Clock
-from serving.graph.engine import Engine
+from serving.graph.fewer_experts import FewerExpertsEngine
 from serving.graph.ordering import below
 from serving.graph.served_model import EngineOptions, RankingModel
 from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE
+from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import Telemetry
 from serving.registry.registry import Registry
 from serving.stubs.moerank.v1 import ranking_pb2
@@ -81,7 +86,7 @@ def test_fewer_experts_answer_with_their_graph(bundle: Path) -> None:
     model = opened(bundle, None)
     encoded = model.encode(REQUEST)
     answer = model.answer(encoded, 0, Clock(), stage=FEWER_STAGE)
-    expected = Engine(bundle, model.bundle.schema, file="fewer.onnx").predict(encoded.inputs)
+    expected = FewerExpertsEngine(bundle, model.bundle.schema, None, {}).predict(encoded.inputs)
     np.testing.assert_array_equal(answer.predictions["like"], expected["like"])
     assert answer.stage == "fewer experts"
 
@@ -121,6 +126,36 @@ def test_the_service_answers_late_calls_by_stage_and_says_so(bundle: Path) -> No
     batch = ranking_pb2.BatchRankRequest(requests=[build_request(user=3, items=[100, 101])] * 2)
     answers = ranking_pb2.BatchRankResponse.FromString(service.batch_rank(batch.SerializeToString(), call(0.7)))
     assert [answer.stage for answer in answers.responses] == [FALLBACK_STAGE] * 2
+
+
+def test_fallbacks_are_logged_with_the_features_of_their_requests(bundle: Path, tmp_path: Path) -> None:
+    log = RequestLog(tmp_path / "log", 1.0)
+    service = RankingService(Registry(bundle.parent.parent), Telemetry(), log=log, degradation=Degradation(lambda: 0.0))
+    bodies = [build_request(user=3, items=[100, 105], context={"tab": tab}).SerializeToString() for tab in ("home", 9)]
+    for body in bodies:
+        service.rank(body, call(0.6))
+    log.close()
+    rows = candidate_rows(ds.dataset(tmp_path / "log", partitioning="hive").to_table()).to_pylist()
+    model = RankingModel.open(bundle)
+    inputs = model.encode(RankRequest(3, [100, 105], {"tab": "home"})).inputs
+    assert [(row["stage"], row["item"]) for row in rows] == [(FALLBACK_STAGE, 100), (FALLBACK_STAGE, 105)]
+    for place, spec in enumerate(model.bundle.schema.candidate.ids):
+        assert [row[FEATURE + spec.name] for row in rows] == inputs.candidate.ids[:, place].tolist()
+    assert log.counts == {"written": 1, "failed": 1}
+
+
+def test_under_load_a_row_keeps_as_many_experts_as_the_server_says(tmp_path: Path) -> None:
+    bundle = publish_staged(tmp_path / "store", tmp_path / "work", least=2)
+    encoded = opened(bundle, None).encode(REQUEST)
+
+    def answer(wanted: int | None) -> RankAnswer:
+        model = RankingModel.open(bundle, EngineOptions(fewer_experts=wanted))
+        return model.answer(encoded, 0, Clock(), stage=FEWER_STAGE)
+
+    least = answer(None).predictions["rating"]
+    np.testing.assert_allclose(answer(4).predictions["rating"], 2 * least, rtol=1e-6)
+    np.testing.assert_array_equal(answer(1).predictions["rating"], least)
+    assert [answer(wanted).stage for wanted in (4, 0)] == [FEWER_STAGE, ""]
 
 
 def test_without_degradation_late_calls_get_the_whole_model(bundle: Path) -> None:
