@@ -59,6 +59,20 @@ class StageGuard(Settings):
             return self.fallback
         return self.auc if cost.metric == "auc" else self.ndcg
 
+    def require(self, *costs: "StageCost") -> None:
+        """Refuse what loses more.
+
+        Raises:
+            ExportError: naming stages, tasks, values and what is allowed.
+        """
+        lost = [f"{cost} (allowed: {self.of(cost):g} less)" for cost in costs if cost.lost > self.of(cost)]
+        if lost:
+            message = (
+                f"{'; '.join(lost)}; raise export.stages.cascade or fewer_experts, leave out the fallback, or allow "
+                "more by export.stages.guard"
+            )
+            raise ExportError(message)
+
 
 class StagesConfig(Settings):
     """Cheaper ways to answer, which the bundle then holds."""
@@ -144,13 +158,7 @@ def stage_costs(
     for place, task in enumerate(schema.tasks):
         if task.kind == "binary":
             costs += _of_task(task.name, {name: values[:, place] for name, values in rows.items()}, config)
-    lost = [f"{cost} (allowed: {config.guard.of(cost):g} less)" for cost in costs if cost.lost > config.guard.of(cost)]
-    if lost:
-        message = (
-            f"{'; '.join(lost)}; raise export.stages.cascade or fewer_experts, leave out the fallback, or allow more "
-            "by export.stages.guard"
-        )
-        raise ExportError(message)
+    config.guard.require(*costs)
     return costs
 
 

@@ -45,9 +45,6 @@ def test_export_says_what_cheaper_ways_cost_and_publishes_them(tmp_path: Path, m
     strict = replace(run, config=read_config(path, ["export.stages={cascade: 1, guard: {ndcg: 0, auc: 0}}"]))
     with pytest.raises(ExportError, match=r"cascade to 1 of 4: like .*allowed: 0 less"):
         export_model(strict)
-    poor = replace(run, config=read_config(path, ["export.stages={fallback: true, guard: {fallback: 0}}"]))
-    with pytest.raises(ExportError, match=r"fallback: like .*leave out the fallback"):
-        export_model(poor)
     export_model(replace(run, config=read_config(path)))
     assert not any((run.export_dir / name).exists() for name in (CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE))
 
@@ -74,3 +71,6 @@ def test_each_stage_has_its_guard() -> None:
     stages, metrics = ("fewer experts", "fallback"), ("auc", "ndcg@10")
     costs = [StageCost(stage, "like", metric, 0.9, 0.5) for stage in stages for metric in metrics]
     assert [guard.of(cost) for cost in costs] == [0.02, 0.01, 0.3, 0.3]
+    guard.require(StageCost("fallback", "like", "auc", 0.8, 0.6))
+    with pytest.raises(ExportError, match=r"fallback: like auc 0.9000 -> 0.5000 \(allowed: 0.3 less\)"):
+        guard.require(*costs[2:])
