@@ -181,7 +181,7 @@ def _example(schema: Schema, names: list[str], *, one_request: bool, shares: int
 
 def _dynamic_shapes(example: dict[str, Tensor], *, one_request: bool) -> dict[str, dict[int, Dim]]:
     rows = {"request": None if one_request else Dim("requests"), "candidate": Dim("candidates")}
-    shapes = {}
+    shapes: dict[str, dict[int, Dim]] = {}
     for name in example:
         part, _, kind = name.partition("_")
         if name == MOST_EXPERTS:
