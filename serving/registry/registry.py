@@ -187,7 +187,7 @@ class Registry:
             evidence = self._evidence(name, current)
             return self._open(name, current)
         except MoerankError as error:
-            self._refuse(name, evidence, error)
+            self._refuse(name, evidence, error, otherwise="older versions are tried")
             failed = error
         for version in reversed(self._store.versions(name)):
             if evidence is not None and version >= current:
@@ -245,14 +245,14 @@ class Registry:
         LOG.info("serving %s version %d", name, version)
         return True
 
-    def _refuse(self, name: str, evidence: object, error: Exception) -> None:
-        """Log a failure once, not at every look at the store."""
+    def _refuse(self, name: str, evidence: object, error: Exception, otherwise: str = "the model stays absent") -> None:
+        """Log a failure once, not at every look at the store; what happens `otherwise` than that a version goes on."""
         evidence = evidence or str(error)
         if self._refused.get(name) == evidence:
             return
         self._refused[name] = evidence
         kept = self._models.get(name)
-        last = f"version {kept.version} goes on" if kept else "the model stays absent"
+        last = f"version {kept.version} goes on" if kept else otherwise
         trace = None if isinstance(error, MoerankError) else error
         LOG.error("cannot serve what the store has of %s: %s; %s", name, error, last, exc_info=trace)
 

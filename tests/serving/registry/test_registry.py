@@ -124,6 +124,7 @@ def test_a_restart_beside_a_broken_version_serves_the_newest_that_verifies(
     assert registry.get().version == (2 if broken == "pointer" else 1)
     assert registry.refused() == ["tiny"]
     assert "instead, the newest that can be served" in caplog.text
+    assert "stays absent" not in caplog.text
     assert not registry.refresh()
     point(store, "tiny", 1)
     registry.refresh()
