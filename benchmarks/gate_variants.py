@@ -26,11 +26,14 @@ def _gates(recipe: str, epochs: int) -> dict[str, Change]:
         "gumbel": {},
         "dense_to_sparse": {"k": 2, "switch_step": steps // 2, "normalise": True},
         "top_p": {"p": 0.5, "k": 4},
+        "top_any": {},
+        "mask_moe": {"k": 2, "feature": _HASHED[recipe], "rare": 100},
         "top_k + permutation": {"name": "top_k", "k": 2, "permutation": local_search},
         "comet + permutation": {"name": "comet", "k": 2, "entropy": late, "permutation": local_search},
     }
 
 
+_DIN: Change = {"last_items": {"name": "din"}}
 _OTHERS: dict[str, dict[str, Change]] = {
     "norm": {"norm none": {"norm": "none"}, "norm layer": {"norm": "layer"}},
     # As many experts for each task as MMoE's 8: its own and the shared ones.
@@ -39,6 +42,12 @@ _OTHERS: dict[str, dict[str, Change]] = {
         "cgc": {"architecture": {"name": "cgc"}, "experts": 7},
         "ple": {"architecture": {"name": "ple", "levels": 2}, "experts": 7},
         "home": {"architecture": {"name": "home"}, "experts": 6},
+    },
+    # Of recipes with a history that shares the item's embedding: MovieLens.
+    "histories": {
+        "din": {"sequences": _DIN},
+        "sim": {"sequences": {"last_items": {"name": "sim", "search": "last_items"}}},
+        "aw_moe": {"sequences": _DIN, "routing": "history", "history_contrast": {}},
     },
     "interactions": {"dcn_v2": {"interaction": {"name": "dcn_v2"}}, "autoint": {"interaction": {"name": "autoint"}}},
     "weightings": {name: {"train.weighting": {"name": name}} for name in ("uncertainty", "gradnorm", "pcgrad")},
