@@ -269,7 +269,7 @@ def _manifest(path: Path | str, filesystem: Any) -> DatasetManifest | None:
             return DatasetManifest.model_validate_json(stream.read())
     except (OSError, ValidationError) as error:
         message = (
-            f"{path} is no dataset of encoded rows: {DATASET_MANIFEST} is missing or not of this version; "
+            f"{path} is not a dataset of encoded rows: {DATASET_MANIFEST} is missing or not of this version; "
             "name a split such as runs/NAME/features/test, or build features with `moerank features CONFIG`"
         )
         raise DataError(message) from error

@@ -123,7 +123,7 @@ def _hash_integers(values: pa.Array, name: str) -> Hashes:
         broken = pc.drop_null(values.filter(pc.not_equal(values, pc.trunc(values))))
         if len(broken):
             message = (
-                f"the column {name!r} is a key, but has fractions such as {broken[0].as_py()!r}, which are no ids; "
+                f"the column {name!r} is a key, but has fractions such as {broken[0].as_py()!r}, which are not ids; "
                 "make it whole (round(100 * x)) or a string"
             )
             raise DataError(message)

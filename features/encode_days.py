@@ -112,7 +112,7 @@ class FittedRecipe:
             )
             raise DataError(message) from error
         except ValidationError as error:
-            message = f"{path} is no recipe of this version: {error.errors()[0]['msg']}; export the run again"
+            message = f"{path} is not a recipe of this version: {error.errors()[0]['msg']}; export the run again"
             raise DataError(message) from error
         fitted = Previous.load(directory)
         if fitted is None:

@@ -250,8 +250,8 @@ def _check_shares(feature_plans: list[FeaturePlan]) -> None:
         if shares and shares not in owners:
             allowed = ", ".join(sorted(owners)) or "none"
             message = (
-                f"history {plan.name!r} shares {shares!r}, which is no id feature with a vocabulary; `shares` names "
-                f"the feature whose embedding the list uses: {allowed}"
+                f"history {plan.name!r} shares {shares!r}, which is not an id feature with a vocabulary; `shares` "
+                f"names the feature whose embedding the list uses: {allowed}"
             )
             raise DataError(message)
 

@@ -12,7 +12,7 @@ from contract.inputs import PartName
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_by_policy, refuse_nulls
 from features.encode.moment_values import Value
-from features.online.given_values import Given, GivenValues, beyond
+from features.online.given_values import GivenValues, RequestColumn, beyond
 from features.online.request_columns import Columns, Layout
 from features.point_in_time.ragged import Ragged
 
@@ -27,7 +27,7 @@ class ContextColumn(NamedTuple):
     """One feature's value: as it was `given` [1], and, of an id or a number, `encoded`."""
 
     name: str
-    given: Given
+    given: RequestColumn
     encoded: int | float | None
     clipped: int
     """1 if the number lay beyond what training saw."""
@@ -110,7 +110,7 @@ class ContextValues:
         columns = self._given.columns(name, (value,), "context", f"context.{name}")
         return tuple(self._column(each, given) for each, given in columns.items())
 
-    def _column(self, name: str, given: Given) -> ContextColumn:
+    def _column(self, name: str, given: RequestColumn) -> ContextColumn:
         spec = self._specs.get(name)
         if spec is None or (isinstance(spec, IdSpec) and spec.kind == "id_list"):
             return ContextColumn(name, given, None, 0, unseen=False)
@@ -129,7 +129,7 @@ class ContextValues:
         return ContextColumn(name, given, row, 0, unseen=strange and not known)
 
 
-def lists_of(encoder: Encoder, spec: IdSpec, given: Given) -> Ragged:
+def lists_of(encoder: Encoder, spec: IdSpec, given: RequestColumn) -> Ragged:
     """Given lists, encoded.
 
     Raises:

@@ -19,7 +19,7 @@ from features.online.request_values import (
 )
 
 Id = int | str
-Given = Any
+RequestColumn = Any
 """A checked column [rows] of a request: hashes of ids, numbers in which NaN is null, or lists of ids."""
 
 
@@ -57,13 +57,13 @@ class GivenValues:
         part = {"user": "request", "item": "candidate"}.get(side)
         return spec.side == "pair" and self._schema.part_of(spec) == part
 
-    def of(self, request: RankRequest, count: int, check: Callable[[], None]) -> dict[str, Given]:
+    def of(self, request: RankRequest, count: int, check: Callable[[], None]) -> dict[str, RequestColumn]:
         """The request's own values of the user and the items by name, checked.
 
         Raises:
             RequestError: as `column`, or a column that does not have `count` values.
         """
-        given: dict[str, Given] = {}
+        given: dict[str, RequestColumn] = {}
         for name, value in request.user_features.items():
             given |= self.columns(name, (value,), "user", f"user_features.{name}")
         for name, column in request.item_features.items():
@@ -75,7 +75,7 @@ class GivenValues:
             given |= self.columns(name, list(column), "item", where)
         return given
 
-    def columns(self, name: str, values: Sequence[Value], side: str, where: str) -> dict[str, Given]:
+    def columns(self, name: str, values: Sequence[Value], side: str, where: str) -> dict[str, RequestColumn]:
         """One feature's values, checked; of a vector, a column a component.
 
         Raises:
@@ -86,7 +86,7 @@ class GivenValues:
         parts = self._vectors[name]
         return dict(zip(parts, vector_numbers(values, len(parts), where), strict=True))
 
-    def column(self, name: str, values: Sequence[Value], side: str, where: str) -> Given:
+    def column(self, name: str, values: Sequence[Value], side: str, where: str) -> RequestColumn:
         """As `columns`, for all but vectors.
 
         Raises:
@@ -108,7 +108,7 @@ class GivenValues:
         kind = spec.dtype if isinstance(spec, IdSpec) else self._keys[name].dtype
         return id_hashes(values, kind, where)
 
-    def as_key(self, name: str, given: Given) -> Hashes:
+    def as_key(self, name: str, given: RequestColumn) -> Hashes:
         """The hashes of a checked column that keys tables.
 
         Raises:
@@ -136,7 +136,7 @@ def _vectors(schema: Schema) -> dict[str, list[str]]:
     return vectors
 
 
-def beyond(spec: FeatureSpec, given: Given) -> int:
+def beyond(spec: FeatureSpec, given: RequestColumn) -> int:
     """How many given numbers lie beyond what training saw."""
     if not isinstance(spec, DenseSpec):
         return 0

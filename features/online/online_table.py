@@ -20,7 +20,7 @@ from features.point_in_time.ragged import Ragged
 META_FILE = "table.json"
 
 
-class Found(NamedTuple):
+class TableRows(NamedTuple):
     """What a table has about n keys: `known` [n], `ids` [n, F], `dense` [n, D], `key_hashes` [n, K].
 
     `lists` holds n lists by name. `rows` [n]: where in the table the keys stand, if that was asked.
@@ -49,7 +49,7 @@ class Lookup(Protocol):
     def key_names(self) -> tuple[str, ...]:
         """The attributes that key other tables, in the order of their columns."""
 
-    def lookup(self, hashes: Hashes) -> Found:
+    def lookup(self, hashes: Hashes) -> TableRows:
         """What is known about the keys with these hashes [n]; of the unknown, what nobody has."""
 
 
@@ -78,14 +78,14 @@ class OnlineTable:
         """Row of each key hash, and whether it is known; the unknown get the last row."""
         return self.index.find(hashes, len(self.keys))
 
-    def lookup(self, hashes: Hashes) -> Found:
+    def lookup(self, hashes: Hashes) -> TableRows:
         """The features of each key, in the order of the hashes."""
         return self.at(*self.find(hashes))
 
-    def at(self, rows: NDArray[np.int64], known: NDArray[np.bool_]) -> Found:
+    def at(self, rows: NDArray[np.int64], known: NDArray[np.bool_]) -> TableRows:
         """The features of rows [n] that were found; `known` says of which that is true."""
         count = len(rows)
-        return Found(
+        return TableRows(
             known,
             self.ids.take(rows, axis=0) if self.id_names else np.empty((count, 0), np.int32),
             self.dense.take(rows, axis=0) if self.dense_names else np.empty((count, 0), np.float32),
@@ -156,11 +156,13 @@ class RowsOf:
         self.table = table
         self.key_names = table.key_names
 
-    def lookup(self, hashes: Hashes) -> Found:
+    def lookup(self, hashes: Hashes) -> TableRows:
         """As `OnlineTable.lookup`, without features."""
         rows, known = self.table.find(hashes)
         keys = self.table.key_hashes.take(rows, axis=0) if self.key_names else np.empty((len(rows), 0), np.uint64)
-        return Found(known, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0), np.float32), keys, {}, rows)
+        return TableRows(
+            known, np.empty((len(rows), 0), np.int32), np.empty((len(rows), 0), np.float32), keys, {}, rows
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contract.schema import Part
 from features.online.compiled import kernels
 from features.online.compiled_rows import CompiledRows
 from features.online.hash_index import JointHashIndex
-from features.online.online_table import Found, Lookup, OnlineTable, RowsOf
+from features.online.online_table import Lookup, OnlineTable, RowsOf, TableRows
 from features.point_in_time.ragged import Ragged
 
 Places = slice | NDArray[np.int64]
@@ -97,7 +97,7 @@ class Route:
         keys = table.key_hashes.take(rows, axis=0) if table.key_names else np.empty((len(rows), 0), np.uint64)
         return Entities(known, keys, rows if self._with_rows else None)
 
-    def copy(self, found: Found, columns: Columns) -> None:
+    def copy(self, found: TableRows, columns: Columns) -> None:
         """Copy the features of keys [n] into the columns of the part, one row serving all if n is 1."""
         if self.table.id_names:
             columns.ids[:, self._ids] = found.ids

@@ -17,7 +17,7 @@ from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.context_values import ContextValues, lists_of
-from features.online.given_values import Given, GivenValues, Id, RankRequest, beyond
+from features.online.given_values import GivenValues, Id, RankRequest, RequestColumn, beyond
 from features.online.online_table import Lookup, OnlineTable, OnlineTables, RowsOf
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
 from features.online.request_columns import Columns, Layout, PairGroup, Route
@@ -43,7 +43,7 @@ class EncodedRequest:
     missing_context: tuple[str, ...] = ()
     unseen_context: tuple[str, ...] = ()
     clipped: Mapping[str, int] = field(default_factory=dict)
-    given: Mapping[str, Given] = field(default_factory=dict)
+    given: Mapping[str, RequestColumn] = field(default_factory=dict)
     """The request's own values, checked."""
     pushed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By feature the rows whose value was pushed since the tables were made."""
@@ -162,7 +162,7 @@ class RequestEncoder:
         own_values = self._given.of(request, count, check)
         given |= own_values
         missing = tuple(name for name in self._context.names if given.get(name) is None)
-        fresh = list[tuple[PushedColumn, Given]]()
+        fresh = list[tuple[PushedColumn, RequestColumn]]()
         stale: dict[str, NDArray[np.int64]] = {}
         if pushed is not None:
             fresh = self._encodable(pushed, pushed.entities(request.user, request.items), given, stale)
@@ -191,7 +191,7 @@ class RequestEncoder:
         return EncodedRequest(*encoded, rows.get("item"), rows)
 
     def _fill_given(
-        self, given: Mapping[str, Given], columns: Mapping[PartName, Columns], check: Callable[[], None]
+        self, given: Mapping[str, RequestColumn], columns: Mapping[PartName, Columns], check: Callable[[], None]
     ) -> dict[str, int]:
         """Encode values of the user and the items; how many numbers lay beyond what training saw, by feature."""
         clipped: dict[str, int] = {}
@@ -261,9 +261,9 @@ class RequestEncoder:
         self,
         source: PushedSource,
         pushed: Iterable[PushedColumn],
-        given: Mapping[str, Given],
+        given: Mapping[str, RequestColumn],
         stale: dict[str, NDArray[np.int64]],
-    ) -> list[tuple[PushedColumn, Given]]:
+    ) -> list[tuple[PushedColumn, RequestColumn]]:
         """Pushed values that this model has a use for and the request does not give itself, checked.
 
         Those that are too old join `stale`.
@@ -285,7 +285,7 @@ class RequestEncoder:
 
     def _take_keys(
         self,
-        fresh: Sequence[tuple[PushedColumn, Given]],
+        fresh: Sequence[tuple[PushedColumn, RequestColumn]],
         hashes: dict[str, Hashes],
         known: Mapping[str, NDArray[np.bool_]],
     ) -> None:
@@ -307,7 +307,7 @@ class RequestEncoder:
                 yield from source.pairs(side, keys, np.broadcast_to(together, columns[group.part].rows))
 
     def _fill_feature(
-        self, spec: FeatureSpec, given: Given, columns: Mapping[PartName, Columns], rows: Rows = EVERY_ROW
+        self, spec: FeatureSpec, given: RequestColumn, columns: Mapping[PartName, Columns], rows: Rows = EVERY_ROW
     ) -> None:
         target = columns[self._part_of[spec.name]]
         try:

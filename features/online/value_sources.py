@@ -14,7 +14,7 @@ from contract.hashing import NULL_HASH
 from contract.inputs import PARTS, Inputs, PartInputs
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Part, Schema
 from features.encode.encoder import NULL_POSITION
-from features.online.given_values import Given
+from features.online.given_values import RequestColumn
 from features.online.request_encoder import EncodedRequest
 
 Words = NDArray[np.str_]
@@ -49,7 +49,7 @@ def _add_fresh(words: Words, spec: FeatureSpec, encoded: EncodedRequest) -> None
         words[:] = np.where(_given_nulls(encoded.given[spec.name], len(words)), "null", "overridden")
 
 
-def _given_nulls(given: Given, rows: int) -> NDArray[np.bool_]:
+def _given_nulls(given: RequestColumn, rows: int) -> NDArray[np.bool_]:
     if not isinstance(given, np.ndarray):
         return np.zeros(rows, dtype=np.bool_)
     return np.broadcast_to(np.isnan(given) if given.dtype.kind == "f" else given == NULL_HASH, rows)

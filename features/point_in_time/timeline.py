@@ -98,7 +98,7 @@ def build_timeline(
     events = numbered(connection, "events", joined, ROW, _row_order(config), first)
     zone, last = config.events.time_zone, span.last_ms
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
-    seen = Seen(connection, events.drop(ROW), carry_over)
+    seen = LoggedRows(connection, events.drop(ROW), carry_over)
     probe_rows = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
     aligned = ibis.union(*[align(probe, seen.joined) for probe in probe_rows])
     first += int(scalar(connection, events.count()))
@@ -164,7 +164,7 @@ def _log(
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoggedRows:
     """What all rows of the log held: those `joined`, and those of earlier days."""
 
     connection: Backend
@@ -204,7 +204,7 @@ class Seen:
 
 
 def _probes(
-    seen: Seen,
+    seen: LoggedRows,
     entities: dict[str, ir.Table],
     config: FeaturesConfig,
     ownership: Ownership,

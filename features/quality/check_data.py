@@ -167,7 +167,7 @@ def _enforce(
     plans = {plan.name: plan for plan in feature_plans}
     for name, (low, high) in checks.ranges.items():
         if name not in plans:
-            message = f"data.checks.ranges names {name!r}, which is no feature; there are {', '.join(plans)}"
+            message = f"data.checks.ranges names {name!r}, which is not a feature; there are {', '.join(plans)}"
             raise DataError(message)
         for number, split in enumerate(SPLIT_NAMES):
             table = raw_dataset.read(list(plans[name].raw), number)

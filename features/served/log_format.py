@@ -57,7 +57,7 @@ def candidate_rows(table: pa.Table) -> pa.Table:
     """
     metadata = table.schema.metadata or {}
     if CANDIDATES_KEY not in metadata:
-        message = f"this is no log of served requests: its metadata lack {CANDIDATES_KEY.decode()!r}"
+        message = f"this is not a log of served requests: its metadata lack {CANDIDATES_KEY.decode()!r}"
         raise DataError(message)
     names = json.loads(metadata[CANDIDATES_KEY])
     counts = pc.list_value_length(table[ITEM]).to_numpy()

@@ -113,7 +113,7 @@ def _event_rows(table: pa.Table, file: str, config: FeaturesConfig, cache: Path,
     """The candidates of one file of the log as events."""
     encoded_with = EncodedWith.read(table.schema.metadata)
     if encoded_with is None:
-        message = f"data.events.served: {file} is no log of served requests; `moerank serve --log DIR` writes one"
+        message = f"data.events.served: {file} is not a log of served requests; `moerank serve --log DIR` writes one"
         raise DataError(message)
     _fetch_encoding(_root(file), encoded_with.schema_fingerprint, cache)
     encoding = load_encoding(cache, encoded_with.schema_fingerprint)

@@ -107,7 +107,7 @@ def epoch(value: Any, unit: str = "s") -> Any:
 
 def _per_second(unit: str) -> int:
     if unit not in _PER_SECOND:
-        message = f"{unit!r} is no unit of time; there are {', '.join(_PER_SECOND)}"
+        message = f"{unit!r} is not a unit of time; there are {', '.join(_PER_SECOND)}"
         raise ConfigError(message)
     return _PER_SECOND[unit]
 

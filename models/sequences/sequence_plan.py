@@ -115,8 +115,8 @@ def _target(schema: Schema, name: str, spec: IdSpec, target: str) -> IdSpec:
     known = {each.name: each for each in schema.candidate.ids}
     if target not in known:
         message = (
-            f"{_where(name, 'target')}: {spec.name} is to be compared with {target!r}, which is no id feature of the "
-            f"candidate; these are: {', '.join(known) or 'none'}"
+            f"{_where(name, 'target')}: {spec.name} is to be compared with {target!r}, which is not an id feature of "
+            f"the candidate; these are: {', '.join(known) or 'none'}"
         )
         raise ConfigError(message)
     if known[target].table_name != spec.table_name:

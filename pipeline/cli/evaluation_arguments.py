@@ -16,7 +16,7 @@ def a_day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError as error:
-        message = f"{text!r} is no day; write it as 2026-11-26"
+        message = f"{text!r} is not a day; write it as 2026-11-26"
         raise ArgumentTypeError(message) from error
 
 

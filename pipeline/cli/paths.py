@@ -46,7 +46,7 @@ def a_bundle(path: Path) -> Path:
     hint = f"its current version is {path / pointer.read_text('utf-8').strip()}" if pointer.is_file() else (
         "a bundle is a directory such as runs/NAME/store/NAME/1"
     )  # fmt: skip
-    message = f"{path} is no bundle, it has no {GRAPH_FILE}; {hint}"
+    message = f"{path} is not a bundle, it has no {GRAPH_FILE}; {hint}"
     raise ConfigError(message)
 
 
@@ -57,6 +57,6 @@ def a_run(path: Path) -> Path:
         ConfigError: it is not.
     """
     if not (existing(path, "RUN") / CONFIG_FILE).exists():
-        message = f"{path} is no training run, it has no {CONFIG_FILE}; a run is a directory runs/NAME/training/RUN"
+        message = f"{path} is not a training run, it has no {CONFIG_FILE}; a run is a directory runs/NAME/training/RUN"
         raise ConfigError(message)
     return path

@@ -115,7 +115,7 @@ def _clock(cron: str, timezone: str) -> Schedule:
         ZoneInfo(timezone)
         return Cron(cron, timezone=timezone)
     except (ValueError, ZoneInfoNotFoundError) as error:
-        message = f'--cron {cron!r} with timezone {timezone!r} is no schedule ({error}); an example: "0 3 * * *"'
+        message = f'--cron {cron!r} with timezone {timezone!r} is not a schedule ({error}); an example: "0 3 * * *"'
         raise ConfigError(message) from error
 
 

@@ -62,8 +62,8 @@ def _run_at(config: ProjectConfig, path: Path) -> StartingPoint:
     record = read_record(path)
     if record is None or not (path / "checkpoint").is_dir():
         message = (
-            f"train.start_from is {str(path)!r}, which is no finished run; it may be none, current, the directory of a "
-            "run (runs/NAME/training/RUN) or of a published version (runs/NAME/store/NAME/VERSION)"
+            f"train.start_from is {str(path)!r}, which is not a finished run; it may be none, current, the directory "
+            "of a run (runs/NAME/training/RUN) or of a published version (runs/NAME/store/NAME/VERSION)"
         )
         raise ConfigError(message)
     return StartingPoint(path, record)

@@ -65,7 +65,7 @@ def guess_roles(events: Profiles, user: KeyPair | None, item: KeyPair | None, as
     for label in asked:
         if label not in by_name:
             message = (
-                f"--label {label!r} is no column of the log; there are {', '.join(c.title for c in events.values())}"
+                f"--label {label!r} is not a column of the log; there are {', '.join(c.title for c in events.values())}"
             )
             raise ConfigError(message)
     labels = {by_name[label] for label in asked}

@@ -16,12 +16,12 @@ from pipeline.evaluation.row_slices import LabelledRows
 from pipeline.report import write_report
 from pipeline.report.comparison_page import write_comparison_page
 from pipeline.report.drift_charts import write_drift_page
-from pipeline.report.evaluate_and_report import Judged, evaluate_and_report
+from pipeline.report.evaluate_and_report import WrittenEvaluation, evaluate_and_report
 
 
 def evaluate_for_command(
     bundle: Path, data: Path | RawDays, train: Path | None, out: Path, config: EvaluateConfig, kept: Path | None = None
-) -> Judged:
+) -> WrittenEvaluation:
     """The same for ``moerank evaluate``, with live status; raw days are encoded by the bundle's own recipe."""
     with progress_of("evaluate") as progress:
         if isinstance(data, Path):
@@ -33,7 +33,7 @@ def evaluate_for_command(
 
 def evaluate_predictions(
     path: str, out: Path, config: EvaluateConfig, columns: Columns, master: str | None = None
-) -> Judged:
+) -> WrittenEvaluation:
     """The full report of another tool's labels and scores; see `pipeline.evaluation.evaluate.evaluate_file`.
 
     `master` is a Spark cluster that reads the rows; None reads them here.
@@ -44,7 +44,7 @@ def evaluate_predictions(
         else:
             progress(f"reading {path} on {master}")
             found = evaluate_on_spark(path, out, master=master, columns=columns, config=config)
-        return Judged(found, out, write_report(out, served=False))
+        return WrittenEvaluation(found, out, write_report(out, served=False))
 
 
 def compare_for_command(

@@ -21,7 +21,7 @@ from pipeline.report.version_test import AGAINST_FILE
 
 
 @dataclass(frozen=True)
-class Judged:
+class WrittenEvaluation:
     """An evaluation and where it lies."""
 
     evaluation: Evaluation
@@ -87,7 +87,7 @@ def evaluate_and_report(
     *,
     about: About | None = None,
     progress: Progress | None = None,
-) -> Judged:
+) -> WrittenEvaluation:
     """Judge a bundle on encoded rows and write everything into `out`; see `pipeline.evaluation.evaluate.evaluate`."""
 
     def scored(done: int, rows: int) -> None:
@@ -104,4 +104,4 @@ def evaluate_and_report(
             bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored
         )  # fmt: skip
     report = write_report(out, history=about.history, facts=about.facts, served=True)
-    return Judged(found, out, report)
+    return WrittenEvaluation(found, out, report)

@@ -13,7 +13,7 @@ ENOUGH_ROWS = 512
 """Candidates after which a run is closed: more cost as much a row, and deadlines are looked at between runs."""
 
 
-class Asked(NamedTuple):
+class PendingRequest(NamedTuple):
     """A request on its way, encoded for the model that answers it."""
 
     model: RankingModel
@@ -44,11 +44,11 @@ class Asked(NamedTuple):
         return self.model.packed is None or self.experts or bool(self.stage) or cascades
 
 
-def runs_of(asked: Sequence[Asked]) -> Iterator[list[int]]:
+def runs_of(pending: Sequence[PendingRequest]) -> Iterator[list[int]]:
     """Positions by run: requests to one model share one, where its bundle has the graph for several requests."""
     filling: dict[int, list[int]] = {}
     rows: Counter[int] = Counter()
-    for position, each in enumerate(asked):
+    for position, each in enumerate(pending):
         if each.alone or each.encoded is None:
             yield [position]
             continue

@@ -9,7 +9,7 @@ from typing import Any
 from contract.errors import RequestError
 from contract.schema import DenseSpec, FeatureSpec, Schema
 from serving.api import codec_rank
-from serving.api.batching import Asked, runs_of
+from serving.api.batching import PendingRequest, runs_of
 from serving.api.degradation import Degradation
 from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Handler
@@ -128,7 +128,7 @@ class RankingService:
 
     def _ask(
         self, message: ranking_pb2.RankRequest, call: CallContext, ahead: int = 0, *, together: bool = False
-    ) -> Asked:
+    ) -> PendingRequest:
         if codec_rank.count_items(message.items) == 0:
             text = "the request has no candidates; send at least one id in items"
             raise RequestError(text, field="items")
@@ -150,16 +150,16 @@ class RankingService:
                 stage = FEWER_STAGE
                 if fallback is not None:
                     told = (arm, ordering, request_id, False, FALLBACK_STAGE, fallback)
-                    return Asked(model, None, request, None, top_k, False, *told)  # noqa: FBT003 by their names below
+                    return PendingRequest(model, None, request, None, top_k, False, *told)  # noqa: FBT003
             encoded = model.encode(request, call.require_time, together=together)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
-        return Asked(
+        return PendingRequest(
             model, shadow, request, encoded, top_k, experts, arm, ordering, request_id, message.debug,
             stage if model.stages.fewer is not None else "",
         )  # fmt: skip
 
-    def _answer(self, run: Sequence[Asked], call: CallContext) -> list[RankAnswer]:
+    def _answer(self, run: Sequence[PendingRequest], call: CallContext) -> list[RankAnswer]:
         first = run[0]
         with self._telemetry.watching(first.model, call.clock):
             call.require_time()
@@ -183,7 +183,7 @@ class RankingService:
         return answers
 
 
-def _sources(asked: Asked) -> dict[str, str]:
+def _sources(asked: PendingRequest) -> dict[str, str]:
     return asked.model.sources(asked.encoded) if asked.debug and asked.encoded is not None else {}
 
 

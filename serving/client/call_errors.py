@@ -41,20 +41,20 @@ class FailedCall(Protocol):
 
 def error_of(call: FailedCall, target: str) -> errors.MoerankError:
     """The leaf that a failed call stands for."""
-    code, told = call.code(), _Told(call)
+    code, details = call.code(), _StatusDetails(call)
     text = f"{target} answered {code.name}: {call.details()}"
-    leaf = _LEAVES.get(told.reason) or _BY_CODE.get(code)
+    leaf = _LEAVES.get(details.reason) or _BY_CODE.get(code)
     error: errors.MoerankError
     if code is grpc.StatusCode.INVALID_ARGUMENT:
-        error = errors.RequestError(call.details() or text, field=told.field)
-    elif leaf is errors.UnavailableError and not told.reason:
+        error = errors.RequestError(call.details() or text, field=details.field)
+    elif leaf is errors.UnavailableError and not details.reason:
         message = f"no ranking server answers at {target} ({call.details()}); start one with `moerank serve STORE`"
         error = errors.UnavailableError(message)
     elif leaf is None or leaf is errors.MoerankError:
         error = errors.ServerError(text)
     else:
         error = leaf(text)
-    error.request_id = told.request_id
+    error.request_id = details.request_id
     return error
 
 
@@ -63,13 +63,13 @@ def retry_delay(call: FailedCall) -> float | None:
 
     A call that ends as CANCELLED although nobody cancelled it was under way when a server ended.
     """
-    delay = _Told(call).delay
+    delay = _StatusDetails(call).delay
     if delay is not None:
         return delay
     return 0.0 if call.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED} else None
 
 
-class _Told:
+class _StatusDetails:
     """The details of a failed call."""
 
     def __init__(self, call: FailedCall) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contract.errors import DataError
-from features.online.online_table import Found
+from features.online.online_table import TableRows
 from features.point_in_time.ragged import Ragged
 
 _HEADER = struct.Struct("<4s4H")
@@ -24,7 +24,7 @@ class UserBlob:
     keys: int
     lists: tuple[str, ...]
 
-    def encode(self, found: Found) -> bytes:
+    def encode(self, found: TableRows) -> bytes:
         """The blob of a look-up's first row."""
         values = [lists.values[: lists.offsets[1]] for lists in (found.lists[name] for name in self.lists)]
         body = b"".join(
@@ -39,7 +39,7 @@ class UserBlob:
         )
         return body + _CHECKSUM.pack(zlib.crc32(body))
 
-    def decode(self, blob: bytes) -> Found:
+    def decode(self, blob: bytes) -> TableRows:
         """One row, known.
 
         Raises:
@@ -57,7 +57,7 @@ class UserBlob:
         lengths = np.frombuffer(body, "<i4", len(self.lists), at := at + 8 * self.keys).astype(np.int64)
         values = np.frombuffer(body, "<i4", -1, at + 4 * len(self.lists)).astype(np.int32)
         parts = np.split(values, np.cumsum(lengths)[:-1]) if self.lists else []
-        return Found(
+        return TableRows(
             known=np.ones(1, dtype=np.bool_),
             ids=ids[None],
             dense=dense[None],
@@ -69,10 +69,10 @@ class UserBlob:
         return _HEADER.pack(_MAGIC, self.ids, self.dense, self.keys, len(self.lists))
 
 
-def join(rows: list[Found]) -> Found:
+def join(rows: list[TableRows]) -> TableRows:
     """Several rows as one look-up."""
     if len(rows) == 1:
         return rows[0]
     lists = {name: Ragged.joined([row.lists[name] for row in rows]) for name in rows[0].lists}
     known, ids, dense, keys = (np.concatenate([row[field] for row in rows]) for field in range(4))
-    return Found(known, ids, dense, keys, lists)
+    return TableRows(known, ids, dense, keys, lists)

@@ -8,7 +8,7 @@ import numpy as np
 from contract.errors import DataError
 from contract.graph_names import ONLINE_FOLDER
 from contract.schema import Schema
-from features.online.online_table import Found, OnlineTable, OnlineTables
+from features.online.online_table import OnlineTable, OnlineTables, TableRows
 from serving.graph.users import StoredUsers, UserStore
 
 AT_ONCE = 1000
@@ -45,8 +45,8 @@ def export_users(
     return total
 
 
-def _row(table: OnlineTable, row: int) -> Found:
+def _row(table: OnlineTable, row: int) -> TableRows:
     """One user as a look-up would find them."""
     place = np.array([row])
     lists = {name: column.take(place) for name, column in table.lists.items()}
-    return Found(np.ones(1, np.bool_), table.ids[place], table.dense[place], table.key_hashes[place], lists)
+    return TableRows(np.ones(1, np.bool_), table.ids[place], table.dense[place], table.key_hashes[place], lists)

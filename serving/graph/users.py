@@ -16,7 +16,7 @@ import redis
 
 from contract.errors import ConfigError, DataError, UnavailableError
 from contract.hashing import Hashes
-from features.online.online_table import Found, Lookup, OnlineTable
+from features.online.online_table import Lookup, OnlineTable, TableRows
 from serving.graph.user_blob import UserBlob, join
 
 LOG = logging.getLogger("moerank.users")
@@ -154,20 +154,20 @@ class StoredUsers:
         """The store's key of a user's hash."""
         return f"{self._prefix}{user:016x}".encode()
 
-    def lookup(self, hashes: Hashes) -> Found:
+    def lookup(self, hashes: Hashes) -> TableRows:
         """As `OnlineTable.lookup`; one MGET for all."""
         blobs = self._store.fetch([self.key(user) for user in hashes.tolist()])
         rows = [self._decode(blob) for blob in blobs]
         pairs = enumerate(rows)
         return join([self._table.lookup(hashes[place : place + 1]) if row is None else row for place, row in pairs])
 
-    def _decode(self, blob: bytes | None) -> Found | None:
+    def _decode(self, blob: bytes | None) -> TableRows | None:
         try:
             return None if blob is None else self._blob.decode(blob)
         except DataError as error:
             LOG.warning("ignored a user of the user store: %s", error)
             return None
 
-    def encode(self, found: Found) -> bytes:
+    def encode(self, found: TableRows) -> bytes:
         """The blob of one user."""
         return self._blob.encode(found)

@@ -32,10 +32,10 @@ class TrafficConfig(Settings):
 
 
 _CONFIGS = TypeAdapter(dict[str, TrafficConfig])
-Wanted = dict[tuple[str, ArmName], ArmConfig]
+ArmConfigs = dict[tuple[str, ArmName], ArmConfig]
 
 
-def read_traffic(path: Path | None) -> Wanted:
+def read_traffic(path: Path | None) -> ArmConfigs:
     """Arms by model name and kind from a JSON file; nothing without a path.
 
     Raises:
@@ -73,13 +73,13 @@ class Arms:
     """The loaded canaries and shadows. Readers take one reference and never wait, as with the registry."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read what is wanted; `refresh` loads it.
+        """Read what the file names; `refresh` loads it.
 
         Raises:
             ConfigError: as `read_traffic`.
         """
         self._path = path
-        self._wanted: Wanted = {}
+        self._configs: ArmConfigs = {}
         self._loaded: Mapping[tuple[str, ArmName], Arm] = {}
         read_traffic(path)
 
@@ -119,23 +119,23 @@ class Arms:
 
         return commit
 
-    def read(self) -> Wanted:
-        """Look at the file again; arms that are wanted no more go out of service at once.
+    def read(self) -> ArmConfigs:
+        """Look at the file again; arms that the file no longer names go out of service at once.
 
         Raises:
             ConfigError: as `read_traffic`; everything stays as it was.
         """
-        wanted = read_traffic(self._path)
-        if wanted != self._wanted:
-            self._wanted = wanted
-            kept = {key: arm for key, arm in self._loaded.items() if key in wanted}
+        configs = read_traffic(self._path)
+        if configs != self._configs:
+            self._configs = configs
+            kept = {key: arm for key, arm in self._loaded.items() if key in configs}
             self._loaded = {
-                key: replace(arm, share=wanted[key].share)
+                key: replace(arm, share=configs[key].share)
                 for key, arm in kept.items()
-                if arm.model.version == wanted[key].version
+                if arm.model.version == configs[key].version
             }
-        return {key: config for key, config in wanted.items() if key not in self._loaded}
+        return {key: config for key, config in configs.items() if key not in self._loaded}
 
     def put(self, key: tuple[str, ArmName], model: RankingModel) -> None:
-        """Take a wanted version into service."""
-        self._loaded = {**self._loaded, key: Arm(self._wanted[key].share, model)}
+        """Take a version that the file names into service."""
+        self._loaded = {**self._loaded, key: Arm(self._configs[key].share, model)}

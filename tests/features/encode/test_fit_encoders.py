@@ -105,7 +105,7 @@ def test_a_list_follows_the_table_that_it_shares(tmp_path: Path) -> None:
         ),
         (
             {"histories": [{"name": "last", "of": "item", "by": "user", "last": 3, "shares": "seconds"}]},
-            "shares 'seconds', which is no id feature",
+            "shares 'seconds', which is not an id feature",
         ),
     ],
 )

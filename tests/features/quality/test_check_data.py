@@ -117,7 +117,7 @@ def test_drift_and_late_rows_are_measured_against_the_last_build(tmp_path: Path)
     [
         ({"max_null_rate": 0.1}, "'surface' is null in"),
         ({"ranges": {"age": [0, 30]}}, r"'age' lies in \[21, 44\]"),
-        ({"ranges": {"agee": [0, 30]}}, "'agee', which is no feature"),
+        ({"ranges": {"agee": [0, 30]}}, "'agee', which is not a feature"),
     ],
 )
 def test_bounds_of_a_recipe_are_enforced(tmp_path: Path, checks: dict[str, Any], words: str) -> None:

@@ -216,7 +216,7 @@ def test_a_log_without_what_encoded_it_is_refused(shop: World, tmp_path: Path) -
 
 
 def test_other_parquet_than_a_log_is_refused(shop: World, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no log of served requests"):
+    with pytest.raises(DataError, match="is not a log of served requests"):
         build(of_log(shop, shop.folder / "clicks.parquet"), tmp_path / "next", quiet)
 
 

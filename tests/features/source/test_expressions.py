@@ -112,7 +112,7 @@ def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:
         ("at - at", "use seconds_between"),
         ("from_epoc(ms)", "did you mean 'from_epoch'"),
         ("case(x > 1, 2)", "takes conditions, each with its value"),
-        ("from_epoch(ms, 'days')", "no unit of time"),
+        ("from_epoch(ms, 'days')", "is not a unit of time"),
         ("a name > 1", "between backticks"),
         ("[x for x in y]", "ListComp is not allowed"),
         ("y > 1", "no column 'y'"),

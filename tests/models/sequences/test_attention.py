@@ -90,7 +90,10 @@ def test_the_newest_events_alone_are_attended() -> None:
     ("sequences", "said"),
     [
         ({"genres": {"name": "din"}}, "model.sequences names 'genres', which is no list of the user or the context"),
-        ({"history": {"name": "din", "target": "tab"}}, "compared with 'tab', which is no id feature of the candidate"),
+        (
+            {"history": {"name": "din", "target": "tab"}},
+            "compared with 'tab', which is not an id feature of the candidate",
+        ),
         ({"history": {"name": "sim", "search": "tags"}}, "must be a list that has a counterpart of the candidate: his"),
     ],
 )

@@ -94,5 +94,7 @@ def test_a_teacher_that_was_trained_anew_makes_another_run(
 def test_a_run_that_is_not_there_is_refused_with_what_is_allowed(tmp_path: Path) -> None:
     project = write_project(tmp_path)
     config = read_config(project, [f"train.start_from={tmp_path}/nothing"])
-    with pytest.raises(ConfigError, match="which is no finished run; it may be none, current, the directory of a run"):
+    with pytest.raises(
+        ConfigError, match="which is not a finished run; it may be none, current, the directory of a run"
+    ):
         starting_point(config)

@@ -8,7 +8,7 @@ import pytest
 
 from contract.errors import PredictionError
 from features.online.request_encoder import RankRequest
-from serving.api.batching import ENOUGH_ROWS, Asked, runs_of
+from serving.api.batching import ENOUGH_ROWS, PendingRequest, runs_of
 from serving.client.blocking_client import RankingClient
 from serving.client.client_response import Query
 from serving.graph.served_model import RankingModel
@@ -70,9 +70,9 @@ def test_runs_are_of_one_model_and_end_when_they_have_enough_rows(store: Path, t
     publish_tiny(tmp_path / "plain", tmp_path / "other")
     packed, plain = (RankingModel.open(where / "tiny" / "1") for where in (store, tmp_path / "plain"))
 
-    def asked(model: RankingModel, candidates: int) -> Asked:
+    def asked(model: RankingModel, candidates: int) -> PendingRequest:
         request = RankRequest(1, [100] * candidates)
-        return Asked(model, None, request, model.encoder.encode(request), 0, experts=False)
+        return PendingRequest(model, None, request, model.encoder.encode(request), 0, experts=False)
 
     sizes = [(packed, 3), (plain, 3), (packed, ENOUGH_ROWS), (packed, 3), (plain, 3), (packed, 3)]
     assert sorted(runs_of([asked(*each) for each in sizes])) == [[0, 2], [1], [3, 5], [4]]

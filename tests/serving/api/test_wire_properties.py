@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.inputs import PartInputs
-from features.online.online_table import Found
+from features.online.online_table import TableRows
 from features.point_in_time.ragged import Ragged
 from serving.api.codec_rank import count_items, key_of, request_from
 from serving.client.client_request import build_request
@@ -88,7 +88,7 @@ def test_a_users_blob_holds_all_of_its_features(
     ids: list[int], dense: list[float], keys: list[int], lists: list[list[int]]
 ) -> None:
     names = tuple(f"list_{place}" for place in range(len(lists)))
-    found = Found(
+    found = TableRows(
         known=np.ones(1, np.bool_),
         ids=np.array([ids], np.int32),
         dense=np.array([dense], np.float32),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from contract.errors import ConfigError, DataError, UnavailableError
-from features.online.online_table import Found
+from features.online.online_table import TableRows
 from features.point_in_time.ragged import Ragged
 from serving.client.blocking_client import RankingClient
 from serving.graph.feature_writer import FeatureWriter
@@ -19,7 +19,7 @@ from tests.serving.redis_server import Redis
 
 
 def test_lists_survive_blob_and_damage_is_noticed() -> None:
-    row = Found(
+    row = TableRows(
         np.ones(1, np.bool_),
         np.array([[1, -2]], np.int32),
         np.zeros((1, 0), np.float32),
