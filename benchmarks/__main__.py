@@ -47,6 +47,7 @@ QUICK = {
     "serving_processes": "--rounds 1",
     "serving_threads": "--rounds 1",
     "simulations": "--draws 20",
+    "spark": "--rows 2000",
     "sparse_graph": "--rounds 2",
     "sparse_training": "--rows 256 --rounds 1",
     "training": "--quick --rounds 1",
