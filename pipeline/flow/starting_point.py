@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from contract.columns import TIME
+from contract.dataset import EncodedDataset
 from contract.errors import ConfigError, ModelNotFoundError
+from features.incremental.splits import SPLIT_NAMES, TRAIN
 from pipeline.console import say
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.step_cache import StepRecord, read_record
+from pipeline.training.checkpoint import read_meta, stored
+from pipeline.training.train import world_size
+from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK
 from pipeline.training.warm_start import Start
 from serving.store.local_store import current
 from serving.store.manifest import MANIFEST_FILE
@@ -29,6 +35,26 @@ class StartingPoint(NamedTuple):
         """For `pipeline.training.train`."""
         until = self.record.result.get("until")
         return Start(self.directory, until if isinstance(until, int) else None)
+
+    def has_seen(self, config: ProjectConfig, features: StepRecord) -> bool:
+        """Whether it was trained on all rows there are: of the same build, or of another that has no later ones.
+
+        Files that were rewritten, late rows of days gone by and another version of the program make a new build, and a
+        night that has nothing newer must not fail.
+        """
+        if self.record.result.get("features") == features.stamp:
+            return True
+        until = self.start.until
+        if until is None or not config.train.warm.new_rows:
+            return False
+        times = EncodedDataset.open(config.features_dir / SPLIT_NAMES[TRAIN]).read([TIME])[TIME].to_numpy()
+        return int((times > until).sum()) < LEAST_ROWS_OF_A_RANK * world_size()
+
+    def fits(self, features: StepRecord) -> bool:
+        """Whether its model takes what these features encode."""
+        if self.record.result.get("features") == features.stamp:
+            return True
+        return read_meta(stored(self.directory)[0]).schema_fingerprint == features.result.get("fingerprint")
 
 
 def starting_point(config: ProjectConfig) -> StartingPoint | None:

@@ -179,16 +179,16 @@ def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None
         raise ConfigError(message)
     settings = _settings(config)
     origin = starting_point(config)
-    if origin is not None and origin.record.result.get("features") == upstream.stamp:
-        if origin.record.result.get("settings") == digest_of(settings):
+    if origin is not None and origin.has_seen(config, upstream):
+        if origin.fits(upstream) and origin.record.result.get("settings") == digest_of(settings):
             return Run(config, origin.directory), origin.record.stamp, origin
         if config.train.start_from != "current":
             message = (
-                f"there are no newer rows than those of {origin.directory}, which was trained with other settings; "
-                "to train on the same rows again, set train.start_from: none"
+                f"there are no newer rows than those of {origin.directory}, which was trained with other settings or "
+                "features; to train on the same rows again, set train.start_from: none"
             )
             raise ConfigError(message)
-        origin = None  # other settings on the same rows: trained from nothing, as without a model that is served
+        origin = None  # other settings, the same rows: trained from nothing, as without a model that is served
     parts = [settings, upstream.stamp, code_digest(train)]
     # Training from nothing is the same run whether it was asked for or fell due.
     stamp = digest_of("train", *parts) if origin is None else digest_of("train", *parts, origin.record.stamp)
