@@ -72,7 +72,8 @@ ITEMS = (
 )
 """What is answered to, the surest first."""
 TIME = re.compile(
-    r"(^|_)(ts|time|timestamp|at|on|date|datetime|dt|day|when|created|occur[a-z]*|epoch|moment|stamp)(_|$)|(time|date)$"
+    r"(^|_)(ts|time|timestamp|at|on|date|datetime|dt|day|when|created|occur[a-z]*|epoch|moment|stamp|start|started|begin"
+    r"|began|begun|updated|modified|logged|shown|happened|ms|millis|us|micros|unix|utc)(_|$)|(time|date)$"
 )
 OTHER_TIME = re.compile(
     r"(^|_)(birth|birthday|dob|signup|sign_up|registered|registration|register|joined|join|updated|modified|ingest|ingested"
@@ -80,6 +81,8 @@ OTHER_TIME = re.compile(
     r"|published|release|released|applied|booked|purchased|check_?in|check_?out|partition)(_|$)"
 )
 """Times that are not the event's own, where there is another."""
+CHANGED = re.compile(r"(^|_)(updated|modified|changed|version|valid_from|ingested|loaded|as_of)(_|$)")
+"""Times at which a row of a table was written."""
 NAME_OF = re.compile(
     r"(^|_)(id|uuid|guid|key|code|no|nr|number|zip|zipcode|postcode|hash|token|idx|index|type|status)$"
 )

@@ -20,6 +20,7 @@ from pipeline.project import column_words as words
 from pipeline.project.guess_features import GuessedFeature, Names, calendar_columns, guess_features
 from pipeline.project.guess_roles import Roles, guess_roles
 from pipeline.project.guess_tasks import DAY_MS, Task, label_columns, label_tasks, log_tasks, moment_ms, shown_rows
+from pipeline.project.guess_times import read_as
 from pipeline.project.match_keys import KeyPair, RawTable, match_key
 from pipeline.project.recipe_text import feature_lines, flow
 
@@ -249,10 +250,11 @@ def _derived(features: Sequence[GuessedFeature]) -> dict[str, str]:
 
 
 def _newest(table: RawTable, pair: KeyPair) -> str:
-    """The column that tells the newest of a key's rows: a time, or else any."""
+    """The column that tells the newest of a key's rows: a time whose order is that of its values, or else any."""
     others = [c for c in table.columns.values() if c.path != pair.key and not c.is_nested and c.distinct > 1]
-    times = [c for c in others if c.dtype.is_timestamp() or c.dtype.is_date()]
-    return next((c.title for c in [*times, *others]), pair.key.replace("`", ""))
+    times = [c for c in others if (moment := read_as(c)) is not None and not moment.expression]
+    changed = [c for c in times if words.CHANGED.search(words.snake(c.title))]
+    return next((c.title for c in [*changed, *times, *others]), pair.key.replace("`", ""))
 
 
 @dataclass(frozen=True)

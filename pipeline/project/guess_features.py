@@ -12,6 +12,7 @@ from features.source.expressions import compile_expression
 from features.source.profile import ColumnProfile, is_scalar, is_text
 from features.source.query_engine import to_arrow
 from pipeline.project import column_words as words
+from pipeline.project.guess_times import are_iso
 from pipeline.project.match_keys import RawTable
 
 Kind = Literal["id", "id_list", "dense", "vector"]
@@ -97,6 +98,8 @@ def _kind_of(column: ColumnProfile) -> tuple[Kind, dict[str, object]] | None:  #
     if not is_scalar(dtype) or column.distinct <= 1:
         return None
     if column.is_unique and (is_text(dtype) or dtype.is_integer()):
+        return None
+    if are_iso(column):
         return None
     if is_text(dtype):
         separator = separator_of(column.examples)

@@ -86,15 +86,25 @@ def _named_key(events: Profiles, tiers: Iterable[re.Pattern[str]], taken: str | 
     fits = [
         c
         for c in events.values()
-        if c.path != taken and not c.is_unique and not c.is_nested and c.distinct > 1
+        if c.path != taken and not c.is_unique and c.distinct > 1
         if c.dtype.is_integer() or is_text(c.dtype) or c.dtype.is_floating() or c.dtype.is_decimal()
     ]
     for names in tiers:
-        found = [c for c in fits if names.search(words.snake(c.title))]
-        named = [c for c in found if words.NAME_OF.search(words.snake(c.title))] or found
-        if named:
-            return max(named, key=lambda c: c.distinct).path
+        # A field of a struct may name an entity too, but a column of its own is the surer one.
+        for nested in (False, True):
+            found = [c for c in fits if c.is_nested is nested and _names_entity(c, names)]
+            named = [c for c in found if words.NAME_OF.search(words.snake(c.title))] or found
+            if named:
+                return max(named, key=lambda c: c.distinct).path
     return None
+
+
+def _names_entity(column: ColumnProfile, names: re.Pattern[str]) -> bool:
+    """Whether a column is called after an entity: ``video.id`` is, ``video.topic`` says something about one."""
+    whole, field = (words.snake(title) for title in (column.title, column.title.rpartition(".")[2]))
+    if column.is_nested and not names.search(field):
+        return bool(names.search(whole) and words.NAME_OF.search(field))
+    return bool(names.search(whole))
 
 
 def _binary(column: ColumnProfile) -> BinaryLabel | None:

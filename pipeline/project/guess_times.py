@@ -1,7 +1,7 @@
 """Guess which column of a table says when, and how a recipe must read it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from features.source.profile import ColumnProfile, is_text
@@ -40,20 +40,27 @@ class Moment:
 
 def find_moment(columns: Iterable[ColumnProfile]) -> Moment | None:
     """The moment of the event: a time by type, or by name and values; of several the one with the most values."""
-    flat = [c for c in columns if not c.is_nested and c.distinct > 1 and c.nulls <= c.rows * _MOST_NULLS]
-    found = [(column, moment) for column in flat if (moment := read_as(column)) is not None]
+    fits = [c for c in columns if c.distinct > 1 and c.nulls <= c.rows * _MOST_NULLS]
+    found = [(column, moment) for column in fits if (moment := read_as(column)) is not None]
     if not found:
         return None
-    return max(found, key=lambda pair: _likeness(pair[0]))[1]
+    column, moment = max(found, key=lambda pair: _likeness(pair[0]))
+    # `times` names a column, and a field of a struct is none.
+    return replace(moment, times="", expression=moment.value) if column.is_nested else moment
 
 
-def _likeness(column: ColumnProfile) -> tuple[bool, bool, bool, bool, int]:
+def _likeness(column: ColumnProfile) -> tuple[bool, bool, bool, bool, bool, int]:
     """How well a column fits as the event's own time: its names first, then how finely it tells times apart."""
     name = words.snake(column.title)
     fine = not (column.dtype.is_date() or _are_days(column))
     return (
-        not words.OTHER_TIME.search(name), fine, not column.nulls, bool(words.TIME.search(name)), column.distinct,
-    )  # fmt: skip
+        not column.is_nested,
+        not words.OTHER_TIME.search(name),
+        fine,
+        not column.nulls,
+        bool(words.TIME.search(name)),
+        column.distinct,
+    )
 
 
 def read_as(column: ColumnProfile) -> Moment | None:
@@ -62,6 +69,8 @@ def read_as(column: ColumnProfile) -> Moment | None:
     if dtype.is_timestamp():
         return Moment(path, "" if dtype.timezone is not None else "zone: UTC", has_nulls=has_nulls)
     if dtype.is_date():
+        return Moment(path, "zone: UTC", has_nulls=has_nulls)
+    if are_iso(column):
         return Moment(path, "zone: UTC", has_nulls=has_nulls)
     if not words.TIME.search(words.snake(column.title)):
         return None
@@ -82,12 +91,15 @@ def _of_texts(column: ColumnProfile) -> Moment | None:
         unit = _unit(min(numbers), max(numbers))
         if unit is not None:
             return Moment(path, expression=f"from_epoch(int({path}), '{unit}')", has_nulls=has_nulls)
-    if all(map(_is_iso, column.examples)):
-        return Moment(path, "zone: UTC", has_nulls=has_nulls)
     pattern = next((p for p in _PATTERNS if _all_read(column.examples, p)), None)
     if pattern is None:
         return None
     return Moment(path, expression=f"from_local(parse_time({path}, '{pattern}'))", has_nulls=has_nulls)
+
+
+def are_iso(column: ColumnProfile) -> bool:
+    """Whether the texts of a column are dates or times such as ``2026-03-01T08:15:00``, whatever its name."""
+    return is_text(column.dtype) and bool(column.examples) and all(map(_is_iso, column.examples))
 
 
 def _is_iso(text: str) -> bool:

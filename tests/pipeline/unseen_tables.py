@@ -235,6 +235,39 @@ def write_census(directory: Path, rows: int = 2_000) -> None:
     pq.write_table(pa.table(table), directory / "census.parquet")
 
 
+def write_nested(directory: Path, rows: int = 2_000) -> None:
+    """A log of which keys and time are fields of structs, next to fields that only describe the same things."""
+    draw = np.random.default_rng(19)
+    viewers, videos, moments = draw.integers(0, 120, rows), draw.integers(0, 80, rows), _moments(draw, rows, 20)
+    log = {
+        "session": [{"viewer": f"w{n}", "app": f"a{n % 3}"} for n in viewers],
+        "video": [{"id": int(n), "topic": f"t{n % 7}"} for n in videos],
+        "playback": [{"started_ms": int(at), "muted": bool(at % 2)} for at in moments],
+        "finished": _likes(draw, viewers, videos),
+    }
+    pq.write_table(pa.table(log), directory / "nested.parquet")
+
+
+def write_board(directory: Path, rows: int = 2_000) -> None:
+    """Times as ISO texts under names that do not say so, and a table of users with several rows a key."""
+    draw = np.random.default_rng(20)
+    people, posts = draw.integers(0, 100, rows), draw.integers(0, 60, rows)
+    stamps = [datetime.fromtimestamp(at / 1_000, tz=UTC).isoformat() for at in _moments(draw, rows, 20)]
+    log = {
+        "seeker_id": [f"s{n}" for n in people],
+        "posting_id": [f"p{n}" for n in posts],
+        "seen": stamps,
+        "applied": _likes(draw, people, posts),
+    }
+    pq.write_table(pa.table(log), directory / "board.parquet")
+    seekers = {
+        "seeker_id": [f"s{n}" for n in range(100) for _ in range(2)],
+        "city": [f"c{n % 9}" for n in range(200)],
+        "updated": [f"2026-02-{1 + n % 27:02d}T08:00:00+00:00" for n in range(200)],
+    }
+    pq.write_table(pa.table(seekers), directory / "seekers.parquet")
+
+
 UNSEEN: dict[str, Unseen] = {
     "jobs": Unseen(
         write_jobs,
@@ -253,5 +286,7 @@ UNSEEN: dict[str, Unseen] = {
     "partitioned": Unseen(write_partitioned, ("rides",), {"accepted", "eta_seconds"}),
     "spaced": Unseen(write_spaced, ("my data/search log #1.parquet",), {"booked"}),
     "songs": Unseen(write_songs, ("plays.parquet",), {"skip", "like"}),
+    "nested": Unseen(write_nested, ("nested.parquet",), {"finished"}),
+    "board": Unseen(write_board, ("board.parquet", "--users", "seekers.parquet"), {"applied"}),
     "census": Unseen(write_census, ("census.parquet",), {"target"}),
 }

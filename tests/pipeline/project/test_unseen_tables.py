@@ -34,7 +34,7 @@ def test_the_drafted_recipe_of_an_unseen_kind_builds(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["jobs", "ads", "spaced"])
+@pytest.mark.parametrize("kind", ["jobs", "ads", "nested"])
 def test_the_drafted_recipe_of_an_unseen_kind_trains(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +76,23 @@ def test_a_column_of_one_name_in_three_tables_is_three_columns(tmp_path: Path, m
     assert data.events.time == "shownAt"
     assert data.items.columns["item_shown_at"] == "shownAt"
     assert data.users.columns["user_page"] == "page"
+
+
+def test_keys_and_the_time_may_be_fields_of_structs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = drafted(tmp_path, monkeypatch, "nested").data.events
+    assert events.user is not None
+    assert events.item is not None
+    assert events.time is not None
+    assert events.columns[events.user] == "session.viewer"
+    assert events.columns[events.item] == "video.id"
+    assert events.columns[events.time] == "from_epoch(playback.started_ms, 'ms')"
+
+
+def test_iso_texts_are_times_whatever_their_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = drafted(tmp_path, monkeypatch, "board").data
+    assert data.users is not None
+    assert (data.events.time, data.users.newest) == ("seen", "updated")
+    assert {feature.name for feature in data.features} == {"seeker_id", "posting_id", "city", "hour", "weekday"}
 
 
 def test_labels_that_come_late_are_waited_for_no_longer_than_leaves_rows(
