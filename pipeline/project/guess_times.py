@@ -68,9 +68,7 @@ def read_as(column: ColumnProfile) -> Moment | None:
     path, dtype, has_nulls = column.path, column.dtype, bool(column.nulls)
     if dtype.is_timestamp():
         return Moment(path, "" if dtype.timezone is not None else "zone: UTC", has_nulls=has_nulls)
-    if dtype.is_date():
-        return Moment(path, "zone: UTC", has_nulls=has_nulls)
-    if are_iso(column):
+    if dtype.is_date() or are_iso(column):
         return Moment(path, "zone: UTC", has_nulls=has_nulls)
     if not words.TIME.search(words.snake(column.title)):
         return None
