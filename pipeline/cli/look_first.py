@@ -18,7 +18,6 @@ _PLACES: dict[str, Callable[[Path], Path]] = {
     "b": a_bundle,
     "directory": lambda path: existing(path, "DIRECTORY"),
     "source": lambda path: existing(path, "RAW_CSV_DIR"),
-    "predictions": lambda path: existing(path, "--predictions"),
     "train": lambda path: encoded_rows(path, "--train"),
     "requests": lambda path: existing(path, "--requests"),
 }
@@ -36,6 +35,7 @@ def look_first(args: Namespace) -> None:
         path = getattr(args, name, None)
         if isinstance(path, Path):
             look(path)
+    _look_at_predictions(getattr(args, "predictions", None))
     for bundle in getattr(args, "bundles", ()):
         a_bundle(bundle)
     if args.verb in READ_TABLES:
@@ -43,6 +43,12 @@ def look_first(args: Namespace) -> None:
     config = getattr(args, "config", None)
     if isinstance(config, Path):
         _look_at_recipe(args, existing(config, "CONFIG"))
+
+
+def _look_at_predictions(path: str | None) -> None:
+    # A cluster reads other stores too, by a URL, and several files by a pattern.
+    if path is not None and not any(sign in path for sign in ("://", "*", "?", "[")):
+        existing(Path(path), "--predictions")
 
 
 def _look_at_tables(args: Namespace) -> None:

@@ -47,7 +47,7 @@ def test_several_load_generators_share_the_callers_and_report_as_one(
     ("flags", "words"),
     [
         (["--users", "9:1"], "LOW:HIGH"),
-        (["--requests", "absent.jsonl"], "cannot be read"),
+        (["--requests", "absent.jsonl"], "there is nothing at absent.jsonl"),
         (["--callers", "2", "--processes", "3"], "--processes is 3; allowed are 1 to 2"),
         (["--callers", "0"], "needs requests, callers"),
     ],

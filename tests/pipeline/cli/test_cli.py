@@ -159,7 +159,7 @@ def test_the_config_schema_is_one_for_editors(capsys: pytest.CaptureFixture[str]
     assert main(["config-schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     blocks = {"name", "workspace", "data", "model", "train", "export", "evaluate", "quality", "score", "mirror"}
-    blocks |= {"retention", "monitor", "tune"}
+    blocks |= {"retention", "monitor", "tune", "mirror_delta"}
     assert blocks == set(schema["properties"])
     assert schema["additionalProperties"] is False
 
