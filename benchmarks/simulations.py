@@ -1,16 +1,19 @@
 """How often intervals hold the truth and tests are right, by simulation with a known truth and users that are alike.
 
-``python -m benchmarks.simulations [--draws 1000] [--only coverage|paired|equal|power] [--processes 2]``. Every draw
-makes new users with new rows. Coverage: the share of 95 % intervals that hold the metric of a million rows of the
+``python -m benchmarks.simulations [--draws 1000] [--only coverage|paired|equal|power|slices] [--processes 2]``. Every
+draw makes new users with new rows. Coverage: the share of 95 % intervals that hold the metric of a million rows of the
 same kind. Equal: how often `compare` names a better model where both are equally good. Power: how often it finds a
-planted gain of .005 AUC. A share of 1,000 draws near 95 % is itself uncertain by 1.4 points.
+planted gain of .005 AUC. Slices: how often a report marks any slice as different from the whole where none is, and one
+on which the model is worse. A share of 1,000 draws near 95 % is itself uncertain by 1.4 points.
 """
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.report import Case, arguments, case_of, finish
 from pipeline.evaluation.comparing.paired_test import Difference, compare_predictions
 from pipeline.evaluation.intervals import Bootstrap, Users
-from pipeline.evaluation.measure import EvaluateConfig
+from pipeline.evaluation.measure import Context, EvaluateConfig, measure
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.task_metrics import evaluate_tasks
 from pipeline.evaluation.task_rows import TaskRows
@@ -30,6 +33,7 @@ AT = (3,)
 BAND = (0.93, 0.97)
 _PLANTED = 0.43
 """The noise of logits at which AUC is .005 above that of .5."""
+_WORSE_NOISE = 0.8
 
 
 @dataclass(frozen=True)
@@ -156,12 +160,52 @@ def power(draws: int, run: Callable[..., Any] = map) -> Iterator[Case]:
     yield case_of("planted +.005 AUC found, 2,000 users x 20", [share], "share")
 
 
+def slices(draws: int, run: Callable[..., Any] = map) -> Iterator[Case]:
+    """How often a report marks any of 19 slices where all are alike, and how often one that is worse."""
+    name, most = "300 users x 20, 19 slices", 0.05 + 2.0 * float(np.sqrt(0.05 * 0.95 / draws))
+    marked = list(run(_marked_slices, range(draws)))
+    yield case_of(f"slices that are alike, any marked, {name}", [float(np.mean([bool(m) for m in marked]))], "share",
+                  bound=most)  # fmt: skip
+    found = list(run(partial(_marked_slices, worse=True), range(draws)))
+    yield case_of(f"a fifth of the rows with noise .8 instead of .5, marked, {name}",
+                  [float(np.mean([("group", "0") in m for m in found]))], "share")  # fmt: skip
+
+
+def _marked_slices(seed: int, *, worse: bool = False) -> set[tuple[str, str]]:
+    """Slices by day and group of rows, and by kind of user; with `worse`, the model is worse on one group."""
+    rng = np.random.default_rng(seed)
+    users, each = 300, 20
+    user = np.repeat(np.arange(users), each)
+    day, group, kind = rng.integers(0, 10, user.size), rng.integers(0, 5, user.size), rng.integers(0, 4, users)[user]
+    logit = -1.0 + rng.normal(size=user.size) + 0.7 * rng.normal(size=users)[user]
+    labels = (rng.random(user.size) < _sigmoid(logit)).astype(np.float32)
+    watch = (logit + rng.normal(size=user.size) + 5.0).astype(np.float32)
+    noise = np.where((group == 0) & worse, _WORSE_NOISE, 0.5) * rng.normal(size=user.size)
+    scores = np.stack((_sigmoid(logit + noise), logit + noise + 5.0), axis=1).astype(np.float32)
+    labels = np.stack((labels, watch), axis=1)
+    predictions = Predictions(
+        {"click": "binary", "watch": "regression"}, labels, np.ones_like(labels), scores, user.astype(np.uint64),
+        np.arange(user.size, dtype=np.uint64), np.zeros(user.size, np.int64),
+    )  # fmt: skip
+    sides = {"day": day, "group": group, "kind": kind}
+    masks = {name: {str(value): of == value for value in np.unique(of)} for name, of in sides.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        config = EvaluateConfig(replicates=50, slice_replicates=50, at=AT)
+        found = measure(predictions, Context("simulated", "rows", {}, masks), config, Path(scratch)).slices
+    return {
+        (name, value)
+        for name, parts in found.items()
+        for value, part in parts.items()
+        if any(test.differs for metrics in part.tests.values() for test in metrics.values())
+    }
+
+
 def main() -> int:
     """Run what the command line asks for, and print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--only", choices=("coverage", "paired", "equal", "power"))
+    parser.add_argument("--only", choices=("coverage", "paired", "equal", "power", "slices"))
     parser.add_argument("--world", type=int, choices=range(len(WORLDS)), help="cover this one alone")
     args = parser.parse_args()
     with ProcessPoolExecutor(args.processes) as pool:
@@ -170,7 +214,7 @@ def main() -> int:
         worlds = WORLDS if args.world is None else [WORLDS[args.world]]
         if args.only in {None, "coverage"}:
             cases += [case for world in worlds for case in coverage(world, args.draws, run)]
-        for name, simulate in (("paired", paired), ("equal", equal), ("power", power)):
+        for name, simulate in (("paired", paired), ("equal", equal), ("power", power), ("slices", slices)):
             if args.only in {None, name}:
                 cases += simulate(args.draws, run)
     return finish("simulations", cases, as_json=args.json)

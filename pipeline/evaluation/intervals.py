@@ -246,16 +246,31 @@ def interval_of(metric: str, value: float, values: Floats, users: int) -> tuple[
     quantities by their logarithms. So it stays within what the metric can be. Where the scale does not hold the value
     or a hundredth of the draws (a share of exactly 1), it is the draws' middle, see `interval`.
     """
-    onto, back = _SCALES[_SCALE_OF.get(metric.partition("@")[0], "log")]
+    _, back = _scale(metric)
     defined = values[np.isfinite(values)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        centre, scaled = float(onto(np.float64(value))), onto(defined)
+    centre, scaled = float(onto_scale(metric, np.array([value]))[0]), onto_scale(metric, defined)
     inside = scaled[np.isfinite(scaled)]
     if not np.isfinite(centre) or inside.size < _MOSTLY * max(defined.size, 1):
         return interval(values, users)
     low, high = sorted(float(back(end)) for end in around(centre, standard_error(inside, users), users))
     # Going there and back rounds.
     return min(low, value), max(high, value)
+
+
+def onto_scale(metric: str, values: Floats) -> Floats:
+    """Values on the scale on which the metric is nearly normal; not finite where the scale does not hold them.
+
+    Example:
+        >>> onto_scale("auc", np.array([0.5])).tolist()
+        [0.0]
+    """
+    onto, _ = _scale(metric)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(onto(values), dtype=np.float64)
+
+
+def _scale(metric: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    return _SCALES[_SCALE_OF.get(metric.partition("@")[0], "log")]
 
 
 _MOSTLY = 0.99

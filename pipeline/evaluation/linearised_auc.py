@@ -6,9 +6,36 @@ error is of the order of 1 / rows, which no longer matters where recomputing the
 All values are in the order of the ranking. Shape legend: n rows, G groups of equal scores.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from pipeline.evaluation.intervals import SumStatistic, Users
 from pipeline.evaluation.ranking import Floats, Ranking
+from pipeline.evaluation.row_sums import ratio
+
+
+def auc_statistic(ranking: Ranking, users: Users, weights: Floats | None = None) -> SumStatistic:
+    """AUC as sums by user; `users` and `weights` [n] are in the order of the ranking."""
+    ones = np.ones(ranking.positive.size) if weights is None else weights
+    positives, both = users.sums(ranking.positive * ones, ones).T
+    right = users.sums(auc_shares(ranking, weights))[:, 0]
+    pairs = positives * (both.sum() - positives.sum()) + (both - positives) * positives.sum()
+    return pair_statistic("auc", np.stack((right, pairs), axis=1))
+
+
+def pair_statistic(name: str, sums: Floats) -> SumStatistic:
+    """A share of row pairs under weights w, to first order in w - 1: a pair's weight w_i w_j is w_i + w_j - 1.
+
+    `sums` [U, 2] are each user's pairs in the right order and all its pairs.
+    """
+    whole = sums.sum(axis=0)
+
+    def finish(totals: Floats) -> Sequence[float]:
+        right, pairs = 2.0 * totals - whole
+        return [ratio(right, pairs)]
+
+    return SumStatistic((name,), sums, finish)
 
 
 def auc_shares(ranking: Ranking, weights: Floats | None) -> Floats:

@@ -14,9 +14,11 @@ from pydantic import Field, JsonValue
 from contract.settings import Settings
 from pipeline.evaluation.curves import draw
 from pipeline.evaluation.findings import calibration_findings
+from pipeline.evaluation.influence import TaskInfluence, influences
 from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice
+from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, SliceTest
+from pipeline.evaluation.slice_tests import SliceInfluence, tested_slices
 from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.overall import Overall, overall
 from pipeline.evaluation.streaming.score_pairs import MOST_ROWS
@@ -105,7 +107,7 @@ def measure(
         jobs = [workers.submit(evaluate_tasks, tasks, bootstrap, config.at)]
         jobs += [workers.submit(of_baseline, scores) for scores in context.baselines.values()]
         curves = workers.submit(draw, tasks)
-        slices = _slices(predictions, context.masks, config, workers)
+        slices = _slices(predictions, context.masks, config, workers, users)
         results, *others = (job.result() for job in jobs)
     baselines = {name: found.scores for name, found in zip(context.baselines, others, strict=True)}
     whole = Overall(predictions.rows, {}, ())
@@ -120,7 +122,7 @@ def measure(
         undefined=results.undefined,
         findings=(*context.notes, *whole.notes, *calibration_findings(scores)),
         baselines=baselines,
-        slices=slices,
+        slices=_with_tests(slices, influences(tasks, results.statistics)),
         experts=dict(context.experts),
         units=dict(context.units),
         method=_method(config, grouped=predictions.grouped),
@@ -131,14 +133,45 @@ def measure(
     return result
 
 
+@dataclass(frozen=True)
+class _EvaluatedSlice:
+    """A slice, and what is known of its users for a test against the whole."""
+
+    found: Slice
+    influence: SliceInfluence
+
+
+_EvaluatedSlices = Mapping[str, Mapping[str, _EvaluatedSlice]]
+
+
 def _slices(
-    predictions: Predictions, masks: Mapping[str, Masks], config: EvaluateConfig, workers: ThreadPoolExecutor
-) -> dict[str, dict[str, Slice]]:  # fmt: skip
+    predictions: Predictions,
+    masks: Mapping[str, Masks],
+    config: EvaluateConfig,
+    workers: ThreadPoolExecutor,
+    whole: Users,
+) -> _EvaluatedSlices:
     jobs = {
-        name: {value: workers.submit(_slice, predictions, mask, config) for value, mask in values.items()}
+        name: {value: workers.submit(_slice, predictions, mask, config, whole) for value, mask in values.items()}
         for name, values in masks.items()
     }
     return {name: {value: job.result() for value, job in values.items()} for name, values in jobs.items()}
+
+
+def _with_tests(slices: _EvaluatedSlices, whole: Mapping[str, TaskInfluence]) -> dict[str, dict[str, Slice]]:
+    """The slices with the tests that hold for all of them together."""
+    parts = {name: {value: each.influence for value, each in values.items()} for name, values in slices.items()}
+    tests: dict[tuple[str, str], dict[str, dict[str, SliceTest]]] = {}
+    for each in tested_slices(parts, whole):
+        of_task = tests.setdefault((each.slice, each.value), {}).setdefault(each.task, {})
+        of_task[each.metric] = SliceTest(difference=each.difference, p_adjusted=each.p)
+    return {
+        name: {
+            value: each.found.model_copy(update={"tests": tests.get((name, value), {})})
+            for value, each in values.items()
+        }
+        for name, values in slices.items()
+    }
 
 
 def _cores() -> int:
@@ -146,14 +179,20 @@ def _cores() -> int:
     return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
 
 
-def _slice(predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig) -> Slice:
-    """The metrics that these rows define, resampling the users that occur in them."""
+def _slice(
+    predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig, whole: Users
+) -> _EvaluatedSlice:  # fmt: skip
+    """The metrics that these rows define, resampling the users that occur in them; `whole` numbers all users."""
     users = Users.of(predictions.user[mask]) if predictions.grouped else Users.apart(int(mask.sum()))
     everywhere = Users(group=np.zeros(predictions.rows, dtype=np.int64), count=users.count)
     everywhere.group[mask] = users.group
     bootstrap = Bootstrap(users.count, config.slice_replicates, config.seed)
-    results = evaluate_tasks(predictions.by_task(everywhere, mask), bootstrap, config.at)
-    return Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
+    tasks = predictions.by_task(everywhere, mask)
+    results = evaluate_tasks(tasks, bootstrap, config.at)
+    numbers = np.zeros(users.count, dtype=np.int64)
+    numbers[users.group] = whole.group[mask]
+    found = Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
+    return _EvaluatedSlice(found, SliceInfluence(influences(tasks, results.statistics), numbers))
 
 
 def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
@@ -162,7 +201,8 @@ def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
         interval=f"bootstrap drawing {unit}, the same draws for all tasks, metrics and baselines; Student's t from "
         "their standard deviation, on a logarithmic or logit scale; XAUC, lift, and "
         f"above {EXACT_ROWS} rows AUC and PR AUC, to first order in the draw's weights; ECE without the bias of its "
-        "plain form, by the sizes of error that agree with the observed one; slices are not adjusted for their number",
+        "plain form, by the sizes of error that agree with the observed one; each slice's interval holds by itself, "
+        "while what is said to differ from the whole is adjusted for all slices together (Holm)",
         level=LEVEL,
         replicates=config.replicates,
         seed=config.seed,

@@ -12,8 +12,21 @@ from contract.settings import Settings
 from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, Estimate
 
 EVALUATION_FILE = "evaluation.json"
+_SLICE_LEVEL = 0.05
 TaskScores = dict[str, dict[str, Estimate]]
 """Task -> metric -> estimate."""
+
+
+class SliceTest(Settings):
+    """A metric of a slice minus that of all rows, and the p-value, adjusted for all tests on slices (Holm)."""
+
+    difference: float
+    p_adjusted: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the slice differs from the whole, with a chance of 5 % that any slice is called so by mistake."""
+        return self.p_adjusted <= _SLICE_LEVEL
 
 
 class Slice(Settings):
@@ -22,6 +35,8 @@ class Slice(Settings):
     rows: int
     tasks: TaskScores
     undefined: dict[str, dict[str, str]] = {}
+    tests: dict[str, dict[str, SliceTest]] = {}
+    """Task -> metric -> how it differs from the whole; without slices of too few users."""
 
 
 class EvaluationMethod(Settings):

@@ -44,10 +44,14 @@ Scores = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class TaskResults:
-    """By task the metrics that its rows define, and by task and metric why the others are not defined."""
+    """By task the metrics that its rows define, and by task and metric why the others are not defined.
+
+    `statistics` are what the scores of a task come from.
+    """
 
     scores: dict[str, Scores]
     undefined: dict[str, dict[str, str]]
+    statistics: dict[str, list[Statistic]]
 
 
 def task_statistics(rows: TaskRows, at: Sequence[int] = LISTS_AT) -> TaskStatistics:
@@ -180,11 +184,9 @@ def _ranked(rows: RankedRows) -> list[Statistic]:
     lift = SumStatistic(("lift",), _top_tenth(rows, positives, both), _finish_lift)
     if ranking.order.size <= EXACT_ROWS:
         return [RankStatistic(ranking, rows.users.group, weights), lift]
-    right = rows.users.sums(linearised_auc.auc_shares(ranking, weights))[:, 0]
-    pairs = positives * (both.sum() - positives.sum()) + (both - positives) * positives.sum()
     precision = rows.users.sums(linearised_auc.precision_shares(ranking, weights))[:, 0]
     return [
-        _pair_statistic("auc", np.stack((right, pairs), axis=1)),
+        linearised_auc.auc_statistic(ranking, rows.users, weights),
         SumStatistic(("pr_auc",), np.stack((precision, positives), axis=1), _finish_mean),
         lift,
     ]
@@ -238,7 +240,9 @@ def _regression(rows: TaskRows) -> list[Statistic]:
     found: list[Statistic] = [SumStatistic(of.names, pointwise, of.finish)]
     counts = concordance(labels, rows.scores, rows.weights)
     if counts.pairs.any():
-        found.append(_pair_statistic("xauc", rows.users.sums(weights * counts.right, weights * counts.pairs)))
+        found.append(
+            linearised_auc.pair_statistic("xauc", rows.users.sums(weights * counts.right, weights * counts.pairs))
+        )
     lists = rows.lists or rows.users
     within = concordance(labels, rows.scores, rows.weights, lists.group) if rows.grouped else None
     if within is not None and within.pairs.any():
@@ -254,17 +258,6 @@ def _grouped_xauc(rows: TaskRows, lists: Users, within: Concordance) -> Statisti
     judged = weights * (pairs > 0)[lists.group]
     sums = rows.users.sums(value[lists.group] * judged, judged)
     return SumStatistic(("gxauc",), sums, _finish_mean)
-
-
-def _pair_statistic(name: str, sums: Floats) -> Statistic:
-    """A share of row pairs under weights w, to first order in w - 1: a pair's weight w_i w_j is w_i + w_j - 1."""
-    whole = sums.sum(axis=0)
-
-    def finish(totals: Floats) -> Sequence[float]:
-        right, pairs = 2.0 * totals - whole
-        return [ratio(right, pairs)]
-
-    return SumStatistic((name,), sums, finish)
 
 
 def _finish_lift(totals: Floats) -> Sequence[float]:
@@ -291,7 +284,8 @@ def evaluate_tasks(
         scores[name] = {}
         for statistic in each.statistics:
             scores[name] |= _estimates(statistic, next(draws), tasks[name], bootstrap.users)
-    return TaskResults(scores, {name: each.undefined for name, each in tasks_with.items() if each.undefined})
+    undefined = {name: each.undefined for name, each in tasks_with.items() if each.undefined}
+    return TaskResults(scores, undefined, {name: each.statistics for name, each in tasks_with.items()})
 
 
 def _estimates(statistic: Statistic, draws: Floats, rows: TaskRows, users: int) -> Scores:

@@ -23,6 +23,7 @@ from pipeline.report.drift_charts import drift_values
 from pipeline.report.over_days import day_chart
 from pipeline.report.pages import render_page
 from pipeline.report.short_names import meanings
+from pipeline.report.slice_tables import slice_rows, slice_tests
 from pipeline.report.version_test import AgainstCurrent
 
 REPORT_FILE, FACTS_FILE = "report.html", "report_facts.json"
@@ -173,8 +174,8 @@ def render(
         experts=report_parts.plain(evaluation.experts),
         expert_warnings=report_parts.texts(evaluation.experts.get("warnings")),
         expert_use=beside.expert_use if beside.expert_use and beside.expert_use.gates else None,
-        slices=report_parts.slice_rows(evaluation.slices),
-        slice_tests=sum(len(values) for values in evaluation.slices.values()),
+        slices=slice_rows(evaluation.slices),
+        slice_tests=slice_tests(evaluation.slices),
         slice_charts=_slice_charts(evaluation),
         calibrated={task: "calibration" in scores for task, scores in evaluation.tasks.items()},
         headline_metric=headlines,

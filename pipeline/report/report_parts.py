@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from pipeline.evaluation.comparing.paired_test import Difference
-from pipeline.evaluation.result import Evaluation, Slice, TaskScores, better, headline_metric
+from pipeline.evaluation.result import Evaluation, better, headline_metric
 from pipeline.evaluation.task_metrics import Estimate
 from pipeline.report.charts import METRIC_LABELS
 from pipeline.report.svg import number
@@ -89,26 +89,6 @@ def plain(experts: Mapping[str, JsonValue]) -> dict[str, str]:
         name.replace("_", " "): number(value) if isinstance(value, float) else str(value)
         for name, value in experts.items()
         if isinstance(value, (str, int, float))
-    }
-
-
-@dataclass(frozen=True)
-class SliceRow:
-    """One value of a slice: its rows and each task's scores there (empty where they cannot be judged)."""
-
-    name: str
-    rows: int
-    tasks: TaskScores
-    undefined: Mapping[str, Mapping[str, str]]
-
-
-def slice_rows(slices: Mapping[str, Mapping[str, Slice]]) -> dict[str, list[SliceRow]]:
-    """The tables of the slices by their names."""
-    return {
-        name.replace("_", " "): [
-            SliceRow(value, part.rows, part.tasks, part.undefined) for value, part in values.items()
-        ]
-        for name, values in slices.items()
     }
 
 

@@ -10,10 +10,8 @@ from pipeline.evaluation.comparing.paired_test import Difference, compare_predic
 from pipeline.evaluation.intervals import LEVEL
 from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.predictions import Predictions
+from pipeline.evaluation.slice_tests import LEAST_USERS
 from pipeline.evaluation.slices import Masks
-
-LEAST_USERS = 20
-"""With fewer users in a slice, drawing them again says little about others."""
 
 
 class SliceDifference(Settings):

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from contract.errors import DataError
 from pipeline.evaluation.curves import Curves
-from pipeline.evaluation.result import Evaluation
+from pipeline.evaluation.result import Evaluation, SliceTest
 from pipeline.report import render, write_report
 from pipeline.report.report_page import ReportFacts
 from pipeline.report.svg import axis, number
@@ -101,6 +101,18 @@ def test_the_heat_map_shows_tasks_by_experts(judged: Judged) -> None:
 
 def test_matrices_of_other_tasks_are_not_shown(judged: Judged) -> None:
     assert 'class="heat"' not in _shown(judged, share=[[1.0]], weight=[[1.0]])
+
+
+def test_slices_that_differ_are_marked_and_the_adjustment_is_named(judged: Judged) -> None:
+    name, parts = next(iter(judged.evaluation.slices.items()))
+    value, part = next(iter(parts.items()))
+    tests = {"like": {"auc": SliceTest(difference=-0.1, p_adjusted=0.01)}}
+    others = {other: each.model_copy(update={"tests": {}}) for other, each in parts.items()}
+    marked = {name: others | {value: part.model_copy(update={"tests": tests})}}
+    page = render(judged.evaluation.model_copy(update={"slices": marked}), Curves.load(judged.out))
+    assert page.count('title="worse: -0.1000 against all rows, adjusted p 0.010"') == 1
+    assert "by 1 test with p-values adjusted together (Holm)" in page
+    assert "1 is marked" in page
 
 
 def test_names_are_escaped(judged: Judged) -> None:
