@@ -73,11 +73,11 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def against(found: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> str:
+def against(figures: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]]) -> str:
     """Differences by figure in Markdown: means, the paired difference with its interval, and p adjusted by Holm."""
-    p = holm(np.array([p_value(found[name], base[name]) for name in found]), np.ones(len(found)))
+    p = holm(np.array([p_value(figures[name], base[name]) for name in figures]), np.ones(len(figures)))
     rows = [["", "mean", "against", "difference", "p, Holm"], ["---"] * 5]
-    for (name, values), adjusted in zip(found.items(), p, strict=True):
+    for (name, values), adjusted in zip(figures.items(), p, strict=True):
         means = [f"{statistics.fmean(each):.4f}" for each in (values, base[name])]
         rows.append([name, *means, str(paired(values, base[name])), f"{adjusted:.3f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -98,14 +98,14 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Case] = []
-    given = [*(DEFAULTS if options.defaults else []), *options.override]
+    overrides = [*(DEFAULTS if options.defaults else []), *options.override]
     for table in options.tables:
-        configs = [recipe_of(table, seed, given) for seed in range(options.seeds)]
+        configs = [recipe_of(table, seed, overrides) for seed in range(options.seeds)]
         runs = [of_model(table, config) for config in configs]
         trees = better_trees([of_trees(table, configs[0], ids_as_numbers=numbers) for numbers in (False, True)])
-        found = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}
+        figures = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}
         print(f"\n{table}, against LightGBM\n")
-        print(against(found, {name: [trees.figures[name]] * len(runs) for name in found}), flush=True)
+        print(against(figures, {name: [trees.figures[name]] * len(runs) for name in figures}), flush=True)
         rows += cases(table, runs, trees, defaults=options.defaults)
     return finish("bounds", rows, as_json=options.json)
 

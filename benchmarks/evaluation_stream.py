@@ -40,32 +40,32 @@ def stream(rows: int, rounds: int) -> list[Case]:
         folders = [Path(scratch) / str(count) for count in (rows, rows * _GROWTH)]
         for folder in folders:
             write_parts(folder, int(folder.name))
-        found = [[_evaluated(folder) for folder in folders] for _ in range(rounds)]
+        pairs = [[_evaluated(folder) for folder in folders] for _ in range(rounds)]
     small, large = (f"{count:,}" for count in (rows, rows * _GROWTH))
     return [
-        case_of(f"evaluate {small} rows", [pair[0]["seconds"] for pair in found], "s"),
+        case_of(f"evaluate {small} rows", [pair[0]["seconds"] for pair in pairs], "s"),
         case_of(
-            f"evaluate {large} rows / {small} rows", [pair[1]["seconds"] / pair[0]["seconds"] for pair in found], "x",
+            f"evaluate {large} rows / {small} rows", [pair[1]["seconds"] / pair[0]["seconds"] for pair in pairs], "x",
             bound=1.2 * _GROWTH,
         ),
-        case_of(f"evaluate {large} rows: peak memory", [pair[1]["gb"] for pair in found], "GB", bound=4.0),
-        case_of(f"evaluate {large} rows: AUC exact or not wider than", [pair[1]["bounds"] for pair in found], "AUC"),
+        case_of(f"evaluate {large} rows: peak memory", [pair[1]["gb"] for pair in pairs], "GB", bound=4.0),
+        case_of(f"evaluate {large} rows: AUC exact or not wider than", [pair[1]["bounds"] for pair in pairs], "AUC"),
     ]  # fmt: skip
 
 
 def _evaluated(folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.evaluation_stream", str(folder)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    spent: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return spent
 
 
 def main() -> int:
     """Evaluate a folder, and print seconds and gigabytes as JSON."""
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="moerank-stream-out-") as out:
-        found = evaluate_file(Path(sys.argv[1]), Path(out), config=EvaluateConfig())
-    bounds = [finding for finding in found.findings if "lies for certain between" in finding]
+        evaluation = evaluate_file(Path(sys.argv[1]), Path(out), config=EvaluateConfig())
+    bounds = [finding for finding in evaluation.findings if "lies for certain between" in finding]
     low, high = bounds[0].partition("between ")[2].partition(";")[0].split(" and ") if bounds else ("0", "0")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"seconds": time.perf_counter() - begin, "gb": peak, "bounds": float(high) - float(low)}))

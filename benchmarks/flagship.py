@@ -149,11 +149,11 @@ def profile(served: Served, folder: Path) -> dict[str, float]:
         if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
             nodes.setdefault(event["name"], []).append(event["dur"])
             operators[event["name"]] = event["args"]["op_name"]
-    found = dict.fromkeys(operators.values(), 0.0)
+    shares = dict.fromkeys(operators.values(), 0.0)
     for name, durations in nodes.items():
-        found[operators[name]] += float(min(durations))
-    total = sum(found.values())
-    return {name: value / total for name, value in found.items()}
+        shares[operators[name]] += float(min(durations))
+    total = sum(shares.values())
+    return {name: value / total for name, value in shares.items()}
 
 
 def bytes_an_item(bundle: Path) -> float:
@@ -171,9 +171,9 @@ def others(old: Path, new: Path, rounds: int) -> Iterator[Case]:
     models = [RankingModel.open(bundle) for bundle in (old, new)]
     for size in (1, 10, 100):
         request = RankRequest(1, list(range(1, size + 1)))
-        found = [model.rank(request).predictions for model in models]
-        for task, values in found[0].items():
-            np.testing.assert_allclose(found[1][task], values, atol=1e-4)
+        predictions = [model.rank(request).predictions for model in models]
+        for task, values in predictions[0].items():
+            np.testing.assert_allclose(predictions[1][task], values, atol=1e-4)
         runs = [partial(model.rank, request) for model in models]
         before, now = interleaved(runs, rounds, time.process_time)
         name = f"{models[1].name}, {size} candidates in process, new over old"

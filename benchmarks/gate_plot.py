@@ -28,19 +28,19 @@ def drawing(gaps: Mapping[str, Mapping[str, Paired]], units: Mapping[str, str], 
         panels.append(
             f'<text class="caption" x="{x + 10}" y="{y + 16}">{caption}</text>'
             f'<svg x="{x}" y="{y + CAPTION}" width="{WIDTH}" height="{height - CAPTION}">'
-            f"{_panel({name: found[task] for name, found in gaps.items()}, units[task], caption)}</svg>"
+            f"{_panel({name: by_task[task] for name, by_task in gaps.items()}, units[task], caption)}</svg>"
         )
     size = f'width="{WIDTH * COLUMNS}" height="{height * lines}" viewBox="0 0 {WIDTH * COLUMNS} {height * lines}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{"".join(panels)}</svg>\n'
 
 
-def _panel(found: Mapping[str, Paired], unit: str, title: str) -> str:
-    rows: Sequence[str] = list(found)
-    x = axis([0.0, *(edge for gap in found.values() for edge in (gap.low, gap.high))], "")
+def _panel(by_variant: Mapping[str, Paired], unit: str, title: str) -> str:
+    rows: Sequence[str] = list(by_variant)
+    x = axis([0.0, *(edge for gap in by_variant.values() for edge in (gap.low, gap.high))], "")
     height = 60 + ROW * len(rows)
     plot = Plot(x, Axis(0.0, len(rows), "", ()), title, WIDTH, height, rows=rows, left=140)
     plot.span((0.0, 0.0), (0.0, len(rows)), "zero")
-    for row, (name, gap) in enumerate(found.items()):
+    for row, (name, gap) in enumerate(by_variant.items()):
         css = _css(gap, unit)
         tip = f"{name}: {number(gap.mean)} ({number(gap.low)} .. {number(gap.high)})"
         plot.span((gap.low, row + 0.5), (gap.high, row + 0.5), css, tip)

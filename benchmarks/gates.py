@@ -58,9 +58,9 @@ def measure(config: ProjectConfig, features: Path) -> Figures:
     return {**scores, "union/n": last["experts"]["union_over_n"]}
 
 
-def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:
+def cases(figures: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:
     """Each variant's means with their range, and its differences to the baseline with their interval."""
-    for variant, runs in found.items():
+    for variant, runs in figures.items():
         for figure in runs[0]:
             values = [run[figure] for run in runs]
             unit = units.get(figure, "of experts")
@@ -68,27 +68,27 @@ def cases(found: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Itera
             spread = (min(values), max(values))
             yield Case(f"{variant}: {figure}", statistics.fmean(values), unit, None, better, len(values), spread)
             if variant != BASELINE and figure in units:
-                gap = paired(values, [run[figure] for run in found[BASELINE]])
+                gap = paired(values, [run[figure] for run in figures[BASELINE]])
                 name = f"{variant}: {figure} - {BASELINE}'s"
                 yield Case(name, gap.mean, unit, None, better, len(values), (gap.low, gap.high))
 
 
-def gaps(found: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict[str, dict[str, Paired]]:
+def gaps(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict[str, dict[str, Paired]]:
     """Every variant's difference to the baseline, by task."""
     return {
-        variant: {task: paired([r[task] for r in runs], [r[task] for r in found[BASELINE]]) for task in tasks}
-        for variant, runs in found.items()
+        variant: {task: paired([r[task] for r in runs], [r[task] for r in figures[BASELINE]]) for task in tasks}
+        for variant, runs in figures.items()
         if variant != BASELINE
     }
 
 
-def table(found: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
+def table(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
     """Variants by tasks in Markdown: the baseline's means, the others' differences to it, bold where 0 is outside."""
     rows = [["variant", *tasks, "union/n"], ["---"] * (len(tasks) + 2)]
-    means = {task: f"{statistics.fmean(run[task] for run in found[BASELINE]):.4f}" for task in tasks}
-    lines: dict[str, Mapping[str, object]] = {BASELINE: means, **gaps(found, tasks)}
+    means = {task: f"{statistics.fmean(run[task] for run in figures[BASELINE]):.4f}" for task in tasks}
+    lines: dict[str, Mapping[str, object]] = {BASELINE: means, **gaps(figures, tasks)}
     for variant, cells in lines.items():
-        union = statistics.fmean(run["union/n"] for run in found[variant])
+        union = statistics.fmean(run["union/n"] for run in figures[variant])
         rows.append([variant, *(str(cells[task]) for task in tasks), f"{union:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -97,12 +97,12 @@ def measure_all(
     recipe: Path, names: Sequence[str], runs: Iterable[tuple[int, int]], features: Path, ledger: Path
 ) -> dict[str, list[Figures]]:
     """Every variant with every (seed, epochs), one of these after the other: an interruption leaves paired runs."""
-    found: dict[str, list[Figures]] = {name: [] for name in names}
+    figures: dict[str, list[Figures]] = {name: [] for name in names}
     for seed, epochs in runs:
         for name in names:
             config = read_config(recipe, overrides(recipe.stem, name, seed, epochs))
-            found[name].append(Ledger(ledger).figures(config, features))
-    return found
+            figures[name].append(Ledger(ledger).figures(config, features))
+    return figures
 
 
 def main() -> int:
@@ -120,12 +120,12 @@ def main() -> int:
     ledger = config.features_dir.parent / f"gates-{build_features(config).stamp}.jsonl"
     names = list(dict.fromkeys([BASELINE, *(name for group in options.groups for name in GROUPS[group])]))
     runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
-    found = measure_all(recipe, names, runs, config.features_dir, ledger)
+    figures = measure_all(recipe, names, runs, config.features_dir, ledger)
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
-    print(table(found, list(units)), end="\n\n")
+    print(table(figures, list(units)), end="\n\n")
     if options.plot:
-        write_text(drawing(gaps(found, list(units)), units, BASELINE), options.plot)
-    return finish("gates", list(cases(found, units)), as_json=options.json)
+        write_text(drawing(gaps(figures, list(units)), units, BASELINE), options.plot)
+    return finish("gates", list(cases(figures, units)), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -133,8 +133,8 @@ def served(folder: Path, sizes: Sizes, device: str) -> list[Case]:
         "all CPU cores": ("--processes", str(max(2, torch.get_num_threads()))),
     }
     cases, rates = [], {}
-    for name, given in flags.items():
-        seen = under_load(store, message, sizes.calls, sizes.callers, *given)
+    for name, settings in flags.items():
+        seen = under_load(store, message, sizes.calls, sizes.callers, *settings)
         rates[name] = sizes.calls * sizes.served / seen.seconds
         what = f"n={sizes.experts}, {sizes.served} candidates, {sizes.callers} callers, {name}"
         cases.append(case_of(f"rows ranked a second, {what}", [rates[name]], "rows/s", better="higher"))
@@ -183,17 +183,17 @@ def write_table(path: Path, folder: Path, sizes: Sizes, device: str) -> None:
     for experts, _ in sizes.layers[: 1 if tiny else None]:
         model = a_layer(experts, sizes)
         for count in TABLE_ROWS[: 1 if tiny else None]:
-            found = {}
+            times = {}
             for half in (False, True):
                 names = [name for name in FORMS if not half or name in {"moe", "stacked"}]
                 paths = [write(model, model_file(folder, f"t-{name}"), FORMS[name], half=half) for name in names]
                 runs = [BoundRun(each, inputs_of(model, count), device) for each in paths]
                 medians = 1e3 * np.median(interleaved(runs, sizes.rounds), axis=1)
-                found["fp16" if half else "fp32"] = dict(zip(names, medians.round(4).tolist(), strict=True))
+                times["fp16" if half else "fp32"] = dict(zip(names, medians.round(4).tolist(), strict=True))
             hidden, outputs = model.config.expert_widths
             rows.append(
                 {"inputs": model.width, "hidden": hidden, "outputs": outputs, "experts": experts, "selected": 2}
-                | {"rows": count, **found}
+                | {"rows": count, **times}
             )
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU (dry run)"
     about = {"machine": f"{name}, onnxruntime {ort.__version__}", "measured": datetime.now(UTC).date().isoformat()}

@@ -116,7 +116,7 @@ def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
     schema = Schema.load(config.features_dir)
     _emptied(run_dir)
     started = time.process_time()
-    found = train(config.features_dir, config.model, config.train, run_dir, say=_silent)
+    result = train(config.features_dir, config.model, config.train, run_dir, say=_silent)
     cpu = time.process_time() - started
     ranker = load_ranker(run_dir, schema).eval()
     batches = list(BatchReader(config.features_dir / split, schema, 8192).epoch())
@@ -124,7 +124,7 @@ def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
         answers = [ranker.predictions(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT).numpy() for b in batches]
     labels, weights = (np.concatenate([getattr(b, name) for b in batches]) for name in ("labels", "weights"))
     epochs = json.loads((run_dir / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"]
-    union = float(epochs[found["best_epoch"] - 1]["experts"]["union_over_n"])
+    union = float(epochs[result["best_epoch"] - 1]["experts"]["union_over_n"])
     return Judged(judge(schema, np.concatenate(answers).astype(np.float64), labels, weights), cpu, union)
 
 

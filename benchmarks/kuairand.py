@@ -28,18 +28,18 @@ def judge(seed: int) -> dict[str, float]:
     return {task: scores["auc" if "auc" in scores else "rmse"].value for task, scores in tasks.items()}
 
 
-def cases(found: Sequence[dict[str, float]]) -> list[Case]:
+def cases(runs: Sequence[dict[str, float]]) -> list[Case]:
     """One case a task: the mean over seeds, with the lowest and the highest seed."""
     return [
         case_of(
             task,
-            [figures[task] for figures in found],
+            [figures[task] for figures in runs],
             "rmse" if task == "watch" else "auc",
             bound=FLOORS.get(task),
             better="lower" if task == "watch" else "higher",
             centre="mean",
         )
-        for task in found[0]
+        for task in runs[0]
     ]
 
 

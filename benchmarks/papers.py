@@ -144,12 +144,12 @@ def trial(gate: str, tasks: int, number: int) -> Trial:
 
 def jaccards(selected_TE: Tensor, groups: list[int]) -> tuple[float, float]:
     """The mean Jaccard index of the selections of related tasks, and that of unrelated ones."""
-    found: dict[bool, list[float]] = {True: [], False: []}
+    indices: dict[bool, list[float]] = {True: [], False: []}
     for one, other in combinations(range(len(groups)), 2):
         both = int((selected_TE[one] & selected_TE[other]).sum())
         either = int((selected_TE[one] | selected_TE[other]).sum())
-        found[groups[one] == groups[other]].append(both / either)
-    return statistics.fmean(found[True]), statistics.fmean(found[False])
+        indices[groups[one] == groups[other]].append(both / either)
+    return statistics.fmean(indices[True]), statistics.fmean(indices[False])
 
 
 def cases(gate: str, tasks: int, trials: list[Trial]) -> Iterator[Case]:

@@ -201,63 +201,63 @@ def _rows_a_second(sparse: Subject, rivals: dict[str, Server], seen: Seen) -> No
 
 
 def _efficiency_cases(subjects: list[Subject], seen: Seen) -> list[Case]:
-    found = []
+    cases = []
     for subject in subjects:
         for size in CALLS:
             name = f"{subject.name}, {size} candidates"
-            found.append(case_of(f"onnxruntime in-process, {name}", seen[f"floor {subject.name} {size}"], "CPU-ms"))
+            cases.append(case_of(f"onnxruntime in-process, {name}", seen[f"floor {subject.name} {size}"], "CPU-ms"))
             for front in subject.servers:
                 bound = BOUNDS[front][size] if subject.name == "dense" else None
                 key = f"{subject.name} {front} {size}"
                 case = f"CPU efficiency, {name}, {front}"
-                found.append(case_of(f"{case}, raw tensors", seen[f"tensors {key}"], "", bound=bound, better="higher"))
-                found.append(case_of(f"{case}, ids through the tables", seen[f"ids {key}"], "", better="higher"))
+                cases.append(case_of(f"{case}, raw tensors", seen[f"tensors {key}"], "", bound=bound, better="higher"))
+                cases.append(case_of(f"{case}, ids through the tables", seen[f"ids {key}"], "", better="higher"))
                 dearer = [a / b for a, b in zip(seen[f"tensors {key}"], seen[f"ids {key}"], strict=True)]
                 bound = IDS_OVER_TENSORS if subject.name == "dense" else None
-                found.append(case_of(f"CPU by ids over raw tensors, {name}, {front}", dearer, "x", bound=bound))
-                found += _against_cases(subject, front, size, seen)
-    return found
+                cases.append(case_of(f"CPU by ids over raw tensors, {name}, {front}", dearer, "x", bound=bound))
+                cases += _against_cases(subject, front, size, seen)
+    return cases
 
 
 def _against_cases(subject: Subject, front: str, size: int, seen: Seen) -> list[Case]:
     if front not in subject.rivals:
         return []
-    found = []
+    cases = []
     for kind, what in (("tensors", "raw tensors"), ("ids", "ids through the tables")):
         ours, theirs = (seen[f"{kind} {subject.name} {which}{front} {size}"] for which in ("", "other "))
         ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
         case = f"CPU over that of the other checkout, {subject.name}, {size} candidates, {front}, {what}"
-        found.append(case_of(case, ratios, "x"))
-    return found
+        cases.append(case_of(case, ratios, "x"))
+    return cases
 
 
 def _latency_cases(dense: Subject, seen: Seen) -> list[Case]:
-    found = []
+    cases = []
     for front in dense.servers:
         name = f"dense, {LATENCY_CANDIDATES} candidates, {front}"
-        found.append(
+        cases.append(
             case_of(f"CPU efficiency, {name}, one connection", seen[f"one connection {front}"], "", better="higher")
         )
-        found += [
+        cases += [
             case_of(f"p{percent}, {name}, {callers} callers", seen[f"p{percent} {front} {callers}"], "ms")
             for callers in LATENCY_CALLERS
             for percent in (50, 99)
         ]
-    return found
+    return cases
 
 
 def _rival_cases(rivals: dict[str, Server], seen: Seen) -> list[Case]:
     names = [key.removeprefix("rows ") for key in seen if key.startswith("rows ")]
     what = f"{MOST_CANDIDATES} candidates"
-    found = [
+    cases = [
         case_of(f"rows a CPU second, {what}, {name}", seen[f"rows {name}"], "rows/s", better="higher") for name in names
     ]
     for rival in rivals:
         for front in (name for name in names if name not in rivals):
             ratios = [a / b for a, b in zip(seen[f"rows {front}"], seen[f"rows {rival}"], strict=True)]
             case = f"rows a CPU second, moerank's sparse bundle ({front}) over {rival}"
-            found.append(case_of(case, ratios, "x", bound=OURS_OVER_OTHERS, better="higher"))
-    return found
+            cases.append(case_of(case, ratios, "x", bound=OURS_OVER_OTHERS, better="higher"))
+    return cases
 
 
 if __name__ == "__main__":

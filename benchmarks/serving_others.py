@@ -16,7 +16,7 @@ NAMES = {"MLServer": ("mlserver", "onnxruntime"), "Triton's Python backend": ("p
 def others(graph: Path, folder: Path, pythons: list[Path]) -> Iterator[dict[str, Server]]:
     """Those servers that one of the interpreters has, by name; one model, called dense."""
     with ExitStack() as running:
-        found = {}
+        servers = {}
         for name, modules in NAMES.items():
             python = next((each for each in pythons if _has(each, modules)), None)
             if python is None:
@@ -25,8 +25,8 @@ def others(graph: Path, folder: Path, pythons: list[Path]) -> Iterator[dict[str,
             own = folder / modules[0]
             own.mkdir()
             start = _mlserver if modules[0] == "mlserver" else _pytriton
-            found[name] = running.enter_context(start(python, graph, own))
-        yield found
+            servers[name] = running.enter_context(start(python, graph, own))
+        yield servers
 
 
 @contextmanager

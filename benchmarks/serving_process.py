@@ -64,7 +64,7 @@ def serving(
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=checkout) as child:
         try:
             lines = child.stderr or ()
-            port = next(int(found[1]) for line in lines if (found := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
+            port = next(int(match[1]) for line in lines if (match := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
             yield Server(psutil.Process(child.pid), port, by_statistics)
         finally:
             _end(child)

@@ -68,9 +68,9 @@ def _measured(
 
 
 def _cases(rates: dict[tuple[str, int], list[float]], size: int, counts: Sequence[int]) -> list[Case]:
-    one, found = rates["1 processes", size], []
+    alone, cases = rates["1 processes", size], []
     for count in counts:
-        found.append(
+        cases.append(
             case_of(
                 f"{size} candidates, processes: {count}",
                 rates[f"{count} processes", size],
@@ -79,13 +79,13 @@ def _cases(rates: dict[tuple[str, int], list[float]], size: int, counts: Sequenc
             )
         )
         if count > 1:
-            ratios = [a / b for a, b in zip(rates[f"{count} processes", size], one, strict=True)]
+            ratios = [a / b for a, b in zip(rates[f"{count} processes", size], alone, strict=True)]
             bound = SCALING if count == 2 else None  # noqa: PLR2004 the bound is that of two
-            found.append(case_of(f"{size} candidates, {count} over 1", ratios, "x", bound=bound, better="higher"))
+            cases.append(case_of(f"{size} candidates, {count} over 1", ratios, "x", bound=bound, better="higher"))
     threads = rates["threads", size]
     ratios = [a / b for a, b in zip(rates[f"{counts[-1]} processes", size], threads, strict=True)]
     name = f"{size} candidates, {counts[-1]} processes over one with {counts[-1]} threads"
-    return [*found, case_of(name, ratios, "x", bound=1.0, better="higher")]
+    return [*cases, case_of(name, ratios, "x", bound=1.0, better="higher")]
 
 
 @contextmanager

@@ -57,13 +57,13 @@ def _measured(folder: Path, rounds: int, running: ExitStack) -> list[Case]:
 
 
 def _figures(server: Server, message: bytes) -> dict[str, float]:
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for callers in CALLERS:
         before = _switches(server)
         answers, spent = server.loaded(INFER, message, CALLS, callers)
-        found[f"p50, {callers} callers"] = float(np.percentile(answers.latencies_ms, 50))
+        figures[f"p50, {callers} callers"] = float(np.percentile(answers.latencies_ms, 50))
     waits, interruptions = ((after - begin) / CALLS for begin, after in zip(before, _switches(server), strict=True))
-    return {**found, "CPU": spent * 1000, "waits": waits, "interruptions": interruptions}
+    return {**figures, "CPU": spent * 1000, "waits": waits, "interruptions": interruptions}
 
 
 def _switches(server: Server) -> tuple[int, int]:

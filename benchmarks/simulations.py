@@ -77,8 +77,8 @@ def _sigmoid(logit: Floats) -> Floats:
 def coverage(world: World, draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:
     """The share of intervals that hold the truth, for every metric."""
     large = world.draw(10**6, TRUTH_ROWS // world.each)
-    found = evaluate_tasks(large, Bootstrap(TRUTH_ROWS // world.each, 1), AT).scores
-    truth = {(task, metric): each.value for task, scores in found.items() for metric, each in scores.items()}
+    scores_by_task = evaluate_tasks(large, Bootstrap(TRUTH_ROWS // world.each, 1), AT).scores
+    truth = {(task, metric): each.value for task, scores in scores_by_task.items() for metric, each in scores.items()}
     hits: dict[tuple[str, str], list[bool]] = {key: [] for key in truth}
     for ends in run(partial(_intervals, world, replicates), range(draws)):
         for key, (low, high) in ends.items():
@@ -88,8 +88,12 @@ def coverage(world: World, draws: int, run: Callable[..., Any] = map, replicates
 
 
 def _intervals(world: World, replicates: int, seed: int) -> dict[tuple[str, str], tuple[float, float]]:
-    found = evaluate_tasks(world.draw(seed), Bootstrap(world.users, replicates, seed), AT).scores
-    return {(task, metric): (each.low, each.high) for task, scores in found.items() for metric, each in scores.items()}
+    scores_by_task = evaluate_tasks(world.draw(seed), Bootstrap(world.users, replicates, seed), AT).scores
+    return {
+        (task, metric): (each.low, each.high)
+        for task, scores in scores_by_task.items()
+        for metric, each in scores.items()
+    }
 
 
 def paired(draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:

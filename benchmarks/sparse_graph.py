@@ -84,7 +84,7 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     """The whole ranker for one request."""
     cases = []
     model = ranker(2, "shared", "all")
-    one, many = _pair(model, CANDIDATES)
+    single, many = _pair(model, CANDIDATES)
     sparse = write_form(model, folder / "shared.onnx", "sparse")
     int8, tables = folder / "shared-int8.onnx", folder / "shared-tables.onnx"
     quantise_experts(sparse, int8)
@@ -92,10 +92,10 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     split = write_form(model, folder / "split.onnx", "dense")
     graphs = [
         Graph(write_tiled(model, folder / "tiled.onnx"), many),
-        Graph(sparse, one),
-        Graph(int8, one, _INT8_TOLERANCE),
-        Graph(split, one),
-        Graph(tables, one, _INT8_TOLERANCE),
+        Graph(sparse, single),
+        Graph(int8, single, _INT8_TOLERANCE),
+        Graph(split, single),
+        Graph(tables, single, _INT8_TOLERANCE),
     ]
     runs = [*_agreeing(graphs), _matmul(folder / "matmul.onnx")]
     extra = rechub_graph(folder, CANDIDATES)
@@ -163,17 +163,17 @@ def _agreeing(graphs: Sequence[Graph]) -> list[Run]:
     return runs
 
 
-def _require_equal(path: Path, found: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
-    worst = float(np.abs(found - expected).max())
+def _require_equal(path: Path, actual: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+    worst = float(np.abs(actual - expected).max())
     if not worst <= tolerance:
         message = f"{path.name} answers up to {worst:.2e} away from the graph that it is compared with"
         raise SystemExit(message)
 
 
 def _other_gate(folder: Path, name: str, model: Ranker, form: Form, bound: float, rounds: int) -> list[Case]:
-    one, many = _pair(model, CANDIDATES)
+    single, many = _pair(model, CANDIDATES)
     dense = Graph(write_tiled(model, folder / "other-tiled.onnx"), many)
-    times = measure([dense, Graph(write_form(model, folder / "other.onnx", form), one)], rounds)
+    times = measure([dense, Graph(write_form(model, folder / "other.onnx", form), single)], rounds)
     return [_ratio(name, times, 1, bound)]
 
 
@@ -186,8 +186,8 @@ def _inputs(model: Ranker, rows: int, seed: int = 0) -> Inputs:
 
 
 def _pair(model: Ranker, rows: int) -> tuple[Inputs, Inputs]:
-    one = _inputs(model, rows)
-    return one, tiled(one)
+    single = _inputs(model, rows)
+    return single, tiled(single)
 
 
 def _matmul(path: Path) -> Run:

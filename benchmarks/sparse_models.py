@@ -111,14 +111,18 @@ def write_tiled(model: Ranker, path: Path) -> Path:
 
 def tiled(inputs: Inputs) -> Inputs:
     """The same inputs with the one request row repeated for each candidate."""
-    one, rows = inputs.request, inputs.candidate.rows
-    lists = np.split(one.list_values, np.cumsum(one.list_lengths[:, 0])[:-1]) if len(one.list_lengths) else []
+    original, rows = inputs.request, inputs.candidate.rows
+    lists = (
+        np.split(original.list_values, np.cumsum(original.list_lengths[:, 0])[:-1])
+        if len(original.list_lengths)
+        else []
+    )
     values = [np.tile(each, rows) for each in lists]
     request = PartInputs(
-        ids=np.repeat(one.ids, rows, axis=0),
-        list_values=np.concatenate(values) if values else one.list_values,
-        list_lengths=np.repeat(one.list_lengths, rows, axis=1),
-        dense=np.repeat(one.dense, rows, axis=0),
+        ids=np.repeat(original.ids, rows, axis=0),
+        list_values=np.concatenate(values) if values else original.list_values,
+        list_lengths=np.repeat(original.list_lengths, rows, axis=1),
+        dense=np.repeat(original.dense, rows, axis=0),
     )
     return replace(inputs, request=request)
 

@@ -73,11 +73,11 @@ def rounds_of(passes: dict[str, Pass], rounds: int) -> dict[str, list[float]]:
     """CPU seconds of each pass, round by round, after one that is not counted."""
     for work in passes.values():
         work()
-    found: dict[str, list[float]] = {name: [] for name in passes}
+    seconds_of: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(rounds):
         for name, work in passes.items():
-            found[name].append(seconds(work))
-    return found
+            seconds_of[name].append(seconds(work))
+    return seconds_of
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:

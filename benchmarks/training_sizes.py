@@ -31,7 +31,7 @@ def cases(recipe: str, runs: Mapping[str, Sequence[Judged]]) -> Iterator[Case]:
         if unit == "ece":
             continue
         better: Literal["lower", "higher"] = "higher" if unit == "auc" else "lower"
-        figures = {form: [run.figures[name] for run in found] for form, found in runs.items()}
+        figures = {form: [run.figures[name] for run in judged] for form, judged in runs.items()}
         for form, values in figures.items():
             spread = (min(values), max(values))
             title = f"{recipe} {name}, {form}"
@@ -40,10 +40,10 @@ def cases(recipe: str, runs: Mapping[str, Sequence[Judged]]) -> Iterator[Case]:
             gap = paired(figures["by rows"], figures[form])
             title = f"{recipe} {name}, by rows - {form}"
             yield Case(title, gap.mean, unit, None, better, len(figures[form]), (gap.low, gap.high))
-    for form, found in runs.items():
-        seconds = [run.cpu for run in found]
+    for form, judged in runs.items():
+        seconds = [run.cpu for run in judged]
         spread = (min(seconds), max(seconds))
-        yield Case(f"{recipe} training, {form}", statistics.fmean(seconds), "CPU s", None, "lower", len(found), spread)
+        yield Case(f"{recipe} training, {form}", statistics.fmean(seconds), "CPU s", None, "lower", len(judged), spread)
 
 
 def main() -> int:

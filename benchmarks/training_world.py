@@ -34,11 +34,11 @@ class World:
     @cached_property
     def batches(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """All rows, in the order of the file."""
-        found = []
+        arrays = []
         for batch in BatchReader(self.folder / "train", self.schema, BATCH).epoch():
             part = batch.inputs.candidate
-            found.append(tuple(torch.from_numpy(np.array(a)) for a in (part.ids, part.dense, batch.labels)))
-        return [(ids, dense, labels) for ids, dense, labels in found]
+            arrays.append(tuple(torch.from_numpy(np.array(a)) for a in (part.ids, part.dense, batch.labels)))
+        return [(ids, dense, labels) for ids, dense, labels in arrays]
 
 
 def make_world(folder: Path, *, quick: bool) -> World:

@@ -78,13 +78,13 @@ def _dataset(rows: Rows, place: int, ids: list[int]) -> lightgbm.Dataset:
 def _inputs(batch: Batch, schema: Schema) -> NDArray[np.float32]:
     columns: list[NDArray[np.float32]] = []
     parts = ((batch.inputs.request, schema.request), (batch.inputs.candidate, schema.candidate))
-    for given, part in parts:
-        columns += [given.ids.astype(np.float32), given.dense]
-        ends = np.cumsum(given.list_lengths.sum(axis=1))
+    for inputs, part in parts:
+        columns += [inputs.ids.astype(np.float32), inputs.dense]
+        ends = np.cumsum(inputs.list_lengths.sum(axis=1))
         for place, spec in enumerate(part.lists):
             if spec in _short_lists(part):
-                lengths = given.list_lengths[place]
-                values = given.list_values[ends[place] - lengths.sum() : ends[place]]
+                lengths = inputs.list_lengths[place]
+                values = inputs.list_values[ends[place] - lengths.sum() : ends[place]]
                 marks = np.zeros((len(lengths), spec.rows), dtype=np.float32)
                 marks[np.repeat(np.arange(len(lengths)), lengths), values] = 1.0
                 columns.append(marks)

@@ -89,9 +89,9 @@ def main() -> int:
             for seed, (_, run_dir) in enumerate(known):
                 taught = [f"train.teacher={{run: {run_dir}, weight: 0.5}}"] if name.endswith(TAUGHT) else []
                 runs.append(of_model(table, recipe_of(table, seed, [*changes, *taught])))
-            found = {f: [run.figures[f] for run in runs] for f in ranked_figures(runs[0].figures)}
-            base = {f: [each.figures[f] for each in twins] for f in found}
-            print(f"\n{table}, {name}, against softmax\n\n{against(found, base)}", flush=True)
+            figures = {f: [run.figures[f] for run in runs] for f in ranked_figures(runs[0].figures)}
+            base = {f: [each.figures[f] for each in twins] for f in figures}
+            print(f"\n{table}, {name}, against softmax\n\n{against(figures, base)}", flush=True)
             rows += cases(table, name, runs, twins)
     return finish("twins", rows, as_json=options.json)
 

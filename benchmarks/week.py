@@ -122,9 +122,9 @@ def train_once(config: ProjectConfig, run_dir: Path, start: Path | None, later_t
     seconds = time.process_time() - began
     epochs = json.loads((run_dir / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"]
     rows = sum(round(epoch["rows_per_second"] * epoch["seconds"]) for epoch in epochs)
-    found = [{task: v for task, m in epoch["valid"].items() for v in m.values()} for epoch in epochs]
-    best = max(found, key=lambda figures: figures["is_click"] + figures["long_view"] + figures["is_like"])
-    return Trained(*({**figures, SECONDS: seconds, ROWS: rows} for figures in (found[-1], best)))
+    figures_by_epoch = [{task: v for task, m in epoch["valid"].items() for v in m.values()} for epoch in epochs]
+    best = max(figures_by_epoch, key=lambda figures: figures["is_click"] + figures["long_view"] + figures["is_like"])
+    return Trained(*({**figures, SECONDS: seconds, ROWS: rows} for figures in (figures_by_epoch[-1], best)))
 
 
 def judge_stale(config: ProjectConfig, run_dir: Path) -> dict[date, Figures]:
@@ -140,15 +140,15 @@ def judge_stale(config: ProjectConfig, run_dir: Path) -> dict[date, Figures]:
             weights.append(batch.weights)
     all_scores, all_labels, all_weights = (np.concatenate(parts) for parts in (scores, labels, weights))
     by_row = keys(EncodedDataset.open(path))
-    found = {}
+    figures_by_day = {}
     for judged, of_day in days_of(config.workspace.parent).items():
         rows = np.isin(by_row, of_day)
         metrics = {
             task.name: task_metrics(task, all_scores[rows, t], all_labels[rows, t], all_weights[rows, t])
             for t, task in enumerate(schema.tasks)
         }
-        found[judged] = {task: v for task, m in metrics.items() for v in m.values()}
-    return found
+        figures_by_day[judged] = {task: v for task, m in metrics.items() for v in m.values()}
+    return figures_by_day
 
 
 def keys(rows: EncodedDataset) -> NDArray[np.uint64]:

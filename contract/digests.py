@@ -118,7 +118,7 @@ def _closure(module: str) -> set[str]:
     while waiting:
         closure |= waiting
         imported = {
-            name for found in waiting if _ours(found) for name in graph.find_modules_directly_imported_by(found)
+            name for module in waiting if _ours(module) for name in graph.find_modules_directly_imported_by(module)
         }
         packages = {name.rpartition(".")[0] for name in waiting | imported if _ours(name)} - {""}
         waiting = (imported | packages) - closure

@@ -87,8 +87,8 @@ def broken() -> Iterator[str]:
     for file in SITE.rglob("*.html"):
         pages[file] = Links()
         pages[file].feed(file.read_text(encoding="utf-8"))
-    for file, found in pages.items():
-        for link in found.links:
+    for file, page in pages.items():
+        for link in page.links:
             parts = urlsplit(link)
             if parts.scheme or parts.netloc or file.name == "404.html":
                 continue
@@ -106,9 +106,9 @@ def main() -> int:
     built = subprocess.run([sys.executable, "-m", "zensical", "build", "--strict"], cwd=ROOT, check=False)
     if built.returncode:
         return built.returncode
-    found = sorted(set(broken()))
-    sys.stdout.writelines(f"leads nowhere: {line}\n" for line in found)
-    return 1 if found else 0
+    broken_links = sorted(set(broken()))
+    sys.stdout.writelines(f"leads nowhere: {line}\n" for line in broken_links)
+    return 1 if broken_links else 0
 
 
 if __name__ == "__main__":

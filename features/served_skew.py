@@ -103,7 +103,7 @@ def compare_served(config: FeaturesConfig, kept: Path, progress: Progress) -> Sk
 def _compare(
     parts: Sequence[PartitionRows], plans: dict[str, FeaturePlan], served: ServedFeatures, item: str
 ) -> SkewReport:
-    found: dict[str, FeatureSkew] = {}
+    skews: dict[str, FeatureSkew] = {}
     left_out: dict[str, str] = {}
     rows = 0
     for raw, table, encoding in _served_rows(parts, plans, served):
@@ -116,13 +116,13 @@ def _compare(
             values = raw_values(raw, plans[spec.name], encoding.priors)
             computed = encode_feature(encoding.encoder, spec, values)
             logged = table[feature_column(spec.name)].combine_chunks()
-            skew = found.setdefault(spec.name, FeatureSkew(spec.name))
+            skew = skews.setdefault(spec.name, FeatureSkew(spec.name))
             _add(skew, spec, encoding, logged, computed, table.select([REQUEST_ID, item]))
         left_out |= dict.fromkeys(plans.keys() - _names(encoding.schema), "a version in the log was not served it")
     if not rows:
         message = "no event of the recipe's log is among the served requests; look at data.events.served_within"
         raise DataError(message)
-    return SkewReport(rows, tuple(sorted(found.values(), key=lambda each: (-each.share, each.name))), left_out)
+    return SkewReport(rows, tuple(sorted(skews.values(), key=lambda each: (-each.share, each.name))), left_out)
 
 
 def _names(schema: Schema) -> set[str]:

@@ -78,8 +78,8 @@ class Network(nn.Module):
         streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
         routings: list[Routing] = []
         for level in self.typed_levels:
-            streams, found = level(streams, routing)
-            routings += found
+            streams, level_routings = level(streams, routing)
+            routings += level_routings
         if masked_BR is not None and self.contrast is not None:
             routings[0].penalties["history_contrast"] = self._contrast(x_BD, masked_BR, self.contrast)
         outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams])

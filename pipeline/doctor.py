@@ -232,9 +232,9 @@ def _disk(workspace: Path) -> Iterator[Check]:
     yield _enough("disk", free, LEAST_DISK_GB, f"free at {place}", "make room, or set `workspace` to another disk")
 
 
-def _enough(subject: str, found: float, least: float, where: str, advice: str) -> Check:
-    good = found >= least
-    return Check(subject, "ok" if good else "warning", f"{found:.1f} GB {where}", "" if good else advice)
+def _enough(subject: str, gigabytes: float, least: float, where: str, advice: str) -> Check:
+    good = gigabytes >= least
+    return Check(subject, "ok" if good else "warning", f"{gigabytes:.1f} GB {where}", "" if good else advice)
 
 
 def _ports() -> Iterator[Check]:

@@ -74,8 +74,8 @@ MUTATIONS = (
     Mutation(
         "a bundle with a file that is not listed is loaded",
         "serving/store/bundle.py",
-        "if found != listed:",
-        "if listed - found:",
+        "if present != listed:",
+        "if listed - present:",
         "tests/serving/store/test_bundle.py",
     ),
     Mutation(

@@ -98,7 +98,7 @@ def _fit(
     priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
     named = [p for p in feature_plans if _needs_vocabulary(p)]
     learned = workers.map(lambda plan: learn_vocabulary(train, plan, _known_before(plan, previous)), named)
-    learned_values = {plan.name: found for plan, found in zip(named, learned, strict=True)}
+    learned_values = {plan.name: values for plan, values in zip(named, learned, strict=True)}
     vocabularies = Vocabularies(
         {n: w.values for n, w in learned_values.items()}, {n: w.since for n, w in learned_values.items()}
     )
@@ -332,8 +332,8 @@ def quantile_edges(values: NDArray[np.float64], bins: int) -> tuple[float, ...]:
         return tuple(distinct.tolist())
     heavy = np.zeros(len(distinct), dtype=bool)
     left = bins
-    while (found := ~heavy & (counts * left >= counts[~heavy].sum())).any():
-        heavy |= found
+    while (too_heavy := ~heavy & (counts * left >= counts[~heavy].sum())).any():
+        heavy |= too_heavy
         left = bins - int(heavy.sum())
     rest = np.repeat(distinct[~heavy], counts[~heavy])
     spread = np.quantile(rest, np.linspace(0, 1, left + 1)) if len(rest) else rest

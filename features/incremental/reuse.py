@@ -142,8 +142,8 @@ def _as_one(connection: Backend, sources: Sources, config: FeaturesConfig) -> di
     """The whole log as one day, where nothing is kept."""
     times = sources.events.select(ms=event_ms(sources.events, config))
     whole = times.aggregate(rows=times.count(), first=times["ms"].min(), last=times["ms"].max())
-    (found,) = to_arrow(connection, whole).to_pylist()
-    return {found["first"] // DAY_MS: DayFacts(found["rows"], 0, found["last"])}
+    (facts,) = to_arrow(connection, whole).to_pylist()
+    return {facts["first"] // DAY_MS: DayFacts(facts["rows"], 0, facts["last"])}
 
 
 def _reason(before: LastLog | None, now: LastLog, config: FeaturesConfig) -> str:

@@ -70,13 +70,13 @@ class ContextValues:
         if kind not in _KEPT_TYPES or (kind is str and len(value) > LONGEST_KEPT):
             return self._encoded(name, value)
         key = (name, kind, value)
-        found = self._kept.get(key)
-        if found is None:
-            found = self._encoded(name, value)
+        columns = self._kept.get(key)
+        if columns is None:
+            columns = self._encoded(name, value)
             if len(self._kept) >= MOST_KEPT:
                 self._kept = {}
-            self._kept[key] = found
-        return found
+            self._kept[key] = columns
+        return columns
 
     def require(self, given: Iterable[str]) -> None:
         """Refuse a request that leaves out what the recipe wants of each.

@@ -30,12 +30,14 @@ def preparable(schema: Schema, table: OnlineTable | None) -> frozenset[str]:
 def features_of(schema: Schema, tables: OnlineTables) -> dict[str, frozenset[str]]:
     """The features that each table holds, by its name; none of tables that the schema's sides do not fit."""
     sides = {"user": "user", "item": "item"}
-    found = {}
+    names_by_table = {}
     for name, table in tables.by_name().items():
         held = {*table.id_names, *table.dense_names, *table.lists}
         side = sides.get(name, "pair")
-        found[name] = frozenset(spec.name for spec in schema.features if spec.side == side and spec.name in held)
-    return found
+        names_by_table[name] = frozenset(
+            spec.name for spec in schema.features if spec.side == side and spec.name in held
+        )
+    return names_by_table
 
 
 def item_inputs(schema: Schema, table: OnlineTable) -> PartInputs:

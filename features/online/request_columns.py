@@ -87,9 +87,9 @@ class Route:
     def fill(self, hashes: Hashes, columns: Columns) -> Entities:
         """Look an entity's keys [n] up, and copy their features into the columns of the part."""
         if self._compiled is None:
-            found = self.table.lookup(hashes)
-            self.copy(found, columns)
-            return Entities(found.known, found.key_hashes, found.rows)
+            features = self.table.lookup(hashes)
+            self.copy(features, columns)
+            return Entities(features.known, features.key_hashes, features.rows)
         table, compiled = self._compiled
         rows, known = compiled.copy((hashes,), columns.ids, columns.dense)
         if table.lists and not self._with_rows:
@@ -97,13 +97,13 @@ class Route:
         keys = table.key_hashes.take(rows, axis=0) if table.key_names else np.empty((len(rows), 0), np.uint64)
         return Entities(known, keys, rows if self._with_rows else None)
 
-    def copy(self, found: TableRows, columns: Columns) -> None:
+    def copy(self, features: TableRows, columns: Columns) -> None:
         """Copy the features of keys [n] into the columns of the part, one row serving all if n is 1."""
         if self.table.id_names:
-            columns.ids[:, self._ids] = found.ids
+            columns.ids[:, self._ids] = features.ids
         if self.table.dense_names:
-            columns.dense[:, self._dense] = found.dense
-        columns.lists |= found.lists
+            columns.dense[:, self._dense] = features.dense
+        columns.lists |= features.lists
 
 
 class PairGroup:
@@ -123,7 +123,7 @@ class PairGroup:
         self._names = tuple(rows_of.get(keys) for keys in tables)
         lookups = [RowsOf(table) if keys in rows_of else table for keys, table in tables.items()]
         self._routes = tuple(Route(table, layout) for table in lookups)
-        self._compiled = [found for table in lookups if (found := _compiled(table, layout)) is not None]
+        self._compiled = [compiled for table in lookups if (compiled := _compiled(table, layout)) is not None]
         self._index = JointHashIndex([table.index for table in self._tables])
         self._unknown = np.array([len(table.keys) for table in self._tables])
 
@@ -145,9 +145,9 @@ class PairGroup:
             for place, key in enumerate(keys):
                 words[place, table] = hashes[key]
         rows, known = self._index.find(combine(list(words)), self._unknown)
-        for place, (found, route, name) in enumerate(zip(self._tables, self._routes, self._names, strict=True)):
+        for place, (lookup, route, name) in enumerate(zip(self._tables, self._routes, self._names, strict=True)):
             if name is None:
-                route.copy(found.at(rows[place], known[place]), columns)
+                route.copy(lookup.at(rows[place], known[place]), columns)
             else:
                 columns.rows_of[name] = rows[place]
 

@@ -76,11 +76,11 @@ def _row(name: str, profile: FeatureProfile) -> str:
 
 def _spark(profile: FeatureProfile) -> str:
     """The histogram of a number, or the shares of an id's most frequent values."""
-    found = profile.histogram
-    if found is not None:
-        bins = zip(found.edges[:-1], found.edges[1:], found.shares, strict=True)
+    histogram = profile.histogram
+    if histogram is not None:
+        bins = zip(histogram.edges[:-1], histogram.edges[1:], histogram.shares, strict=True)
         bars = [(share, f"{low:.4g} to {high:.4g}: {share:.1%}") for low, high, share in bins]
-        ends = f"{found.edges[0]:.3g}", f"{found.edges[-1]:.3g}{' (log)' if found.log else ''}"
+        ends = f"{histogram.edges[0]:.3g}", f"{histogram.edges[-1]:.3g}{' (log)' if histogram.log else ''}"
     else:
         names = [*profile.distribution.values, "others"]
         bars = [

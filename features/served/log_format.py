@@ -91,5 +91,5 @@ class ServedEncoding:
         schema = Schema.load(directory)
         vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
         priors = directory / PRIORS_FILE
-        found = json.loads(priors.read_text(encoding="utf-8")) if priors.is_file() else {}
-        return cls(Encoder(schema, vocabularies), found)
+        shares = json.loads(priors.read_text(encoding="utf-8")) if priors.is_file() else {}
+        return cls(Encoder(schema, vocabularies), shares)

@@ -63,12 +63,12 @@ class ServedFeatures:
         Raw rows that were not served keep theirs; so do features that the version which served did not have.
         """
         served = raw[SERVED_ROW].combine_chunks()
-        found = np.flatnonzero(served.is_valid().to_numpy(zero_copy_only=False))
+        served_rows = np.flatnonzero(served.is_valid().to_numpy(zero_copy_only=False))
         rows = served.drop_null().to_numpy()
         pieces: dict[str, list[tuple[NDArray[np.int64], pa.Array]]] = {}
         for places, table, encoding in self.read(rows):
             for name, values in self._translated(table, encoding, encoder).items():
-                pieces.setdefault(name, []).append((found[places], values))
+                pieces.setdefault(name, []).append((served_rows[places], values))
         return columns | {name: _spliced(columns[name], parts) for name, parts in pieces.items()}
 
     def _translated(self, table: pa.Table, encoding: ServedEncoding, target: Encoder) -> dict[str, pa.Array]:

@@ -43,8 +43,8 @@ def with_served(connection: Backend, table: ir.Table, events: EventsConfig) -> i
     )
     joined = joined.drop([c for c in joined.columns if c.endswith("_right") and c.removesuffix("_right") in by])
     near = epoch_ms(joined[time]) - epoch_ms(joined[_AT]) <= milliseconds(events.served_within)
-    found = {c: ibis.ifelse(near.fill_null(False), joined[c], ibis.null(joined[c].type())) for c in values}  # noqa: FBT003
-    return joined.mutate(**found).drop(_AT)
+    joins = {c: ibis.ifelse(near.fill_null(False), joined[c], ibis.null(joined[c].type())) for c in values}  # noqa: FBT003
+    return joined.mutate(**joins).drop(_AT)
 
 
 def _check_type(table: ir.Table, served: ir.Table, key: str, events: EventsConfig) -> None:

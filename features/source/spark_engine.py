@@ -143,10 +143,10 @@ def number_rows(connection: Any, name: str, table: ir.Table, column: str, order:
     return _as_declared(opened(connection, numbered, name), {**table.schema(), column: ibis.dtype("int64")})
 
 
-def _as_declared(found: ir.Table, schema: Mapping[str, Any]) -> ir.Table:
+def _as_declared(result: ir.Table, schema: Mapping[str, Any]) -> ir.Table:
     """A table in the types that its expression has: in Spark's SQL whole numbers of 8 bits are written as of 32."""
-    differ = {name: dtype for name, dtype in schema.items() if _bare(found[name].type()) != _bare(dtype)}
-    return found.cast(differ) if differ else found
+    differ = {name: dtype for name, dtype in schema.items() if _bare(result[name].type()) != _bare(dtype)}
+    return result.cast(differ) if differ else result
 
 
 def _bare(dtype: Any) -> Any:

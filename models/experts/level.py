@@ -148,15 +148,15 @@ class Level(nn.Module):
 
     def slots(self) -> list[list[Slots]]:
         """How many experts of each bank a row may take by each gate."""
-        found = []
+        slots = []
         for bank in self.typed_banks:
             span, own = range(bank.first, bank.first + bank.experts.count), []
             for number, (plan, gate) in enumerate(zip(self.plan.gates, self.typed_gates, strict=True)):
                 members = sum(member in span for member in self.plan.members(plan))
                 if members:
                     own.append(Slots(number, min(members, gate.max_selected)))
-            found.append(own)
-        return found
+            slots.append(own)
+        return slots
 
     def _route(self, gate: int, streams: Sequence[Tensor], routing: RoutingInput) -> Routing:
         by = joined(streams, self.plan.gates[gate].reads) if routing.columns_BR is None else routing.columns_BR

@@ -101,18 +101,18 @@ def calibrate(
     return fitted
 
 
-def _helps(found: Platt | Curve, logits_B: Array, labels_B: Array, weights_B: Array) -> bool:
+def _helps(calibration: Platt | Curve, logits_B: Array, labels_B: Array, weights_B: Array) -> bool:
     # A curve without the stretches that would be too steep may be worse than none.
-    before, after = (x.astype(np.float64) for x in (logits_B, found.apply(logits_B)))
+    before, after = (x.astype(np.float64) for x in (logits_B, calibration.apply(logits_B)))
     return _loss(after, labels_B, weights_B) <= _loss(before, labels_B, weights_B)
 
 
-def _apply(tower: Tower, found: Platt | Curve) -> None:
-    if isinstance(found, Curve):
-        tower.calibration = Isotonic(found)
+def _apply(tower: Tower, calibration: Platt | Curve) -> None:
+    if isinstance(calibration, Curve):
+        tower.calibration = Isotonic(calibration)
     else:
-        tower.head.weight.mul_(found.slope)
-        tower.head.bias.mul_(found.slope).add_(found.intercept)
+        tower.head.weight.mul_(calibration.slope)
+        tower.head.bias.mul_(calibration.slope).add_(calibration.intercept)
 
 
 def _loss(logits_B: NDArray[np.float64], labels_B: _Floats, weights_B: _Floats) -> float:

@@ -79,7 +79,7 @@ def choose_cuda_form(ranker: Ranker, exported: Form, requested: RequestedCudaFor
     if exported == "static" or not levels:
         why = "static gates: constant weights, unused experts deleted" if levels else "this architecture has no experts"
         return CudaChoice("static" if levels else "dense", why)
-    against = next((found for level in levels if (found := misfit(level))), "")
+    against = next((reason for level in levels if (reason := misfit(level))), "")
     if against or requested != "auto":
         form = "wide" if against else requested
         return CudaChoice("moe" if form == "moe" else "wide", against or "asked for")
@@ -107,14 +107,14 @@ def _sizes(level: Level) -> list[LayerSize]:
     banks = level.typed_banks
     total = sum(bank.experts.count for bank in banks)
     slots = slots_of(level)
-    found = []
+    layers = []
     for bank in banks:
         count, first = bank.experts.count, bank.experts.typed_blocks[0].linear
         assert isinstance(first, nn.Linear)  # noqa: S101 the first layer is; this tells the type checker
         inputs, hidden = first.in_features, first.out_features // count
         share = max(1, round(slots * count / total))
-        found.append(LayerSize(inputs, hidden, bank.experts.outputs, count, share))
-    return found
+        layers.append(LayerSize(inputs, hidden, bank.experts.outputs, count, share))
+    return layers
 
 
 def _distance(each: MeasuredLayer, size: LayerSize, rows: int) -> float:

@@ -62,13 +62,13 @@ class AttendedHistories(nn.Module):
 
     def slot_ids(self, values_V: Tensor, lengths_LB: Tensor, offset: int) -> list[SlotIds]:
         """Each slot's ids out of packed lists, the request's first list being the row `offset` of the lengths."""
-        found = []
+        ids = []
         for name, slots in self.slots.items():
             ids_BS, inside_BS = newest(values_V, lengths_LB, offset + self.list_places[name], slots)
             for place in range(slots):
                 inside_B = inside_BS[:, place]
-                found.append(SlotIds(f"{name}@{place}", ids_BS[:, place][inside_B], inside_B.long()))
-        return found
+                ids.append(SlotIds(f"{name}@{place}", ids_BS[:, place][inside_B], inside_B.long()))
+        return ids
 
     def forward(self, vectors: dict[str, Tensor], ids: RowIds, mask: float = 0.0) -> Attended:
         """Attend, `vectors` being the embeddings [B, K] by the names of features and slots.

@@ -35,14 +35,14 @@ def _drift(args: Namespace) -> None:
     data = encoded_rows(args.data, "--data") if args.data else raw_days(args)
     from pipeline.report.commands import drift_for_command  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    found, page = drift_for_command(bundle, reference, data, args.out, args.threshold, args.keep_days)
+    drift, page = drift_for_command(bundle, reference, data, args.out, args.threshold, args.keep_days)
     lines = [f"{'PSI':>8} {'KS':>8} {'JS':>8}  {'unknown':>8} {'missing':>8}"]
-    for each in found.by_psi:
+    for each in drift.by_psi:
         ks = "" if each.ks is None else f"{each.ks:.4f}"
         rates = (f"{'' if shift is None else f'{shift.now:.2%}':>8}" for shift in (each.unknown, each.missing))
         lines.append(f"{each.psi:8.4f} {ks:>8} {each.js:8.4f}  {' '.join(rates)}  {each.name}")
-    alarms = [each.name for each in found.alarms]
-    respond(args, {"page": str(page), "alarms": alarms, **found.model_dump(mode="json")}, [*lines, f"page: {page}"])
+    alarms = [each.name for each in drift.alarms]
+    respond(args, {"page": str(page), "alarms": alarms, **drift.model_dump(mode="json")}, [*lines, f"page: {page}"])
     if alarms:
         message = f"PSI is beyond {args.threshold:g} for {', '.join(alarms)}; see {page}"
         raise AlarmError(message)

@@ -36,7 +36,7 @@ def _monitor(args: Namespace) -> int:
     from pipeline.yaml_file import Workspace, read_settings  # noqa: PLC0415
 
     workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
-    told: list[tuple[str, dict[str, object] | None, MoerankError | None]] = []
+    outcomes: list[tuple[str, dict[str, object] | None, MoerankError | None]] = []
     with prefect_api(workspace / ".prefect") as ready:
         from pipeline.flow.evaluation_flow import day_of, evaluate_served  # noqa: PLC0415 - Prefect reads it now
         from pipeline.project.project_config import read_config  # noqa: PLC0415
@@ -46,14 +46,14 @@ def _monitor(args: Namespace) -> int:
         for day in days:
             state = evaluate_served(args.config, args.overrides, day=day, notify=args.notify, return_state=True)
             try:
-                told.append((str(day or "yesterday"), day_of(state), None))
+                outcomes.append((str(day or "yesterday"), day_of(state), None))
             except MoerankError as error:
-                told.append((str(day or "yesterday"), None, error))
-    failed = [error for _, _, error in told if error is not None]
-    if len(told) == 1 and failed:
+                outcomes.append((str(day or "yesterday"), None, error))
+    failed = [error for _, _, error in outcomes if error is not None]
+    if len(outcomes) == 1 and failed:
         raise failed[0]
-    result = {"page": str(page), "days": [found or {"day": day, "error": str(why)} for day, found, why in told]}
-    lines = [f"{day}: {f'ALARM: {why}' if isinstance(why, AlarmError) else why or 'ok'}" for day, _, why in told]
+    result = {"page": str(page), "days": [judged or {"day": day, "error": str(why)} for day, judged, why in outcomes]}
+    lines = [f"{day}: {f'ALARM: {why}' if isinstance(why, AlarmError) else why or 'ok'}" for day, _, why in outcomes]
     respond(args, result, [*lines, f"over days: {page}"])
     return max((error.exit_code for error in failed), default=0)
 

@@ -46,9 +46,9 @@ def _train_seeds(args: Namespace, config: "ProjectConfig") -> None:
         for seed in seeds:
             run = steps.train_model(read_config(args.config, [*args.overrides, f"train.seed={seed}"]))
             runs[str(run.directory)] = steps.required(run.directory, "moerank train CONFIG").result["metrics"]
-    found = over_seeds(list(runs.values()))
-    result = {"seeds": seeds, "runs": list(runs), "metrics": [each.model_dump(mode="json") for each in found]}
-    respond(args, result, [*seed_table(found, seeds), *(f"run: {directory}" for directory in runs)])
+    means = over_seeds(list(runs.values()))
+    result = {"seeds": seeds, "runs": list(runs), "metrics": [each.model_dump(mode="json") for each in means]}
+    respond(args, result, [*seed_table(means, seeds), *(f"run: {directory}" for directory in runs)])
 
 
 def _arguments(parser: ArgumentParser) -> None:

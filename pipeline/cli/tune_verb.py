@@ -23,8 +23,8 @@ def _tune(args: Namespace) -> None:
 
         read_config(args.config, args.overrides)
         ready()
-        found = tune_model(args.config, args.overrides, args.trials)
-    respond(args, found.model_dump(mode="json"), found.lines())
+        tuned = tune_model(args.config, args.overrides, args.trials)
+    respond(args, tuned.model_dump(mode="json"), tuned.lines())
 
 
 VERB = Verb(

@@ -15,9 +15,9 @@ def _versions(args: Namespace) -> None:
     from serving.store.model_source import open_source  # noqa: PLC0415 - keeps `moerank --help` fast
 
     source = open_source(args.store)
-    current, found = source.current(args.model), source.versions(args.model)
-    lines = [f"{args.model}: {version}{' (current)' if version == current else ''}" for version in found]
-    respond(args, {"model": args.model, "versions": found, "current": current}, lines)
+    current, versions = source.current(args.model), source.versions(args.model)
+    lines = [f"{args.model}: {version}{' (current)' if version == current else ''}" for version in versions]
+    respond(args, {"model": args.model, "versions": versions, "current": current}, lines)
 
 
 VERB = Verb(

@@ -64,17 +64,17 @@ class DayDrop(Settings):
 
 def drops(today: TaskScores, before: Sequence[TaskScores], config: MonitorConfig) -> tuple[DayDrop, ...]:
     """Test each task of a day against the days before, the latest first; p-values adjusted over the tasks (Holm)."""
-    found = []
+    day_drops = []
     for task, scores in today.items():
         metric = headline_metric(scores)
         if metric is None:
             continue
         earlier = [day[task][metric] for day in before if metric in day.get(task, {})][: config.window]
         if len(earlier) >= LEAST_DAYS:
-            found.append(_drop(task, metric, scores[metric], earlier, config))
-    adjusted = holm(np.array([each.p for each in found]), np.ones(len(found))) if found else np.empty(0)
+            day_drops.append(_drop(task, metric, scores[metric], earlier, config))
+    adjusted = holm(np.array([each.p for each in day_drops]), np.ones(len(day_drops))) if day_drops else np.empty(0)
     return tuple(
-        each.model_copy(update={"p_adjusted": float(p)}) for each, p in zip(found, adjusted, strict=True)
+        each.model_copy(update={"p_adjusted": float(p)}) for each, p in zip(day_drops, adjusted, strict=True)
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def _variance(estimate: Estimate) -> float:
 
 
 def alarm_findings(
-    evaluation: Evaluation, found: Sequence[DayDrop], config: MonitorConfig
+    evaluation: Evaluation, day_drops: Sequence[DayDrop], config: MonitorConfig
 ) -> tuple[GateFinding, ...]:  # fmt: skip
     """Every rule and every drop, each passed or an alarm, in words.
 
@@ -116,7 +116,7 @@ def alarm_findings(
         ConfigError: a rule names a task or metric that the evaluation does not have.
     """
     rules = [bound_clearly_missed(evaluation, rule) for rule in config.rules]
-    return (*rules, *(_of_drop(each, config) for each in found if config.drop))
+    return (*rules, *(_of_drop(each, config) for each in day_drops if config.drop))
 
 
 def _of_drop(drop: DayDrop, config: MonitorConfig) -> GateFinding:
@@ -131,9 +131,9 @@ def _of_drop(drop: DayDrop, config: MonitorConfig) -> GateFinding:
 
 def headlines_of(tasks: Mapping[str, Mapping[str, Estimate]]) -> list[tuple[str, str, Estimate]]:
     """Task, headline metric and its estimate, for the tasks whose rows define it."""
-    found = []
+    headlines = []
     for task, scores in tasks.items():
         metric = headline_metric(scores)
         if metric is not None:
-            found.append((task, metric, scores[metric]))
-    return found
+            headlines.append((task, metric, scores[metric]))
+    return headlines

@@ -48,10 +48,10 @@ class Backtest(Settings):
             metric = next(each.metrics[task] for each in self.versions if task in each.metrics)
             lines += ["", f"{task}: {metric}", "".join([f"  {'version':<24}", *(f"{day:>12}" for day in days)])]
             for each in self.versions:
-                found = each.tasks.get(task, {})
-                cells = [f"{found[day].value:12.4f}" if day in found else f"{'-':>12}" for day in days]
-                whole = found.get(ALL_DAYS)
-                interval = f"  [{whole.low:.4f}, {whole.high:.4f}]" if whole else ""
+                estimates = each.tasks.get(task, {})
+                cells = [f"{estimates[day].value:12.4f}" if day in estimates else f"{'-':>12}" for day in days]
+                all_days = estimates.get(ALL_DAYS)
+                interval = f"  [{all_days.low:.4f}, {all_days.high:.4f}]" if all_days else ""
                 lines.append("".join([f"  {each.version:<24}", *cells, interval]))
         lines += [f"  {each.version}: {each.why_not}" for each in self.versions if each.why_not]
         return lines + [f"note: {each.version}: {note}" for each in self.versions for note in each.notes]
@@ -64,14 +64,14 @@ def backtest(
 
     `progress` is called with a few words as each version begins.
     """
-    found, data = [], days.describe(days.events or "the recipe's log")
+    versions, data = [], days.describe(days.events or "the recipe's log")
     for path in bundles:
         progress(f"scoring {path}")
         try:
-            found.append(_of_version(path, days, config))
+            versions.append(_of_version(path, days, config))
         except MoerankError as error:
-            found.append(VersionDays(version=path.name, why_not=str(error)))
-    return Backtest(data=data, versions=tuple(found))
+            versions.append(VersionDays(version=path.name, why_not=str(error)))
+    return Backtest(data=data, versions=tuple(versions))
 
 
 def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDays:
@@ -96,4 +96,4 @@ def _headlines(
     users = predictions.users()
     rows = predictions.by_task(users, mask)
     scores = evaluate_tasks(rows, Bootstrap(users.count, config.slice_replicates, config.seed), config.at).scores
-    return [(task, found[metric], metric) for task, found in scores.items() if (metric := headline_metric(found))]
+    return [(task, metrics[metric], metric) for task, metrics in scores.items() if (metric := headline_metric(metrics))]

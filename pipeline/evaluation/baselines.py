@@ -38,9 +38,9 @@ class Counts:
         """Training rows of each key; 0 for unknown ones."""
         place = self.find(keys)
         known = place >= 0
-        found = np.zeros(keys.size, dtype=np.int64)
-        found[known] = self.rows[place[known]]
-        return found
+        rows = np.zeros(keys.size, dtype=np.int64)
+        rows[known] = self.rows[place[known]]
+        return rows
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _inversions(ranks: NDArray[np.int64], weights: Floats, group: NDArray[np.int
     Two values part at their highest differing bit. So, from the highest bit down, keep the positions in segments of
     equal bits above, each in its original order: within a segment every 1 before a 0 is an inversion.
     """
-    found, place = np.zeros(ranks.size), np.arange(ranks.size)
+    inversions, place = np.zeros(ranks.size), np.arange(ranks.size)
     values, weight = ranks, weights
     starts = np.flatnonzero(np.diff(group, prepend=-1))
     for bit in range(int(ranks.max(initial=0)).bit_length() - 1, -1, -1):
@@ -82,7 +82,7 @@ def _inversions(ranks: NDArray[np.int64], weights: Floats, group: NDArray[np.int
         ones_before = _before(ones, starts, sizes)
         zeros_before = _before(weight - ones, starts, sizes)
         zeros = np.add.reduceat(weight - ones, starts)
-        found[place] += np.where(one == 1, np.repeat(zeros, sizes) - zeros_before, ones_before)
+        inversions[place] += np.where(one == 1, np.repeat(zeros, sizes) - zeros_before, ones_before)
         # Zeros move to the front of their segment, ones behind them, without a sort.
         one_count = _before(one, starts, sizes)
         zero_count = np.arange(ranks.size) - np.repeat(starts, sizes) - one_count
@@ -92,7 +92,7 @@ def _inversions(ranks: NDArray[np.int64], weights: Floats, group: NDArray[np.int
         values, weight, place = (_moved(each, target) for each in (values, weight, place))
         split = (zero_rows > 0) & (zero_rows < sizes)
         starts = np.sort(np.concatenate((starts, (starts + zero_rows)[split])))
-    return found
+    return inversions
 
 
 def _before(values: Values, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Values:

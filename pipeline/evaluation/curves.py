@@ -84,11 +84,11 @@ def draw(tasks: dict[str, TaskRows]) -> Curves:
 
 
 def _curves(rows: TaskRows) -> TaskCurves:
-    found: dict[str, Any] = {"bins": _bins(rows), "histogram": _histogram(rows)}
+    curves: dict[str, Any] = {"bins": _bins(rows), "histogram": _histogram(rows)}
     if rows.kind == "binary" and 0 < (rows.positives or 0) < rows.labels.size:
         ranking = Ranking.of(rows.labels, rows.scores)
-        found |= {"roc": _roc(ranking), "pr": _pr(ranking)}
-    return TaskCurves(kind=rows.kind, **found)
+        curves |= {"roc": _roc(ranking), "pr": _pr(ranking)}
+    return TaskCurves(kind=rows.kind, **curves)
 
 
 def _histogram(rows: TaskRows) -> ScoreHistogram | None:
@@ -126,7 +126,7 @@ def _bins(rows: TaskRows) -> tuple[Bin, ...]:
     if labels.size == 0:
         return ()
     index = metrics.bins_of(scores, BINS)
-    found = []
+    bins = []
     for number in np.unique(index):
         mine = index == number
         actual, count = float(labels[mine].mean()), int(mine.sum())
@@ -135,8 +135,8 @@ def _bins(rows: TaskRows) -> tuple[Bin, ...]:
             low, high = _wilson(actual, count)
         else:
             low, high = (float(edge) for edge in np.quantile(labels[mine], (0.1, 0.9)))
-        found.append(Bin(predicted=float(scores[mine].mean()), actual=actual, low=low, high=high, rows=count))
-    return tuple(found)
+        bins.append(Bin(predicted=float(scores[mine].mean()), actual=actual, low=low, high=high, rows=count))
+    return tuple(bins)
 
 
 def _wilson(rate: float, rows: int, z: float = 1.96) -> tuple[float, float]:

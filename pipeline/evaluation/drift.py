@@ -123,18 +123,18 @@ def measure_drift(
     engine = Engine(bundle)
     schema = engine.schema
     sides = [_SampledRows.of(side.data, schema) for side in (reference, new)]
-    found = []
+    drifts = []
     say("comparing features")
     for spec in schema.features:
         before, now = (rows.column(spec.name) for rows in sides)
-        found.append(_of_feature(spec, before, now, bundle))
+        drifts.append(_of_feature(spec, before, now, bundle))
     for task in schema.tasks:
         before, now = (rows.labels(task.name) for rows in sides)
         if before.size and now.size:
-            found.append(_of_numbers(f"label of {task.name}", "label", before, now))
+            drifts.append(_of_numbers(f"label of {task.name}", "label", before, now))
     say("scoring both")
     first, second = (_score(engine, side.data, schema) for side in (reference, new))
-    found += [
+    drifts += [
         _of_numbers(f"prediction of {task.name}", "prediction", first[task.name], second[task.name])
         for task in schema.tasks
     ]
@@ -144,7 +144,7 @@ def measure_drift(
         rows=sides[1].rows,
         reference_rows=sides[0].rows,
         threshold=threshold,
-        found=tuple(found),
+        found=tuple(drifts),
     )
 
 
@@ -197,8 +197,8 @@ def _of_feature(spec: FeatureSpec, before: pa.Array, now: pa.Array, bundle: Path
         sides = [raw_numbers(spec, side.to_numpy()) for side in (before, now)]
         missing = Shift(before=float(sides[0][1].mean()), now=float(sides[1][1].mean()))
         first, second = (numbers[~gaps] for numbers, gaps in sides)
-        found = _of_numbers(spec.name, "dense", first, second, missing)
-        return found if spec.encoding == "piecewise_linear" else found.model_copy(update={"missing": None})
+        drift = _of_numbers(spec.name, "dense", first, second, missing)
+        return drift if spec.encoding == "piecewise_linear" else drift.model_copy(update={"missing": None})
     return _of_ids(spec, before, now, raw_texts(spec, bundle))
 
 
@@ -221,8 +221,8 @@ def _of_numbers(
         shares.append((*inside.tolist(), gaps) if missing else tuple(inside.tolist()))
     mean = Shift(before=float(before.mean()), now=float(now.mean())) if before.size and now.size else None
     names = (*names, "missing") if missing else names
-    found = _drift_of(name, kind, names, shares, (before.size, now.size))
-    return found.model_copy(update={"ks": kolmogorov_smirnov(before, now), "mean": mean, "missing": missing})
+    drift = _drift_of(name, kind, names, shares, (before.size, now.size))
+    return drift.model_copy(update={"ks": kolmogorov_smirnov(before, now), "mean": mean, "missing": missing})
 
 
 def _names_of(cuts: NDArray[np.float64]) -> tuple[str, ...]:
@@ -244,11 +244,11 @@ def _of_ids(spec: IdSpec, before: pa.Array, now: pa.Array, texts: Mapping[int, s
     frequent = ids[np.argsort(-counts, kind="stable")][:_VALUES]
     bins = (*(texts.get(int(value), f"row {value}") for value in frequent), "others", "unknown", "missing")
     shares = [tuple(_id_shares(*each, frequent)) for each in zip(rows, unknown, is_null, strict=True)]
-    found = _drift_of(spec.name, spec.kind, bins, shares, (rows[0].size, rows[1].size))
+    drift = _drift_of(spec.name, spec.kind, bins, shares, (rows[0].size, rows[1].size))
     nulls = Shift(before=_mean(is_null[0]), now=_mean(is_null[1])) if spec.null_row else None
-    told = Shift(before=_mean(unknown[0]), now=_mean(unknown[1]))
-    return found.model_copy(
-        update={"unknown": told if spec.encoding == "vocabulary" else None, "missing": empty or nulls}
+    unknown_share = Shift(before=_mean(unknown[0]), now=_mean(unknown[1]))
+    return drift.model_copy(
+        update={"unknown": unknown_share if spec.encoding == "vocabulary" else None, "missing": empty or nulls}
     )
 
 

@@ -91,10 +91,10 @@ def evaluate(
     )
     # The graph computes without the interpreter's lock.
     with ThreadPoolExecutor(1) as other:
-        told = other.submit(_look_into, engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
-        found = measure(predictions, context, config, out_dir, state)
-        told.result()
-    return found
+        inspection = other.submit(_look_into, engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
+        evaluation = measure(predictions, context, config, out_dir, state)
+        inspection.result()
+    return evaluation
 
 
 def _look_into(engine: Engine, data: Path, masks: dict[str, Masks], config: EvaluateConfig, out_dir: Path) -> None:
@@ -105,8 +105,8 @@ def _look_into(engine: Engine, data: Path, masks: dict[str, Masks], config: Eval
     if use is not None:
         use.save(out_dir)
     if config.importance:
-        found = importance(engine, data, engine.schema, permutations=config.importance, seed=config.seed)
-        found.save(out_dir)
+        losses = importance(engine, data, engine.schema, permutations=config.importance, seed=config.seed)
+        losses.save(out_dir)
 
 
 def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:

@@ -20,14 +20,16 @@ def calibration_findings(tasks: Mapping[str, Scores]) -> list[str]:
 
     Clearly: the end of the 95 % interval nearest to perfect is beyond the bound.
     """
-    found = []
+    findings = []
     for task, scores in tasks.items():
         if "log_loss" not in scores:
             continue
         signs = [text for text in (_ratio(scores.get("calibration")), _error(scores.get("ece"))) if text]
         if signs:
-            found.append(f"{task}: the probabilities are far from calibrated: {' and '.join(signs)}. Remedy: {_REMEDY}")
-    return found
+            findings.append(
+                f"{task}: the probabilities are far from calibrated: {' and '.join(signs)}. Remedy: {_REMEDY}"
+            )
+    return findings
 
 
 def _ratio(calibration: Estimate | None) -> str:

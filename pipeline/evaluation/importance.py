@@ -122,11 +122,11 @@ def importance(
     whole = rows.sums(_score(engine, batch.inputs))
     orders = [np.random.default_rng([seed, number]).permutation(batch.rows) for number in range(permutations)]
     bootstrap = Bootstrap(rows.users.count, _REPLICATES, seed)
-    found = []
+    losses = []
     for done, (name, features) in enumerate(groups.items()):
         changed = [rows.sums(_score(engine, shuffled(batch.inputs, schema, features, order))) for order in orders]
         tasks = {task: rows.loss(task, whole[task], [each[task] for each in changed], bootstrap) for task in rows.tasks}
-        found.append(FeatureLoss(name=name, features=features, tasks=tasks))
+        losses.append(FeatureLoss(name=name, features=features, tasks=tasks))
         if progress is not None:
             progress(done + 1, len(groups))
     ones = np.ones(rows.users.count)
@@ -135,7 +135,7 @@ def importance(
         permutations=permutations,
         metrics={task: HEADLINE[kind] for task, kind in rows.tasks.items()},
         whole={task: rows.metric(task, whole[task], ones) for task in rows.tasks},
-        features=tuple(found),
+        features=tuple(losses),
     )
 
 
@@ -175,7 +175,7 @@ class _Judge:
 
     def sums(self, answers: Answers) -> dict[str, Floats]:
         """By task, for each user: rightly ordered pairs and all, or squared errors and rows: [U, 2]."""
-        found = {}
+        sums = {}
         for task, kind in self.tasks.items():
             mask, labels = self.applies[task], self.labels[task]
             scores, users = answers[task][mask], self.users.take(mask)
@@ -184,10 +184,10 @@ class _Judge:
                 right = np.empty(labels.size)
                 right[ranking.order] = auc_shares(ranking, None)
                 positives = np.count_nonzero(labels == 1)
-                found[task] = users.sums(right, np.where(labels == 1, labels.size - positives, positives))
+                sums[task] = users.sums(right, np.where(labels == 1, labels.size - positives, positives))
             else:
-                found[task] = users.sums(np.square(scores.astype(np.float64) - labels), np.ones(labels.size))
-        return found
+                sums[task] = users.sums(np.square(scores.astype(np.float64) - labels), np.ones(labels.size))
+        return sums
 
     def metric(self, task: str, sums: Floats, counts: Floats) -> float:
         """AUC, to first order in the counts [U] of a draw, or RMSE."""

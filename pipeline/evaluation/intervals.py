@@ -165,7 +165,7 @@ class Bootstrap:
 
     def run(self, statistics: Sequence[Statistic]) -> list[Floats]:
         """Every statistic on every replicate: one array [R, metrics] each."""
-        found = [np.empty((self.replicates, len(statistic.names))) for statistic in statistics]
+        draws = [np.empty((self.replicates, len(statistic.names))) for statistic in statistics]
         # Sums of all statistics side by side: their draws are one product of matrices.
         parts = [self._by_unit(each.sums) if isinstance(each, Summed) else None for each in statistics]
         ends = np.cumsum([0, *(part.shape[1] for part in parts if part is not None)])
@@ -174,14 +174,14 @@ class Bootstrap:
         for counts in self._batches():
             totals = counts @ sums
             pieces = iter([totals[:, begin:end] for begin, end in pairwise(ends.tolist())])
-            for values, statistic in zip(found, statistics, strict=True):
+            for values, statistic in zip(draws, statistics, strict=True):
                 if isinstance(statistic, Summed):
                     one = statistic.of_totals(next(pieces))
                 else:
                     one = statistic.many(counts if self.unit is None else counts[:, self.unit])
                 values[done : done + len(counts)] = one
             done += len(counts)
-        return found
+        return draws
 
     @property
     def _count(self) -> int:

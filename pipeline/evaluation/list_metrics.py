@@ -80,9 +80,9 @@ class RankedLists:
         inside = np.flatnonzero(self.position < k)
         group, gains, position = self.group[inside], self.gains[inside], self.position[inside]
         discount = 1.0 / np.log2(np.arange(k) + 2.0)
-        found, starts = np.cumsum(gains), np.flatnonzero(position == 0)
+        gained, starts = np.cumsum(gains), np.flatnonzero(position == 0)
         # Less the sum of the lists before.
-        found -= np.repeat((found - gains)[starts], np.diff(np.append(starts, group.size)))
+        gained -= np.repeat((gained - gains)[starts], np.diff(np.append(starts, group.size)))
 
         def summed(values: Values) -> Floats:
             return np.bincount(group, weights=values, minlength=self.rows.size).astype(np.float64)
@@ -94,7 +94,7 @@ class RankedLists:
         return {
             f"ndcg@{k}": self._defined(summed(gains * discount[position]), ideal),
             f"mrr@{k}": self._defined(first, np.ones(self.rows.size)),
-            f"map@{k}": self._defined(summed(gains * found / (position + 1.0)), most),
+            f"map@{k}": self._defined(summed(gains * gained / (position + 1.0)), most),
             f"precision@{k}": self._defined(hits, np.minimum(self.rows, k)),
             f"recall@{k}": self._defined(hits, self.positives),
         }
@@ -157,9 +157,9 @@ def _first_ranks(ties: _Ties, labels: Floats, position: NDArray[np.int64], count
     mine = np.flatnonzero(positives > 0)
     group = ties.group[mine]
     first = mine[np.append(True, group[1:] != group[:-1])] if mine.size else mine
-    found = np.full(count, np.inf)
-    found[ties.group[first]] = position[ties.starts[first]] + (ties.sizes[first] + 1.0) / (positives[first] + 1.0)
-    return found
+    ranks = np.full(count, np.inf)
+    ranks[ties.group[first]] = position[ties.starts[first]] + (ties.sizes[first] + 1.0) / (positives[first] + 1.0)
+    return ranks
 
 
 def ndcg(labels: Values, scores: Values, user: Values, k: int, *, name: str = "label") -> float:

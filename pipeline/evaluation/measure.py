@@ -109,11 +109,11 @@ def measure(
         curves = workers.submit(draw, tasks)
         slices = _slices(predictions, context.masks, config, workers, users)
         results, *others = (job.result() for job in jobs)
-    baselines = {name: found.scores for name, found in zip(context.baselines, others, strict=True)}
+    baselines = {name: result.scores for name, result in zip(context.baselines, others, strict=True)}
     whole = Overall(predictions.rows, {}, ())
     if state is not None and not state.is_whole:
         whole = overall(state, results.scores, predictions.tasks, bootstrap)
-    scores = {name: found | whole.scores.get(name, {}) for name, found in results.scores.items()}
+    scores = {name: metrics | whole.scores.get(name, {}) for name, metrics in results.scores.items()}
     result = Evaluation(
         model=context.model,
         data=context.data,

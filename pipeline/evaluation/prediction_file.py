@@ -44,7 +44,7 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
         >>> parse_columns(["user=uid", "label.click=y"])
         {'user': 'uid', 'label.click': 'y'}
     """
-    found = {}
+    mapping = {}
     for word in words:
         role, _, name = word.partition("=")
         if not _ROLE.match(role) or not name:
@@ -53,8 +53,8 @@ def parse_columns(words: Sequence[str]) -> dict[str, str]:
                 "prediction.TASK or weight.TASK"
             )
             raise ConfigError(message)
-        found[role] = name
-    return found
+        mapping[role] = name
+    return mapping
 
 
 def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
@@ -160,8 +160,8 @@ def _keyed(path: Path, table: pa.Table, tasks: Sequence[str], names: Columns) ->
         _ids(table, names[role], mapped=names[role] not in {USER_HASH, ITEM_HASH}) for role in ("user", "item")
     )
     time = _times(str(path), table, names["time"])
-    found = [names[f"prediction.{task}"] in table.column_names for task in tasks]
-    if user is None or item is None or time is None or not any(found):
+    present = [names[f"prediction.{task}"] in table.column_names for task in tasks]
+    if user is None or item is None or time is None or not any(present):
         roles = [names[role] for role in ("user", "item", "time")] + [names[f"prediction.{task}"] for task in tasks]
         missing = [name for name in roles if name not in table.column_names]
         message = (
@@ -172,7 +172,7 @@ def _keyed(path: Path, table: pa.Table, tasks: Sequence[str], names: Columns) ->
     nothing = np.full(table.num_rows, np.nan, dtype=np.float32)
     scores = [
         _floats(str(path), table, names[f"prediction.{task}"]) if there else nothing
-        for task, there in zip(tasks, found, strict=True)
+        for task, there in zip(tasks, present, strict=True)
     ]
     return KeyedScores(user, item, time, np.stack(scores, axis=1))
 

@@ -82,7 +82,7 @@ class Predictions:
     def by_task(self, users: Users, rows: NDArray[np.bool_] | None = None) -> dict[str, TaskRows]:
         """The rows of each task to which it applies, within the chosen `rows` [N]."""
         chosen = np.ones(self.rows, dtype=bool) if rows is None else rows
-        found = {}
+        task_rows = {}
         for column, (name, kind) in enumerate(self.tasks.items()):
             mine = chosen & (self.weights[:, column] > 0)
             labels, scores = self.labels[mine, column], self.scores[mine, column]
@@ -90,10 +90,10 @@ class Predictions:
             equal = weights.size == 0 or bool((weights == weights[0]).all())
             lists = None if self.lists is None else Users.of(self.lists[mine])
             grouped = self.grouped or lists is not None
-            found[name] = TaskRows(
+            task_rows[name] = TaskRows(
                 name, kind, labels, scores, users.take(mine), grouped, None if equal else weights, lists
             )
-        return found
+        return task_rows
 
     def take(self, rows: NDArray[Any]) -> Self:
         """Some of the rows, by number or by mask."""
@@ -209,8 +209,8 @@ def predict_stretches(
     done = begin
 
     def stretch() -> Predictions:
-        found = joined(waiting)
-        return replace(found, encoding=encoding, time=_times(reader.dataset, done - found.rows, done))
+        predictions = joined(waiting)
+        return replace(predictions, encoding=encoding, time=_times(reader.dataset, done - predictions.rows, done))
 
     for batch in reader.epoch(start=begin):
         if not take(done + batch.rows):

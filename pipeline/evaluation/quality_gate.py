@@ -129,8 +129,8 @@ def bound_clearly_missed(evaluation: Evaluation, rule: str) -> GateFinding:
     passed = _COMPARE[sign](best, right)
     value = f"{left} is {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]"
     holds = _COMPARE[sign](estimate.value, right)
-    told = "as" if holds else "which is not clearly off, where" if passed else "but"
-    return GateFinding(rule=rule, passed=passed, text=f"{value}, {told} {sign} {right:g} is asked for")
+    relation = "as" if holds else "which is not clearly off, where" if passed else "but"
+    return GateFinding(rule=rule, passed=passed, text=f"{value}, {relation} {sign} {right:g} is asked for")
 
 
 def _parts(rule: str) -> tuple[str, str, float]:

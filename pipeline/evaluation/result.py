@@ -94,18 +94,18 @@ class Evaluation(Settings):
 
         Empty for a task whose rows do not define it; `undefined` says why.
         """
-        found: dict[str, dict[str, float]] = {}
+        headlines: dict[str, dict[str, float]] = {}
         for task, scores in self.tasks.items():
             metric = headline_metric(scores)
-            found[task] = {}
+            headlines[task] = {}
             if metric is not None:
                 others = {
                     f"{metric} of {name}": base[task][metric].value
                     for name, base in self.baselines.items()
                     if metric in base[task]
                 }
-                found[task] = {metric: scores[metric].value, **others}
-        return found
+                headlines[task] = {metric: scores[metric].value, **others}
+        return headlines
 
     def unit_of(self, task: str, metric: str) -> str:
         """The unit of a metric's value, with a space before it: the label's for errors, nothing for others.

@@ -34,17 +34,17 @@ def over_seeds(runs: Sequence[Metrics]) -> list[SeedMean]:
     """Join the runs' metrics, by task and metric; one that not all runs have is left out.
 
     Example:
-        >>> found = over_seeds([{"like": {"auc": 0.7}}, {"like": {"auc": 0.8}}])[0]
-        >>> round(found.mean, 2), found.low is not None and found.low < 0.7
+        >>> mean = over_seeds([{"like": {"auc": 0.7}}, {"like": {"auc": 0.8}}])[0]
+        >>> round(mean.mean, 2), mean.low is not None and mean.low < 0.7
         (0.75, True)
     """
     keys = [_Key(task, metric) for task, metrics in runs[0].items() for metric in metrics]
-    found = []
+    means = []
     for task, metric in keys:
         values = tuple(run[task][metric] for run in runs if metric in run.get(task, {}))
         if len(values) == len(runs):
-            found.append(_mean(task, metric, values))
-    return found
+            means.append(_mean(task, metric, values))
+    return means
 
 
 def _mean(task: str, metric: str, values: tuple[float, ...]) -> SeedMean:
@@ -55,11 +55,11 @@ def _mean(task: str, metric: str, values: tuple[float, ...]) -> SeedMean:
     return SeedMean(task=task, metric=metric, mean=middle, low=middle - half, high=middle + half, values=values)
 
 
-def seed_table(found: Sequence[SeedMean], seeds: Sequence[int]) -> list[str]:
+def seed_table(means: Sequence[SeedMean], seeds: Sequence[int]) -> list[str]:
     """The same as a table in Markdown, line by line."""
     rows = [["task", "metric", "mean", "95 % interval", *(f"seed {seed}" for seed in seeds)]]
     rows.append(["---"] * len(rows[0]))
-    for each in found:
+    for each in means:
         interval = "" if each.low is None or each.high is None else f"{each.low:.4f} to {each.high:.4f}"
         rows.append([each.task, each.metric, f"{each.mean:.4f}", interval, *(f"{value:.4f}" for value in each.values)])
     return [f"| {' | '.join(row)} |" for row in rows]

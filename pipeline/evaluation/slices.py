@@ -26,13 +26,13 @@ MOST_VALUES = 10
 
 def by_history(predictions: Predictions, training: TrainingRows, schema: Schema) -> dict[str, Masks]:
     """New and known users and items, and how often training saw them; masks [N] by slice and value."""
-    found: dict[str, Masks] = {}
+    slices: dict[str, Masks] = {}
     sides = (("user", schema.user_key, training.users, predictions.user),
              ("item", schema.item_key, training.items, predictions.item))  # fmt: skip
     for name, key, counts, hashes in sides:
         if key:
-            found[name], found[f"{name}_training_rows"] = _history(counts, hashes)
-    return found
+            slices[name], slices[f"{name}_training_rows"] = _history(counts, hashes)
+    return slices
 
 
 def _history(counts: Counts, hashes: NDArray[np.uint64]) -> tuple[Masks, Masks]:
@@ -64,13 +64,13 @@ def by_feature(
             message = f"cannot slice by {name!r}: there are {known}"
             raise ConfigError(message)
     columns = EncodedDataset.open(data).read(names) if names else None
-    found: dict[str, Masks] = {}
+    slices: dict[str, Masks] = {}
     for name in names:
         values: NDArray[Any] = columns[name].to_numpy() if columns is not None else np.empty(0)
         values = values if rows is None else values[rows]
         spec = specs[name]
-        found[name] = _ranges(spec, values) if isinstance(spec, DenseSpec) else _values(spec, values, directory)
-    return found
+        slices[name] = _ranges(spec, values) if isinstance(spec, DenseSpec) else _values(spec, values, directory)
+    return slices
 
 
 def by_column(names: tuple[str, ...], path: Path, rows: NDArray[np.int64] | None = None) -> dict[str, Masks]:
@@ -81,7 +81,7 @@ def by_column(names: tuple[str, ...], path: Path, rows: NDArray[np.int64] | None
     Raises:
         ConfigError: the file has no such column, or is no Parquet.
     """
-    found: dict[str, Masks] = {}
+    slices: dict[str, Masks] = {}
     for name in names:
         try:
             column = pq.read_table(path, columns=[name])[name]
@@ -91,10 +91,10 @@ def by_column(names: tuple[str, ...], path: Path, rows: NDArray[np.int64] | None
         column = (column if rows is None else column.take(pa.array(rows))).combine_chunks()
         if pa.types.is_floating(column.type):
             values = column.to_numpy(zero_copy_only=False)
-            found[name] = _quarters(values, np.isnan(values))
+            slices[name] = _quarters(values, np.isnan(values))
         else:
-            found[name] = _frequent(column)
-    return found
+            slices[name] = _frequent(column)
+    return slices
 
 
 def _frequent(column: pa.Array) -> Masks:
@@ -124,8 +124,8 @@ def _quarters(numbers: NDArray[Any], missing: NDArray[np.bool_]) -> Masks:
         return {"null": missing}
     cuts = np.unique(np.quantile(numbers[~missing], (0.25, 0.5, 0.75), method="lower"))
     band = np.searchsorted(cuts, numbers, side="left")
-    found = {}
+    quarters = {}
     for place in np.unique(band[~missing]):
         mask = ~missing & (band == place)
-        found[f"{numbers[mask].min():.6g} to {numbers[mask].max():.6g}"] = mask
-    return found | ({"null": missing} if missing.any() else {})
+        quarters[f"{numbers[mask].min():.6g} to {numbers[mask].max():.6g}"] = mask
+    return quarters | ({"null": missing} if missing.any() else {})

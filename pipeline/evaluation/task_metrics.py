@@ -131,7 +131,9 @@ def _binary(rows: TaskRows, at: Sequence[int]) -> list[Statistic]:
         return [statistic for part in parts for statistic in part()]
     # NumPy computes without the interpreter's lock.
     with ThreadPoolExecutor(len(parts)) as workers:
-        return [statistic for found in workers.map(lambda part: part(), parts) for statistic in found]
+        return [
+            statistic for part_statistics in workers.map(lambda part: part(), parts) for statistic in part_statistics
+        ]
 
 
 def _of_probabilities(rows: "RankedRows") -> list[Statistic]:
@@ -218,10 +220,10 @@ def _by_list(rows: RankedRows, at: Sequence[int]) -> list[Statistic]:
     """GAUC and the metrics of lists, each where at least one list defines it."""
     of = rows.lists or rows.users
     lists = RankedLists.from_ranking(rows.ranking, of.group, of.count, rows.weights)
-    found: list[Statistic] = [_mean_of_lists("gauc", lists.area, lists.weight, rows)]
+    statistics: list[Statistic] = [_mean_of_lists("gauc", lists.area, lists.weight, rows)]
     for k in at:
-        found += [_mean_of_lists(name, v, lists.mean_weight, rows) for name, v in lists.metrics(k).items()]
-    return found
+        statistics += [_mean_of_lists(name, v, lists.mean_weight, rows) for name, v in lists.metrics(k).items()]
+    return statistics
 
 
 def _mean_of_lists(name: str, values: Floats, weights: Floats, rows: RankedRows) -> Statistic:
@@ -237,17 +239,17 @@ def _mean_of_lists(name: str, values: Floats, weights: Floats, rows: RankedRows)
 def _regression(rows: TaskRows) -> list[Statistic]:
     labels, weights, of = rows.labels, rows.row_weights, ROW_SUMS["regression"]
     pointwise = rows.users.sums(*of.weighed(labels, rows.scores, rows.weights))
-    found: list[Statistic] = [SumStatistic(of.names, pointwise, of.finish)]
+    statistics: list[Statistic] = [SumStatistic(of.names, pointwise, of.finish)]
     counts = concordance(labels, rows.scores, rows.weights)
     if counts.pairs.any():
-        found.append(
+        statistics.append(
             linearised_auc.pair_statistic("xauc", rows.users.sums(weights * counts.right, weights * counts.pairs))
         )
     lists = rows.lists or rows.users
     within = concordance(labels, rows.scores, rows.weights, lists.group) if rows.grouped else None
     if within is not None and within.pairs.any():
-        found.append(_grouped_xauc(rows, lists, within))
-    return found
+        statistics.append(_grouped_xauc(rows, lists, within))
+    return statistics
 
 
 def _grouped_xauc(rows: TaskRows, lists: Users, within: Concordance) -> Statistic:
@@ -289,11 +291,11 @@ def evaluate_tasks(
 
 
 def _estimates(statistic: Statistic, draws: Floats, rows: TaskRows, users: int) -> Scores:
-    found: Scores = {}
+    scores: Scores = {}
     for metric, value, values in zip(statistic.names, statistic(np.ones(users)), draws.T, strict=True):
         if np.isfinite(value):
             best, low, high = float(value), *interval_of(metric, float(value), values, users)
             if isinstance(statistic, CalibrationError):
                 best, low, high = statistic.estimate()
-            found[metric] = Estimate(value=best, low=low, high=high, n=rows.labels.size, positives=rows.positives)
-    return found
+            scores[metric] = Estimate(value=best, low=low, high=high, n=rows.labels.size, positives=rows.positives)
+    return scores

@@ -41,20 +41,20 @@ def by_time(predictions: Predictions, names: Sequence[str], zone: str) -> dict[s
                 f"cannot slice by {name!r}: the rows have no {column}; name its column, as in --columns {column}=..."
             )
             raise ConfigError(message)
-    found: dict[str, Masks] = {}
+    slices: dict[str, Masks] = {}
     if predictions.time.any():
         local = np.asarray(local_ms(predictions.time, zone))
         days = local // DAY_MS
         distinct = np.unique(days)
         if 1 < distinct.size <= MOST_DAYS:
-            found["day"] = {str(np.datetime64(int(day), "D")): days == day for day in distinct}
+            slices["day"] = {str(np.datetime64(int(day), "D")): days == day for day in distinct}
         if "hour" in names:
             hours = local % DAY_MS // _HOUR_MS
-            found["hour"] = {f"{hour:02d}": hours == hour for hour in np.unique(hours)}
+            slices["hour"] = {f"{hour:02d}": hours == hour for hour in np.unique(hours)}
     for side, keys in (("user", predictions.user), ("item", predictions.item)):
         if f"{side}_activity" in names:
-            found[f"{side}_activity"] = _deciles(keys)
-    return found
+            slices[f"{side}_activity"] = _deciles(keys)
+    return slices
 
 
 def file_slices(
@@ -78,9 +78,9 @@ def _deciles(keys: NDArray[np.uint64]) -> Masks:
     rows = counts[place]
     cuts = np.unique(np.quantile(rows, np.linspace(0.0, 1.0, 11)[1:-1], method="lower"))
     band = np.searchsorted(cuts, rows, side="left")
-    found = {}
+    tenths = {}
     for number in np.unique(band):
         mask = band == number
         low, high = int(rows[mask].min()), int(rows[mask].max())
-        found[f"{low} rows" if low == high else f"{low}-{high} rows"] = mask
-    return found
+        tenths[f"{low} rows" if low == high else f"{low}-{high} rows"] = mask
+    return tenths

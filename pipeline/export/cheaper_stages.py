@@ -166,7 +166,7 @@ def _answered(
     answer: Mapping[str, Callable[[Inputs], Array]], prior: ItemPrior | None, schema: Schema, valid: Path
 ) -> dict[str, Array]:
     """By graph its answers [N, T] to the validation rows, beside their ``labels`` and ``weights``."""
-    found: dict[str, list[Array]] = {}
+    columns: dict[str, list[Array]] = {}
     tasks = [task.name for task in schema.tasks]
     for batch in BatchReader(valid, schema, BATCH_ROWS).epoch():
         parts: dict[str, Array] = {name: each(batch.inputs) for name, each in answer.items()}
@@ -174,8 +174,8 @@ def _answered(
             means, _ = prior.predict(batch.item)
             parts[ITEM_PRIOR_FILE] = np.stack([means[task] for task in tasks], axis=1)
         for name, values in {**parts, "labels": batch.labels, "weights": batch.weights}.items():
-            found.setdefault(name, []).append(values)
-    return {name: np.concatenate(values) for name, values in found.items()}
+            columns.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in columns.items()}
 
 
 def _of_task(task: str, rows: Mapping[str, Array], config: StagesConfig) -> Iterator[StageCost]:

@@ -36,15 +36,15 @@ def write_cuda_graphs(
     unwanted = not torch.cuda.is_available() or config.quantize == "experts"
     if config.cuda == "none" or (config.cuda == "auto" and unwanted):
         return {}
-    found = export_cuda(ranker, report, sample, config.cuda_form)
-    for name in found.files:
+    exported = export_cuda(ranker, report, sample, config.cuda_form)
+    for name in exported.files:
         if config.tables != "fp32":
             fresh = out / f".{name}-tables"
             store_tables(out / name, fresh, config.tables)
             fresh.replace(out / name)
-        if config.cuda == "fp16" and found.form not in {"static", "dense"}:
+        if config.cuda == "fp16" and exported.form not in {"static", "dense"}:
             write_half(out / name, out / half_of(name))
-    return asdict(found)
+    return asdict(exported)
 
 
 def judge_cuda_graphs(out: Path, schema: Schema, valid: Path) -> dict[str, Any]:

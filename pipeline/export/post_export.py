@@ -115,14 +115,14 @@ class LabelledAnswers:
 
 
 def _chosen(
-    given: LabelledAnswers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
+    answers: LabelledAnswers, user: NDArray[np.uint64], methods: Mapping[str, Method | Literal["auto"]], schema: Schema
 ) -> dict[str, Method]:
     """The methods with ``auto`` decided; tasks that need none are left out."""
     chosen: dict[str, Method] = {}
     for t, task in enumerate(schema.tasks):
         method = methods.get(task.name)
         if method == "auto" and task.kind == "binary":
-            method = choose_method(given.scores[:, t], given.labels[:, t], given.weights[:, t], user)
+            method = choose_method(answers.scores[:, t], answers.labels[:, t], answers.weights[:, t], user)
         if method is not None and method != "auto":
             chosen[task.name] = method
     return chosen
@@ -145,19 +145,21 @@ def calibrate_on(ranker: Ranker, valid: Path, methods: Mapping[str, Method | Lit
         users.append(batch.user)
     if not rows:
         return {}
-    given = LabelledAnswers(rows)
-    chosen = _chosen(given, np.concatenate(users), methods, ranker.schema)
-    fitted = calibrate(ranker, given.scores, given.labels, given.weights, chosen)
+    answers = LabelledAnswers(rows)
+    chosen = _chosen(answers, np.concatenate(users), methods, ranker.schema)
+    fitted = calibrate(ranker, answers.scores, answers.labels, answers.weights, chosen)
     names = [task.name for task in ranker.schema.tasks]
-    return {name: _told(found, given, names.index(name)) for name, found in fitted.items()}
+    return {name: _effect(calibration, answers, names.index(name)) for name, calibration in fitted.items()}
 
 
-def _told(found: Platt | Curve, given: LabelledAnswers, task: int) -> dict[str, Any]:
-    has_weight = given.weights[:, task] > 0
-    logits, labels = given.scores[has_weight, task], given.labels[has_weight, task]
-    before, after = (log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, found.apply(logits)))
-    method = "platt" if isinstance(found, Platt) else "isotonic"
-    return {"method": method, **asdict(found), "log_loss": {"before": before, "after": after}}
+def _effect(calibration: Platt | Curve, answers: LabelledAnswers, task: int) -> dict[str, Any]:
+    has_weight = answers.weights[:, task] > 0
+    logits, labels = answers.scores[has_weight, task], answers.labels[has_weight, task]
+    before, after = (
+        log_loss(labels, 1 / (1 + np.exp(-x.astype(np.float64)))) for x in (logits, calibration.apply(logits))
+    )
+    method = "platt" if isinstance(calibration, Platt) else "isotonic"
+    return {"method": method, **asdict(calibration), "log_loss": {"before": before, "after": after}}
 
 
 def apply_if_equal(
@@ -267,13 +269,13 @@ def graph_runner(graph: Path, schema: Schema) -> Callable[[Mapping[str, Any]], A
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     names, tasks = [node.name for node in session.get_inputs()], [task.name for task in schema.tasks]
-    given: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     if MOST_EXPERTS in names:
-        given[MOST_EXPERTS] = np.array([int(session.get_modelmeta().custom_metadata_map[MOST_EXPERTS])], np.int64)
+        constants[MOST_EXPERTS] = np.array([int(session.get_modelmeta().custom_metadata_map[MOST_EXPERTS])], np.int64)
 
     def run(arrays: Mapping[str, Any]) -> Array:
-        found = {**arrays, **given}
-        return np.stack(session.run(tasks, {name: found[name] for name in names}), axis=1)
+        feeds = {**arrays, **constants}
+        return np.stack(session.run(tasks, {name: feeds[name] for name in names}), axis=1)
 
     return run
 

@@ -80,11 +80,11 @@ def _compared(compared: AgainstCurrent) -> list[str]:
         _row("rows of", "task", "rows", "current", "new", "difference", "interval"),
         _row(*["---"] * 7),
     ]
-    found: list[tuple[str, str, int, Difference | SliceDifference]] = [
+    differences: list[tuple[str, str, int, Difference | SliceDifference]] = [
         ("all", task, each.n, each) for task, each in compared.tasks.items()
     ]
-    found += [(f"{part.slice} {part.value}", part.task, part.rows, part) for part in compared.slices]
-    for where, task, rows, each in found:
+    differences += [(f"{part.slice} {part.value}", part.task, part.rows, part) for part in compared.slices]
+    for where, task, rows, each in differences:
         interval = f"{each.low:+.4f} to {each.high:+.4f}"
         lines.append(
             _row(where, task, f"{rows:,}", f"{each.a:.4f}", f"{each.b:.4f}", f"{each.difference:+.4f}", interval)
@@ -118,16 +118,16 @@ def keep_day(project: ProjectConfig, judged: JudgedDay, days: Sequence[tuple[dat
     lines = ["# Days as they were served", "", f"The page: {_link(project.days_dir / 'index.html')}", ""]
     lines += [_row("day", "task", "rows", "metric", "value", "predicted / actual"), _row(*["---"] * 6)]
     for day, evaluation in reversed(days):
-        for task, metric, found in headlines_of(evaluation.tasks):
+        for task, metric, estimate in headlines_of(evaluation.tasks):
             ratio = evaluation.tasks[task].get("calibration")
             calibration = "" if ratio is None else _interval(ratio)
-            lines.append(_row(str(day), task, f"{found.n:,}", metric, _interval(found), calibration))
+            lines.append(_row(str(day), task, f"{estimate.n:,}", metric, _interval(estimate), calibration))
     _keep("days", project.name, "\n".join(lines), "Metric and calibration over days")
 
 
-def keep_search(project: ProjectConfig, found: Tuned) -> None:
+def keep_search(project: ProjectConfig, tuned: Tuned) -> None:
     """What a search found, and the test of it over seeds."""
-    lines = ["# Search over settings", "", f"The page: `{found.page}`", "", *found.lines()]
+    lines = ["# Search over settings", "", f"The page: `{tuned.page}`", "", *tuned.lines()]
     _keep("search", project.name, "\n".join(lines), "Search over settings")
 
 

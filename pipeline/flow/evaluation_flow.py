@@ -71,8 +71,8 @@ def score(project: ProjectConfig, served: ServedDay, version: int) -> Prediction
 @logged
 def judge(project: ProjectConfig, served: ServedDay, scored: dict[int, Predictions | str]) -> JudgedDay:
     """Metrics with intervals, the rules of `monitor`, the pages and the artifacts."""
-    rows = {version: found for version, found in scored.items() if isinstance(found, Predictions)}
-    left_out = {version: found for version, found in scored.items() if isinstance(found, str)}
+    rows = {version: predictions for version, predictions in scored.items() if isinstance(predictions, Predictions)}
+    left_out = {version: reason for version, reason in scored.items() if isinstance(reason, str)}
     judged = judged_days.judge_day(project, served, rows, left_out)
     directory = project.days_dir / str(served.day)
     units = {each.name: each.unit for each in project.data.tasks}
@@ -137,5 +137,5 @@ def day_of(state: State[Any]) -> dict[str, object]:
     """
     if state.name == ALARM:
         raise AlarmError(state.message or "a rule is broken")
-    found: dict[str, object] = state.result()
-    return found
+    judged: dict[str, object] = state.result()
+    return judged

@@ -75,9 +75,9 @@ def starting_point(config: ProjectConfig) -> StartingPoint | None:
     return None if due else start
 
 
-def _other_model(found: StartingPoint, config: ProjectConfig) -> bool:
+def _other_model(start: StartingPoint, config: ProjectConfig) -> bool:
     try:
-        return read_config(found.directory / "config.yaml").model != config.model
+        return read_config(start.directory / "config.yaml").model != config.model
     except ConfigError:  # settings that this version does not know
         return True
 

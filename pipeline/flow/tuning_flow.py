@@ -26,9 +26,9 @@ FOLDER = "tuning"
 def run_trial(search: Search, features_dir: Path) -> str:
     """Draw settings, train with them, and keep what came of it; the line that tells it."""
     with progress_of("tune") as progress:
-        found = trial_figures(search, search.run(features_dir, progress.say, progress.live))
-        value = "" if found.value is None else f", {search.metric} {found.value:.4f}"
-        line = f"trial {found.number}: {found.state}{value}{found.why and ': '}{found.why}"
+        figures = trial_figures(search, search.run(features_dir, progress.say, progress.live))
+        value = "" if figures.value is None else f", {search.metric} {figures.value:.4f}"
+        line = f"trial {figures.number}: {figures.state}{value}{figures.why and ': '}{figures.why}"
         progress.say(line)
     return line
 
@@ -48,8 +48,8 @@ def compare_over_seeds(search: Search, config: Path, overrides: list[str]) -> tu
     tuned: list[Metrics] = []
     recipe: list[Metrics] = []
     for seed in range(project.train.seed, project.train.seed + project.tune.seeds):
-        for found, given in ((recipe, overrides), (tuned, [*overrides, *as_overrides(values)])):
-            found.append(_judged(read_config(config, [*given, f"train.seed={seed}"]), rows))
+        for metrics, given in ((recipe, overrides), (tuned, [*overrides, *as_overrides(values)])):
+            metrics.append(_judged(read_config(config, [*given, f"train.seed={seed}"]), rows))
     return compare_seeds(recipe, tuned), judged
 
 
@@ -82,9 +82,9 @@ def tune_model(config: Path, overrides: list[str] | None = None, trials: int | N
         while len(search.trials()) < (trials or project.tune.trials):
             run_trial(search, project.features_dir)
         seeds, judged = compare_over_seeds(search, config, given)
-        found = write_results(search, seeds, judged)
-    artifacts.keep_search(project, found)
-    return found
+        tuned = write_results(search, seeds, judged)
+    artifacts.keep_search(project, tuned)
+    return tuned
 
 
 def open_search(config: Path, overrides: list[str]) -> Search:

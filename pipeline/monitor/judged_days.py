@@ -96,14 +96,14 @@ def judge_day(
     evaluation = measure(everything, context, config.evaluate, directory)
     everything.save(directory / PREDICTIONS_FILE)
     before = [each.tasks for day, each in evaluated_days(config.days_dir) if day < served.day]
-    found = drops(evaluation.tasks, before[::-1], config.monitor)
+    day_drops = drops(evaluation.tasks, before[::-1], config.monitor)
     judged = JudgedDay(
         model=config.name,
         day=served.day,
         versions={version: part.rows for version, part in rows.items()},
         left_out=dict(left_out),
-        findings=alarm_findings(evaluation, found, config.monitor),
-        drops=found,
+        findings=alarm_findings(evaluation, day_drops, config.monitor),
+        drops=day_drops,
     )
     judged.save(directory)
     units = {task.name: task.unit for task in config.data.tasks}
@@ -114,26 +114,26 @@ def judge_day(
 def evaluated_days(days_dir: Path, last: int | None = None) -> list[tuple[date, Evaluation]]:
     """The days that were judged, with their evaluations, the earliest first; at most the `last` ones."""
     folders = sorted(path.parent for path in days_dir.glob(f"[0-9]*/{EVALUATION_FILE}"))
-    found = []
+    days = []
     for folder in folders[-last:] if last else folders:
         try:
-            found.append((date.fromisoformat(folder.name), Evaluation.load(folder)))
+            days.append((date.fromisoformat(folder.name), Evaluation.load(folder)))
         except (ValueError, MoerankError):
             continue  # of another version of moerank, or no day at all
-    return found
+    return days
 
 
 def alarms_by_day(days_dir: Path) -> dict[date, list[str]]:
     """The days with an alarm, and what was wrong."""
-    found = {}
+    alarms = {}
     for path in sorted(days_dir.glob(f"[0-9]*/{DAY_FILE}")):
         try:
             judged = JudgedDay.load(path.parent)
         except MoerankError:
             continue  # of another version of moerank
         if judged.alarms:
-            found[judged.day] = judged.alarms
-    return found
+            alarms[judged.day] = judged.alarms
+    return alarms
 
 
 def day_lines(judged: JudgedDay, evaluation: Evaluation, units: Mapping[str, str]) -> list[str]:
@@ -141,9 +141,11 @@ def day_lines(judged: JudgedDay, evaluation: Evaluation, units: Mapping[str, str
     served = ", ".join(f"version {version} {rows:,} rows" for version, rows in judged.versions.items())
     lines = [f"{judged.model} on {judged.day}: {served}"]
     lines += [f"  version {version} is left out: {why}" for version, why in judged.left_out.items()]
-    for task, metric, found in headlines_of(evaluation.tasks):
+    for task, metric, estimate in headlines_of(evaluation.tasks):
         unit = f" {units[task]}" if units.get(task) and metric == "rmse" else ""
         ratio = evaluation.tasks[task].get("calibration")
-        told = f", predicted / actual {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else ""
-        lines.append(f"  {task}: {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]{unit}{told}")
+        calibration = f", predicted / actual {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else ""
+        lines.append(
+            f"  {task}: {metric} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]{unit}{calibration}"
+        )
     return lines + [f"  {'ok' if each.passed else 'ALARM'}: {each.text}" for each in judged.findings]

@@ -33,9 +33,9 @@ class ListedRun(Settings):
         for task, scores in self.tasks.items():
             metric = headline_metric(scores)
             if metric is not None:
-                found = scores[metric]
+                estimate = scores[metric]
                 unit = f" {self.units[task]}" if metric == "rmse" and self.units.get(task) else ""
-                figures.append(f"{task} {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]{unit}")
+                figures.append(f"{task} {metric} {estimate.value:.4f} [{estimate.low:.4f}, {estimate.high:.4f}]{unit}")
         return f"{self.project:<14} {self.run:<17} {self.made:<20} {version:<8} {self.state:<10} {', '.join(figures)}"
 
 
@@ -44,13 +44,13 @@ HEADER = f"{'project':<14} {'run':<17} {'made (UTC)':<20} {'version':<8} {'state
 
 def list_runs(workspace: Path) -> list[ListedRun]:
     """All finished training runs of all projects below a workspace, the earliest first."""
-    found = [
+    runs = [
         run
         for training in sorted(workspace.glob("*/training"))
         for folder in training.iterdir()
         if (run := _listed(training.parent, folder)) is not None
     ]
-    return sorted(found, key=lambda run: (run.made, run.run))
+    return sorted(runs, key=lambda run: (run.made, run.run))
 
 
 def write_index(workspace: Path) -> Path:

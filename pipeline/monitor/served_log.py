@@ -75,10 +75,10 @@ class ServedLog:
         last = np.maximum.accumulate(np.where(is_question[order], -1, np.arange(order.size)))
         served = order[np.maximum(last, 0)]
         fits = (last >= 0) & (keys[served] == keys[order])
-        found = np.zeros(order.size, dtype=np.int64)
+        version = np.zeros(order.size, dtype=np.int64)
         versions = np.concatenate([self.version, np.zeros(pair.size, dtype=np.int64)])
-        found[order] = np.where(fits, versions[served], 0)
-        return found[self.pair.size :]
+        version[order] = np.where(fits, versions[served], 0)
+        return version[self.pair.size :]
 
 
 def _open(path: str, model: str) -> ds.Dataset:

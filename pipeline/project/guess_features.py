@@ -63,7 +63,7 @@ def guess_features(table: RawTable, without: Collection[str], names: Names, side
     A column keeps its name where a recipe can write it and nothing else has it; else it is named after its words.
     """
     own = {name.lower() for name in table.table.columns} if not side else set()
-    found = []
+    features = []
     for column in table.columns.values():
         guess = None if _left_out(column.path, without) else _kind_of(column)
         if guess is None:
@@ -76,8 +76,8 @@ def guess_features(table: RawTable, without: Collection[str], names: Names, side
             plain = words.plain(title, "c")
             wanted = [title] if title.isidentifier() and title in table.table.columns else [plain]
             name = names.take(*wanted, *([f"{side}_{plain}"] if side else []))
-        found.append(GuessedFeature(name, _bounded(column), kind, options))
-    return found
+        features.append(GuessedFeature(name, _bounded(column), kind, options))
+    return features
 
 
 def _bounded(column: ColumnProfile) -> str:

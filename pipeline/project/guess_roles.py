@@ -72,7 +72,7 @@ def guess_roles(events: Profiles, user: KeyPair | None, item: KeyPair | None, as
     when = find_moment(c for c in events.values() if c.path not in (who, what, *labels))
     free = [c for c in events.values() if c.path not in (who, what, when.column if when else None)]
     if labels:
-        binary = [found for c in free if c.path in labels and (found := _binary(c)) is not None]
+        binary = [two_valued for c in free if c.path in labels and (two_valued := _binary(c)) is not None]
         measures = [
             c.path for c in free if c.path in labels and _is_number(c) and c.path not in {b.column for b in binary}
         ]
@@ -92,8 +92,8 @@ def _named_key(events: Profiles, tiers: Iterable[re.Pattern[str]], taken: str | 
     for names in tiers:
         # A field of a struct may name an entity too, but a column of its own is the surer one.
         for nested in (False, True):
-            found = [c for c in fits if c.is_nested is nested and _names_entity(c, names)]
-            named = [c for c in found if words.NAME_OF.search(words.snake(c.title))] or found
+            columns = [c for c in fits if c.is_nested is nested and _names_entity(c, names)]
+            named = [c for c in columns if words.NAME_OF.search(words.snake(c.title))] or columns
             if named:
                 return max(named, key=lambda c: c.distinct).path
     return None
@@ -128,23 +128,23 @@ def _binary(column: ColumnProfile) -> BinaryLabel | None:
 
 def _answers(free: Sequence[ColumnProfile], kind: EventType | None) -> list[BinaryLabel]:
     """Columns of two values whose names say that they are an answer; where none does, conditions that may be one."""
-    found = [
+    answers = [
         label
         for column in free
         if (kind is None or column.path != kind.column) and words.ANSWER.match(words.snake(column.title))
         if (label := _binary(column)) is not None
     ]
-    if found or kind is not None or _measures(free):
-        return found
+    if answers or kind is not None or _measures(free):
+        return answers
     return [label for c in free if not c.is_nested and c.dtype.is_boolean() and (label := _binary(c)) is not None][:1]
 
 
 def _measures(free: Sequence[ColumnProfile]) -> list[str]:
     named = [c for c in free if _is_number(c) and not words.SUMMARY.search(words.snake(c.title))]
     for names in (words.MEASURE, words.WEAK_MEASURE):
-        found = [c.path for c in named if names.search(words.snake(c.title))]
-        if found:
-            return found
+        measures = [c.path for c in named if names.search(words.snake(c.title))]
+        if measures:
+            return measures
     return []
 
 

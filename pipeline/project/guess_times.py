@@ -41,10 +41,10 @@ class Moment:
 def find_moment(columns: Iterable[ColumnProfile]) -> Moment | None:
     """The moment of the event: a time by type, or by name and values; of several the one with the most values."""
     fits = [c for c in columns if c.distinct > 1 and c.nulls <= c.rows * _MOST_NULLS]
-    found = [(column, moment) for column in fits if (moment := read_as(column)) is not None]
-    if not found:
+    moments = [(column, moment) for column in fits if (moment := read_as(column)) is not None]
+    if not moments:
         return None
-    column, moment = max(found, key=lambda pair: _likeness(pair[0]))
+    column, moment = max(moments, key=lambda pair: _likeness(pair[0]))
     # `times` names a column, and a field of a struct is none.
     return replace(moment, times="", expression=moment.value) if column.is_nested else moment
 

@@ -63,8 +63,8 @@ class RawTable:
         """The values of a column as texts; whole numbers without a fraction."""
         head = self.table.limit(SAMPLED_ROWS)
         flat = head.select(value=compile_expression(path, head, self.path)).distinct().limit(_MOST_VALUES)
-        found = to_arrow(self.connection, flat)["value"].drop_null().to_pylist()
-        return frozenset(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in found)
+        distinct = to_arrow(self.connection, flat)["value"].drop_null().to_pylist()
+        return frozenset(str(int(v)) if isinstance(v, float) and v.is_integer() else str(v) for v in distinct)
 
 
 def match_key(

@@ -61,7 +61,10 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
         text = f"version {version} cannot be compared: {error}"
         return CurrentTest((GateFinding(rule=rule, passed=False, text=text),))
     headlines = {
-        task: difference for task, found in differences.items() for difference in found.values() if difference.headline
+        task: difference
+        for task, scores in differences.items()
+        for difference in scores.values()
+        if difference.headline
     }
     first, last = (_moment(ms) for ms in (ours.time.min(), ours.time.max()))
     compared = AgainstCurrent(
@@ -75,8 +78,8 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
         untested=untested,
     )
     metrics = {task: next(m for m, d in differences[task].items() if d.headline) for task in headlines}
-    found = [_finding(compared, task, metrics[task], config) for task in headlines]
-    return CurrentTest((*found, *_slice_findings(compared, config)), compared)
+    findings = [_finding(compared, task, metrics[task], config) for task in headlines]
+    return CurrentTest((*findings, *_slice_findings(compared, config)), compared)
 
 
 def _slices(config: ProjectConfig, held_out: Path, new: Predictions) -> dict[str, Masks]:
@@ -107,19 +110,19 @@ def _slice_findings(compared: AgainstCurrent, config: ProjectConfig) -> list[Gat
     return [GateFinding(rule=rule, passed=False, text=_of_slice(each, compared.version, count)) for each in worse]
 
 
-def _of_slice(found: SliceDifference, version: int, tests: int) -> str:
+def _of_slice(worse: SliceDifference, version: int, tests: int) -> str:
     return (
-        f"{found.task} where {found.slice} is {found.value}: {found.metric} {found.b:.4f} is worse than {found.a:.4f} "
-        f"of version {version} ({found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on {found.rows} rows; "
+        f"{worse.task} where {worse.slice} is {worse.value}: {worse.metric} {worse.b:.4f} is worse than {worse.a:.4f} "
+        f"of version {version} ({worse.difference:+.4f} [{worse.low:+.4f}, {worse.high:+.4f}] on {worse.rows} rows; "
         f"the interval is widened for {tests} tests)"
     )
 
 
-def _is_worse(found: SliceDifference, allowed: float) -> bool:
+def _is_worse(difference: SliceDifference, allowed: float) -> bool:
     """Whether the whole interval is on the worse side of what is allowed."""
-    if found.metric == "rmse":
-        return found.low > allowed * found.a
-    return found.high < -allowed
+    if difference.metric == "rmse":
+        return difference.low > allowed * difference.a
+    return difference.high < -allowed
 
 
 def _models(store: Path) -> list[str]:

@@ -17,7 +17,7 @@ LEAST_BYTES = 2**12
 
 def table_rows(directory: Path) -> dict[str, list[RowSpan]]:
     """By file name of a bundle, the rows of all its matrices that are large enough."""
-    found: dict[str, set[RowSpan]] = {}
+    rows_by_file: dict[str, set[RowSpan]] = {}
     for path in sorted(directory.glob("*.onnx")):
         content = path.read_bytes()
         for tensor in onnx.load_from_string(content).graph.initializer:
@@ -26,12 +26,12 @@ def table_rows(directory: Path) -> dict[str, list[RowSpan]]:
                 about = external_data_helper.ExternalDataInfo(tensor)
                 size, offset = int(about.length or 0), int(about.offset or 0)
                 if size >= LEAST_BYTES:
-                    found.setdefault(about.location, set()).add(_rows(offset, tensor.dims[0], size))
+                    rows_by_file.setdefault(about.location, set()).add(_rows(offset, tensor.dims[0], size))
             elif matrix and len(tensor.raw_data) >= LEAST_BYTES:
-                found.setdefault(path.name, set()).add(
+                rows_by_file.setdefault(path.name, set()).add(
                     _rows(content.find(tensor.raw_data), tensor.dims[0], len(tensor.raw_data))
                 )
-    return {name: sorted(rows) for name, rows in found.items()} | _online_rows(directory)
+    return {name: sorted(rows) for name, rows in rows_by_file.items()} | _online_rows(directory)
 
 
 def _rows(offset: int, rows: int, size: int) -> RowSpan:
@@ -40,10 +40,10 @@ def _rows(offset: int, rows: int, size: int) -> RowSpan:
 
 def _online_rows(directory: Path) -> dict[str, list[RowSpan]]:
     """The same of plain arrays, such as tables of users' features."""
-    found = {}
+    rows_by_file = {}
     for path in directory.rglob("*.npy"):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
         if array.nbytes >= LEAST_BYTES and isinstance(array, np.memmap):
             rows = _rows(int(array.offset), array.shape[0], array.nbytes)
-            found[path.relative_to(directory).as_posix()] = [rows]
-    return found
+            rows_by_file[path.relative_to(directory).as_posix()] = [rows]
+    return rows_by_file

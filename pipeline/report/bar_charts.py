@@ -12,11 +12,11 @@ _ROW, _FRAME, _LEFT, _WIDTH = 20, 64, 190, 520
 _LONGEST = 26
 
 
-def importance_chart(found: Importance, task: str, unit: str) -> Chart:
+def importance_chart(importance: Importance, task: str, unit: str) -> Chart:
     """The features and groups that a task loses most without; groups have another colour."""
-    most = found.most(task, MOST_FEATURES)
+    most = importance.most(task, MOST_FEATURES)
     losses = [each.tasks[task] for each in most]
-    metric = METRIC_LABELS.get(found.metrics[task], found.metrics[task])
+    metric = METRIC_LABELS.get(importance.metrics[task], importance.metrics[task])
     label = f"loss of {metric}{unit and ','}{unit}"
     x = axis([0.0, *(edge for loss in losses for edge in (loss.low, loss.high))], label)
     plot = row_plot(x, [each.name for each in most], f"feature importance for {task}")
@@ -27,7 +27,7 @@ def importance_chart(found: Importance, task: str, unit: str) -> Chart:
         plot.span((loss.low, place + 0.5), (loss.high, place + 0.5), f"bar {css}", tip)
     groups = any(len(each.features) > 1 for each in most)
     legend = (("c0", "feature"), ("c2", "group, shuffled together")) if groups else ()
-    return Chart(f"{task}: {metric} {number(found.whole[task])} loses", plot.svg(), legend)
+    return Chart(f"{task}: {metric} {number(importance.whole[task])} loses", plot.svg(), legend)
 
 
 def calibration_by_slice(name: str, task: str, parts: Sequence[tuple[str, Slice]]) -> Chart:

@@ -38,19 +38,19 @@ def headline(evaluation: Evaluation) -> list[Chart]:
 
 def _intervals(evaluation: Evaluation, metric: str, tasks: list[str]) -> Chart:
     sources = {MODEL: evaluation.tasks, **evaluation.baselines}
-    found: list[tuple[float, str, str, Estimate]] = []
+    intervals: list[tuple[float, str, str, Estimate]] = []
     for row, task in enumerate(tasks):
         for place, (name, scores) in enumerate(sources.items()):
             if metric in scores[task]:
                 height = row + (place + 1) / (len(sources) + 1)
-                found.append((height, f"c{place}", f"{task}, {name}", scores[task][metric]))
+                intervals.append((height, f"c{place}", f"{task}, {name}", scores[task][metric]))
     unit = evaluation.unit_of(tasks[0], metric)
     label = f"{METRIC_LABELS.get(metric, metric)}{unit and ','}{unit}"
-    x = axis([edge for *_, e in found for edge in (e.low, e.high)], label)
+    x = axis([edge for *_, e in intervals for edge in (e.low, e.high)], label)
     names = [task if len(task) <= _LONGEST_NAME else f"{task[: _LONGEST_NAME - 1]}…" for task in tasks]
     height = 64 + 12 * (len(sources) + 1) * len(tasks)
     plot = Plot(x, Axis(0.0, len(tasks), "", ()), f"{metric} with 95 % intervals", 760, height, rows=names, left=150)
-    for y, colour, name, e in found:
+    for y, colour, name, e in intervals:
         tip = f"{name}: {metric} {number(e.value)} [{number(e.low)}, {number(e.high)}], {e.n} rows"
         plot.span((e.low, y), (e.high, y), f"bar {colour}", tip)
         plot.dot((e.value, y), f"dot {colour}", tip, 4.5)
@@ -74,7 +74,7 @@ def _numbers(
 ) -> list[tuple[tuple[str, ...], float]]:
     """Every number of a nested mapping with the keys that lead to it."""
     if isinstance(value, Mapping):
-        return [found for key, inner in value.items() for found in _numbers(inner, (*path, key))]
+        return [series for key, inner in value.items() for series in _numbers(inner, (*path, key))]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and path:
         return [(path, float(value))]
     return []

@@ -40,11 +40,11 @@ def evaluate_predictions(
     """
     with progress_of("evaluate") as progress:
         if master is None:
-            found = evaluate_file(Path(path), out, columns=columns, config=config)
+            evaluation = evaluate_file(Path(path), out, columns=columns, config=config)
         else:
             progress(f"reading {path} on {master}")
-            found = evaluate_on_spark(path, out, master=master, columns=columns, config=config)
-        return WrittenEvaluation(found, out, write_report(out, served=False))
+            evaluation = evaluate_on_spark(path, out, master=master, columns=columns, config=config)
+        return WrittenEvaluation(evaluation, out, write_report(out, served=False))
 
 
 def compare_for_command(
@@ -53,10 +53,10 @@ def compare_for_command(
     """Compare models with the first of them, and write ``comparison.json`` and a page; see `compare_models`."""
     encoded, days = (None, data) if isinstance(data, RawDays) else (data, None)
     with progress_of("compare") as progress:
-        found = compare_models(
+        comparison = compare_models(
             models, encoded, out, config=config, columns=columns, days=days, progress=progress
         )  # fmt: skip
-    return found, write_comparison_page(found, out)
+    return comparison, write_comparison_page(comparison, out)
 
 
 def drift_for_command(
@@ -66,16 +66,16 @@ def drift_for_command(
     with progress_of("drift") as progress:
         before = Side(reference, str(reference))
         if isinstance(data, Path):
-            found = measure_drift(bundle, before, Side(data, str(data)), threshold, progress)
+            drift = measure_drift(bundle, before, Side(data, str(data)), threshold, progress)
         else:
             with encoded_days(FittedRecipe.load(bundle), data, progress, kept) as days:
-                found = measure_drift(bundle, before, Side(days.dataset, days.name), threshold, progress)
+                drift = measure_drift(bundle, before, Side(days.dataset, days.name), threshold, progress)
         out.mkdir(parents=True, exist_ok=True)
-        found.save(out)
+        drift.save(out)
         # Beside an evaluation it is a section of that report, too.
         if (out / EVALUATION_FILE).is_file():
             write_report(out)
-        return found, write_drift_page(found, out, model_name(bundle))
+        return drift, write_drift_page(drift, out, model_name(bundle))
 
 
 def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | None = None) -> tuple[int, list[str]]:

@@ -57,37 +57,37 @@ class _Span:
     rows: int
 
 
-def write_comparison_page(found: Comparison, directory: Path) -> Path:
+def write_comparison_page(comparison: Comparison, directory: Path) -> Path:
     """Write ``comparison.html`` into a directory and return its path."""
-    tasks = list(dict.fromkeys(task for pair in found.pairs for task in pair.tasks))
-    tables = [_table(found, task) for task in tasks]
+    tasks = list(dict.fromkeys(task for pair in comparison.pairs for task in pair.tasks))
+    tables = [_table(comparison, task) for task in tasks]
     names = {row.name.replace(" ", "_") for table in tables for row in table.rows}
     directory.mkdir(parents=True, exist_ok=True)
     return write_page(
         directory / COMPARISON_PAGE,
         "comparison.html",
-        models=dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", found.models, strict=False)),
-        rows=found.rows,
-        notes=found.notes,
-        pairs=found.named_pairs(),
+        models=dict(zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", comparison.models, strict=False)),
+        rows=comparison.rows,
+        notes=comparison.notes,
+        pairs=comparison.named_pairs(),
         tables=tables,
-        slice_charts=[chart for letter, pair in found.named_pairs() for chart in _slice_charts(pair, letter)],
-        slice_tests=sum(len(pair.slices) for pair in found.pairs),
-        method=found.pairs[0].method,
+        slice_charts=[chart for letter, pair in comparison.named_pairs() for chart in _slice_charts(pair, letter)],
+        slice_tests=sum(len(pair.slices) for pair in comparison.pairs),
+        method=comparison.pairs[0].method,
         words=meanings([*names, "95 %", "p"]),
     )
 
 
-def _table(found: Comparison, task: str) -> TaskTable:
-    pairs = [pair for pair in found.pairs if task in pair.tasks]
+def _table(comparison: Comparison, task: str) -> TaskTable:
+    pairs = [pair for pair in comparison.pairs if task in pair.tasks]
     known = dict.fromkeys(metric for pair in pairs for metric in pair.tasks[task])
     rows = []
     for metric in known:
-        cells = tuple(_cell(pair.tasks.get(task, {}).get(metric)) for pair in found.pairs)
+        cells = tuple(_cell(pair.tasks.get(task, {}).get(metric)) for pair in comparison.pairs)
         first = next(cell.found for cell in cells if cell is not None)
         rows.append(MetricRow(_label(pairs[0], task, metric), first.headline, first.a, cells))
     rows.sort(key=lambda row: not row.headline)
-    return TaskTable(task, tuple(rows), dict(pairs[0].undefined.get(task, {})), _headline_chart(found, task))
+    return TaskTable(task, tuple(rows), dict(pairs[0].undefined.get(task, {})), _headline_chart(comparison, task))
 
 
 def _label(pair: PairedComparison, task: str, metric: str) -> str:
@@ -95,16 +95,16 @@ def _label(pair: PairedComparison, task: str, metric: str) -> str:
     return f"{metric.replace('_', ' ')}{unit and ', '}{unit}"
 
 
-def _cell(found: Difference | None) -> Cell | None:
-    if found is None:
+def _cell(difference: Difference | None) -> Cell | None:
+    if difference is None:
         return None
-    verdict = {"a": "worse", "b": "better", "neither": "no clear difference"}[found.better]
-    return Cell(found, verdict, {"a": "bad", "b": "good", "neither": ""}[found.better])
+    verdict = {"a": "worse", "b": "better", "neither": "no clear difference"}[difference.better]
+    return Cell(difference, verdict, {"a": "bad", "b": "good", "neither": ""}[difference.better])
 
 
-def _headline_chart(found: Comparison, task: str) -> Chart | None:
+def _headline_chart(comparison: Comparison, task: str) -> Chart | None:
     spans, label = [], ""
-    for letter, pair in found.named_pairs():
+    for letter, pair in comparison.named_pairs():
         for metric, each in pair.tasks.get(task, {}).items():
             if each.headline:
                 spans.append(_Span(f"{letter} - A", each.difference, each.low, each.high, each.n))

@@ -28,18 +28,18 @@ def precision_recall(task: str, curves: TaskCurves, area: float, rate: float) ->
     return Chart(f"Precision and recall, PR AUC {number(area)}; dashed: the rate {number(rate)}", plot.svg())
 
 
-def histogram(task: str, found: ScoreHistogram, unit: str) -> Chart:
+def histogram(task: str, scores: ScoreHistogram, unit: str) -> Chart:
     """The shares of rows by score, of each kind of row on its own; the bins stand side by side whatever their width."""
-    bins = len(found.edges) - 1
-    top = max((share for shares in found.shares.values() for share in shares), default=1.0)
-    x = bin_axis(found.edges, f"score{f' ({unit})' if unit else ''}")
+    bins = len(scores.edges) - 1
+    top = max((share for shares in scores.shares.values() for share in shares), default=1.0)
+    x = bin_axis(scores.edges, f"score{f' ({unit})' if unit else ''}")
     plot = Plot(x, axis([0.0, top], "share of rows", pad=0.0), f"scores of {task}")
-    for place, (name, shares) in enumerate(found.shares.items()):
+    for place, (name, shares) in enumerate(scores.shares.items()):
         for number_of_bin, share in enumerate(shares[:bins]):
-            low, high = found.edges[number_of_bin : number_of_bin + 2]
+            low, high = scores.edges[number_of_bin : number_of_bin + 2]
             tip = f"{name}, {number(low)} to {number(high)}: {share:.1%}"
             plot.box((number_of_bin, 0.0), (number_of_bin + 1.0, share), f"area c{_colour(place)}", tip)
-    legend = tuple((f"c{_colour(place)}", name) for place, name in enumerate(found.shares))
+    legend = tuple((f"c{_colour(place)}", name) for place, name in enumerate(scores.shares))
     return Chart("Scores by what the row is; each adds up to 1", plot.svg(), legend)
 
 

@@ -34,8 +34,8 @@ def write_days_page(
 ) -> Path:
     """Write ``index.html`` into the directory of the days, whose own reports it leads to; `days` rise."""
     rows = [
-        DayRow(str(day), found.rows, ", ".join(found.slices.get("version", {})) or "one", found.tasks, day in alarms)
-        for day, found in days
+        DayRow(str(day), scored.rows, ", ".join(scored.slices.get("version", {})) or "one", scored.tasks, day in alarms)
+        for day, scored in days
     ]
     metrics: dict[str, str] = {}
     for row in rows:

@@ -25,18 +25,18 @@ def write_drift_page(drift: Drift, directory: Path, model: str) -> Path:
     return write_page(directory / DRIFT_PAGE, "drift.html", model=model, words=words, **drift_values(drift))
 
 
-def _chart(found: DriftOf) -> Chart:
+def _chart(drift: DriftOf) -> Chart:
     """Shares before (grey) and now (blue) by bin."""
-    rows = [place for place, shares in enumerate(zip(found.before, found.now, strict=True)) if any(shares)]
+    rows = [place for place, shares in enumerate(zip(drift.before, drift.now, strict=True)) if any(shares)]
     names = [
-        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in (found.bins[row] for row in rows)
+        name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in (drift.bins[row] for row in rows)
     ]
-    x = axis([0.0, *found.before, *found.now], "share", pad=0.0)
+    x = axis([0.0, *drift.before, *drift.now], "share", pad=0.0)
     height = _FRAME + _ROW * len(rows)
     y = Axis(0.0, float(max(len(rows), 1)), "", ())
-    plot = Plot(x, y, f"drift of {found.name}", _WIDTH, height, rows=names, left=_LEFT)
+    plot = Plot(x, y, f"drift of {drift.name}", _WIDTH, height, rows=names, left=_LEFT)
     for at, row in enumerate(rows):
-        tip = f"{found.bins[row]}: {found.before[row]:.2%} before, {found.now[row]:.2%} now"
-        plot.box((0.0, at + 0.1), (found.before[row], at + 0.5), "area c1", tip)
-        plot.box((0.0, at + 0.5), (found.now[row], at + 0.9), "area c0", tip)
-    return Chart(f"{found.name}, PSI {number(found.psi)}", plot.svg(), (("c1", "before"), ("c0", "now")))
+        tip = f"{drift.bins[row]}: {drift.before[row]:.2%} before, {drift.now[row]:.2%} now"
+        plot.box((0.0, at + 0.1), (drift.before[row], at + 0.5), "area c1", tip)
+        plot.box((0.0, at + 0.5), (drift.now[row], at + 0.9), "area c0", tip)
+    return Chart(f"{drift.name}, PSI {number(drift.psi)}", plot.svg(), (("c1", "before"), ("c0", "now")))

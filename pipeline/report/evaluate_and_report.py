@@ -57,10 +57,10 @@ def headline(evaluation: Evaluation) -> list[str]:
             lines.append(f"{task}: {evaluation.why_no_headline(task)}")
             continue
         metric = next(iter(values))
-        found = evaluation.tasks[task][metric]
+        best = evaluation.tasks[task][metric]
         rivals = ", ".join(f"{name.partition(' of ')[2]} {value:.4f}" for name, value in list(values.items())[1:])
         unit = evaluation.unit_of(task, metric)
-        lines.append(f"{task}: {metric} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]{unit}  ({rivals})")
+        lines.append(f"{task}: {metric} {best.value:.4f} [{best.low:.4f}, {best.high:.4f}]{unit}  ({rivals})")
     return lines
 
 
@@ -100,8 +100,8 @@ def evaluate_and_report(
     with ThreadPoolExecutor(1) as other:
         # Compiling the page's template takes half a second, during which the graph scores.
         other.submit(environment().get_template, REPORT_TEMPLATE)
-        found = evaluate(
+        evaluation = evaluate(
             bundle, data, train, out, config=config, name=about.name, experts=about.experts, progress=scored
         )  # fmt: skip
     report = write_report(out, history=about.history, facts=about.facts, served=True)
-    return WrittenEvaluation(found, out, report)
+    return WrittenEvaluation(evaluation, out, report)

@@ -133,11 +133,11 @@ def read_history(path: Path) -> Sequence[dict[str, JsonValue]]:
         DataError: it cannot be read or has another shape.
     """
     try:
-        found = json.loads(path.read_bytes())
+        history = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         message = f"{path} cannot be read: {error}"
         raise DataError(message) from error
-    epochs = found.get("epochs") if isinstance(found, dict) else found
+    epochs = history.get("epochs") if isinstance(history, dict) else history
     if not isinstance(epochs, list) or not all(isinstance(epoch, dict) for epoch in epochs):
         message = f"{path} has no list of epochs; expected is a list of objects, or one under 'epochs'"
         raise DataError(message)
@@ -202,19 +202,19 @@ def _task_charts(evaluation: Evaluation, curves: Curves, task: str) -> list[Char
     histogram = [] if mine.histogram is None else [curve_charts.histogram(task, mine.histogram, unit)]
     if mine.kind == "regression":
         return [curve_charts.predicted_against_actual(task, mine, unit), *histogram]
-    found = [curve_charts.roc(task, mine, scores["auc"].value)] if mine.roc else []
+    task_charts = [curve_charts.roc(task, mine, scores["auc"].value)] if mine.roc else []
     if mine.pr and "pr_auc" in scores:
         area = scores["pr_auc"]
         rate = (area.positives or 0) / area.n
-        found.append(curve_charts.precision_recall(task, mine, area.value, rate))
+        task_charts.append(curve_charts.precision_recall(task, mine, area.value, rate))
     calibration = scores["calibration"].value if "calibration" in scores else None
-    return [*found, curve_charts.reliability(task, mine, calibration), *histogram]
+    return [*task_charts, curve_charts.reliability(task, mine, calibration), *histogram]
 
 
 def _over_days(evaluation: Evaluation) -> list[Chart]:
     """Each task's headline and calibration by day, where the rows are of several days."""
     parts = evaluation.slices.get("day", {})
-    found: list[Chart] = []
+    day_charts: list[Chart] = []
     for task, scores in evaluation.tasks.items() if len(parts) > 1 else ():
         metric = headline_metric(scores)
         for name, right in ((metric, None), ("calibration", 1.0)):
@@ -223,14 +223,14 @@ def _over_days(evaluation: Evaluation) -> list[Chart]:
                 continue
             label = "predicted / actual" if name == "calibration" else METRIC_LABELS.get(name, name)
             caption = f"{task}: {label}{evaluation.unit_of(task, name)} by day, with 95 % intervals"
-            found.append(Chart(caption, day_chart(caption, list(parts), estimates, right)))
-    return found
+            day_charts.append(Chart(caption, day_chart(caption, list(parts), estimates, right)))
+    return day_charts
 
 
-def _importance(found: Importance | None, evaluation: Evaluation) -> list[Chart]:
-    if found is None:
+def _importance(losses: Importance | None, evaluation: Evaluation) -> list[Chart]:
+    if losses is None:
         return []
-    return [importance_chart(found, task, evaluation.unit_of(task, found.metrics[task])) for task in found.metrics]
+    return [importance_chart(losses, task, evaluation.unit_of(task, losses.metrics[task])) for task in losses.metrics]
 
 
 def _slice_charts(evaluation: Evaluation) -> list[Chart]:
@@ -245,5 +245,5 @@ def _slice_charts(evaluation: Evaluation) -> list[Chart]:
 
 def _named_slices(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, Slice]]]]:
     """Slices of several values, the first of them."""
-    found = {name: list(values.items())[:_MOST_VALUES] for name, values in evaluation.slices.items() if name != "day"}
-    return [(name, parts) for name, parts in found.items() if len(parts) > 1]
+    slices = {name: list(values.items())[:_MOST_VALUES] for name, values in evaluation.slices.items() if name != "day"}
+    return [(name, parts) for name, parts in slices.items() if len(parts) > 1]

@@ -106,11 +106,11 @@ class PairedRow:
 
 def paired_rows(against: AgainstCurrent, evaluation: Evaluation) -> list[PairedRow]:
     """All metrics of all tasks, each task's headline first."""
-    found = []
+    rows = []
     for task, metrics in against.differences.items():
         for metric, each in sorted(metrics.items(), key=lambda pair: not pair[1].headline):
             verdict = {"a": "worse", "b": "better", "neither": "no clear difference"}[each.better]
             css = {"a": "bad", "b": "good", "neither": ""}[each.better]
             unit = evaluation.unit_of(task, metric).strip()
-            found.append(PairedRow(task, metric.replace("_", " "), unit, each, verdict, css))
-    return found
+            rows.append(PairedRow(task, metric.replace("_", " "), unit, each, verdict, css))
+    return rows

@@ -30,13 +30,13 @@ class RunFigures:
 
     def figures(self) -> list[tuple[str, str, str]]:
         """Each task with its metric's name and unit."""
-        found = []
+        figures = []
         for task, scores in self.tasks.items():
             metric = headline_metric(scores)
             if metric is not None:
                 unit = self.units.get(task, "") if metric == "rmse" else ""
-                found.append((task, metric, unit))
-        return found
+                figures.append((task, metric, unit))
+        return figures
 
 
 def write_runs_page(directory: Path, runs: Sequence[RunFigures]) -> Path:
@@ -53,12 +53,12 @@ def write_runs_page(directory: Path, runs: Sequence[RunFigures]) -> Path:
 def _charts(runs: Sequence[RunFigures]) -> list[Chart]:
     """One for each project and task of several runs."""
     kinds = dict.fromkeys((run.project, *figure) for run in runs for figure in run.figures())
-    found = []
+    run_charts = []
     for project, task, metric, unit in kinds:
         known = [run for run in runs if run.project == project and metric in run.tasks.get(task, {})][-_MOST_POINTS:]
         if len(known) > 1:
             suffix = f", {unit}" if unit else ""
             caption = f"{project}, {task}: {METRIC_LABELS.get(metric, metric)}{suffix} of its runs, with 95 % intervals"
             names = [run.made[:16] for run in known]
-            found.append(Chart(caption, day_chart(caption, names, [run.tasks[task][metric] for run in known])))
-    return found
+            run_charts.append(Chart(caption, day_chart(caption, names, [run.tasks[task][metric] for run in known])))
+    return run_charts

@@ -60,21 +60,21 @@ class SearchFigures:
     """How to train with what was found."""
 
 
-def write_tuning_page(directory: Path, found: SearchFigures) -> Path:
+def write_tuning_page(directory: Path, search: SearchFigures) -> Path:
     """Write ``tuning.html`` into a directory."""
-    charts = [_history(found)]
-    charts += [_setting(found, path) for path in found.best.values]
-    metrics = [seed.metric for seed in found.seeds]
+    charts = [_history(search)]
+    charts += [_setting(search, path) for path in search.best.values]
+    metrics = [seed.metric for seed in search.seeds]
     words = meanings([*metrics, "p"])
-    return write_page(directory / TUNING_PAGE, "tuning.html", found=found, charts=charts, words=words)
+    return write_page(directory / TUNING_PAGE, "tuning.html", search=search, charts=charts, words=words)
 
 
-def _history(found: SearchFigures) -> Chart:
+def _history(search: SearchFigures) -> Chart:
     """Every trial's value in order, and the best so far."""
-    known = _known(found.trials)
-    x = axis([0.0, float(max(len(found.trials) - 1, 1))], "trial")
+    known = _known(search.trials)
+    x = axis([0.0, float(max(len(search.trials) - 1, 1))], "trial")
     whole = tuple(tick for tick in x.ticks if tick == int(tick) and tick >= 0)
-    y = axis([value for _, value in known], found.metric)
+    y = axis([value for _, value in known], search.metric)
     plot = Plot(Axis(x.low, x.high, x.label, whole), y, "trials in order")
     best, steps = float("-inf"), []
     for trial, value in known:
@@ -85,15 +85,15 @@ def _history(found: SearchFigures) -> Chart:
     return Chart("Trials in order; the line is the best so far", plot.svg(), _LEGEND)
 
 
-def _setting(found: SearchFigures, path: str) -> Chart:
+def _setting(search: SearchFigures, path: str) -> Chart:
     """Every trial's value by one setting."""
-    known = _known(found.trials)
-    places, x = _places([trial for trial, _ in known], path, logarithmic=path in found.log)
-    plot = Plot(x, axis([value for _, value in known], found.metric), f"{found.metric} by {path}")
+    known = _known(search.trials)
+    places, x = _places([trial for trial, _ in known], path, logarithmic=path in search.log)
+    plot = Plot(x, axis([value for _, value in known], search.metric), f"{search.metric} by {path}")
     _dots(plot, [(place, trial, value) for place, (trial, value) in zip(places, known, strict=True)])
-    share = found.importances.get(path)
-    told = "" if share is None else f"; {share:.0%} of what sets trials apart"
-    return Chart(f"{path}{told}", plot.svg(), _LEGEND)
+    share = search.importances.get(path)
+    importance = "" if share is None else f"; {share:.0%} of what sets trials apart"
+    return Chart(f"{path}{importance}", plot.svg(), _LEGEND)
 
 
 _LEGEND = (("c0", "ran to its end"), ("c2", "pruned: its best epoch so far"))

@@ -45,11 +45,11 @@ class _BadTensor:
 def diagnose_loss(model: nn.Module, ranker: Ranker, loss: RankingLoss, batch: Batch, step: int) -> BadBatch:
     """Run the batch forward once more, watched, and name what breaks first; every rank must call it together."""
     device = loss.unit_T.device
-    with torch.no_grad(), _watched(ranker) as found:
+    with torch.no_grad(), _watched(ranker) as faults:
         output = model(TensorInputs.from_numpy(batch.inputs).to(device))
         labels, weights = (torch.from_numpy(a).to(device) for a in (batch.labels, batch.weights))
         each_BT = loss.by_row(output.logits_BT, labels, weights)
-    bad = _first_input(ranker.schema, batch) or next(iter(found), None)
+    bad = _first_input(ranker.schema, batch) or next(iter(faults), None)
     if bad is None:
         tasks = [task.name for task in ranker.schema.tasks]
         broken = [name for name, column in zip(tasks, each_BT.unbind(1), strict=True) if not column.isfinite().all()]

@@ -84,16 +84,16 @@ class DeviceCopies:
         """A batch's tensors on the device; those of a batch that was not on its way are copied now."""
         if self._stream is None:
             return BatchTensors.of(batch, users=self._users)
-        found = next((copy for copy in self._copies if copy.batch is batch), None)
-        if found is None:
+        copied = next((copy for copy in self._copies if copy.batch is batch), None)
+        if copied is None:
             return BatchTensors.of(batch, users=self._users).to(self._device)
-        self._copies.remove(found)
+        self._copies.remove(copied)
         current = torch.cuda.current_stream(self._device)
-        current.wait_event(found.arrived)
-        for tensor in found.tensors.tensors():
+        current.wait_event(copied.arrived)
+        for tensor in copied.tensors.tensors():
             # Made on the other stream, whose allocator must know that this one still reads them.
             tensor.record_stream(current)
-        return found.tensors
+        return copied.tensors
 
     def _begin(self, batch: Batch, stream: torch.cuda.Stream) -> None:
         source = BatchTensors.of(batch, users=self._users).mapped(Tensor.pin_memory)

@@ -113,7 +113,7 @@ class EpochLoop:
         self.log.live(lambda: f"epoch {self.progress.epoch + 1}: validating", at_once=True)
         self._validation = self.run.validate()
         figures = (
-            f"{task} {value:.4f}" for task, found in self._validation.metrics.items() for value in found.values()
+            f"{task} {value:.4f}" for task, scores in self._validation.metrics.items() for value in scores.values()
         )
         self._found = f", valid {', '.join(figures)}, union/n {self._validation.health.union:.2f}"
         return self._validation

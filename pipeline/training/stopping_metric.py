@@ -49,12 +49,12 @@ class StoppingMetric:
         ]
         return sum(values) / len(values) if values else None
 
-    def _of_task(self, found: dict[str, float], task: TaskSpec) -> float | None:
+    def _of_task(self, metrics: dict[str, float], task: TaskSpec) -> float | None:
         if self.metric is not None:
-            return None if self.metric not in found else goodness(self.metric, found[self.metric])
-        if "auc" in found:
-            return found["auc"]
-        return 1.0 - (found["rmse"] / max(task.spread, 1e-6)) ** 2 if "rmse" in found else None
+            return None if self.metric not in metrics else goodness(self.metric, metrics[self.metric])
+        if "auc" in metrics:
+            return metrics["auc"]
+        return 1.0 - (metrics["rmse"] / max(task.spread, 1e-6)) ** 2 if "rmse" in metrics else None
 
 
 def goodness(metric: str, value: float) -> float:

@@ -78,10 +78,10 @@ class FileTeacher(Teacher):
         """
         super().__init__(config.weight)
         tasks = [task.name for task in rows.schema.tasks]
-        found = keyed_scores(path, tasks, config.columns)
-        self._keys, first = np.unique(row_keys(found.user, found.item, found.time), return_index=True)
+        scores = keyed_scores(path, tasks, config.columns)
+        self._keys, first = np.unique(row_keys(scores.user, scores.item, scores.time), return_index=True)
         # One row more for those that the file does not have.
-        self._scores_PT = np.vstack([found.scores_NT[first], np.full((1, len(tasks)), np.nan, dtype=np.float32)])
+        self._scores_PT = np.vstack([scores.scores_NT[first], np.full((1, len(tasks)), np.nan, dtype=np.float32)])
         known = self._known(rows)
         if not known.any():
             message = (

@@ -78,13 +78,13 @@ class MlflowTracker:
             ConfigError: mlflow is not installed.
         """
         self._client: Any = _mlflow().MlflowClient(config.mlflow)
-        known = run_dir / _MLFLOW_RUN
-        if not known.is_file():
-            found = self._client.get_experiment_by_name(config.experiment)
-            experiment = found.experiment_id if found else self._client.create_experiment(config.experiment)
+        id_file = run_dir / _MLFLOW_RUN
+        if not id_file.is_file():
+            known = self._client.get_experiment_by_name(config.experiment)
+            experiment = known.experiment_id if known else self._client.create_experiment(config.experiment)
             run = self._client.create_run(experiment, run_name=run_dir.name)
-            known.write_text(run.info.run_id, encoding="utf-8")
-        self._run = known.read_text(encoding="utf-8")
+            id_file.write_text(run.info.run_id, encoding="utf-8")
+        self._run = id_file.read_text(encoding="utf-8")
 
     def settings(self, values: Mapping[str, Plain], metrics: Mapping[str, float]) -> None:
         """As parameters, which MLflow bounds to 6000 characters; the metrics come as scalars anyhow."""
@@ -109,10 +109,10 @@ class MlflowTracker:
 
 def trackers(run_dir: Path, config: TrackingConfig, step: int) -> list[Tracker]:
     """TensorBoard, and MLflow where the settings name a server."""
-    found: list[Tracker] = [TensorBoardTracker(run_dir, step)]
+    chosen: list[Tracker] = [TensorBoardTracker(run_dir, step)]
     if config.mlflow is not None:
-        found.append(MlflowTracker(run_dir, config))
-    return found
+        chosen.append(MlflowTracker(run_dir, config))
+    return chosen
 
 
 def _mlflow() -> ModuleType:

@@ -123,15 +123,15 @@ def plain(values: Mapping[str, JsonValue], prefix: str = "") -> dict[str, str | 
         >>> plain({"train": {"seed": 3, "teacher": None, "reset": ["gates"]}})
         {'train.seed': 3, 'train.reset': "['gates']"}
     """
-    found: dict[str, str | int | float | bool] = {}
+    settings: dict[str, str | int | float | bool] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            found |= plain(value, f"{prefix}{name}.")
+            settings |= plain(value, f"{prefix}{name}.")
         elif isinstance(value, list):
-            found |= {prefix + name: str(value)} if value else {}
+            settings |= {prefix + name: str(value)} if value else {}
         elif value is not None:
-            found[prefix + name] = value
-    return found
+            settings[prefix + name] = value
+    return settings
 
 
 def _silent(text: str) -> None:

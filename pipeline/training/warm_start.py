@@ -167,7 +167,7 @@ def _vocabularies(run_dir: Path, schema: Schema) -> Vocabularies:
 
 def _column_map(old: Schema, new: Schema, config: ModelConfig) -> Index:
     """For each column of the input matrix now, the column of the same feature before; -1 for a new feature; [D]."""
-    before = {found.spec.name: found for found in network_columns(old, config.dims, config.sequences)}
+    before = {column.spec.name: column for column in network_columns(old, config.dims, config.sequences)}
     columns: list[int] = []
     for feature in network_columns(new, config.dims, config.sequences):
         known = before.get(feature.spec.name)

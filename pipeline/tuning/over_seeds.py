@@ -72,12 +72,12 @@ def compare_seeds(recipe: Sequence[Metrics], tuned: Sequence[Metrics]) -> list[P
         DataError: no task has a metric.
 
     Example:
-        >>> found = compare_seeds([{"like": {"auc": 0.70}}, {"like": {"auc": 0.72}}],
-        ...                       [{"like": {"auc": 0.75}}, {"like": {"auc": 0.77001}}])[0]
-        >>> round(found.difference, 3), found.verdict
+        >>> gap = compare_seeds([{"like": {"auc": 0.70}}, {"like": {"auc": 0.72}}],
+        ...                     [{"like": {"auc": 0.75}}, {"like": {"auc": 0.77001}}])[0]
+        >>> round(gap.difference, 3), gap.verdict
         (0.05, 'better')
     """
-    keys = [(task, metric) for task, found in recipe[0].items() for metric in found]
+    keys = [(task, metric) for task, metrics in recipe[0].items() for metric in metrics]
     pairs = [([run[t][m] for run in recipe], [run[t][m] for run in tuned]) for t, m in keys]
     if not pairs:
         message = "no task has a metric on these rows: each needs rows of both classes"
@@ -107,10 +107,10 @@ def _p_value(gap: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     return float(2.0 * stats.t.sf(abs(gap.mean()) / error, len(gap) - 1))
 
 
-def seed_lines(found: Sequence[PairedDifference]) -> list[str]:
+def seed_lines(differences: Sequence[PairedDifference]) -> list[str]:
     """A table in Markdown, line by line."""
     rows = [["task", "metric", "recipe", "tuned", "difference", "95 % interval", "p, Holm", ""], ["---"] * 8]
-    for each in found:
+    for each in differences:
         means = [f"{np.mean(values):.4f}" for values in (each.recipe, each.tuned)]
         interval = f"{each.low:+.4f} to {each.high:+.4f}"
         rows.append(

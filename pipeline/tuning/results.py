@@ -31,8 +31,8 @@ class Tuned(Settings):
     def lines(self) -> list[str]:
         """For a person."""
         if not self.overrides:
-            told = [f"of {self.trials} trials the recipe itself was the best ({self.metric} {self.value:.4f})"]
-            return [*told, f"page: {self.page}"]
+            text = [f"of {self.trials} trials the recipe itself was the best ({self.metric} {self.value:.4f})"]
+            return [*text, f"page: {self.page}"]
         head = f"the best of {self.trials} trials is {self.best}, {self.metric} {self.value:.4f} on validation rows:"
         settings = [f"  {override}" for override in self.overrides]
         return [head, *settings, "", *seed_lines(self.seeds), "", f"page: {self.page}", f"use it: {self.command}"]

@@ -67,8 +67,8 @@ class Search:
     def trials(self) -> list[FrozenTrial]:
         """All finished trials, by number; interrupted ones, which were tried again, are left out."""
         with _study(self.directory, self.name, self.tune, 0) as study:
-            found = study.get_trials(deepcopy=False)
-        return [t for t in found if t.state in _ENDED or (t.state == TrialState.FAIL and WHY in t.user_attrs)]
+            finished = study.get_trials(deepcopy=False)
+        return [t for t in finished if t.state in _ENDED or (t.state == TrialState.FAIL and WHY in t.user_attrs)]
 
     def importances(self) -> dict[str, float]:
         """The share of each setting in what sets good trials apart (PED-ANOVA); empty for fewer than four trials."""
@@ -135,11 +135,11 @@ class Search:
             if not progress.stopped and progress.best is not None and trial.should_prune():
                 raise optuna.TrialPruned
 
-        found = train(features, config.model, config.train, run_dir, _silent, live, after_epoch=after_epoch)
+        trained = train(features, config.model, config.train, run_dir, _silent, live, after_epoch=after_epoch)
         shutil.rmtree(run_dir / FOLDER)
-        trial.set_user_attr("epoch", found["best_epoch"])
-        trial.set_user_attr("metrics", found["metrics"])
-        return float(found["value"])
+        trial.set_user_attr("epoch", trained["best_epoch"])
+        trial.set_user_attr("metrics", trained["metrics"])
+        return float(trained["value"])
 
     def _recipe_values(self) -> dict[str, JsonValue] | None:
         """The recipe's own values, to be tried first; None where one of them cannot be drawn."""
@@ -217,8 +217,8 @@ def _draw(trial: optuna.Trial, path: str, each: SearchRange) -> JsonValue:
 
 
 def _value(each: SearchRange, value: Any) -> JsonValue:
-    found: JsonValue = json.loads(value) if each.choices is not None else value
-    return found
+    parsed: JsonValue = json.loads(value) if each.choices is not None else value
+    return parsed
 
 
 def _as_drawn(values: Values, tune: TuneConfig) -> dict[str, Any]:
@@ -228,8 +228,8 @@ def _as_drawn(values: Values, tune: TuneConfig) -> dict[str, Any]:
 def _at(settings: Any, path: str) -> JsonValue:
     for key in path.split("."):
         settings = settings.get(key) if isinstance(settings, dict) else None
-    found: JsonValue = settings
-    return found
+    setting: JsonValue = settings
+    return setting
 
 
 def _silent(text: str) -> None:

@@ -68,12 +68,12 @@ def _text(number: int, text: str) -> bytes:
 
 def _varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first; all bytes but the last have the highest bit set."""
-    found = bytearray()
+    encoded = bytearray()
     while number >= _CONTINUED:
-        found.append(number & (_CONTINUED - 1) | _CONTINUED)
+        encoded.append(number & (_CONTINUED - 1) | _CONTINUED)
         number >>= 7
-    found.append(number)
-    return bytes(found)
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32], dtype: np.dtype[np.generic]) -> bytes:

@@ -105,11 +105,11 @@ class RankingService:
                 raise RequestError(text, field=f"{where}.{error.field}") from error
         answers: dict[int, RankAnswer] = {}
         for run in runs_of(asked):
-            found = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
-            for position, answer in found.items():
+            run_answers = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
+            for position, answer in run_answers.items():
                 executions = int(position == run[0])
                 self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions, call.clock.trace)
-            answers |= found
+            answers |= run_answers
         return codec_rank.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
 
     def get_model(self, body: bytes, call: CallContext) -> bytes:

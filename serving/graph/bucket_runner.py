@@ -97,11 +97,11 @@ class BucketRunner:
             (VALUE_BUCKETS, _values(arrays, "candidate")),
             (VALUE_BUCKETS, _values(arrays, "request")),
         )
-        found = [_bucket(buckets, size) for buckets, size in wanted]
+        fitting = [_bucket(buckets, size) for buckets, size in wanted]
         # A request for each candidate, without an index that says so, must stay one for each.
         if REQUEST_OF not in self._inputs and wanted[1][1] > 1:
             return None
-        return None if None in found else _Sizes(*(size or 0 for size in found))
+        return None if None in fitting else _Sizes(*(size or 0 for size in fitting))
 
     def _slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> _Slot:
         slots = self._slots

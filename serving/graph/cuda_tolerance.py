@@ -49,12 +49,12 @@ def golden_tolerance(properties: Mapping[str, str], precision: CudaPrecision, ow
     except (ValueError, ValidationError) as error:
         message = f"{owner}: the property {CUDA_PRECISIONS} is wrong ({error}); export the model again"
         raise IntegrityError(message) from error
-    found = facts.get(precision)
-    if found is None or not found.passed:
-        why = "its export did not measure it" if found is None else found.reason
+    measured = facts.get(precision)
+    if measured is None or not measured.passed:
+        why = "its export did not measure it" if measured is None else measured.reason
         message = (
             f"{owner} cannot be served at --cuda-precision {precision}: {why}; use --cuda-precision fp32, or export "
             "the model again"
         )
         raise ConfigError(message)
-    return found.tolerance
+    return measured.tolerance

@@ -40,8 +40,8 @@ class InputCheck:
             if name not in self._needed:
                 message = f"the input {name[:80]!r} is unknown; this model takes {', '.join(self._needed)}"
                 raise RequestError(message, field=name)
-        requests, found = (part.rows(arrays) for part in self._parts)
-        candidates = found if found is not None else requests
+        requests, candidate_rows = (part.rows(arrays) for part in self._parts)
+        candidates = candidate_rows if candidate_rows is not None else requests
         if not candidates or requests not in {None, 1, candidates}:
             message = f"there are {requests} request rows for {candidates} candidate rows; allowed are 1 or as many"
             raise RequestError(message, field="request_ids")
@@ -61,26 +61,26 @@ class _PartCheck:
 
     def rows(self, arrays: Mapping[str, Array]) -> int | None:
         """The number of rows of the part, or None if no array of it is there."""
-        found: dict[str, int] = {}
+        rows_by_array: dict[str, int] = {}
         if (ids := arrays.get(self._ids)) is not None:
             _require_form(self._ids, ids, np.int64, (ids.shape[0] if ids.ndim else 0, len(self._limits)))
             _require_range(self._ids, ids, self._limits)
-            found["ids"] = ids.shape[0]
+            rows_by_array["ids"] = ids.shape[0]
         if (dense := arrays.get(self._dense)) is not None:
             _require_form(self._dense, dense, np.float32, (dense.shape[0] if dense.ndim else 0, self._columns))
             if not (np.abs(dense) <= LARGEST).all():
                 message = f"{self._dense} has values that are not finite or beyond {LARGEST:g}"
                 raise RequestError(message, field=self._dense)
-            found["dense"] = dense.shape[0]
+            rows_by_array["dense"] = dense.shape[0]
         lengths, values = arrays.get(self._lengths), arrays.get(self._values)
         if lengths is not None and values is not None:
             self._require_lists(lengths, values)
-            found["list_lengths"] = lengths.shape[1]
-        if len(set(found.values())) > 1:
-            text = ", ".join(f"{array} {rows}" for array, rows in found.items())
+            rows_by_array["list_lengths"] = lengths.shape[1]
+        if len(set(rows_by_array.values())) > 1:
+            text = ", ".join(f"{array} {rows}" for array, rows in rows_by_array.items())
             message = f"the inputs of the {self._name} differ in rows: {text}"
-            raise RequestError(message, field=f"{self._name}_{next(iter(found))}")
-        return next(iter(found.values()), None)
+            raise RequestError(message, field=f"{self._name}_{next(iter(rows_by_array))}")
+        return next(iter(rows_by_array.values()), None)
 
     def _require_lists(self, lengths: Array, values: Array) -> None:
         """Check packed lists: `lengths` [L, rows], `values` [V] feature by feature."""

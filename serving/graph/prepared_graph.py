@@ -87,8 +87,8 @@ class PreparedEngine:
             return
         candidate = left_over(case.inputs.candidate, self._engine.schema.candidate, self.names)
         inputs = replace(case.inputs, candidate=candidate)
-        found = self._engine.run({**inputs.arrays(), ITEM_ROWS: case.item_rows}, len(case.item_rows))
-        require_golden(name, case, found, self._engine.tolerance)
+        answers = self._engine.run({**inputs.arrays(), ITEM_ROWS: case.item_rows}, len(case.item_rows))
+        require_golden(name, case, answers, self._engine.tolerance)
 
     def check_raw(self, name: str, case: GoldenCase, encoded: EncodedRequest) -> None:
         """Compare the answers to a raw golden request, encoded for this graph, with those that the exporter saw.

@@ -87,15 +87,15 @@ def _fill(
         left = closes - time.monotonic()
         try:
             # What has come meanwhile is taken, also after the delay.
-            found = queue.get_nowait() if left <= 0 else queue.get(timeout=left)
+            waiting = queue.get_nowait() if left <= 0 else queue.get(timeout=left)
         except Empty:
             break
-        if found is None:
+        if waiting is None:
             return run, None, True
-        if rows + found.inputs.candidate.rows > most_rows:
-            return run, found, False
-        run.append(found)
-        rows += found.inputs.candidate.rows
+        if rows + waiting.inputs.candidate.rows > most_rows:
+            return run, waiting, False
+        run.append(waiting)
+        rows += waiting.inputs.candidate.rows
     return run, None, False
 
 

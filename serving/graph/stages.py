@@ -55,11 +55,11 @@ class ItemPrior:
         """Each candidate's means by task, float32 [N], and who is unknown [N]."""
         rows = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
         known = (self.hashes[rows] == hashes) & (hashes != 0)
-        found = {
+        predictions = {
             task: np.where(known, means[rows], np.float32(self.unknown[task])).astype(np.float32)
             for task, means in self.means.items()
         }
-        return found, ~known
+        return predictions, ~known
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ class Stages:
             PredictionError: a graph cannot run.
         """
         assert self.cheap is not None  # noqa: S101 `cascades` said so
-        found = self.cheap.predict(inputs)
-        rows = np.sort(np.argsort(-score(found), kind="stable")[: self.most])
+        cheap_scores = self.cheap.predict(inputs)
+        rows = np.sort(np.argsort(-score(cheap_scores), kind="stable")[: self.most])
         best = predict(Inputs(inputs.request, taken(inputs.candidate, rows)))
-        predictions = {task: values.copy() for task, values in found.items()}
+        predictions = {task: values.copy() for task, values in cheap_scores.items()}
         for task, values in best.items():
             predictions[task][rows] = values
         return Refined(predictions, rows)

@@ -24,15 +24,15 @@ class UserBlob:
     keys: int
     lists: tuple[str, ...]
 
-    def encode(self, found: TableRows) -> bytes:
+    def encode(self, rows: TableRows) -> bytes:
         """The blob of a look-up's first row."""
-        values = [lists.values[: lists.offsets[1]] for lists in (found.lists[name] for name in self.lists)]
+        values = [lists.values[: lists.offsets[1]] for lists in (rows.lists[name] for name in self.lists)]
         body = b"".join(
             (
                 self._header(),
-                found.ids[0].astype("<i4").tobytes(),
-                found.dense[0].astype("<f4").tobytes(),
-                found.key_hashes[0].astype("<u8").tobytes(),
+                rows.ids[0].astype("<i4").tobytes(),
+                rows.dense[0].astype("<f4").tobytes(),
+                rows.key_hashes[0].astype("<u8").tobytes(),
                 np.array([len(each) for each in values], dtype="<i4").tobytes(),
                 *(each.astype("<i4").tobytes() for each in values),
             )

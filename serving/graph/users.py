@@ -110,10 +110,10 @@ class UserStore:
         failed = self.failed
         blobs = self.get(keys)
         if self.failed == failed:
-            found = sum(blob is not None for blob in blobs)
+            stored = sum(blob is not None for blob in blobs)
             with self._lock:
-                self.found += found
-                self.missed += len(blobs) - found
+                self.found += stored
+                self.missed += len(blobs) - stored
         return blobs
 
     def put(self, blobs: Mapping[bytes, bytes], seconds: int | None = None) -> None:
@@ -168,6 +168,6 @@ class StoredUsers:
             LOG.warning("ignored a user of the user store: %s", error)
             return None
 
-    def encode(self, found: TableRows) -> bytes:
+    def encode(self, rows: TableRows) -> bytes:
         """The blob of one user."""
-        return self._blob.encode(found)
+        return self._blob.encode(rows)

@@ -232,8 +232,8 @@ def _reserve(settings: ServerSettings) -> socket.socket:
         UnavailableError: it is taken already, also by a server that would share it.
     """
     try:
-        found = socket.getaddrinfo(settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM)
-        kind, *_, address = found[0]
+        addresses = socket.getaddrinfo(settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM)
+        kind, *_, address = addresses[0]
         with socket.socket(kind, socket.SOCK_STREAM) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)

@@ -45,11 +45,11 @@ class Followed(Generic[T]):
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
         try:
-            found = [path.stat() for path in self._paths]
+            statuses = [path.stat() for path in self._paths]
         except OSError as error:
             message = f"{error.filename} cannot be read: {error.strerror}"
             raise ConfigError(message) from error
-        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in found)
+        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses)
 
     def _read(self) -> T:
         try:

@@ -115,8 +115,8 @@ class RequestLog:
         ended = False
         while not ended:
             batch, ended = self._next()
-            for found in by_version(batch).values():
-                if ready := self._encoded(found):
+            for same_version in by_version(batch).values():
+                if ready := self._encoded(same_version):
                     self._take(ready)
             self._flush(list(self._buffers) if ended else self._due())
 

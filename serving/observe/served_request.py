@@ -91,10 +91,10 @@ def answers_table(schema: Schema, batch: Sequence[LoggedAnswer]) -> pa.Table:
 
 def by_version(batch: Iterable[ServedRequest]) -> dict[tuple[str, int], list[ServedRequest]]:
     """Served requests by model and version."""
-    found: dict[tuple[str, int], list[ServedRequest]] = {}
+    by_model: dict[tuple[str, int], list[ServedRequest]] = {}
     for served in batch:
-        found.setdefault((served.model.name, served.model.version), []).append(served)
-    return found
+        by_model.setdefault((served.model.name, served.model.version), []).append(served)
+    return by_model
 
 
 def with_features(served: ServedRequest) -> ServedRequest:

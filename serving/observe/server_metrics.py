@@ -235,13 +235,13 @@ def _latencies(work: list[ModelWork]) -> Metric:
     )
     bounds = bounds_of(SECONDS)
     for each in work:
-        for phase, found in each.latencies.items():
-            counts = list(accumulate(found.counts))
+        for phase, latency in each.latencies.items():
+            counts = list(accumulate(latency.counts))
             buckets: list[Any] = [
-                (bound, count, _exemplar(found.exemplars[place])) if place in found.exemplars else (bound, count)
+                (bound, count, _exemplar(latency.exemplars[place])) if place in latency.exemplars else (bound, count)
                 for place, (bound, count) in enumerate(zip(bounds, counts, strict=True))
             ]
-            family.add_metric((each.model, str(each.version), phase), buckets, found.total_ns * 1e-9)
+            family.add_metric((each.model, str(each.version), phase), buckets, latency.total_ns * 1e-9)
     return family
 
 
@@ -260,9 +260,9 @@ def _distributions(work: list[ModelWork]) -> Metric:
         "moerank_prediction", "Predictions by task, of a sample of the rankings", labels=(*LABELS, "task")
     )
     for each in work:
-        for task, found in each.distributions.items():
-            buckets = list(zip(bounds_of(found.edges), found.counts.cumsum().tolist(), strict=True))
-            family.add_metric((each.model, str(each.version), task), buckets, found.total)
+        for task, distribution in each.distributions.items():
+            buckets = list(zip(bounds_of(distribution.edges), distribution.counts.cumsum().tolist(), strict=True))
+            family.add_metric((each.model, str(each.version), task), buckets, distribution.total)
     return family
 
 

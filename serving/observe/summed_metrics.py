@@ -35,11 +35,11 @@ class SummedMetrics:
 
     def families(self, pages: Sequence[str]) -> Iterator[Metric]:
         """One metric family for each that any page has."""
-        found: dict[str, list[Metric]] = {}
+        by_name: dict[str, list[Metric]] = {}
         for page in pages:
             for family in text_string_to_metric_families(page):
-                found.setdefault(family.name, []).append(family)
-        for same in found.values():
+                by_name.setdefault(family.name, []).append(family)
+        for same in by_name.values():
             yield self._joined(same)
 
     def _joined(self, same: Sequence[Metric]) -> Metric:

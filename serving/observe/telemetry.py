@@ -223,8 +223,8 @@ class Telemetry:
         """Whether the next ranking, or the one so many after it, belongs to the sample whose experts are counted."""
         if not model.engine.gates:
             return False
-        found = self._work.get((model.name, model.version))
-        return ((found.successes if found else 0) + ahead) % SAMPLE == 0
+        work = self._work.get((model.name, model.version))
+        return ((work.successes if work else 0) + ahead) % SAMPLE == 0
 
     def refused(self, reason: str) -> None:
         """Count a call that never came to a model."""
@@ -243,11 +243,11 @@ class Telemetry:
 
     def _of(self, model: RankingModel) -> ModelWork:
         key = (model.name, model.version)
-        found = self._work.get(key)
-        if found is None:
+        work = self._work.get(key)
+        if work is None:
             distributions = {task.name: ValueDistribution.of(task) for task in model.bundle.schema.tasks}
-            found = self._work[key] = ModelWork(model.name, model.version, distributions, experts=_load(model))
-        return found
+            work = self._work[key] = ModelWork(model.name, model.version, distributions, experts=_load(model))
+        return work
 
 
 def _load(model: RankingModel) -> Load | None:

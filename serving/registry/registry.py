@@ -68,20 +68,20 @@ class Registry:
         """
         served = self._models
         if not model and len(served) == 1:
-            found = next(iter(served.values()))
+            current = next(iter(served.values()))
         elif model in served:
-            found = served[model]
+            current = served[model]
         else:
             asked = f"no model {model!r}" if model or not served else "several models, so name one"
             message = f"this server has {asked}; it serves {', '.join(sorted(served)) or 'none'}"
             raise ModelNotFoundError(message)
-        if version not in {0, found.version}:
-            canary = self.arms.canary(found.name, version)
+        if version not in {0, current.version}:
+            canary = self.arms.canary(current.name, version)
             if canary is not None:
                 return canary
-            message = f"this server has no version {version} of {found.name}; it serves version {found.version}"
+            message = f"this server has no version {version} of {current.name}; it serves version {current.version}"
             raise ModelNotFoundError(message)
-        return found
+        return current
 
     def choose(self, model: str, version: int, key: str) -> tuple[RankingModel, RankingModel | None]:
         """The model that answers a request with this key, and the one to compare its answer with, if any.
@@ -89,8 +89,8 @@ class Registry:
         Raises:
             ModelNotFoundError: as `get`.
         """
-        found = self.get(model, version)
-        answering = found if version else self.arms.answering(found, key)
+        current = self.get(model, version)
+        answering = current if version else self.arms.answering(current, key)
         return answering, self.arms.shadow(answering, key)
 
     def arm_of(self, model: RankingModel) -> str:

@@ -67,7 +67,7 @@ class Shadows:
     def comparisons(self) -> list[ShadowComparison]:
         """Copies, by model and version."""
         with self._lock:
-            return [replace(found, difference=dict(found.difference)) for found in self._comparisons.values()]
+            return [replace(arm, difference=dict(arm.difference)) for arm in self._comparisons.values()]
 
     def close(self) -> None:
         """End the thread after the comparison under way; those that wait are forgotten."""
@@ -98,9 +98,9 @@ class Shadows:
 
     def _failed(self, model: RankingModel, error: Exception) -> None:
         with self._lock:
-            found = self._of(model)
-            found.failed += 1
-            first = found.failed == 1
+            comparison = self._of(model)
+            comparison.failed += 1
+            first = comparison.failed == 1
         if first:
             trace = None if isinstance(error, MoerankError) else error
             LOG.warning("the shadow %s version %d fails: %s", model.name, model.version, error, exc_info=trace)

@@ -136,18 +136,18 @@ def _copy(source: Path, target: Path) -> FileEntry:
 
 def _check_listing(path: Path, manifest: Manifest) -> None:
     """The directory holds the listed files, plain folders, and nothing else."""
-    found = set()
+    present = set()
     for entry in path.rglob("*"):
         mode = entry.lstat().st_mode
         name = entry.relative_to(path).as_posix()
         if stat.S_ISREG(mode):
-            found.add(name)
+            present.add(name)
         elif not stat.S_ISDIR(mode):
             message = f"{path} holds {name}, which is a link or a special file; a bundle has plain files only"
             raise IntegrityError(message)
     listed = {*manifest.files, MANIFEST_FILE}
-    if found != listed:
-        missing, extra = sorted(listed - found), sorted(found - listed)
+    if present != listed:
+        missing, extra = sorted(listed - present), sorted(present - listed)
         message = f"{path} does not match its manifest: missing {missing or 'none'}, not listed {extra or 'none'}"
         raise IntegrityError(message)
 

@@ -59,12 +59,12 @@ class FileDelta(NamedTuple):
         """
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as held:
-                found = cls(int(held["size"][0]), held["runs"], held["literal"])
-            _require_order(found)
+                delta = cls(int(held["size"][0]), held["runs"], held["literal"])
+            _require_order(delta)
         except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile, zlib.error) as error:
             message = f"{path} is no delta of a file ({error}); push the version again"
             raise IntegrityError(message) from error
-        return found
+        return delta
 
 
 def make_delta(

@@ -93,13 +93,13 @@ def read_raw(path: Path) -> dict[str, dict[str, Any]]:
         raise IntegrityError(message) from error
 
 
-def require_same_inputs(name: str, expected: Inputs, found: Inputs) -> None:
+def require_same_inputs(name: str, expected: Inputs, encoded: Inputs) -> None:
     """Compare what a raw golden request is encoded as with what training made of it.
 
     Raises:
         PredictionError: naming the array and the column that differ.
     """
-    arrays = found.arrays()
+    arrays = encoded.arrays()
     for array, values in expected.arrays().items():
         other = arrays[array]
         if values.shape != other.shape or not np.array_equal(values, other):

@@ -180,15 +180,15 @@ class Remote:
         """
         name = f"{model}/{version}/{DELTA_FILE}"
         try:
-            found = VersionDelta.parse(self._files.read(name), f"{self._url}/{name}")
+            delta = VersionDelta.parse(self._files.read(name), f"{self._url}/{name}")
         except FileNotFoundError:
             return None
-        if (found.model, found.version) != (model, version) or found.base >= version:
+        if (delta.model, delta.version) != (model, version) or delta.base >= version:
             message = (
-                f"{self._url}/{name} is that of version {found.version} of {found.model}; push version {version} anew"
+                f"{self._url}/{name} is that of version {delta.version} of {delta.model}; push version {version} anew"
             )
             raise IntegrityError(message)
-        return found
+        return delta
 
     def _download(
         self, model: str, version: int, beside: Path, target: Path, made_from: _MadeFrom | None = None
@@ -237,6 +237,6 @@ class Remote:
 
 def _prune(folder: Path, newest: Path) -> None:
     """Delete the versions of a model that were downloaded longest ago; files in use live on until they are closed."""
-    found = [path for path in folder.iterdir() if stores.is_version(path.name) and path != newest]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
+    versions = [path for path in folder.iterdir() if stores.is_version(path.name) and path != newest]
+    for path in sorted(versions, key=lambda path: path.stat().st_mtime)[: -(KEPT - 1)]:
         shutil.rmtree(path, ignore_errors=True)

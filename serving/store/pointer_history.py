@@ -68,16 +68,16 @@ def served_between(folder: Path, begin_ms: int, end_ms: int) -> list[ServedStret
         IntegrityError: the history cannot be read.
     """
     changes = [*pointer_changes(folder), PointerChange(version=0, since_ms=2**62)]
-    found: list[ServedStretch] = []
+    stretches: list[ServedStretch] = []
     for change, after in pairwise(changes):
         begin, end = max(change.since_ms, begin_ms), min(after.since_ms, end_ms)
         if begin >= end:
             continue
-        if found and found[-1].version == change.version:
-            found[-1] = found[-1].model_copy(update={"end_ms": end})
+        if stretches and stretches[-1].version == change.version:
+            stretches[-1] = stretches[-1].model_copy(update={"end_ms": end})
         else:
-            found.append(ServedStretch(version=change.version, begin_ms=begin, end_ms=end))
-    return found
+            stretches.append(ServedStretch(version=change.version, begin_ms=begin, end_ms=end))
+    return stretches
 
 
 def _noted(path: Path) -> list[PointerChange]:
@@ -92,11 +92,11 @@ def _noted(path: Path) -> list[PointerChange]:
 
 def _published(folder: Path) -> list[PointerChange]:
     """When the versions that are still there were published."""
-    found = []
+    published = []
     for path in folder.glob("[1-9]*"):
         try:
             created = datetime.fromisoformat(Manifest.load(path).created)
         except (IntegrityError, ValueError):
             continue  # no bundle of this version of moerank, which nothing can be judged by anyway
-        found.append(PointerChange(version=int(path.name), since_ms=int(created.timestamp() * 1000)))
-    return sorted(found, key=lambda change: (change.since_ms, change.version))
+        published.append(PointerChange(version=int(path.name), since_ms=int(created.timestamp() * 1000)))
+    return sorted(published, key=lambda change: (change.since_ms, change.version))

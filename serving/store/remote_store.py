@@ -136,11 +136,11 @@ class RemoteStore:
             ConfigError: another one of its number is.
         """
         model, version = bundle.manifest.model, bundle.manifest.version
-        found = self._manifest(model, version)
-        if found is not None and found != (bundle.path / MANIFEST_FILE).read_bytes():
+        remote = self._manifest(model, version)
+        if remote is not None and remote != (bundle.path / MANIFEST_FILE).read_bytes():
             message = f"{self._files} has another version {version} of {model}; two stores publish to it: keep to one"
             raise ConfigError(message)
-        return found is not None
+        return remote is not None
 
     def _upload(self, bundle: bundles.Bundle, files: Mapping[str, Path], delta: VersionDelta | None) -> None:
         folder = f"{bundle.manifest.model}/{bundle.manifest.version}"

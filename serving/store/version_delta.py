@@ -60,16 +60,16 @@ class VersionDelta(Settings):
             IntegrityError: it is none of this format, or was altered.
         """
         try:
-            found = cls.model_validate_json(content)
+            delta = cls.model_validate_json(content)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the whole file"
             message = f"{where} is no delta of a version: {place}: {first['msg']}"
             raise IntegrityError(message) from error
-        if found.sealed() != found:
+        if delta.sealed() != delta:
             message = f"{where} does not carry the seal of its content; it was altered or damaged"
             raise IntegrityError(message)
-        return found
+        return delta
 
     def require_base(self, base: Manifest) -> None:
         """Refuse another base than the one that the delta was made against.
@@ -147,10 +147,10 @@ def build_file(change: FileChange, entry: FileEntry, base: Path, delta: Path | N
 
 
 def _require(path: Path, promised: str, what: str) -> None:
-    found = sha256_of(path) if path.is_file() else "(absent)"
-    if found != promised:
+    actual = sha256_of(path) if path.is_file() else "(absent)"
+    if actual != promised:
         message = (
-            f"{what} of {path.name.removesuffix(DELTA_SUFFIX)} has the sha256 {found[:12]}, but {promised[:12]} was "
+            f"{what} of {path.name.removesuffix(DELTA_SUFFIX)} has the sha256 {actual[:12]}, but {promised[:12]} was "
             f"promised; it was altered or damaged ({path})"
         )
         raise IntegrityError(message)

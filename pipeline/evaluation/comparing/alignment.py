@@ -76,8 +76,8 @@ def _shared(first: Predictions, second: Predictions, *, keyed: bool) -> tuple[Pr
         for mine, other in pairs
     ]
     one, other = (
-        replace(mine, keyed=keyed, grouped=grouped, key=mine.key if keyed else None, **found)
-        for (mine, _), found in zip(pairs, known, strict=True)
+        replace(mine, keyed=keyed, grouped=grouped, key=mine.key if keyed else None, **constants)
+        for (mine, _), constants in zip(pairs, known, strict=True)
     )
     return one, other
 

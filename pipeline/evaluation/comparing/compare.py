@@ -137,13 +137,13 @@ def _together(
     tested = adjusted_together(every)
     tests = sum(len(pair.slices) for pair in pairs)
     method = EvaluationMethod(interval=_METHOD, level=LEVEL, replicates=config.replicates, seed=config.seed)
-    found = []
+    comparisons = []
     for number, pair in enumerate(pairs):
         tasks = {
             task: {metric: each for (place, of, metric), each in tested.items() if (place, of) == (number, task)}
             for task in pair.tasks
         }
-        found.append(
+        comparisons.append(
             PairedComparison(
                 a=str(models[0]),
                 b=str(models[number + 1]),
@@ -157,7 +157,7 @@ def _together(
                 notes=(*notes, *pair.notes),
             )
         )
-    return tuple(found)
+    return tuple(comparisons)
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,9 @@ class _Source:
         stretches = by_lists(
             predict_stretches(engine, rows.dataset, engine.schema), self.config.lists_by, rows.dataset
         )  # fmt: skip
-        found, schema = joined(list(stretches)), engine.schema
-        masks = slice_masks(found, rows, None, schema, path, self.config.slice_by) if sliced else {}
-        return ScoredRows(found, masks, _units(schema), tuple(f"{path}: {note}" for note in rows.notes))
+        predictions, schema = joined(list(stretches)), engine.schema
+        masks = slice_masks(predictions, rows, None, schema, path, self.config.slice_by) if sliced else {}
+        return ScoredRows(predictions, masks, _units(schema), tuple(f"{path}: {note}" for note in rows.notes))
 
     def _loaded(self, path: Path) -> Predictions:
         """A prediction file; beside encoded rows it must be of the features build that encoded them."""

@@ -89,11 +89,11 @@ class Comparison(Settings):
 
 def _task_lines(pair: PairedComparison, task: str, letter: str) -> list[str]:
     lines = []
-    for metric, found in sorted(pair.tasks[task].items(), key=lambda each: not each[1].headline):
+    for metric, gap in sorted(pair.tasks[task].items(), key=lambda each: not each[1].headline):
         lines.append(
-            f"{'*' if found.headline else ' '} {task:<16} {metric:<12} A {found.a:.4f}  {letter} {found.b:.4f}  "
-            f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]  p {found.p_adjusted:.3f}  "
-            f"{found.verdict(letter)}"
+            f"{'*' if gap.headline else ' '} {task:<16} {metric:<12} A {gap.a:.4f}  {letter} {gap.b:.4f}  "
+            f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]  p {gap.p_adjusted:.3f}  "
+            f"{gap.verdict(letter)}"
         )
     reasons: dict[str, list[str]] = {}
     for metric, why in pair.undefined.get(task, {}).items():

@@ -115,16 +115,16 @@ def _measure(
     """Recompute both models on the same draws, and look at the differences."""
     draws = bootstrap.run([statistic for pair in pairs for statistic in pair])
     whole = np.ones(bootstrap.users)
-    found = {}
+    measured = {}
     for index, (first, second) in enumerate(pairs):
         values = zip(first.names, first(whole), second(whole), draws[2 * index].T, draws[2 * index + 1].T, strict=True)
         for metric, a, b, draws_a, draws_b in values:
             if np.isfinite(a) and np.isfinite(b):
-                found[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows, bootstrap.users)
+                measured[metric] = _difference(metric, (float(a), float(b)), (draws_a, draws_b), rows, bootstrap.users)
         if isinstance(first, CalibrationError) and isinstance(second, CalibrationError):
             ends = (first.estimate(), second.estimate())
-            found["ece"] = _errors_of_calibration(found["ece"], ends, draws[2 * index], draws[2 * index + 1])
-    return found
+            measured["ece"] = _errors_of_calibration(measured["ece"], ends, draws[2 * index], draws[2 * index + 1])
+    return measured
 
 
 def _errors_of_calibration(
@@ -181,12 +181,12 @@ def adjusted_together(measured: Mapping[K, MeasuredDifference]) -> dict[K, Diffe
     """Test all differences as one family (Holm), the headlines named beforehand with most of the level."""
     weights = weights_of([each.headline for each in measured.values()])
     p = np.array([two_sided(each.difference, each.error, each.users) for each in measured.values()])
-    found = {}
+    differences = {}
     for place, (adjusted, (key, each)) in enumerate(zip(holm(p, weights), measured.items(), strict=True)):
         winner: Literal["a", "b", "neither"] = "neither"
         if adjusted <= 1.0 - LEVEL and each.difference != 0.0:
             winner = "b" if _b_is_better(each.metric, each.difference) else "a"
-        found[key] = Difference(
+        differences[key] = Difference(
             a=each.a,
             b=each.b,
             difference=each.difference,
@@ -199,7 +199,7 @@ def adjusted_together(measured: Mapping[K, MeasuredDifference]) -> dict[K, Diffe
             smallest=smallest_shown(each.error, (1.0 - LEVEL) * float(weights[place])),
             headline=each.headline,
         )
-    return found
+    return differences
 
 
 def _b_is_better(metric: str, difference: float) -> bool:

@@ -42,8 +42,8 @@ def compare_slices(
     `slices` are masks [N] of their rows. The intervals are widened for the number of tests (`widened`): equal models
     have one that excludes 0 in at most one of twenty comparisons.
     """
-    found, untested = slice_differences(first, second, slices, config)
-    return widened(found, len(found)), untested
+    differences, untested = slice_differences(first, second, slices, config)
+    return widened(differences, len(differences)), untested
 
 
 def slice_differences(
@@ -51,7 +51,7 @@ def slice_differences(
 ) -> tuple[list[SliceDifference], tuple[str, ...]]:
     """As `compare_slices`, each interval by itself."""
     quick = config.model_copy(update={"replicates": config.slice_replicates})
-    found: list[SliceDifference] = []
+    of_slices: list[SliceDifference] = []
     untested = []
     for name, masks in slices.items():
         for value, mask in masks.items():
@@ -60,16 +60,16 @@ def slice_differences(
                 untested.append(f"{name} {value}")
                 continue
             differences, _ = compare_predictions(first.take(rows), second.take(rows), quick, headline_only=True)
-            found += [
+            of_slices += [
                 _of_slice(name, value, task, metric, each)
                 for task, metrics in differences.items()
                 for metric, each in metrics.items()
                 if each.headline
             ]
-    return found, tuple(untested)
+    return of_slices, tuple(untested)
 
 
-def widened(found: Sequence[SliceDifference], tests: int) -> tuple[SliceDifference, ...]:
+def widened(differences: Sequence[SliceDifference], tests: int) -> tuple[SliceDifference, ...]:
     """The same with intervals that hold for `tests` of them together (Bonferroni)."""
     by = 1.0 if tests < 1 else float(ndtri((1.0 - LEVEL) / (2.0 * tests)) / ndtri((1.0 - LEVEL) / 2.0))
     return tuple(
@@ -79,20 +79,20 @@ def widened(found: Sequence[SliceDifference], tests: int) -> tuple[SliceDifferen
                 "high": each.difference + (each.high - each.difference) * by,
             }
         )
-        for each in found
+        for each in differences
     )
 
 
-def _of_slice(name: str, value: str, task: str, metric: str, found: Difference) -> SliceDifference:
+def _of_slice(name: str, value: str, task: str, metric: str, measured: Difference) -> SliceDifference:
     return SliceDifference(
         slice=name,
         value=value,
         task=task,
         metric=metric,
-        rows=found.n,
-        a=found.a,
-        b=found.b,
-        difference=found.difference,
-        low=found.low,
-        high=found.high,
+        rows=measured.n,
+        a=measured.a,
+        b=measured.b,
+        difference=measured.difference,
+        low=measured.low,
+        high=measured.high,
     )

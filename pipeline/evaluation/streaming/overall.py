@@ -37,22 +37,22 @@ def overall(state: StreamState, sampled: dict[str, Scores], kinds: dict[str, Kin
         f"users ({state.users.rows:,} rows), chosen by the hash of their id"
     )
     notes = [kept]
-    found: dict[str, Scores] = {}
+    scores: dict[str, Scores] = {}
     for name, task in state.tasks.items():
-        found[name] = _sums(task, kinds[name], bootstrap)
+        scores[name] = _sums(task, kinds[name], bootstrap)
         if kinds[name] == "regression":
             continue
         if "auc" in sampled[name] and task.weighted:
             notes.append(f"{name}: the rows have weights, so AUC too is of the users that were kept")
         elif "auc" in sampled[name]:
             bounds = task.pairs.finish()
-            found[name]["auc"] = _auc(bounds, sampled[name]["auc"], task, float(np.sqrt(share)))
+            scores[name]["auc"] = _auc(bounds, sampled[name]["auc"], task, float(np.sqrt(share)))
             if bounds.low < bounds.high:
                 notes.append(
                     f"{name}: AUC of all rows lies for certain between {bounds.low:.7f} and {bounds.high:.7f}; more "
                     f"than {state.budget.exact_rows:,} rows are counted in fine bins of the score"
                 )
-    return Overall(state.seen, found, tuple(notes))
+    return Overall(state.seen, scores, tuple(notes))
 
 
 def _sums(task: TaskState, kind: Kind, bootstrap: Bootstrap) -> Scores:
@@ -60,11 +60,11 @@ def _sums(task: TaskState, kind: Kind, bootstrap: Bootstrap) -> Scores:
     statistic = SumStatistic(of.names, sums.sums, of.finish)
     units = sums.keys.size
     (draws,) = Bootstrap(units, bootstrap.replicates, bootstrap.seed).run([statistic])
-    found: Scores = {}
+    scores: Scores = {}
     for name, value, values in zip(of.names, statistic(np.ones(units)), draws.T, strict=True):
         if np.isfinite(value):
-            found[name] = _estimate(task, kind, float(value), *interval_of(name, float(value), values, units))
-    return found
+            scores[name] = _estimate(task, kind, float(value), *interval_of(name, float(value), values, units))
+    return scores
 
 
 def _auc(bounds: Bounds, sampled: Estimate, task: TaskState, narrower: float) -> Estimate:

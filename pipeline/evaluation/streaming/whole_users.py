@@ -83,12 +83,12 @@ class WholeUsers:
 
     def arrays(self) -> Arrays:
         """See `Mergeable`; the tasks and their kinds are the caller's to keep."""
-        found: Arrays = {"limits": np.array([self.most, self.halvings])}
+        state: Arrays = {"limits": np.array([self.most, self.halvings])}
         if self.parts:
             rows = joined(self.parts)
-            found |= nested(rows=rows.by_row())
-            found |= {"numbers": np.concatenate(self.numbers), "hashes": np.concatenate(self.hashes)}
-        return found
+            state |= nested(rows=rows.by_row())
+            state |= {"numbers": np.concatenate(self.numbers), "hashes": np.concatenate(self.hashes)}
+        return state
 
     @classmethod
     def from_arrays(cls, arrays: Arrays, like: Predictions | None = None) -> Self:
