@@ -46,13 +46,13 @@ def influences(
 
 def task_influence(rows: TaskRows, statistics: Sequence[Statistic]) -> TaskInfluence:
     """Of the statistics of a task's rows; without metrics that the rows do not define, or only at their limit."""
-    found: dict[str, Influence] = {}
+    by_metric: dict[str, Influence] = {}
     for statistic in statistics:
         for metric in (HEADLINE[rows.kind], "calibration"):
             summed = _summed(statistic, rows.users.count) if metric in statistic.names else None
             each = None if summed is None else _influence(summed, metric)
-            found |= {} if each is None else {metric: each}
-    return TaskInfluence(rows.users.sums(rows.weights)[:, 0], found)
+            by_metric |= {} if each is None else {metric: each}
+    return TaskInfluence(rows.users.sums(rows.weights)[:, 0], by_metric)
 
 
 def _summed(statistic: Statistic, users: int) -> Summed | None:

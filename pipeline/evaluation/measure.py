@@ -191,8 +191,8 @@ def _slice(
     results = evaluate_tasks(tasks, bootstrap, config.at)
     numbers = np.zeros(users.count, dtype=np.int64)
     numbers[users.group] = whole.group[mask]
-    found = Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
-    return _EvaluatedSlice(found, SliceInfluence(influences(tasks, results.statistics), numbers))
+    evaluated = Slice(rows=int(mask.sum()), tasks=results.scores, undefined=results.undefined)
+    return _EvaluatedSlice(evaluated, SliceInfluence(influences(tasks, results.statistics), numbers))
 
 
 def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
