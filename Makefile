@@ -32,10 +32,11 @@ demo: $(READY) ## the main job on real data, from download to an answered reques
 	$(BIN)/moerank demo
 
 test: $(READY) ## the whole test suite, the examples in docstrings, and the coverage of both
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/faults \
-		--cov --cov-report= --cov-fail-under=0
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --doctest-modules $(PACKAGES) \
-		--ignore serving/stubs --ignore-glob '*/__main__.py' --cov --cov-append --cov-report= --cov-fail-under=0
+	rm -f .coverage .coverage.*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.covered_lines --numprocesses $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder --ignore tests/faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.covered_lines --doctest-modules $(PACKAGES) \
+		--ignore serving/stubs --ignore-glob '*/__main__.py'
 	$(BIN)/python -m pytest tests/faults
 	$(BIN)/python -m tests.coverage_floor
 
@@ -81,7 +82,7 @@ pictures: $(READY) ## take the pictures of docs/evaluation.md anew, from the new
 	$(BIN)/python docs/picture_pages.py
 
 clean: ## remove .venv and caches; runs and data stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage* .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml

@@ -1,5 +1,7 @@
 """Print the suite's coverage and hold its floor: ``python -m tests.coverage_floor``.
 
+It combines the data files that each process of the suite left (see `tests.covered_lines`).
+
 The floor, `fail_under` in pyproject.toml, only rises: whoever brings the coverage a whole point above it raises it.
 """
 
@@ -19,7 +21,7 @@ def floor_in(pyproject: str) -> int:
 
 def main() -> int:
     coverage = Coverage(data_file=".coverage")
-    coverage.load()
+    coverage.combine()
     total = coverage.report(file=sys.stdout if "--all" in sys.argv else io.StringIO(), show_missing=True)
     floor = floor_in(PYPROJECT.read_text(encoding="utf-8"))
     sys.stdout.write(f"coverage: {total:.1f} % of the lines; the floor is {floor} %\n")
