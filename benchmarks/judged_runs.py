@@ -18,12 +18,14 @@ from benchmarks.trees import SETTINGS, predictions, read_rows
 from contract.digests import digest_of
 from contract.schema import Schema
 from features.batches import BatchReader
+from models.model_config import ModelConfig
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, ece, rmse
 from pipeline.flow.steps import build_features
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.training.checkpoint import load_ranker
 from pipeline.training.train import train
+from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
@@ -92,13 +94,14 @@ def _once(
 ) -> Judged:
     """Look a run up, or make it and write it down; a directory that is to be `kept` must be there, too."""
     built = build_features(config).result
-    key = digest_of(settings, built["fingerprint"], built["rows"], JUDGED[table])
+    of_rows = built["fingerprint"], built["rows"], JUDGED[table]
     ledger = config.root / "judged.jsonl"
-    known = _known(ledger, key)
+    known = _known(ledger, settings, of_rows)
     if known is not None and (kept is None or kept.is_dir()):
         return known
     judged = make()
     with ledger.open("a", encoding="utf-8") as lines:
+        key = digest_of(settings, *of_rows)
         lines.write(json.dumps({"key": key, "settings": settings, **asdict(judged)}) + "\n")
     return judged
 
@@ -128,12 +131,21 @@ def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
     return Judged(judge(schema, np.concatenate(answers).astype(np.float64), labels, weights), cpu, union)
 
 
-def _known(ledger: Path, key: str) -> Judged | None:
+def _known(ledger: Path, settings: list[Any], of_rows: tuple[Any, ...]) -> Judged | None:
+    """The newest run of these settings on these rows; a setting that there was not yet counts by its default."""
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
     for entry in map(json.loads, reversed(lines)):
-        if entry["key"] == key:
+        same_rows = entry["key"] == digest_of(entry["settings"], *of_rows)
+        if same_rows and _completed(entry["settings"]) == settings:
             return Judged(entry["figures"], entry["cpu"], entry["union"])
     return None
+
+
+def _completed(settings: list[Any]) -> list[Any]:
+    if settings[0] == "LightGBM":
+        return settings
+    parts = (ModelConfig.model_validate(settings[0]), TrainConfig.model_validate(settings[1]))
+    return [part.model_dump(mode="json") for part in parts]
 
 
 def _silent(text: str) -> None:

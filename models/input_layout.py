@@ -3,11 +3,12 @@
 The request part comes first and the candidate part after it, so that a first layer can be split in two.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from contract.errors import ConfigError
 from contract.inputs import PartName
 from contract.schema import DenseSpec, IdSpec, Part, Schema
 
@@ -107,3 +108,17 @@ def feature_columns(schema: Schema, dims: TableDims) -> list[FeatureColumns]:
     """Every feature with its columns of the input matrix, in their order."""
     request, candidate = layouts(schema)
     return [*request.features(dims, 0), *candidate.features(dims, request.width(dims))]
+
+
+def columns_of(features: Sequence[FeatureColumns], names: Sequence[str], where: str) -> list[int]:
+    """The columns of some features by name; `where` is the key that names them.
+
+    Raises:
+        ConfigError: a name that is no feature.
+    """
+    by_name = {feature.spec.name: feature.columns for feature in features}
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        message = f"{where} names {', '.join(unknown)}, which are no features; there are: {', '.join(by_name)}"
+        raise ConfigError(message)
+    return [column for name in names for column in by_name[name]]

@@ -10,6 +10,7 @@ from models.gates import DSelectKConfig, GateConfig, TopKConfig
 from models.input_layout import TableDims
 from models.interactions import InteractionConfig, NoInteractionConfig
 from models.layers.mlp import Activation, BlockConfig, Norm
+from models.layers.side_columns import Direction, PersonalGatesConfig
 from models.sequences import HistoryContrastConfig, SequenceConfig
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -49,6 +50,11 @@ class ModelConfig(Settings):
     """Widths of an expert's layers."""
     tower_widths: tuple[Width, ...] = (32,)
     """Widths of the hidden layers of each task's tower, before its one output."""
+    personal_gates: PersonalGatesConfig | None = None
+    """Gates by some features on the layers of every tower (PEPNet's PPNet); null: none."""
+    monotone: dict[str, Direction] = {}
+    """Dense features with which no answer may ever fall (``increasing``) or rise (``decreasing``), by name. The experts
+    do not see them; each tower adds a term whose slopes depend on all other features."""
     activation: Activation = "silu"
     """Of all layers."""
     norm: Norm = "batch"
@@ -89,6 +95,9 @@ class ModelConfig(Settings):
         # Both defaults that there have been stand for a gate that nobody chose.
         if isinstance(self.architecture, SharedBottomConfig) and self.gate not in (TopKConfig(), DSelectKConfig()):
             message = f"shared_bottom has no experts to choose from, so gate {self.gate.name} has no use: leave it out"
+            raise ValueError(message)
+        if self.monotone and self.input_norm == "none":
+            message = "monotone takes features from the experts by way of the input's norm: leave input_norm at batch"
             raise ValueError(message)
         if self.history_contrast is not None and self.routing != "history":
             message = f"history_contrast compares gates that route by history, but routing is {self.routing}"

@@ -3,6 +3,7 @@
 Shape legend: B rows, D inputs, R columns that gates route by, T tasks.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from models.gates import Gate, Routing
 from models.heads.towers import Towers
 from models.input_layout import FeatureColumns
 from models.layers.mlp import mlp
+from models.layers.side_columns import SideInput, side_columns
 from models.model_config import ModelConfig
 from models.sequences import ATTENDED, HistoryContrastConfig
 from models.sequences.history_contrast import history_contrast, normed_columns
@@ -32,6 +34,9 @@ class Network(nn.Module):
     """One module for every architecture, which differ in their `plan`."""
 
     columns_R: Tensor
+    personal_P: Tensor
+    monotone_C: Tensor
+    seen_D: Tensor
 
     def __init__(self, features: list[FeatureColumns], tasks: tuple[TaskSpec, ...], config: ModelConfig) -> None:
         """Build the network over the columns of `features`.
@@ -63,7 +68,9 @@ class Network(nn.Module):
             for level in self.typed_levels[int(direct) :]:
                 level.normalise_routing()
         self.contrast = config.history_contrast
-        self.towers = Towers(streams[0], tasks, config)
+        self.side = side_columns(features, config.personal_gates, config.monotone)
+        self._register_side()
+        self.towers = Towers(streams[0], tasks, config, self.side)
         _check_union(self.typed_levels, config)
 
     def forward(self, x_BD: Tensor, ids_B: Tensor | None = None, masked_BR: Tensor | None = None) -> NetworkOutput:
@@ -74,6 +81,8 @@ class Network(nn.Module):
         """
         # Tables are float32 also where the network is float64.
         normed = self.input_norm(x_BD.to(next(self.parameters()).dtype))
+        if self.side.monotone:
+            normed = normed * self.seen_D.to(normed.dtype)
         routing = RoutingInput(normed.index_select(1, self.columns_R) if self.routes_by_columns else None, ids_B)
         streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
         routings: list[Routing] = []
@@ -82,9 +91,31 @@ class Network(nn.Module):
             routings += level_routings
         if masked_BR is not None and self.contrast is not None:
             routings[0].penalties["history_contrast"] = self._contrast(x_BD, masked_BR, self.contrast)
-        outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams])
+        outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams], self._side(x_BD, normed))
         outputs_BT = outputs_BT if outputs_BT.dtype == torch.float64 else outputs_BT.float()
         return NetworkOutput(outputs_BT, tuple(routings))
+
+    def graph_norm(self) -> nn.Module:
+        """The input's norm, which gives zeros for the columns that the experts do not see."""
+        if not self.side.monotone or not isinstance(self.input_norm, nn.BatchNorm1d):
+            return self.input_norm
+        norm = copy.deepcopy(self.input_norm)
+        with torch.no_grad():
+            norm.weight.mul_(self.seen_D.to(norm.weight))
+            norm.bias.mul_(self.seen_D.to(norm.bias))
+        return norm
+
+    def _register_side(self) -> None:
+        self.register_buffer("personal_P", torch.tensor(self.side.personal, dtype=torch.int64), persistent=False)
+        self.register_buffer("monotone_C", torch.tensor(self.side.monotone, dtype=torch.int64), persistent=False)
+        seen_D = torch.ones(self.inputs)
+        seen_D[list(self.side.monotone)] = 0.0
+        self.register_buffer("seen_D", seen_D, persistent=False)
+
+    def _side(self, x_BD: Tensor, normed_BD: Tensor) -> SideInput | None:
+        if not (self.side.personal or self.side.monotone):
+            return None
+        return SideInput(normed_BD.index_select(1, self.personal_P), x_BD.index_select(1, self.monotone_C))
 
     def _contrast(self, x_BD: Tensor, masked_BR: Tensor, config: HistoryContrastConfig) -> Tensor:
         """The contrast of all gates' logits, both histories being scaled alike."""

@@ -45,7 +45,7 @@ class NetworkGraph(nn.Module):
             ExportError: items are to be prepared, but the first layer reads more than sums of features.
         """
         super().__init__()
-        norm: nn.Module = network.input_norm
+        norm: nn.Module = network.graph_norm()
         columns = None
         if network.routes_by_columns:
             of_request = config.routing != "history"
@@ -136,7 +136,7 @@ class _Whole(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.norm = ScaledInput(network.input_norm, network.inputs)
+        self.norm = ScaledInput(network.graph_norm(), network.inputs)
         self.interaction = nn.Identity() if network.interaction is None else copy.deepcopy(network.interaction)
 
     def forward(self, given: SplitInput) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from contract.schema import TaskSpec
 from models.export_graph.affine import Affine, join
 from models.export_graph.blocks import Tail, affine_of, folded, folded_mlp
-from models.heads.towers import Tower
+from models.export_graph.side_graph import SideValues
+from models.heads.towers import Tower, gated
 from models.layers.mlp import Block
 
 
@@ -24,7 +25,7 @@ def towers_graph(towers: Sequence[Tower], tasks: Sequence[TaskSpec], streams: Se
         and all(isinstance(block, Block) and not block.residual and not _normed(block) for block in each)
         and len(each) == len(blocks[0])
         for each in blocks
-    )
+    ) and not any(tower.personal or tower.monotone for tower in towers)
     if len(towers) > 1 and len(set(streams)) == 1 and plain:
         return _OneMixture(towers, tasks)
     return SeparateTowers(towers, tasks)
@@ -36,9 +37,11 @@ class SeparateTowers(nn.ModuleList):
     def __init__(self, towers: Sequence[Tower], tasks: Sequence[TaskSpec]) -> None:
         super().__init__(_TowerGraph(tower, task) for tower, task in zip(towers, tasks, strict=True))
 
-    def forward(self, mixtures: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, mixtures: Sequence[Tensor], side: SideValues) -> list[Tensor]:
         """Each task's answer [N]."""
-        return [tower(mixture) for tower, mixture in zip(self, mixtures, strict=True)]
+        priors = [None] * len(self) if side.personal is None else side.personal
+        rows = zip(self, mixtures, priors, strict=True)
+        return [tower(mixture, prior, side.monotone_NC) for tower, mixture, prior in rows]
 
 
 class _OneMixture(nn.Module):
@@ -59,7 +62,8 @@ class _OneMixture(nn.Module):
         self.calibrations = nn.ModuleList(copy.deepcopy(tower.calibration) for tower in towers)
         self.calibrated = any(not isinstance(each, nn.Identity) for each in self.calibrations)
 
-    def forward(self, mixtures: Sequence[Tensor]) -> list[Tensor]:
+    def forward(self, mixtures: Sequence[Tensor], side: SideValues) -> list[Tensor]:
+        del side  # which no tower of this form reads
         logits_TN = self.heads(self.hidden(mixtures[0])).t()
         if not self.calibrated:
             chances_TN = logits_TN.sigmoid()
@@ -79,10 +83,18 @@ class _TowerGraph(nn.Module):
         self.hidden = folded_mlp([block for block in tower.hidden if isinstance(block, Block)])
         regression = task.kind == "regression"
         self.head = folded(_head(tower, task))
+        self.personal, self.monotone = copy.deepcopy(tower.personal), copy.deepcopy(tower.monotone)
+        self.spread = max(task.spread, 1e-6) if regression else 1.0
         self.answer = nn.Identity() if regression else nn.Sequential(copy.deepcopy(tower.calibration), nn.Sigmoid())
 
-    def forward(self, mixture_NO: Tensor) -> Tensor:
-        answer_N1: Tensor = self.answer(self.head(self.hidden(mixture_NO)))
+    def forward(self, mixture_NO: Tensor, prior_NH: Tensor | None, monotone_NC: Tensor | None) -> Tensor:
+        factors = None
+        if self.personal is not None and prior_NH is not None:
+            factors = self.personal.factors(prior_NH, mixture_NO)
+        raw_N1: Tensor = self.head(gated(self.hidden, mixture_NO, factors))
+        if self.monotone is not None and monotone_NC is not None:
+            raw_N1 = raw_N1 + self.spread * self.monotone(mixture_NO, monotone_NC)
+        answer_N1: Tensor = self.answer(raw_N1)
         return answer_N1.squeeze(1)
 
 

@@ -16,6 +16,7 @@ from models.export_graph.lookup import PartLookup, TableHolder, Tensors, stacked
 from models.export_graph.pairing import pair_add
 from models.export_graph.routing import static_weights
 from models.export_graph.shared_tables import PreparedShares
+from models.export_graph.side_graph import SideGraph
 from models.export_graph.split import InputParts, SplitInput
 from models.heads.towers import Tower
 from models.input_layout import layouts
@@ -62,6 +63,7 @@ class ServingGraph(TableHolder):
         )
         self.one_request = one_request
         self.network = NetworkGraph(ranker.network, config, parts, form)
+        self.side = SideGraph(ranker.network, parts)
         self.chain = ranker.network.towers.chain
         towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]
         self.towers = towers_graph(towers, ranker.schema.tasks, self.network.task_streams)
@@ -89,7 +91,7 @@ class ServingGraph(TableHolder):
         variants = (inputs.get(name) for name in (REQUEST_OF, ITEM_ROWS, SHARES, MOST_EXPERTS))
         given = SplitInput(request, candidate, *variants)
         mixtures, weights = self.network(given, self._routing_ids(inputs, given))
-        return (*self.chain.multiply(self.towers(mixtures)), *weights)
+        return (*self.chain.multiply(self.towers(mixtures, self.side(given))), *weights)
 
     def _routing_ids(self, inputs: Tensors, given: SplitInput) -> Tensor | None:
         if self.routing_id is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from contract.errors import ExportError
 from contract.inputs import Inputs, PartInputs, PartName
@@ -153,9 +153,12 @@ def first_layer(ranker: Ranker) -> Affine:
     if ranker.attended is not None:
         message = "target attention reads the user's list and the item together, so no sum can be prepared outside"
         raise ExportError(message)
+    if network.side.personal or network.side.monotone:
+        message = "the towers read inputs beside their mixtures, so no one sum can be prepared outside of the graph"
+        raise ExportError(message)
     if network.interaction is not None or not bottom:
         what = "an interaction of all features" if network.interaction is not None else "each expert's first layer"
         message = f"{what} reads the inputs, so no one sum can be prepared outside of the graph"
         raise ExportError(message)
-    norm: nn.Module = network.input_norm
+    norm = network.graph_norm()
     return affine_of(bottom[0]).after(norm)

@@ -6,12 +6,13 @@ from pydantic import Field
 
 from models.interactions.autoint import AutoIntConfig
 from models.interactions.cross import CrossNetworkConfig
+from models.interactions.epnet import EPNetConfig
 from models.interactions.none import NoInteractionConfig
 
 InteractionConfig = Annotated[
-    NoInteractionConfig | CrossNetworkConfig | AutoIntConfig,
+    NoInteractionConfig | CrossNetworkConfig | AutoIntConfig | EPNetConfig,
     Field(discriminator="name"),
 ]
 """Any interaction's configuration; in YAML, ``name`` says which."""
 
-__all__ = ["AutoIntConfig", "CrossConfig", "InteractionConfig", "NoInteractionConfig"]
+__all__ = ["AutoIntConfig", "CrossNetworkConfig", "EPNetConfig", "InteractionConfig", "NoInteractionConfig"]

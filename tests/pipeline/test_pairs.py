@@ -62,6 +62,9 @@ PARTS: dict[str, dict[str, Any]] = {
     "din": {"sequences": DIN},
     "din+search": {"sequences": {"watched": {"name": "din", "beside": BESIDE, "search": "authors", "normalise": True}}},
     "sim": {"sequences": {"watched": {"name": "sim", "beside": BESIDE, "search": "authors"}}},
+    "ppnet": {"personal_gates": {"by": ["user", "item"]}, "tower_widths": (6,)},
+    "epnet": {"interaction": {"name": "epnet", "by": ["author"]}},
+    "monotone": {"monotone": {"price": "decreasing"}},
     "aw_moe": {"sequences": DIN, "routing": "history", "history_contrast": {}, "gate": {"name": "top_k", "k": 2}},
 }
 PARTS_IN_EVERY_RUN = ("aw_moe",)
