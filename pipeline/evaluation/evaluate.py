@@ -78,8 +78,9 @@ def evaluate(
     places = None if state.is_whole else numbers
     masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config.slice_by, places)
     baselines = _baselines(predictions, training, engine.schema)
+    tree_ids: Mapping[str, str] = {}
     if train is not None and state.is_whole and config.trees and can_grow(predictions.rows):
-        baselines["trees"] = tree_scores(train, rows.dataset, engine.schema, config.threads)
+        baselines["trees"], tree_ids = tree_scores(train, rows.dataset, engine.schema, config.threads)
     context = Context(
         model=model,
         data=rows.name,
@@ -88,6 +89,7 @@ def evaluate(
         experts=_graph_facts(engine) | dict(experts or {}),
         notes=rows.notes,
         units={task.name: task.unit for task in engine.schema.tasks if task.unit},
+        tree_ids=tree_ids,
     )
     # The graph computes without the interpreter's lock.
     with ThreadPoolExecutor(1) as other:

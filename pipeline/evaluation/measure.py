@@ -68,7 +68,8 @@ class EvaluateConfig(Settings):
 class Context:
     """What is known beside the rows.
 
-    Names of model and data, scores [N, T] of baselines, slices, experts, notes, and units of labels by task.
+    Names of model and data, scores [N, T] of baselines, slices, experts, notes, and by task the units of labels
+    and how boosted trees read ids.
     """
 
     model: str
@@ -78,6 +79,7 @@ class Context:
     experts: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     units: Mapping[str, str] = field(default_factory=dict)
+    tree_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(
@@ -125,6 +127,7 @@ def measure(
         slices=_with_tests(slices, influences(tasks, results.statistics)),
         experts=dict(context.experts),
         units=dict(context.units),
+        tree_ids=dict(context.tree_ids),
         method=_method(config, grouped=predictions.grouped),
     )
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -66,6 +66,8 @@ class Evaluation(Settings):
     """Task -> metric -> why these rows do not define it."""
     units: dict[str, str] = {}
     """Unit of each regression task's label, where it has one."""
+    tree_ids: dict[str, str] = {}
+    """How the baseline of boosted trees reads ids in each task, as ``categories`` or as ``numbers``."""
     findings: tuple[str, ...] = ()
     """What a person should act on, in words and with the remedy."""
 

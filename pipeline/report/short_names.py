@@ -28,7 +28,8 @@ _WORDS = {
     "their rows, as rows of one user are alike",
     "constant": "baseline: the mean label of the training rows, for every row",
     "popularity": "baseline: the item's own mean label in the training rows, drawn towards the mean of all",
-    "trees": "baseline: LightGBM trained on the very columns that the model was trained on",
+    "trees": "baseline: LightGBM trained on the very columns that the model was trained on, with ids as categories "
+    "or as numbers, whichever is better on held-out training rows",
     "PSI": "population stability index between two distributions; below 0.1 is stable, above 0.2 is a shift",
     "KS": "Kolmogorov-Smirnov distance: the largest gap between two distribution functions, 0 to 1",
     "JS": "Jensen-Shannon divergence of two distributions of values, 0 (the same) to 1 (nothing in common)",
