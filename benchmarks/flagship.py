@@ -57,8 +57,8 @@ class Served(NamedTuple):
         model = RankingModel.open(bundle)
         encoded = model.encode(request)
         feed: dict[str, Any] = dict(encoded.inputs.arrays())
-        if encoded.rows_of and model.prepared is not None:
-            feed |= model.prepared.arrays(encoded)
+        if encoded.rows_of and model.graphs.prepared is not None:
+            feed |= model.graphs.prepared.arrays(encoded)
         return cls(model, bundle / (PREPARED_FILE if encoded.rows_of else MODEL_FILE), feed)
 
     def session(self, *, profiled: Path | None = None) -> onnxruntime.InferenceSession:
@@ -158,7 +158,7 @@ def profile(served: Served, folder: Path) -> dict[str, float]:
 
 def bytes_an_item(bundle: Path) -> float:
     """What a prepared row of an item takes in memory; 0 where none is prepared."""
-    prepared = RankingModel.open(bundle).prepared
+    prepared = RankingModel.open(bundle).graphs.prepared
     if prepared is None or prepared.shares is None:
         rows = bundle / PREPARED_ROWS_FILE
         keys = np.load(bundle / ONLINE_FOLDER / "item" / "keys.npy", mmap_mode="r")

@@ -157,9 +157,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a version that fails its golden requests is served",
-        "serving/graph/served_model.py",
-        "                engine.check(name, case)\n",
-        "                engine.tasks\n",
+        "serving/graph/model_graphs.py",
+        "            self.engine.check(name, case)\n",
+        "            self.engine.tasks\n",
         "tests/serving/registry tests/serving/graph",
     ),
     Mutation(
@@ -281,8 +281,8 @@ MUTATIONS = (
     Mutation(
         "an answer names another version than gave it",
         "serving/graph/served_model.py",
-        "            version=self.version,\n            **ranking(self.policy, found.predictions,",
-        "            version=1,\n            **ranking(self.policy, found.predictions,",
+        "            version=self.version,\n            **ranking(self.policy, scored.predictions,",
+        "            version=1,\n            **ranking(self.policy, scored.predictions,",
         "tests/faults/test_swaps.py",
     ),
     Mutation(

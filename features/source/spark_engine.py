@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contract.errors import ConfigError
+from features.source.spark_session import start_spark
 
 LOCAL_PARTITIONS = 16
 """Parts that rows are shuffled into on one machine."""
@@ -36,16 +37,10 @@ def connect_spark(master: str, spill: Path, memory_limit: str) -> Any:
     Raises:
         ConfigError: PySpark is not installed.
     """
-    try:
-        from pyspark.sql import SparkSession  # noqa: PLC0415 - an optional dependency of several hundred megabytes
-    except ImportError as error:
-        message = "data.engine is spark, but PySpark is not installed: pip install pyspark==4.3.0 (it needs Java 17)"
-        raise ConfigError(message) from error
     settings = {
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.warehouse.dir": str(spill / "warehouse"),
         "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-        "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
     if master.startswith("local"):
@@ -55,10 +50,7 @@ def connect_spark(master: str, spill: Path, memory_limit: str) -> Any:
             # Spark's own 200 are for clusters; a machine spends its time on starting them.
             "spark.sql.shuffle.partitions": str(LOCAL_PARTITIONS),
         }
-    builder = SparkSession.builder.master(master).appName("moerank features")
-    for name, value in settings.items():
-        builder = builder.config(name, value)
-    session = builder.getOrCreate()
+    session = start_spark(master, "moerank features", settings, "data.engine is spark")
     session.sparkContext.setLogLevel("ERROR")
     session.conf.set(_SCRATCH, str(spill.absolute()))
     return ibis.pyspark.connect(session)

@@ -40,8 +40,8 @@ class PendingRequest(NamedTuple):
     @property
     def alone(self) -> bool:
         """Whether it cannot share a run with others."""
-        cascades = self.model.stages.cascades(len(self.request.items))
-        return self.model.packed is None or self.experts or bool(self.stage) or cascades
+        cascades = self.model.graphs.stages.cascades(len(self.request.items))
+        return self.model.graphs.packed is None or self.experts or bool(self.stage) or cascades
 
 
 def runs_of(pending: Sequence[PendingRequest]) -> Iterator[list[int]]:

@@ -156,7 +156,7 @@ class RankingService:
         experts = message.debug or self._telemetry.due(model, ahead)
         return PendingRequest(
             model, shadow, request, encoded, top_k, experts, arm, ordering, request_id, message.debug,
-            stage if model.stages.fewer is not None else "",
+            stage if model.graphs.stages.fewer is not None else "",
         )  # fmt: skip
 
     def _answer(self, run: Sequence[PendingRequest], call: CallContext) -> list[RankAnswer]:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE, RAW_GOLDEN_FILE
+from contract.graph_names import RAW_GOLDEN_FILE
 from contract.hashing import hash_text
 from contract.inputs import Inputs
 from contract.ranking_policy import BoundPolicy, RankingPolicy
@@ -17,54 +17,17 @@ from contract.score import Score, ScoreConfig
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 from features.online.value_sources import value_sources
-from serving.graph.answer import ExpertUse, RankAnswer
-from serving.graph.batched_graph import BatchedEngine
+from serving.graph.answer import RankAnswer
 from serving.graph.context import Clock
-from serving.graph.cuda_tolerance import CudaPrecision
-from serving.graph.engine import CUDA, Device, Engine
-from serving.graph.expert_use import spread_use
+from serving.graph.engine import Engine
 from serving.graph.golden_requests import check_encoder, check_prepared
-from serving.graph.graph_files import graph_files
 from serving.graph.input_checks import InputCheck
+from serving.graph.model_graphs import EngineOptions, ModelGraphs, Scored
 from serving.graph.ordering import Ordering, ranking
-from serving.graph.prepared_graph import PreparedEngine
 from serving.graph.pushed_features import PushedReader
-from serving.graph.request_joiner import DELAY_SECONDS, RequestJoiner
-from serving.graph.stages import CASCADE_STAGE, FALLBACK_STAGE, FEWER_STAGE, NO_STAGES, Predictions, Stages
-from serving.graph.users import UserStore
+from serving.graph.stages import FALLBACK_STAGE
 from serving.store import bundle as bundles
-from serving.store import golden
 from serving.store.bundle import Bundle
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How graphs are run (see `Engine`), and a store in which users are looked up before the bundle."""
-
-    threads: int = 1
-    device: Device = "cpu"
-    require_gpu: bool = False
-    precision: CudaPrecision = "fp32"
-    users: UserStore | None = None
-    pushed: PushedReader | None = None
-    """Where features that were pushed since the version was made are looked up."""
-    queue_seconds: float = DELAY_SECONDS
-    """On CUDA, how long a request may wait for others to share its run."""
-    capture: bool = False
-    """On CUDA, whether runs are captured and replayed as CUDA graphs."""
-    cascade: int | None = None
-    """How many candidates the experts see at most; 0: all, None: as the bundle says."""
-    fewer_experts: int | None = None
-    """Experts that a row is left with under load; see `FewerExpertsEngine`. 0: all."""
-
-
-class _Found(NamedTuple):
-    """Predictions, who made them, and which candidates a cascade refined."""
-
-    predictions: Predictions
-    use: ExpertUse | None = None
-    stage: str = ""
-    refined: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -72,19 +35,11 @@ class RankingModel:
     """Immutable, so that a new version or score replaces the old one by one reference."""
 
     bundle: Bundle
-    engine: Engine
+    graphs: ModelGraphs
     encoder: RequestEncoder
     policy: BoundPolicy
-    packed: BatchedEngine | None = None
-    """For several requests in one run, where the bundle has that graph."""
     pushed: PushedReader | None = None
     """What was pushed since the version was made."""
-    prepared: PreparedEngine | None = None
-    """For candidates whose share of the first layers was computed at export, where the bundle has that graph."""
-    joined: RequestJoiner | None = None
-    """On CUDA, what has requests of several users share a run."""
-    stages: Stages = NO_STAGES
-    """Cheaper ways to answer."""
 
     @classmethod
     def open(
@@ -102,29 +57,23 @@ class RankingModel:
         """
         options = options or EngineOptions()
         bundle = bundles.load(path)
-        device: Device = "cuda" if options.require_gpu else options.device
-        engine, packed, prepared, stages = _engines(path, bundle, options, device)
-        if GOLDEN_FILE in bundle.manifest.files:
-            for name, case in golden.read(path / GOLDEN_FILE).items():
-                engine.check(name, case)
-                if packed is not None:
-                    packed.check(name, case)
-                if prepared is not None:
-                    prepared.check(name, case)
-                stages.check(case.inputs)
+        graphs = ModelGraphs.open(path, bundle, options)
+        graphs.check(path, bundle)
         plain = RequestEncoder.open(path)
         if RAW_GOLDEN_FILE in bundle.manifest.files:
             check_encoder(path, plain)
-            check_prepared(path, prepared, plain)
+            check_prepared(path, graphs.prepared, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
         encoder = RequestEncoder.open(path, users) if users else plain
-        joined = None
-        if packed is not None and CUDA in engine.providers:
-            joined = RequestJoiner(packed, options.queue_seconds)
-        if users is not None and prepared is not None and prepared.holds_users:
-            prepared = None
+        if users is not None and graphs.prepared is not None and graphs.prepared.holds_users:
+            graphs = replace(graphs, prepared=None)
         policy = BoundPolicy(score or bundle.manifest.score, bundle.schema.tasks)
-        return cls(bundle, engine, encoder, policy, packed, options.pushed, prepared, joined, stages)
+        return cls(bundle, graphs, encoder, policy, options.pushed)
+
+    @property
+    def engine(self) -> Engine:
+        """The general graph, which answers any request."""
+        return self.graphs.engine
 
     @property
     def score(self) -> Score:
@@ -132,14 +81,14 @@ class RankingModel:
         return self.policy.default
 
     def ordering(
-        self, context: Mapping[str, Any], request_id: str, asked: str = "", *, greedy: bool = False
+        self, context: Mapping[str, Any], request_id: str, requested: str = "", *, greedy: bool = False
     ) -> Ordering:
         """How a request is ordered; the same for one id on every replica.
 
         Raises:
             RequestError: it asks for a formula that there is not.
         """
-        name = self.policy.name_for(context, asked)
+        name = self.policy.name_for(context, requested)
         explores = self.policy.explore is not None and not greedy
         return Ordering(name, hash_text(f"{self.name}\0explore\0{request_id}") if explores else None)
 
@@ -153,7 +102,8 @@ class RankingModel:
 
     @cached_property
     def _prepared_encoder(self) -> PreparedEncoder | None:
-        return None if self.prepared is None else self.prepared.encoder(self.encoder)
+        prepared = self.graphs.prepared
+        return None if prepared is None else prepared.encoder(self.encoder)
 
     def encode(
         self, request: RankRequest, check: Callable[[], None] = no_check, *, together: bool = False
@@ -165,8 +115,9 @@ class RankingModel:
         Raises:
             RequestError: the request cannot be encoded, naming the field.
         """
-        whole = (together and self.packed is not None) or self.stages.cascades(len(request.items))
-        lean = None if whole else self._prepared_encoder
+        graphs = self.graphs
+        general = (together and graphs.packed is not None) or graphs.stages.cascades(len(request.items))
+        lean = None if general else self._prepared_encoder
         return (self.encoder if lean is None else lean).encode(request, check, self.pushed)
 
     def whole_inputs(self, encoded: EncodedRequest) -> Inputs:
@@ -222,43 +173,11 @@ class RankingModel:
         Raises:
             PredictionError: the graph failed.
         """
-        found = self._found(encoded, experts=experts, ordering=ordering, stage=stage)
-        clock.lap("infer")
-        return self._ordered(encoded, found, top_k, ordering)
-
-    def _found(self, encoded: EncodedRequest, *, experts: bool, ordering: Ordering | None, stage: str) -> "_Found":
-        cascades = self.stages.cascades(len(encoded.unknown_items))
-        if cascades or (stage == FEWER_STAGE and self.stages.fewer is not None):
-            return self._staged(self.whole_inputs(encoded), ordering, stage, experts=experts, cascades=cascades)
-        if self.prepared is not None and encoded.rows_of:
-            if experts:
-                return _Found(*self.prepared.predict_with_experts(encoded))
-            return _Found(self.prepared.predict(encoded))
-        if experts:
-            return _Found(*self.engine.predict_with_experts(encoded.inputs))
-        return _Found((self.engine if self.joined is None else self.joined).predict(encoded.inputs))
-
-    def _staged(
-        self, inputs: Inputs, ordering: Ordering | None, stage: str, *, experts: bool, cascades: bool
-    ) -> "_Found":
-        """By fewer experts, or the experts for the best candidates alone, or both."""
-        engine = self.stages.fewer if stage == FEWER_STAGE and self.stages.fewer is not None else self.engine
-        use: list[ExpertUse] = []
-
-        def predict(given: Inputs) -> Predictions:
-            if not experts:
-                return engine.predict(given)
-            predictions, used = engine.predict_with_experts(given)
-            use.append(used)
-            return predictions
-
-        name = FEWER_STAGE if engine is self.stages.fewer else CASCADE_STAGE
-        if not cascades:
-            return _Found(predict(inputs), use[0] if use else None, name)
         score = self.policy.scores[self.policy.config.default if ordering is None else ordering.score_name]
-        found = self.stages.refine(inputs, score, predict)
-        spread = spread_use(use[0], found.rows, inputs.candidate.rows) if use else None
-        return _Found(found.predictions, spread, name, found.rows)
+        whole = partial(self.whole_inputs, encoded)
+        scored = self.graphs.predict(encoded, whole, score, experts=experts, stage=stage)
+        clock.lap("infer")
+        return self._ordered(encoded, scored, top_k, ordering)
 
     def fallback(self, request: RankRequest, top_k: int, ordering: Ordering | None = None) -> RankAnswer | None:
         """A ranking by the items' priors, without the model; None where the bundle holds none.
@@ -266,9 +185,9 @@ class RankingModel:
         Raises:
             RequestError: ids of the wrong type.
         """
-        if self.stages.prior is None:
+        if self.graphs.stages.prior is None:
             return None
-        predictions, unknown = self.stages.prior.predict(self.encoder.item_hashes(request.items))
+        predictions, unknown = self.graphs.stages.prior.predict(self.encoder.item_hashes(request.items))
         return RankAnswer(
             model=self.name,
             version=self.version,
@@ -286,13 +205,14 @@ class RankingModel:
         Raises:
             PredictionError: the graph failed.
         """
-        if self.packed is None or len(requests) == 1:
+        packed = self.graphs.packed
+        if packed is None or len(requests) == 1:
             return [self.answer(encoded, top_k, clock, ordering=how) for encoded, top_k, how in requests]
-        predictions = self.packed.predict([encoded.inputs for encoded, *_ in requests])
+        predictions = packed.predict([encoded.inputs for encoded, *_ in requests])
         clock.lap("infer")
         return [
-            self._ordered(encoded, _Found(found), top_k, how)
-            for (encoded, top_k, how), found in zip(requests, predictions, strict=True)
+            self._ordered(encoded, Scored(scores), top_k, how)
+            for (encoded, top_k, how), scores in zip(requests, predictions, strict=True)
         ]
 
     def sources(self, encoded: EncodedRequest) -> dict[str, str]:
@@ -302,19 +222,19 @@ class RankingModel:
     def _ordered(
         self,
         encoded: EncodedRequest,
-        found: _Found,
+        scored: Scored,
         top_k: int,
         ordering: Ordering | None = None,
     ) -> RankAnswer:
         return RankAnswer(
             model=self.name,
             version=self.version,
-            **ranking(self.policy, found.predictions, top_k, ordering, found.refined),
-            stage=found.stage,
-            refined=0 if found.refined is None else len(found.refined),
+            **ranking(self.policy, scored.predictions, top_k, ordering, scored.refined),
+            stage=scored.stage,
+            refined=0 if scored.refined is None else len(scored.refined),
             unknown_user=encoded.unknown_user,
             unknown_items=_NONE if not encoded.unknown_items.any() else _places(encoded.unknown_items),
-            experts=found.use,
+            experts=scored.use,
             missing_context=encoded.missing_context,
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
@@ -326,25 +246,3 @@ _NONE = np.zeros(0, np.uint32)
 
 def _places(unknown: NDArray[np.bool_]) -> NDArray[np.uint32]:
     return np.flatnonzero(unknown).astype(np.uint32)
-
-
-def _engines(
-    path: Path, bundle: Bundle, options: EngineOptions, device: Device
-) -> tuple[Engine, BatchedEngine | None, PreparedEngine | None, Stages]:
-    """The bundle's graphs: those for a card where they run on one."""
-    how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
-    names, schema = bundle.manifest.files, bundle.schema
-    files = graph_files(names, options.precision, cuda=device != "cpu")
-    engine = Engine(path, schema, **how, file=files.model, capture=options.capture)
-    if files.for_card and CUDA not in engine.providers:
-        # ``auto``, on a machine without a card.
-        files, how["device"] = graph_files(names, options.precision, cuda=False), "cpu"
-        engine = Engine(path, schema, **how, file=files.model)
-    packed = prepared = None
-    if files.packed is not None:
-        packed = BatchedEngine(path, schema, **how, file=files.packed, capture=options.capture)
-        engine.several = packed.engine
-    if files.prepared is not None:
-        prepared = PreparedEngine(path, schema, **how)
-    stages = Stages.open(path, schema, tuple(names), how, most=options.cascade, experts=options.fewer_experts)
-    return engine, packed, prepared, stages

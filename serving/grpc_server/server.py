@@ -12,8 +12,8 @@ from contract.errors import ConfigError
 from serving.api.degradation import Degradation
 from serving.api.open_inference import InferenceService
 from serving.api.rank_service import Limits, RankingService
+from serving.graph.model_graphs import EngineOptions
 from serving.graph.pushed_features import PushedReader
-from serving.graph.served_model import EngineOptions
 from serving.graph.users import UserStore
 from serving.grpc_server.admission import Admission
 from serving.grpc_server.health_and_reflection import Health, Reflection

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
-from serving.graph.served_model import EngineOptions, RankingModel
+from serving.graph.model_graphs import EngineOptions
+from serving.graph.served_model import RankingModel
 from serving.registry.traffic import Arms
 from serving.store.model_selection import ModelSelection, Scores, read_scores
 from serving.store.model_source import Source, open_source

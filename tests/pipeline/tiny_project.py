@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 YAML = """\
@@ -50,3 +51,12 @@ def write_project(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(YAML, encoding="utf-8")
     return path
+
+
+def leave_late_events_out(project: Path) -> tuple[pa.Table, pa.Table]:
+    """Cut a project's log at 2026-04-01, as of an earlier night; returns the whole log and the early rows."""
+    path = project.parent / "raw" / "events.parquet"
+    log = pq.read_table(path)
+    early = log.filter(pc.less(pc.strftime(log["time"], format="%Y-%m-%d"), "2026-04-01"))
+    pq.write_table(early, path)
+    return log, early

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contract.errors import ConfigError
+from features.source.spark_session import start_spark
 from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.prediction_file import Columns, from_table
 from pipeline.evaluation.streaming.stream_state import Budget, StreamState
@@ -46,20 +46,13 @@ def spark_session(master: str) -> Iterator[Any]:
     Raises:
         ConfigError: PySpark is not installed.
     """
-    try:
-        from pyspark.sql import SparkSession  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        message = "--engine spark: PySpark is not installed: pip install pyspark==4.3.0 (it needs Java 17)"
-        raise ConfigError(message) from error
-    builder = SparkSession.builder.master(master).appName("moerank evaluate").config("spark.ui.enabled", "false")
+    settings: dict[str, str] = {}
     if master.startswith("local"):
         # Whatever the network, this machine speaks to itself; its Python processes find what this one finds.
-        local = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
-                 "spark.pyspark.python": sys.executable,
-                 "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
-        for key, value in local.items():
-            builder = builder.config(key, value)
-    session = builder.getOrCreate()
+        settings = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1",
+                    "spark.pyspark.python": sys.executable,
+                    "spark.executorEnv.PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
+    session = start_spark(master, "moerank evaluate", settings, "--engine is spark")
     try:
         yield session
     finally:

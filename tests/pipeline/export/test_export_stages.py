@@ -40,7 +40,7 @@ def test_export_says_what_cheaper_ways_cost_and_publishes_them(tmp_path: Path, m
     model = RankingModel.open(publish_model(run).bundle)
     answer = model.rank(RankRequest(1, list(range(1, 31))))
     assert (answer.stage, answer.refined) == ("cascade", 8)
-    assert model.stages.fewer is not None
+    assert model.graphs.stages.fewer is not None
     check_prior(config.features_dir, run.export_dir)
     strict = replace(run, config=read_config(path, ["export.stages={cascade: 1, guard: {ndcg: 0, auc: 0}}"]))
     with pytest.raises(ExportError, match=r"cascade to 1 of 4: like .*allowed: 0 less"):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +19,7 @@ from serving.registry.registry import Registry
 from serving.store.bundle import load
 from serving.store.model_source import open_source
 from tests.pipeline.flow.test_warm_nights import WARM
-from tests.pipeline.tiny_project import write_project
+from tests.pipeline.tiny_project import leave_late_events_out, write_project
 
 URL = "memory://nights/store"
 
@@ -46,9 +45,7 @@ def test_a_server_answers_after_a_delta_as_after_a_full_publication(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     project = write_project(tmp_path)
-    log = pq.read_table(tmp_path / "raw" / "events.parquet")
-    early = pc.less(pc.strftime(log["time"], format="%Y-%m-%d"), "2026-04-01")
-    pq.write_table(log.filter(early), tmp_path / "raw" / "events.parquet")
+    log, _early = leave_late_events_out(project)
     first = train_night(project)
     assert main(["publish", str(first.directory), "--delta"]) == 0
     assert "version 1 whole (the first version there)" in capsys.readouterr().err

@@ -13,7 +13,8 @@ from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, MODEL_FILE, 
 from features.online.request_encoder import RankRequest
 from serving.graph.engine import CPU
 from serving.graph.graph_files import graph_files
-from serving.graph.served_model import EngineOptions, RankingModel
+from serving.graph.model_graphs import EngineOptions
+from serving.graph.served_model import RankingModel
 from serving.store.bundle import publish
 from tests.tiny_bundle import make_files, make_schema, write_graph
 
@@ -33,7 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def _cpu_is_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.graph.served_model.CUDA", CPU)
+    monkeypatch.setattr("serving.graph.model_graphs.CUDA", CPU)
 
 
 def test_a_card_runs_its_own_graphs_and_no_prepared_items() -> None:
@@ -54,14 +55,14 @@ def test_processors_and_older_bundles_run_what_they_always_did() -> None:
 def test_without_a_card_auto_falls_back_to_the_graphs_for_processors(bundle: Path) -> None:
     model = RankingModel.open(bundle, EngineOptions(device="auto"))
     assert model.engine.providers == [CPU]
-    assert model.joined is None
+    assert model.graphs.joined is None
 
 
 @pytest.mark.usefixtures("_cpu_is_a_card")
 def test_requests_of_several_users_share_runs_on_a_card_and_are_answered_as_alone(bundle: Path) -> None:
     alone = RankingModel.open(bundle, EngineOptions(device="cpu"))
     model = RankingModel.open(bundle, EngineOptions(device="auto", queue_seconds=0.02))
-    assert model.joined is not None
+    assert model.graphs.joined is not None
     requests = [RankRequest(user, [100, 101, 7777][: 1 + user % 3], {"tab": "home"}) for user in range(16)]
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(model.rank, requests))

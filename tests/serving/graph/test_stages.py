@@ -16,8 +16,9 @@ from serving.client.client_request import build_request
 from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Clock
 from serving.graph.fewer_experts import FewerExpertsEngine
+from serving.graph.model_graphs import EngineOptions
 from serving.graph.ordering import below
-from serving.graph.served_model import EngineOptions, RankingModel
+from serving.graph.served_model import RankingModel
 from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE
 from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import Telemetry
@@ -50,8 +51,8 @@ def test_a_cascade_to_as_many_as_there_are_is_the_whole_answer(bundle: Path, mos
 def test_the_best_of_the_cheap_head_get_the_models_answers_and_stand_first(bundle: Path) -> None:
     model = opened(bundle, 6)
     whole, cascade = opened(bundle, 0).rank(REQUEST), model.rank(REQUEST)
-    assert model.stages.cheap is not None
-    cheap = model.stages.cheap.predict(model.encode(REQUEST).inputs)
+    assert model.graphs.stages.cheap is not None
+    cheap = model.graphs.stages.cheap.predict(model.encode(REQUEST).inputs)
     best = set(np.argsort(-model.score(cheap), kind="stable")[:6].tolist())
     assert set(cascade.order[:6].tolist()) == best
     for task, values in cascade.predictions.items():
