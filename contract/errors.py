@@ -59,6 +59,12 @@ class TrainingError(MoerankError):
     reason = "TRAINING_FAILED"
 
 
+class LostRankError(TrainingError):
+    """Another rank of the job has ended, without which training cannot go on."""
+
+    reason = "RANK_LOST"
+
+
 class QualityGateError(MoerankError):
     """A model that is worse than the configured gate allows; nothing was published."""
 

@@ -5,13 +5,13 @@ or by rows on all, as the planner decides; they are updated by row-wise Adagrad 
 replicated and updated by AdamW.
 """
 
-import logging
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import cast
 
 import torch
@@ -20,22 +20,24 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from contract.errors import ConfigError
 from models.layers.global_batch_norm import over_all_ranks
 from models.ranker import Ranker
 from models.table_plan import TablePlace
+from models.table_planner import (
+    PlainWiseSharder,
+    TableOptions,
+    TableShape,
+    plan_on_machine,
+    quiet,
+    table_places,
+)
 
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
     from torchrec import EmbeddingBagCollection, EmbeddingBagConfig
     from torchrec.distributed import DistributedModelParallel
-    from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.model_parallel import DefaultDataParallelWrapper
-    from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
-    from torchrec.distributed.planner.types import ParameterConstraints
-    from torchrec.distributed.types import ShardingPlan, ShardingType
     from torchrec.optim import SGD, Adagrad, CombinedOptimizer, KeyedOptimizerWrapper, RowWiseAdagrad
     from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
     from torchrec.optim.optimizers import in_backward_optimizer_filter
@@ -43,26 +45,11 @@ with warnings.catch_warnings():
 # torchrec still calls the collectives by the names that torch is about to drop.
 warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
 
+_GROUPS = count()
+"""Numbers the groups of a process; all ranks make the same ones."""
 TIMEOUT = timedelta(minutes=10)
 """How long a rank waits for the others before it gives up."""
-_SHARDINGS = [ShardingType.TABLE_WISE.value, ShardingType.ROW_WISE.value]
-_FLOAT_BYTES = 4
-_TINY_BYTES = 2**16
-"""Tables up to here lie whole on one rank: to share out their rows costs more than it spares."""
-_NOISY = ("torchrec", "root")
-
-
 _TABLE_OPTIMIZERS = {"row_wise_adagrad": RowWiseAdagrad, "adagrad": Adagrad, "sgd": SGD}
-
-
-@dataclass(frozen=True)
-class TableOptions:
-    """How one table is trained, and where it lies (``table_wise`` or ``row_wise``); None: as all others."""
-
-    rate: float | None = None
-    decay: float | None = None
-    optimizer: str = "row_wise_adagrad"
-    sharding: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +86,7 @@ class Sharded:
 
     def table_places(self) -> list[TablePlace]:
         """Where each table lies; the same on every rank."""
-        return _places(self.model, self._rates)
+        return table_places(self.model.plan, self._rates.tables)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Set every learning rate to `factor` times its configured value."""
@@ -130,14 +117,15 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
         over_all_ranks(ranker)
     tables = [] if ranker.embeddings is None else ranker.embeddings.embedding_bag_configs()
     random_state = torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
-    with _quiet():
+    shapes = {table.name: TableShape(table.num_embeddings, table.embedding_dim) for table in tables}
+    with quiet():
         if ranker.embeddings is not None:
             _update_in_backward(ranker.embeddings, rates)
         model = DistributedModelParallel(
             ranker,
             device=device,
-            plan=_plan(ranker, device, rates.tables),
-            sharders=[_Sharder()],
+            plan=plan_on_machine(ranker, shapes, device, rates.tables),
+            sharders=[PlainWiseSharder()],
             # One rank has nobody to take means with: DistributedDataParallel would copy gradients for nothing.
             init_data_parallel=several,
             data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
@@ -180,8 +168,10 @@ def process_group(device: torch.device) -> Iterator[None]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     if "WORLD_SIZE" in os.environ:
         store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
-        # After a worker was killed and all were started again, the store still holds the addresses of the dead.
-        attempt = PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        # After a worker was killed and all were started again, the store still holds the addresses of the dead; after
+        # a run of these processes, that run's.
+        name = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}-{next(_GROUPS)}"
+        attempt = PrefixStore(name, store)
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=TIMEOUT)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=TIMEOUT)
@@ -200,13 +190,6 @@ def best_device() -> torch.device:
     return device
 
 
-class _Sharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # torchrec is untyped
-    # The planner offers row-wise sharding on the CPU only when asked; its answers are exact there.
-    def sharding_types(self, compute_device_type: str) -> list[str]:
-        del compute_device_type
-        return _SHARDINGS
-
-
 def _update_in_backward(embeddings: EmbeddingBagCollection, rates: LearningRates) -> None:
     for name, bag in embeddings.embedding_bags.items():
         options = rates.tables.get(name, TableOptions())
@@ -214,71 +197,6 @@ def _update_in_backward(embeddings: EmbeddingBagCollection, rates: LearningRates
         decay = rates.embedding_decay if options.decay is None else options.decay
         settings = {"lr": rate, "weight_decay": decay}
         apply_optimizer_in_backward(_TABLE_OPTIMIZERS[options.optimizer], bag.parameters(), settings)
-
-
-def _plan(ranker: Ranker, device: torch.device, tables: Mapping[str, TableOptions]) -> ShardingPlan:
-    memory = None if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory
-    return plan_tables(ranker, dist.get_world_size(), device.type, memory, tables)
-
-
-def plan_tables(
-    ranker: Ranker, world: int, device: str, memory: int | None, tables: Mapping[str, TableOptions]
-) -> ShardingPlan:
-    """Where the tables lie on so many ranks of a device with so many bytes of memory (None: as the planner assumes).
-
-    One rank has each table whole: by rows, every step would sort ids by rank and ask the host for their number. Tables
-    that a card's memory cannot hold lie in the host's, with a cache on the card. Tiny tables lie whole on some rank,
-    too; not on each, as data-parallel ones would: those are the dense optimiser's, whose state no other number of ranks
-    could go on with.
-
-    Raises:
-        ConfigError: a table is to be shared out by rows that leave a rank without any, beside tables of other widths.
-    """
-    constraints = {}
-    # Fused kernels only: the planner would replicate small tables and leave them to the dense optimiser.
-    kernels = [EmbeddingComputeKernel.FUSED.value]
-    if device != "cpu":
-        kernels.append(EmbeddingComputeKernel.FUSED_UVM_CACHING.value)
-    several_widths = len(set(ranker.config.table_dims.values()) | {ranker.config.embedding_dim}) > 1
-    for name, rows in ranker.schema.tables().items():
-        asked = tables.get(name, TableOptions()).sharding
-        dim = ranker.config.table_dims.get(name, ranker.config.embedding_dim)
-        empty = (world - 1) * -(-rows // world) >= rows
-        if asked == ShardingType.ROW_WISE.value and empty and several_widths and world > 1:
-            # fbgemm tells neighbouring tables apart by their first rows, and takes an empty one for the next.
-            message = (
-                f"train.tables.{name}.sharding is row_wise, but {rows} rows leave one of {world} ranks without any, "
-                "which tables of several widths do not allow: leave it out, or use fewer ranks"
-            )
-            raise ConfigError(message)
-        whole = world == 1 or empty or rows * dim * _FLOAT_BYTES <= _TINY_BYTES
-        types = [asked] if asked is not None else _SHARDINGS[:1] if whole else _SHARDINGS
-        constraints[name] = ParameterConstraints(sharding_types=types, compute_kernels=kernels)
-    with _quiet():
-        topology = Topology(
-            world_size=world,
-            compute_device=device,
-            hbm_cap=None if device == "cpu" else memory,
-            # torchrun says how many ranks one machine has; without it all are on this one.
-            local_world_size=min(int(os.environ.get("LOCAL_WORLD_SIZE", world)), world),
-        )
-        planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints, debug=False)
-        return planner.plan(ranker, [_Sharder()])
-
-
-def _places(model: DistributedModelParallel, rates: LearningRates) -> list[TablePlace]:
-    places = []
-    for sharding in model.plan.plan.values():
-        for name, table in sharding.items():
-            shards = table.sharding_spec.shards
-            by_rank: dict[int, int] = {}
-            for each in shards:
-                rank, (rows, dim) = each.placement.rank(), each.shard_sizes
-                by_rank[rank] = by_rank.get(rank, 0) + rows * dim * _FLOAT_BYTES
-            rows = sum(each.shard_sizes[0] for each in shards)
-            asked = rates.tables.get(name, TableOptions()).sharding is not None
-            places.append(TablePlace(name, rows, shards[0].shard_sizes[1], table.sharding_type, by_rank, asked))
-    return places
 
 
 def _optimizer(model: DistributedModelParallel, rates: LearningRates) -> CombinedOptimizer:
@@ -312,19 +230,3 @@ class _AdamW:
         # On a card the step's number lies there too, so that nothing waits for the host.
         on_card = parameters[0].is_cuda
         return torch.optim.AdamW(parameters, lr=self.rate, weight_decay=self.decay, fused=True, capturable=on_card)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    # The planner and DistributedModelParallel warn of their own defaults, also with the defaults they ask for.
-    loggers = [logging.getLogger(name or None) for name in _NOISY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -11,7 +11,10 @@ _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 @dataclass(frozen=True)
 class TablePlace:
-    """A table: its rows and width, how it is sharded, the bytes on each rank, and whether the recipe asked for it."""
+    """A table: its rows and width, how it is sharded, the bytes on each rank, and whether the recipe asked for it.
+
+    `in_host`: it lies in the host's memory, with a cache on the card.
+    """
 
     name: str
     rows: int
@@ -19,6 +22,7 @@ class TablePlace:
     sharding: str
     bytes_by_rank: Mapping[int, int]
     asked: bool = False
+    in_host: bool = False
 
     @property
     def bytes(self) -> int:
@@ -34,10 +38,16 @@ class TablePlace:
             return "its rows are shared out, which the planner found cheaper than one rank with all of them"
         return "whole on one rank, which needs no sums over ranks"
 
+    @property
+    def memory(self) -> str:
+        """Where its rows are kept, where that is not the memory of what trains."""
+        return ", in the host's memory with a cache on the card, which could not hold it" if self.in_host else ""
+
     def __str__(self) -> str:
         """One line."""
         where = ", ".join(f"rank {rank} {size(count)}" for rank, count in sorted(self.bytes_by_rank.items()))
-        return f"{self.name}: {self.rows:,} rows of {self.dim}, {self.sharding.replace('_', '-')}, {where}: {self.why}"
+        what = f"{self.name}: {self.rows:,} rows of {self.dim}, {self.sharding.replace('_', '-')}"
+        return f"{what}, {where}: {self.why}{self.memory}"
 
 
 def size(count: int) -> str:

@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from contract.graph_names import CUDA_PRECISIONS
+from contract.machine_memory import available_memory
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -215,14 +214,8 @@ def _bf16() -> Iterator[Check]:
 
 
 def _memory() -> Iterator[Check]:
-    available = psutil.virtual_memory().available
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text(encoding="utf-8").strip() if limit.is_file() else "max"
-    if text.isdigit():
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="utf-8"))
-        available = min(available, int(text) - used)
     yield _enough(
-        "memory", available / 2**30, LEAST_MEMORY_GB, "available", "close other programs or lower batch sizes"
+        "memory", available_memory() / 2**30, LEAST_MEMORY_GB, "available", "close other programs or lower batch sizes"
     )
 
 

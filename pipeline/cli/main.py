@@ -7,7 +7,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from contract.errors import ConfigError, MoerankError
+from contract.errors import ConfigError, LostRankError, MoerankError
 from pipeline.cli import (
     backfill_verb,
     backtest_verb,
@@ -45,6 +45,7 @@ from pipeline.cli import (
     versions_verb,
 )
 from pipeline.cli.look_first import look_first
+from pipeline.cli.rank_failures import DEFECT_SECONDS, LOST_SECONDS, rank_of, speaks
 from pipeline.cli.verb import Verb
 
 VERBS: tuple[Verb, ...] = (
@@ -139,16 +140,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         look_first(args)
         return args.run(args) or 0
     except MoerankError as error:
-        sys.stderr.write(f"moerank {args.verb}: {error}\n")
-        return error.exit_code
+        seconds = LOST_SECONDS if isinstance(error, LostRankError) else 0.0
+        return _fail(args.verb, str(error), error.exit_code, seconds)
     except KeyboardInterrupt:
-        sys.stderr.write(f"moerank {args.verb}: interrupted; the same command goes on where this one stopped\n")
-        return INTERRUPTED
+        return _fail(args.verb, "interrupted; the same command goes on where this one stopped", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; Python must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         # A full disk, a directory that may not be written: the machine's own words say it best.
-        sys.stderr.write(f"moerank {args.verb}: {error.filename or 'the system'}: {error.strerror or error}\n")
+        return _fail(args.verb, f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+    except Exception as error:
+        # A defect, whose trace is wanted; the other ranks' traces only tell that this one has ended.
+        if speaks(f"{type(error).__name__}: {error}", DEFECT_SECONDS):
+            raise
         return 1
+
+
+def _fail(verb: str, message: str, code: int, seconds: float = 0.0) -> int:
+    """Say what went wrong, unless another rank of the job does; see `speaks`."""
+    text = f"moerank {verb}{rank_of()}: {message}"
+    if speaks(text, seconds):
+        sys.stderr.write(f"{text}\n")
+    return code

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from contract.errors import TrainingError
+from contract.errors import LostRankError
 from contract.schema import Schema
 from models.model_config import ModelConfig
 from models.sharding import best_device, process_group
@@ -107,8 +107,12 @@ def _other_ranks() -> Iterator[None]:
     except RuntimeError as error:
         told = str(error)
         if world_size() > 1 and any(words in told for words in _LOST):
-            message = "another rank has ended, and training cannot go on without it: its own message says why"
-            raise TrainingError(message) from error
+            message = (
+                "another rank has ended, and training cannot go on without it; if it left no message, something "
+                "outside ended it, such as the system for lack of memory. The same command goes on from the last "
+                "checkpoint"
+            )
+            raise LostRankError(message) from error
         raise
 
 

@@ -14,8 +14,9 @@ from features.source.filesystems import filesystem_of
 from models.losses import RankingLoss
 from models.model_config import ModelConfig
 from models.ranker import Ranker
-from models.sharding import LearningRates, Sharded, TableOptions, shard
+from models.sharding import LearningRates, Sharded, shard
 from models.table_plan import in_words
+from models.table_planner import TableOptions
 from pipeline.training.anchor import Anchor, fisher_information
 from pipeline.training.balanced_hash import deal_ids
 from pipeline.training.data_check import check_rows
@@ -83,8 +84,9 @@ class TrainingRun:
         precision = precision_of(config, device)
         ranker.network.to(precision.weights)
         self.sharded: Sharded = shard(ranker, device, _rates(config))
-        if world > 1 or config.tables:
-            self.remarks += in_words(self.sharded.table_places())
+        places = self.sharded.table_places()
+        if world > 1 or config.tables or any(place.in_host for place in places):
+            self.remarks += in_words(places)
         teacher = teacher_of(config.teacher, self.rows, device) if config.teacher else None
         self.remarks += [teacher.remark] if isinstance(teacher, FileTeacher) else []
         parts = self.sharded, loss, self.weighting, self.config

@@ -1,20 +1,26 @@
 """Sharding at world size one: equal answers, one optimiser step for everything, learning rates by group."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 
 from contract.errors import ConfigError
+from contract.machine_memory import total_memory
 from contract.schema import DenseSpec, IdSpec
+from models import table_planner
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
-from models.sharding import LearningRates, Sharded, TableOptions, plan_tables, process_group, shard
+from models.sharding import LearningRates, Sharded, process_group, shard
+from models.table_planner import RankMemory, TableOptions, TableShape, plan_tables, rank_memory, table_places
 from tests.models.small import inputs, small_config, small_schema
 
 SCHEMA = small_schema()
 CPU = torch.device("cpu")
+GIB = 2**30
+PLENTY = RankMemory(128 * GIB)
 RATES = LearningRates(network=0.01, gates=0.02, embeddings=0.1, weight_decay=0.01)
 
 
@@ -110,25 +116,58 @@ def test_a_ranker_without_tables_trains_too() -> None:
     assert last < first
 
 
+def plan(ranker: Ranker, world: int, device: str, memory: RankMemory, **asked: str) -> Any:
+    assert ranker.embeddings is not None
+    shapes = {t.name: TableShape(t.num_embeddings, t.embedding_dim) for t in ranker.embeddings.embedding_bag_configs()}
+    return plan_tables(ranker, shapes, world, device, memory, {n: TableOptions(sharding=s) for n, s in asked.items()})
+
+
 def test_one_rank_has_each_table_whole() -> None:
-    ranker = Ranker(small_schema(), small_config(), torch.device("meta"))
-    alone = plan_tables(ranker, 1, "cpu", None, {})
-    assert {table.sharding_type for plan in alone.plan.values() for table in plan.values()} == {"table_wise"}
+    alone = plan(Ranker(small_schema(), small_config(), torch.device("meta")), 1, "cpu", PLENTY)
+    assert {table.sharding_type for each in alone.plan.values() for table in each.values()} == {"table_wise"}
+
+
+def large_table() -> Ranker:
+    """A table of 12 GiB, of which nothing is allocated."""
+    user = IdSpec(name="user", kind="id", side="user", rows=200_000_000)
+    return Ranker(small_schema(features=(user,)), small_config(embedding_dim=16), torch.device("meta"))
 
 
 @pytest.mark.parametrize(("gigabytes", "kernel"), [(80, "fused"), (8, "fused_uvm_caching")])
 def test_a_table_larger_than_the_card_lies_in_the_hosts_memory_with_a_cache(gigabytes: int, kernel: str) -> None:
-    user = IdSpec(name="user", kind="id", side="user", rows=200_000_000)
-    ranker = Ranker(small_schema(features=(user,)), small_config(embedding_dim=16), torch.device("meta"))
-    (plan,) = plan_tables(ranker, 1, "cuda", gigabytes * 2**30, {}).plan.values()
-    assert (plan["user"].sharding_type, plan["user"].compute_kernel) == ("table_wise", kernel)
+    found = plan(large_table(), 1, "cuda", RankMemory(PLENTY.host, gigabytes * GIB))
+    (tables,) = found.plan.values()
+    assert (tables["user"].sharding_type, tables["user"].compute_kernel) == ("table_wise", kernel)
+    (place,) = table_places(found, {})
+    assert ("in the host's memory with a cache on the card" in str(place)) == (kernel == "fused_uvm_caching")
+
+
+def test_tables_that_the_machine_cannot_hold_are_refused_with_the_sizes() -> None:
+    plan(large_table(), 1, "cpu", RankMemory(16 * GIB))
+    message = (
+        r"tables \(11.9 GiB, of which user has 11.9 GiB\).* one rank, which has 8.0 GiB of the host's memory: lower"
+    )
+    with pytest.raises(ConfigError, match=message):
+        plan(large_table(), 1, "cpu", RankMemory(8 * GIB))
+
+
+def test_two_ranks_hold_what_one_cannot_and_a_table_kept_whole_is_told_of() -> None:
+    plan(large_table(), 2, "cpu", RankMemory(8 * GIB))
+    with pytest.raises(ConfigError, match=r"2 ranks, each of which has 8.0 GiB.* leave out train.tables.user.sharding"):
+        plan(large_table(), 2, "cpu", RankMemory(8 * GIB), user="table_wise")
+
+
+def test_a_rank_counts_on_its_share_of_what_the_machine_or_its_container_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rank_memory(CPU) == RankMemory(total_memory())
+    monkeypatch.setattr(table_planner, "total_memory", lambda: 6 * GIB)
+    assert rank_memory(CPU) == RankMemory(6 * GIB)
 
 
 def planned(rows: int, world: int, sharding: str | None = None, **changes: object) -> str:
     user = IdSpec(name="user", kind="id", side="user", rows=rows)
     ranker = Ranker(small_schema(features=(user, *SCHEMA.features[2:4])), small_config(**changes), torch.device("meta"))
-    plan = plan_tables(ranker, world, "cpu", None, {"user": TableOptions(sharding=sharding)})
-    return str(next(iter(plan.plan.values()))["user"].sharding_type)
+    found = plan(ranker, world, "cpu", PLENTY, **({} if sharding is None else {"user": sharding}))
+    return str(next(iter(found.plan.values()))["user"].sharding_type)
 
 
 def test_tiny_tables_lie_whole_on_one_rank_and_large_ones_are_shared_out() -> None:

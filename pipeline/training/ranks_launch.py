@@ -1,0 +1,54 @@
+"""``moerank train CONFIG --ranks N``: start the ranks as torchrun does, and end with one message if they fail."""
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+
+from contract.errors import TrainingError
+
+_SIGNALS = {"SIGKILL": "the system does so when memory runs out: use a smaller train.batch_size or fewer ranks"}
+"""What to do about a rank that a signal ended, where there is something."""
+
+
+def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
+    """Run ``moerank WORDS`` on so many ranks of this machine, started anew so often after a rank was lost.
+
+    Returns:
+        The exit code of the first rank that failed, which has told why; 0 if none did.
+
+    Raises:
+        TrainingError: a rank was ended from outside before it could say anything.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415 seconds of torch
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
+
+    # Its log of a failure is 30 lines, none of which says more than the rank's message.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=ranks,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=restarts,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "pipeline", *words)
+    except SignalException as error:
+        raise KeyboardInterrupt from error
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            return int(failure.exitcode)
+        name = failure.signal_name()
+        message = (
+            f"rank {rank} of {ranks} was ended by {name}; {_SIGNALS.get(name, 'its output says more')}. The same "
+            "command goes on from the last checkpoint; --restarts 3 does so by itself"
+        )
+        raise TrainingError(message) from error
+    return 0

@@ -1,0 +1,102 @@
+"""A job of several ranks fails with one message, by the rank that knows the cause."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipeline.cli import rank_failures
+from pipeline.cli.rank_failures import speaks
+from tests.patience import PATIENCE
+from tests.pipeline.tiny_project import write_project
+
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What torchrun tells the second of two ranks."""
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv(rank_failures.ERROR_FILE, str(tmp_path / "1" / "error.json"))
+    (tmp_path / "1").mkdir()
+    return tmp_path
+
+
+def test_the_first_rank_tells_and_torchruns_summary_has_its_words(attempt: Path) -> None:
+    assert speaks("moerank train (rank 1 of 2): no such file")
+    assert not speaks("another rank has ended")
+    told = json.loads((attempt / "1" / "error.json").read_text())["message"]["extraInfo"]
+    assert told["py_callstack"] == "moerank train (rank 1 of 2): no such file"
+
+
+def test_a_rank_that_lost_another_waits_for_its_message(attempt: Path) -> None:
+    cause = threading.Timer(0.2, (attempt / "told").write_text, ["the cause"])
+    cause.start()
+    assert not speaks("another rank has ended", seconds=PATIENCE)
+    cause.join()
+
+
+def test_a_process_of_its_own_always_tells() -> None:
+    assert speaks("one")
+    assert speaks("two")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ranks")
+    path = write_project(folder)
+    subprocess.run([sys.executable, "-m", "pipeline", "features", str(path)], cwd=folder, env=ENVIRONMENT, check=True)
+    return path
+
+
+def words(project: Path, *changes: str) -> list[str]:
+    return ["-m", "pipeline", "train", str(project), *(word for change in changes for word in ("--set", change))]
+
+
+@pytest.mark.slow
+def test_under_torchrun_two_ranks_tell_one_cause_once(project: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += words(project, "train.batch_size=2")
+    run = subprocess.run(command, cwd=project.parent, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    lines = [line for line in run.stderr.splitlines() if line.startswith("moerank train")]
+    assert len(lines) == 1
+    assert "of 2): train.batch_size is 2, of all 2 ranks together" in lines[0]
+    assert f"traceback : {lines[0]}" in run.stderr
+    # The one trace is torchrun's own.
+    assert run.stderr.count("Traceback") == 1
+    assert str(ROOT / "pipeline") not in run.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_rank_is_one_message_with_what_to_do(project: Path) -> None:
+    command = [
+        sys.executable,
+        *words(project, "train.epochs=100000", "train.early_stopping=null", "train.checkpoint.every_steps=2"),
+        "--ranks",
+        "2",
+    ]
+    job = subprocess.Popen(command, cwd=project.parent, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    killed = False
+    try:
+        while not killed and job.poll() is None:
+            time.sleep(0.1)
+            if any((project.parent / "runs").rglob("checkpoint/step-*")):
+                ranks = {child.environ().get("RANK"): child for child in psutil.Process(job.pid).children()}
+                ranks["1"].send_signal(signal.SIGKILL)
+                killed = True
+        _, told = job.communicate(timeout=PATIENCE)
+    finally:
+        job.kill()
+    # Lines of progress are indented.
+    (line,) = [line for line in told.splitlines() if line.strip() and not line.startswith("  ")]
+    assert line.startswith("moerank train: rank 1 of 2 was ended by SIGKILL; ")
+    assert job.returncode == 1
