@@ -23,6 +23,7 @@ from benchmarks.sparse_rechub import rechub_graph
 from benchmarks.sparse_trained import trained
 from contract.graph_names import GATE_OUTPUT, REQUEST_OF
 from contract.inputs import Inputs
+from models.export.activation_ranges import measure_ranges
 from models.export.parity_sample import generate, sanitised
 from models.export.quantise import quantise_experts
 from models.export.table_precision import store_tables
@@ -87,7 +88,7 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     single, many = _pair(model, CANDIDATES)
     sparse = write_form(model, folder / "shared.onnx", "sparse")
     int8, tables = folder / "shared-int8.onnx", folder / "shared-tables.onnx"
-    quantise_experts(sparse, int8)
+    quantise_experts(sparse, int8, measure_ranges(sparse, [one.arrays()]))
     store_tables(sparse, tables, "int8")
     split = write_form(model, folder / "split.onnx", "dense")
     graphs = [

@@ -11,7 +11,9 @@ def _export_arguments(parser: ArgumentParser) -> None:
     run_arguments(parser)
     parser.add_argument("--form", choices=("auto", "sparse", "dense"), help="which experts are computed for a row")
     parser.add_argument("--require-sparse", action="store_true", default=None, help="refuse gates that are not sparse")
-    parser.add_argument("--quantize", choices=("none", "experts"), help="int8 experts and towers, if they lose nothing")
+    parser.add_argument(
+        "--quantize", choices=("auto", "none", "experts"), help="int8 experts and towers, if they lose nothing"
+    )
     parser.add_argument("--tables", choices=("fp32", "fp16", "int8"), help="smaller tables, if they lose nothing")
     parser.add_argument(
         "--calibration", choices=("auto", "none", "platt", "isotonic"), help="fit probabilities on the validation rows"

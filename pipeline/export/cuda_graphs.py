@@ -4,8 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of
 from contract.inputs import Inputs
 from contract.schema import Schema
@@ -21,9 +19,11 @@ FILES = tuple(name for each in (CUDA_MODEL_FILE, CUDA_PACKED_FILE) for name in (
 
 
 def write_cuda_graphs(
-    ranker: Ranker, report: ExportReport, sample: Inputs, out: Path, config: ExportConfig
+    ranker: Ranker, report: ExportReport, sample: Inputs, out: Path, config: ExportConfig, *, int8: bool = False
 ) -> dict[str, Any]:
     """Write what `config` asks for, with its tables, and remove what an earlier export left.
+
+    `int8`: the bundle's experts are, and with them its golden answers, which no card would give.
 
     Returns:
         Plain values for the manifest; empty if nothing is written.
@@ -33,8 +33,7 @@ def write_cuda_graphs(
     """
     for name in FILES:
         (out / name).unlink(missing_ok=True)
-    unwanted = not torch.cuda.is_available() or config.quantize == "experts"
-    if config.cuda == "none" or (config.cuda == "auto" and unwanted):
+    if int8 or not config.for_cards():
         return {}
     exported = export_cuda(ranker, report, sample, config.cuda_form)
     for name in exported.files:

@@ -30,6 +30,7 @@ from pipeline.export.cuda_graphs import judge_cuda_graphs, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import (
+    INT8,
     ExportConfig,
     answerer,
     answers_of,
@@ -81,8 +82,9 @@ def export_run(
     )
     write_stages(ranker, report, features_dir, out, config.stages)
     variants = (out / PACKED_FILE, out / PREPARED_FILE, out / CHEAP_FILE, out / FEWER_FILE)
-    figures = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
-    cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
+    changes = config.changes(features_dir / "train", schema)
+    applied = apply_if_equal(out / MODEL_FILE, schema, valid, changes, variants, config.optional_changes())
+    cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config, int8=INT8 in applied.figures)
     drop_unread_tables(out, config.tables)
     costs = stage_costs(out, schema, valid, config.stages, answerer)
     for cost in costs:
@@ -95,7 +97,8 @@ def export_run(
         "cuda": cuda,
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
-        "changes": figures,
+        "changes": applied.figures,
+        "left_out": applied.left_out,
         "pruned": pruned,
         "stages": [vars(cost) for cost in costs],
         "git_revision": git_revision(),
@@ -107,7 +110,9 @@ def export_run(
                 graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
             )
     progress("golden requests and online tables")
-    write_golden(ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if figures else None, items=items)
+    write_golden(
+        ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if applied.figures else None, items=items
+    )
     schema.save(out)
     save_recipe(recipe, features_dir, out)
     shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)

@@ -3,12 +3,12 @@
 Shape legend: N rows, T tasks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -26,19 +26,20 @@ from models.export.calibration import Method, Platt, calibrate
 from models.export.calibration_choice import choose_method
 from models.export.cuda_form import RequestedCudaForm
 from models.export.form import MANY_ROWS, RequestedForm
-from models.export.quantise import quantise_experts
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
 from models.heads.isotonic import Curve
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, log_loss, rmse
 from pipeline.export.cheaper_stages import StagesConfig
+from pipeline.export.int8_experts import WORTH, Int8Experts
 
 AUC_LOSS = 0.0005
 RMSE_LOSS = 0.001
 """Most that quantisation may cost: AUC absolutely, RMSE as a share of the float32 graph's."""
 BATCH = 4096
 """Rows that are judged at a time."""
+INT8 = "int8 experts"
 
 Array = NDArray[np.float32]
 Change = Callable[[Path, Path], object]
@@ -54,8 +55,9 @@ class ExportConfig(Settings):
     """Refuse a gate that has not become as sparse as it promises, instead of exporting it dense with a warning."""
     typical_rows: int = Field(default=MANY_ROWS, ge=1)
     """Candidates of a usual request: under 64 the sparse form has to leave out more experts to be cheaper."""
-    quantize: Literal["none", "experts"] = "none"
-    """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows."""
+    quantize: Literal["auto", "none", "experts"] = "none"
+    """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows; ``auto``:
+    where it is worth it, does not, and no graphs for a card are written."""
     prune: float | None = Field(default=None, ge=0, lt=1)
     """Leave experts out that no task gives to more than this share of the validation rows, such as 0.001; refused if
     that costs too much on those rows. 0: those that no row selects; null: none."""
@@ -97,14 +99,22 @@ class ExportConfig(Settings):
             by_task = {task.name: by_task for task in schema.tasks}
         return {task: method for task, method in by_task.items() if method != "none"}
 
-    def changes(self) -> dict[str, Change]:
-        """What is done to a finished graph, by what it is called in messages."""
+    def for_cards(self) -> bool:
+        """Whether graphs for a card are written unless experts are in int8."""
+        return self.cuda in {"fp32", "fp16"} or (self.cuda == "auto" and torch.cuda.is_available())
+
+    def changes(self, train: Path, schema: Schema) -> dict[str, Change]:
+        """What is done to a finished graph, by what it is called in messages; `train` are the training rows."""
         by_name: dict[str, Change] = {}
         if self.tables != "fp32":
             by_name[f"{self.tables} tables"] = partial(store_tables, form=self.tables)
-        if self.quantize == "experts":
-            by_name["int8 experts"] = quantise_experts
+        if self.quantize == "experts" or (self.quantize == "auto" and not self.for_cards()):
+            by_name[INT8] = Int8Experts(train, schema, least_weights=WORTH if self.quantize == "auto" else 0)
         return by_name
+
+    def optional_changes(self) -> set[str]:
+        """Those of the changes that are left out where they cost too much, instead of refusing the export."""
+        return {INT8} if self.quantize == "auto" else set()
 
 
 class LabelledAnswers:
@@ -162,36 +172,51 @@ def _effect(calibration: Platt | Curve, answers: LabelledAnswers, task: int) -> 
     return {"method": method, **asdict(calibration), "log_loss": {"before": before, "after": after}}
 
 
+class Applied(NamedTuple):
+    """By change and task the metric, its value before all changes and after this one; why others were left out."""
+
+    figures: dict[str, Any]
+    left_out: dict[str, str]
+
+
 def apply_if_equal(
-    graph: Path, schema: Schema, valid: Path, changes: Mapping[str, Change], variants: Sequence[Path] = ()
-) -> dict[str, Any]:
+    graph: Path,
+    schema: Schema,
+    valid: Path,
+    changes: Mapping[str, Change],
+    variants: Sequence[Path] = (),
+    optional: Collection[str] = (),
+) -> Applied:
     """Change a graph step by step, having compared each step with the graph as it came, on encoded rows.
 
-    `variants`: graphs beside it, of the same weights, that are changed alike if they are there.
-
-    Returns:
-        By step and task the metric, its value before all steps and its value after this one.
+    `variants`: graphs beside it, of the same weights, that are changed alike if they are there. `optional`: changes
+    that are left out where they cost too much.
 
     Raises:
         ExportError: a task loses more than is allowed, or there are no rows to tell; steps before that one stay.
     """
+    applied = Applied({}, {})
     if not changes:
-        return {}
+        return applied
     whole = answers_of(graph, schema, valid)
-    figures = {}
     for name, change in changes.items():
         fresh = graph.with_name(f".{graph.name}-changed")
         try:
             change(graph, fresh)
-            figures[name] = compared(schema, whole, answers_of(fresh, schema, valid))
-            refuse_losses(name, figures[name])
+            figures = compared(schema, whole, answers_of(fresh, schema, valid))
+            refuse_losses(name, figures)
             fresh.replace(graph)
+            applied.figures[name] = figures
             for variant in variants:
                 if variant.is_file():
                     _change_alike(change, variant, fresh)
+        except ExportError as error:
+            if name not in optional:
+                raise
+            applied.left_out[name] = str(error)
         finally:
             fresh.unlink(missing_ok=True)
-    return figures
+    return applied
 
 
 def _change_alike(change: Change, variant: Path, fresh: Path) -> None:

@@ -78,6 +78,7 @@ def _graph(export: Mapping[str, Any]) -> list[str]:
         for change, tasks in export["changes"].items():
             for task, f in tasks.items():
                 lines.append(f"| {change} | {task} | {f['metric']} | {f['before']:.5f} | {f['after']:.5f} |")
+    lines += [f"Left out: {reason}." for reason in export.get("left_out", {}).values()]
     if export["calibration"] or export["changes"]:
         lines += ["", "Both tables are of the validation rows, which also set the calibration."]
     versions = ", ".join(f"{name} {number}" for name, number in export["versions"].items())

@@ -31,6 +31,7 @@ EXPORT_FACTS = (
     "idle",
     "calibration",
     "changes",
+    "left_out",
     "pruned",
     "cuda_precisions",
     "cuda",

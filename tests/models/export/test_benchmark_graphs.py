@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from benchmarks.interleaving import interleaved
 from benchmarks.sparse_graph import Graph, measure
 from benchmarks.sparse_models import joined_requests, tiled, write_form, write_packed, write_tiled
+from models.export.activation_ranges import measure_ranges
 from models.export.quantise import quantise_experts
 from models.export.table_precision import store_tables
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
@@ -30,7 +31,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "int8": folder / "int8.onnx",
         "tables": folder / "tables.onnx",
     }
-    quantise_experts(found["sparse"], found["int8"])
+    quantise_experts(found["sparse"], found["int8"], measure_ranges(found["sparse"], [inputs(SCHEMA, 1, 40).arrays()]))
     store_tables(found["sparse"], found["tables"], "int8")
     return found
 

@@ -1,0 +1,100 @@
+"""The layers of experts and towers in a finished graph, and between which values their inputs lie on real rows.
+
+Shape legend: I inputs, O outputs of a layer.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxscript import ir
+
+_LAYERS = re.compile(
+    r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!heads\.)(?!.*\.request\.)(?!.*weight_request)"
+)
+
+
+class Layer(NamedTuple):
+    """An expert's or a tower's product: its node, its weights [I, O] and their name in the graph."""
+
+    node: ir.Node
+    weight_IO: NDArray[np.float32]
+    name: str
+
+    @property
+    def source(self) -> ir.Value:
+        """The matrix that it reads; if it reads picked rows, the matrix that they were picked from."""
+        x = self.node.inputs[0]
+        assert x is not None  # noqa: S101 a product has an input
+        producer = x.producer()
+        picked = producer is not None and producer.op_type == "Gather" and producer.inputs[0] is not None
+        return producer.inputs[0] if picked else x  # type: ignore[union-attr,return-value] # `picked` says so
+
+
+class Range(NamedTuple):
+    """The smallest and the largest value of a layer's input."""
+
+    low: float
+    high: float
+
+
+Ranges = Mapping[str, Range]
+"""By a layer's name."""
+
+
+def layers_of(graph: ir.Graph) -> Iterator[Layer]:
+    """The layers of experts and towers that are wider than one output, in the order in which they run."""
+    for node in list(graph):
+        if node.op_type not in {"Gemm", "MatMul"}:
+            continue
+        weight = node.inputs[1]
+        if weight is None or weight.const_value is None or not _LAYERS.match(str(weight.name)):
+            continue
+        matrix: NDArray[np.float32] = weight.const_value.numpy()
+        if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1:
+            matrix = matrix.T
+        if matrix.shape[1] > 1:
+            yield Layer(node, matrix, str(weight.name))
+
+
+def measure_ranges(source: Path, runs: Iterable[Mapping[str, Any]]) -> Ranges:
+    """Run a graph on arrays by the names of its inputs, and see between which values its layers' inputs lie.
+
+    A layer that no row reaches, as an expert that none selects, is left out.
+
+    Example::
+
+        ranges = measure_ranges(path, [batch.inputs.arrays() for batch in batches])
+    """
+    watched = source.with_name(f".{source.name}-watched")
+    model = ir.load(source)
+    inputs: dict[str, str] = {}
+    for layer in layers_of(model.graph):
+        inputs[layer.name] = str(layer.source.name)
+        if layer.source not in model.graph.outputs:
+            model.graph.outputs.append(layer.source)
+    try:
+        ir.save(model, watched)
+        spans = _spans(watched, sorted(set(inputs.values())), runs)
+    finally:
+        watched.unlink(missing_ok=True)
+    return {name: spans[given] for name, given in inputs.items() if given in spans}
+
+
+def _spans(graph: Path, values: list[str], runs: Iterable[Mapping[str, Any]]) -> dict[str, Range]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    names = [node.name for node in session.get_inputs()]
+    spans: dict[str, Range] = {}
+    for arrays in runs if values else ():
+        found = session.run(values, {name: arrays[name] for name in names})
+        for value, array in zip(values, found, strict=True):
+            if array.size:
+                before = spans.get(value, Range(0.0, 0.0))
+                spans[value] = Range(min(before.low, float(array.min())), max(before.high, float(array.max())))
+    return spans
