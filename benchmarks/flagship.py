@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from benchmarks.serving_payload import Payload, payload
 from benchmarks.serving_process import RANK, Server, serving
 from benchmarks.sparse_graph import CANDIDATES, Graph, Run
 from benchmarks.sparse_models import ranker, tiled, write_form, write_tiled
+from contract.errors import RequestError
 from contract.graph_names import ITEM_ROWS, MODEL_FILE, ONLINE_FOLDER, PREPARED_FILE, PREPARED_ROWS_FILE
 from contract.inputs import Inputs
 from contract.prepared import left_over
@@ -170,7 +172,7 @@ def others(old: Path, new: Path, rounds: int) -> Iterator[Case]:
     """Another model's requests in process, look-ups and all, at few and many candidates."""
     models = [RankingModel.open(bundle) for bundle in (old, new)]
     for size in (1, 10, 100):
-        request = RankRequest(1, list(range(1, size + 1)))
+        request = _known_request(models[1], size)
         predictions = [model.rank(request).predictions for model in models]
         for task, values in predictions[0].items():
             np.testing.assert_allclose(predictions[1][task], values, atol=1e-4)
@@ -178,6 +180,16 @@ def others(old: Path, new: Path, rounds: int) -> Iterator[Case]:
         before, now = interleaved(runs, rounds, time.process_time)
         name = f"{models[1].name}, {size} candidates in process, new over old"
         yield case_of(name, (now / before).tolist(), "x", bound=1.05)
+
+
+def _known_request(model: RankingModel, size: int) -> RankRequest:
+    """A request with ids of the type that the model's data has: numbers, or the shop's ``s1``."""
+    request = RankRequest(1, list(range(1, size + 1)))
+    try:
+        model.encode(request)
+    except RequestError:
+        return replace(request, user="s1")
+    return request
 
 
 def own_ranker(folder: Path, rounds: int) -> list[Case]:

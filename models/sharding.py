@@ -101,6 +101,14 @@ class Sharded:
         """The same without their names."""
         return list(self._dense.values())
 
+    def skip_update(self, skipped: Tensor) -> None:
+        """Whether the optimiser's next step is to change nothing but the tables, a bool that may lie on the card."""
+        # As `torch.amp.GradScaler` tells fused optimisers, whose kernels then leave weights and state alone.
+        for _, keyed in self.optimizer.optimizers:
+            inner = getattr(keyed, "_optimizer", None)
+            if isinstance(inner, torch.optim.AdamW):
+                inner.found_inf = skipped.float()  # type: ignore[attr-defined] # read by name
+
     def clip_gradients(self, limit: float) -> Tensor:
         """Bound the norm of the gradients of everything but the tables, which are updated by now; the norm before."""
         return torch.nn.utils.clip_grad_norm_(self.dense_parameters(), limit)

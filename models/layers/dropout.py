@@ -4,7 +4,7 @@ There the generator, one number an element, took a fifth of a training step. Her
 elements, a byte each, so the rate is rounded to a multiple of 1/256; the expectation is kept exactly.
 """
 
-from functools import partial
+from functools import cache, partial
 from math import prod
 
 import torch
@@ -53,9 +53,12 @@ def scaled_mask(is_kept: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
         >>> scaled_mask(torch.tensor([True, False]), 1.5, torch.bfloat16)
         tensor([1.5000, 0.0000], dtype=torch.bfloat16)
     """
-    integers = _INTEGERS[dtype.itemsize]
-    bits = int(torch.tensor(scale).to(dtype).view(integers))
-    return is_kept.to(integers).mul_(bits).view(dtype)
+    return is_kept.to(_INTEGERS[dtype.itemsize]).mul_(_bits(scale, dtype)).view(dtype)
+
+
+@cache
+def _bits(scale: float, dtype: torch.dtype) -> int:
+    return int(torch.tensor(scale, device="cpu").to(dtype).view(_INTEGERS[dtype.itemsize]))
 
 
 def _random_bytes(shape: tuple[int, ...]) -> Tensor:

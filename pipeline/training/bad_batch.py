@@ -3,7 +3,7 @@
 Shape legend: B rows, T tasks.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ from contract.schema import Schema
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
+from pipeline.training.late_check import StepFlags
 
 _ROWS, _VALUES = 3, 8
 """How many rows, and of each how many values, a message shows: it must stay readable."""
@@ -66,6 +67,20 @@ def diagnose_gradient(ranker: Ranker, batch: Batch, step: int, columns_BD: Tenso
     rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     if columns_BD is not None:
         rows = _bad_rows(columns_BD)
+    return _of_gradient(ranker, batch, step, bad, rows)
+
+
+def diagnose_flags(ranker: Ranker, batch: Batch, step: int, found: tuple[Sequence[str], StepFlags]) -> BadBatch:
+    """The same for a step that is over, by the parameters with gradients and what the step noted of them."""
+    names, flags = found
+    bad = next((name for name, norm in zip(names, flags.norms_P.tolist(), strict=False) if not np.isfinite(norm)), None)
+    rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    if flags.rows_B is not None:
+        rows = np.flatnonzero(~flags.rows_B.cpu().numpy())
+    return _of_gradient(ranker, batch, step, bad or "the tables", rows)
+
+
+def _of_gradient(ranker: Ranker, batch: Batch, step: int, bad: str, rows: NDArray[np.int64]) -> BadBatch:
     bad_rows = tuple(_row(ranker.schema, batch, int(row)) for row in rows[:_ROWS])
     return BadBatch(step, f"the gradient of {bad}", bad_rows)
 

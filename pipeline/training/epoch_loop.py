@@ -9,6 +9,7 @@ from models.diagnostics.diagnosis import diagnose
 from models.diagnostics.expert_health import ExpertHealth
 from models.row_share import RowShare
 from pipeline.training import expert_record
+from pipeline.training.bad_batch import BadBatch
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.interruption import Interruption
 from pipeline.training.learning_rate import rate_factor
@@ -48,15 +49,13 @@ class EpochLoop:
     def epoch(self) -> RunProgress:
         """Train to the epoch's end, or until a validation stops it; validate, write it all down and save."""
         self._begin()
-        rows, skipped = self.run.rows, 0
+        rows = self.run.rows
         batches = self.run.step.copies.ahead(rows.epoch(self.progress.epoch, self.progress.row))
         for begin, batch in zip(rows.bounds(self.progress.row), batches, strict=True):
             result = self._step(begin, batch)
-            if result.losses is None:
-                skipped += 1
-                self.log.say(f"skipped a batch: {result.bad}")
-            else:
+            if result.losses is not None:
                 self._meter.add(result.losses)
+            self._note_skipped(result.bad, counted=result.losses is not None)
             self.progress = self.progress.after_step(rows.batch_end(begin))
             self._profiler.step()
             self.log.live(self._where)
@@ -68,11 +67,23 @@ class EpochLoop:
                 self._between_steps(result.wishes)
             if self.progress.stopped:
                 break
-        return self._end(skipped)
+        self._settle()
+        return self._end()
+
+    def _note_skipped(self, bad: BadBatch | None, *, counted: bool) -> None:
+        if bad is not None:
+            self._skipped += 1
+            self.log.say(f"skipped a batch: {bad}")
+            if counted:
+                self._meter.leave_out()
+
+    def _settle(self) -> None:
+        """Nothing is validated or saved before it is known that the last step was finite."""
+        self._note_skipped(self.run.step.settle(), counted=True)
 
     def _begin(self) -> None:
         self._started, self._first = time.monotonic(), self.progress
-        self._before, self._updates = self.progress, True
+        self._before, self._updates, self._skipped = self.progress, True, 0
         self._meter = LossMeter(self.run.schema.tasks, self.run.device)
         self.run.sharded.model.train()
 
@@ -89,6 +100,8 @@ class EpochLoop:
     def _between_steps(self, wishes: Wishes) -> None:
         """Validate where it is time to, and save where it is time to or this is the best so far."""
         best = self.progress.best
+        if wishes.save or self._validation_is_due():
+            self._settle()
         if self._validation_is_due():
             self._check()
         self._before = self.progress
@@ -118,14 +131,15 @@ class EpochLoop:
         self._found = f", valid {', '.join(figures)}, union/n {self._validation.health.union:.2f}"
         return self._validation
 
-    def _end(self, skipped: int) -> RunProgress:
+    def _end(self) -> RunProgress:
         seconds = time.monotonic() - self._started
         self._meter.join_ranks()
         # A validation that stopped the epoch was of these weights.
         stopped = self._validation if self.progress.stopped else None
         validation = stopped or self._validate()
         rows = self.progress.row - self._first.row
-        record = self._record(validation) | {"skipped_batches": skipped, "steps": self.progress.step - self._first.step}
+        steps = self.progress.step - self._first.step
+        record = self._record(validation) | {"skipped_batches": self._skipped, "steps": steps}
         record |= {"seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = self.run.stopping_metric.value(validation.metrics)
         self.progress = self.progress.after_epoch(record, value, self._patience)
@@ -135,6 +149,7 @@ class EpochLoop:
         return self.progress
 
     def _interrupt(self) -> None:
+        self._settle()
         self.writer.save(self.progress, wait=True)
         self.log.say(f"stopped at step {self.progress.step}; run again to go on from there")
         raise KeyboardInterrupt

@@ -29,6 +29,10 @@ class LossMeter:
             self._penalties[name] = self._penalties.get(name, torch.zeros_like(self._total)) + penalty.detach()
         self.steps += 1
 
+    def leave_out(self) -> None:
+        """A step that was counted with losses of 0 does not count."""
+        self.steps -= 1
+
     def join_ranks(self) -> None:
         """Take the mean over ranks, whose losses are shares of the batches'; each rank must call it."""
         if dist.get_world_size() == 1:

@@ -17,9 +17,10 @@ from models.row_share import RowShare, rows_of_batch
 from models.sharding import Sharded
 from models.weighting import Shared, Weighting
 from pipeline.training.anchor import Anchor
-from pipeline.training.bad_batch import BadBatch, diagnose_gradient, diagnose_loss
+from pipeline.training.bad_batch import BadBatch, diagnose_flags, diagnose_gradient, diagnose_loss
 from pipeline.training.device_copies import DeviceCopies
 from pipeline.training.gradient_scale import GradientScale
+from pipeline.training.late_check import Guard, LateCheck, PastStep, StepFlags, zero_unless
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.seeds import seed_of_step
 from pipeline.training.teacher import Teacher
@@ -35,7 +36,10 @@ class Wishes(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """The losses of a step (None: the batch was skipped, for the reason in `bad`) and what some rank asked for."""
+    """The losses of a step, None if its batch was skipped, and what some rank asked for.
+
+    `bad` says why this batch was skipped or, on a card, the one before, whose losses were given as 0.
+    """
 
     losses: Losses | None
     wishes: Wishes
@@ -54,8 +58,13 @@ class TrainingStep:
         *,
         autocast: torch.dtype | None = None,
         teacher: Teacher | None = None,
+        waits: bool | None = None,
     ) -> None:
-        """Take the parts; `total_steps` of the schedule is given with each step."""
+        """Take the parts; `total_steps` of the schedule is given with each step.
+
+        `waits`: the host asks in each step whether it was finite, and not a step later; None: but on a card, where
+        nothing looks at single steps.
+        """
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
         self.device, self.autocast, self.teacher = loss.unit_T.device, autocast, teacher
         self.copies = DeviceCopies(self.device, users=bool(config.within_user))
@@ -66,6 +75,9 @@ class TrainingStep:
         if autocast is torch.float16:
             self._scale = GradientScale(self.device)
             sharded.beside["gradient_scale"] = self._scale.state
+        single = config.accumulate > 1 or config.weighting.name != "fixed" or self._scale is not None
+        waits = single or (self.device.type != "cuda" if waits is None else waits)
+        self._late = None if waits else LateCheck()
         self._columns_gradient: Tensor | None = None
         self._gathered = 0
         """Batches whose gradients the network has not been moved by yet."""
@@ -79,6 +91,8 @@ class TrainingStep:
             TrainingError: the loss or a gradient is not finite, and bad batches are not to be skipped.
         """
         self._prepare(step, total_steps)
+        if self._late is not None:
+            return self._ahead(self._late, batch, share, (step, total_steps), wishes)
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
         with rows_of_batch(None if alone else share):
@@ -109,6 +123,64 @@ class TrainingStep:
             if self.average is not None:
                 self.average.follow(step, total_steps)
         return StepResult(losses, wishes)
+
+    def settle(self) -> BadBatch | None:
+        """Wait for the last step; what was wrong with its batch, if it was skipped and nobody was told yet.
+
+        Before weights are validated or saved it must be called, on all ranks together.
+
+        Raises:
+            TrainingError: as a step.
+        """
+        if self._late is None:
+            return None
+        past, _ = self._late.exchange(None)
+        return None if past is None else self._told(past)
+
+    def _ahead(
+        self, late: LateCheck, batch: Batch, share: RowShare, place: tuple[int, int], wishes: Wishes
+    ) -> StepResult:
+        """A step that asks the device nothing, and then what came of the one before."""
+        alone = dist.get_world_size() == 1
+        statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
+        with rows_of_batch(None if alone else share):
+            inputs, labels, weights, users = self.copies.take(batch)
+            output = self._forward(inputs)
+            weights[: share.repeated] = 0.0
+            taught = None if self.teacher is None else self.teacher.labels(batch, labels)
+            losses = self.loss(output, labels, weights, users, taught_BT=taught)
+            sums_T, finite, asked = _everywhere(weights, losses, wishes)
+            if not alone:
+                losses = self.loss(output, labels, weights, users, sums_T, taught)
+            losses, flags = self._guarded(output, losses, finite)
+        self.sharded.skip_update(~flags.all)
+        self._gathered = 1
+        self._update()
+        if self.average is not None:
+            self.average.follow(*place)
+        past, told = late.exchange(PastStep(place[0], batch, flags, asked, statistics))
+        bad = None if past is None else self._told(past)
+        return StepResult(zero_unless(flags.all, losses), wishes if alone else Wishes(*told), bad)
+
+    def _guarded(self, output: RankerOutput, losses: Losses, finite: Tensor) -> tuple[Losses, StepFlags]:
+        guard = Guard(finite)
+        if output.columns_BD.requires_grad:
+            output.columns_BD.register_hook(guard)
+        losses = self.weighting.backward(losses, Shared(output.columns_BD, self.sharded.dense_parameters()))
+        return losses, guard.flags(finite, self._gradients())
+
+    def _told(self, past: PastStep) -> BadBatch:
+        """Name what was wrong with a step that is over."""
+        parts = self.sharded.model, self.sharded.ranker, self.loss
+        if past.flags.loss:
+            names = [name for name, p in self.sharded.named_dense_parameters().items() if p.grad is not None]
+            bad = diagnose_flags(self.sharded.ranker, past.batch, past.step, (names, past.flags))
+        else:
+            self._seed(past.step)
+            bad = diagnose_loss(*parts, past.batch, past.step)
+            bad = bad if dist.get_world_size() == 1 else _with_rows(bad)
+        self._refuse(bad, past.statistics, Wishes())
+        return bad
 
     def _prepare(self, step: int, total_steps: int) -> None:
         self._seed(step)
@@ -189,15 +261,24 @@ def _with_rows(bad: BadBatch) -> BadBatch:
     return next((each for each in everyone if each is not None and each.rows), bad)
 
 
-def _agree(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, bool, Wishes]:
-    """What the ranks know together: mean sums of weights [T], whether all losses are finite, who wants what."""
+def _everywhere(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, Tensor, Tensor]:
+    """What the ranks know together: mean sums of weights [T], whether all losses are finite, who wants what [2]."""
     sums_T = weights_BT.sum(dim=0)
     finite = losses.total.detach().isfinite()
     world = dist.get_world_size()
+    flags = torch.tensor([wishes.stop, wishes.save], dtype=sums_T.dtype)
     if world == 1:
-        return sums_T, bool(finite), wishes
-    flags = torch.tensor([wishes.stop, wishes.save], device=sums_T.device)
-    everything = torch.cat([sums_T, (~finite).float().reshape(1), flags.float()])
+        return sums_T, finite, flags
+    everything = torch.cat([sums_T, (~finite).to(sums_T).reshape(1), flags.to(sums_T.device, non_blocking=True)])
     dist.all_reduce(everything)
-    broken, stop, save = everything[len(sums_T) :].tolist()
-    return everything[: len(sums_T)] / world, broken == 0, Wishes(stop > 0, save > 0)
+    sums_T, broken, flags = everything.split([len(sums_T), 1, len(flags)])
+    return sums_T / world, broken[0] == 0, flags
+
+
+def _agree(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, bool, Wishes]:
+    """The same, for a host that waits to know it."""
+    sums_T, finite, flags = _everywhere(weights_BT, losses, wishes)
+    if dist.get_world_size() == 1:
+        return sums_T, bool(finite), wishes
+    fine, stop, save = torch.cat([finite.to(flags).reshape(1), flags]).tolist()
+    return sums_T, fine > 0, Wishes(stop > 0, save > 0)
