@@ -88,7 +88,7 @@ def rankers(folder: Path, rounds: int) -> list[Case]:
     single, many = _pair(model, CANDIDATES)
     sparse = write_form(model, folder / "shared.onnx", "sparse")
     int8, tables = folder / "shared-int8.onnx", folder / "shared-tables.onnx"
-    quantise_experts(sparse, int8, measure_ranges(sparse, [one.arrays()]))
+    quantise_experts(sparse, int8, measure_ranges(sparse, [single.arrays()]))
     store_tables(sparse, tables, "int8")
     split = write_form(model, folder / "split.onnx", "dense")
     graphs = [

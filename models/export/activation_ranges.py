@@ -92,8 +92,8 @@ def _spans(graph: Path, values: list[str], runs: Iterable[Mapping[str, Any]]) ->
     names = [node.name for node in session.get_inputs()]
     spans: dict[str, Range] = {}
     for arrays in runs if values else ():
-        found = session.run(values, {name: arrays[name] for name in names})
-        for value, array in zip(values, found, strict=True):
+        arrays_of_values = session.run(values, {name: arrays[name] for name in names})
+        for value, array in zip(values, arrays_of_values, strict=True):
             if array.size:
                 before = spans.get(value, Range(0.0, 0.0))
                 spans[value] = Range(min(before.low, float(array.min())), max(before.high, float(array.max())))

@@ -70,9 +70,9 @@ def diagnose_gradient(ranker: Ranker, batch: Batch, step: int, columns_BD: Tenso
     return _of_gradient(ranker, batch, step, bad, rows)
 
 
-def diagnose_flags(ranker: Ranker, batch: Batch, step: int, found: tuple[Sequence[str], StepFlags]) -> BadBatch:
+def diagnose_flags(ranker: Ranker, batch: Batch, step: int, noted: tuple[Sequence[str], StepFlags]) -> BadBatch:
     """The same for a step that is over, by the parameters with gradients and what the step noted of them."""
-    names, flags = found
+    names, flags = noted
     bad = next((name for name, norm in zip(names, flags.norms_P.tolist(), strict=False) if not np.isfinite(norm)), None)
     rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     if flags.rows_B is not None:
