@@ -17,22 +17,28 @@ import redis
 from contract.errors import ConfigError, DataError, UnavailableError
 from contract.hashing import Hashes
 from features.online.online_table import Lookup, OnlineTable, TableRows
+from serving.graph.recent_users import RecentUsers
 from serving.graph.user_blob import UserBlob, join
 
 LOG = logging.getLogger("moerank.users")
 PAUSE_SECONDS = 1.0
 """How long the store is left alone after it failed, so that not every request waits for it."""
+KEEP_USERS = 100_000
 
 
 class UserStore:
     """A connection to the store; safe to share between threads."""
 
-    def __init__(self, url: str, seconds: float = 0.02) -> None:
+    def __init__(
+        self, url: str, seconds: float = 0.02, *, keep_seconds: float = 0.0, keep_users: int = KEEP_USERS
+    ) -> None:
         """Prepare; nothing is connected yet.
 
         Args:
             url: ``redis://HOST:PORT/DATABASE``, ``rediss://`` for TLS, ``unix://PATH``.
             seconds: How long a look-up may take.
+            keep_seconds: How long a user that was looked up may be taken for the same; 0: never.
+            keep_users: How many such users a model keeps at most.
 
         Raises:
             ConfigError: not such a URL.
@@ -42,6 +48,7 @@ class UserStore:
         except ValueError as error:
             message = f"{url!r} is no user store: {error}"
             raise ConfigError(message) from error
+        self._keep = keep_seconds, keep_users
         self._paused_until = 0.0
         self._lock = threading.Lock()
         self.found = 0
@@ -132,8 +139,9 @@ class UserStore:
             raise UnavailableError(message) from error
 
     def over(self, fingerprint: str) -> Callable[[OnlineTable], Lookup]:
-        """What `RequestEncoder.open` takes as `users`, for a schema."""
-        return lambda table: StoredUsers(self, table, fingerprint)
+        """What `RequestEncoder.open` takes as `users`, for a schema; each call keeps its own recent users."""
+        recent = RecentUsers(*self._keep)
+        return lambda table: StoredUsers(self, table, fingerprint, recent)
 
     def close(self) -> None:
         """Close the connections."""
@@ -143,9 +151,12 @@ class UserStore:
 class StoredUsers:
     """Users from a store, and from the bundle's table where the store has none."""
 
-    def __init__(self, store: UserStore, table: OnlineTable, fingerprint: str) -> None:
-        """Look up blobs of one schema, encoded as the table's rows."""
+    def __init__(
+        self, store: UserStore, table: OnlineTable, fingerprint: str, recent: RecentUsers | None = None
+    ) -> None:
+        """Look up blobs of one schema, encoded as the table's rows, but not those of `recent` users."""
         self._store, self._table = store, table
+        self._recent = RecentUsers(0.0, 0) if recent is None else recent
         self._prefix = f"moerank:{fingerprint}:user:"
         self.id_names, self.dense_names, self.key_names = table.id_names, table.dense_names, table.key_names
         self._blob = UserBlob(len(table.id_names), len(table.dense_names), len(table.key_names), tuple(table.lists))
@@ -155,9 +166,16 @@ class StoredUsers:
         return f"{self._prefix}{user:016x}".encode()
 
     def lookup(self, hashes: Hashes) -> TableRows:
-        """As `OnlineTable.lookup`; one MGET for all."""
-        blobs = self._store.fetch([self.key(user) for user in hashes.tolist()])
-        rows = [self._decode(blob) for blob in blobs]
+        """As `OnlineTable.lookup`; one MGET for all that are not recent."""
+        users = hashes.tolist()
+        rows = [self._recent.get(user) for user in users]
+        asked = [place for place, row in enumerate(rows) if row is None]
+        if asked:
+            blobs = self._store.fetch([self.key(users[place]) for place in asked])
+            for place, blob in zip(asked, blobs, strict=True):
+                row = rows[place] = self._decode(blob)
+                if row is not None:
+                    self._recent.put(users[place], row)
         pairs = enumerate(rows)
         return join([self._table.lookup(hashes[place : place + 1]) if row is None else row for place, row in pairs])
 

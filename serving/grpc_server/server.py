@@ -46,7 +46,10 @@ class RunningServer:
         """Load the models and start to answer; see `start`."""
         self.settings = settings
         users = settings.user_store
-        self.users = None if users is None else UserStore(users, settings.user_store_seconds)
+        self.users: UserStore | None = None
+        if users is not None:
+            kept: dict[str, Any] = {"keep_seconds": settings.user_keep_seconds, "keep_users": settings.user_keep_most}
+            self.users = UserStore(users, settings.user_store_seconds, **kept)
         self.pushed = None
         if self.users is not None:
             self.pushed = PushedReader(self.users, settings.pushed, settings.push_max_age_seconds)

@@ -83,6 +83,10 @@ class ServerSettings(BaseSettings):
     traffic: Path | None = Field(None, description="JSON file with canary and shadow versions, re-read when it changes")
     user_store: str | None = Field(None, description="redis://HOST:PORT/DB with users that change between versions")
     user_store_seconds: float = Field(0.02, gt=0, le=10, description="how long a look-up in it may take")
+    user_keep_seconds: float = Field(
+        0.0, ge=0, le=600, description="how long a user of it counts as read, for pages of candidates; 0: never"
+    )
+    user_keep_most: int = Field(100_000, ge=1, le=100_000_000, description="users that each model keeps so at most")
     pushed: Annotated[tuple[Literal["user", "item", "pair"], ...], NoDecode, BeforeValidator(_split)] = Field(
         ("user",), description="whose pushed features are read from the user store: user, item, pair, with commas"
     )

@@ -7,10 +7,16 @@ import pytest
 
 from contract.errors import ConfigError, DataError, UnavailableError
 from features.online.online_table import TableRows
+from features.online.request_encoder import RankRequest
 from features.point_in_time.ragged import Ragged
 from serving.client.blocking_client import RankingClient
 from serving.graph.feature_writer import FeatureWriter
+from serving.graph.model_graphs import EngineOptions
+from serving.graph.pushed_features import PushedReader
+from serving.graph.recent_users import RecentUsers
+from serving.graph.served_model import RankingModel
 from serving.graph.user_blob import UserBlob, join
+from serving.graph.user_export import export_users
 from serving.graph.users import UserStore
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
@@ -58,6 +64,54 @@ def test_a_server_goes_on_from_the_bundle_while_the_store_is_away(store: Path, r
         assert running.users.failed == 6
         with pytest.raises(UnavailableError, match="did not take"):
             writer.put_users({1: {"activity": 5.0}})
+
+
+def test_recent_users_are_kept_for_a_time_and_at_most_so_many() -> None:
+    now = [0.0]
+    recent = RecentUsers(5.0, 3, lambda: now[0])
+    for user in range(5):
+        recent.put(user, unknown())
+    assert [user for user in range(5) if recent.get(user) is not None] == [2, 3, 4]
+    now[0] = 5.1
+    assert recent.get(4) is None
+    recent.put(9, unknown())
+    assert len(recent) == 2
+    off = RecentUsers(0.0, 3)
+    off.put(1, unknown())
+    assert off.get(1) is None
+
+
+def unknown() -> TableRows:
+    none = np.zeros((1, 0))
+    return TableRows(np.zeros(1, np.bool_), none.astype(np.int32), none.astype(np.float32), none.astype(np.uint64), {})
+
+
+def test_what_a_request_notes_of_a_user_is_not_kept() -> None:
+    recent = RecentUsers(5.0, 3)
+    recent.put(1, unknown())
+    for _ in range(2):
+        row = recent.get(1)
+        assert row is not None
+        assert not row.known.any()
+        row.known[:] = True
+
+
+def test_pages_of_a_user_read_the_store_once_a_version_and_see_what_is_pushed(store: Path, redis_server: Redis) -> None:
+    bundle = store / "tiny" / "1"
+    users = UserStore(redis_server.url, seconds=PATIENCE, keep_seconds=600)
+    export_users(bundle, users)
+    options = EngineOptions(users=users, pushed=PushedReader(users, ["user"]))
+    first, second = (RankingModel.open(bundle, options) for _ in range(2))
+    page = RankRequest(1, [100, 101])
+    before = first.rank(page).predictions["like"]
+    redis_server.client().delete(*redis_server.client().keys("moerank:*:user:*"))
+    np.testing.assert_array_equal(first.rank(page).predictions["like"], before)
+    assert (users.found, users.missed) == (1, 0)
+    # A version that was swapped in keeps its own, and asks.
+    second.rank(page)
+    assert users.missed == 1
+    FeatureWriter(bundle, users).put_users({1: {"activity": 5.0}})
+    assert not np.array_equal(first.rank(page).predictions["like"], before)
 
 
 def test_a_url_that_is_none_is_refused() -> None:
