@@ -29,7 +29,7 @@ class Encoder:
     def __init__(self, schema: Schema, vocabularies: Vocabularies) -> None:
         """Keep what was fitted; nothing is learned here."""
         self.schema = schema
-        self._vocabularies = vocabularies
+        self._vocabularies = self.vocabularies = vocabularies
 
     def as_of(self, day: int) -> "Encoder":
         """With the ids alone that were known on a day."""

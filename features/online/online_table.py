@@ -5,6 +5,7 @@ hashes of attributes that key other tables. The last row of each array is what a
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -18,6 +19,24 @@ from features.online.hash_index import HashIndex
 from features.point_in_time.ragged import Ragged
 
 META_FILE = "table.json"
+Arrays = Callable[[Path], NDArray[Any]]
+"""What makes an array of a file."""
+
+
+def mapped_array(path: Path) -> NDArray[Any]:
+    """Map an array into memory.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    try:
+        # Plain arrays over the mapped pages: a memmap costs a microsecond more at each call.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        message = (
+            f"{path} is missing or damaged ({error}); rebuild the features, or export the model, with this version"
+        )
+        raise DataError(message) from error
 
 
 class TableRows(NamedTuple):
@@ -109,8 +128,8 @@ class OnlineTable:
         (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Map a table's arrays into memory.
+    def open(cls, directory: Path, arrays: Arrays = mapped_array) -> Self:
+        """Open a table whose arrays come from `arrays`, by default mapped into memory.
 
         Raises:
             DataError: an array is missing or damaged, or was written by another version.
@@ -118,12 +137,7 @@ class OnlineTable:
         meta = json.loads((directory / META_FILE).read_text(encoding="utf-8"))
 
         def mapped(name: str) -> NDArray[np.generic]:
-            path = directory / f"{name}.npy"
-            try:
-                return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-            except (OSError, ValueError) as error:
-                message = f"{path} is missing or damaged ({error}); rebuild the features with this version"
-                raise DataError(message) from error
+            return arrays(directory / f"{name}.npy")
 
         lists = {
             name: Ragged(
@@ -188,8 +202,8 @@ class OnlineTables:
         (directory / "tables.json").write_text(json.dumps(index) + "\n", encoding="utf-8")
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
-        """Map all tables of a directory.
+    def open(cls, directory: Path, arrays: Arrays = mapped_array) -> Self:
+        """Open all tables of a directory; `arrays` as in `OnlineTable.open`.
 
         Raises:
             DataError: the directory holds no online tables.
@@ -200,7 +214,10 @@ class OnlineTables:
             raise DataError(message)
         pairs = json.loads(index.read_text(encoding="utf-8"))["pairs"]
         user, item = (
-            OnlineTable.open(directory / name) if (directory / name).is_dir() else None for name in ("user", "item")
+            OnlineTable.open(directory / name, arrays) if (directory / name).is_dir() else None
+            for name in ("user", "item")
         )
-        tables = {tuple(keys): OnlineTable.open(directory / f"pair_{number}") for number, keys in enumerate(pairs)}
+        tables = {
+            tuple(keys): OnlineTable.open(directory / f"pair_{number}", arrays) for number, keys in enumerate(pairs)
+        }
         return cls(user=user, item=item, pairs=tables)

@@ -18,7 +18,7 @@ from features.encode.encoder import Encoder, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.context_values import ContextValues, lists_of
 from features.online.given_values import GivenValues, Id, RankRequest, RequestColumn, beyond
-from features.online.online_table import Lookup, OnlineTable, OnlineTables, RowsOf
+from features.online.online_table import Arrays, Lookup, OnlineTable, OnlineTables, RowsOf, mapped_array
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
 from features.online.request_columns import Columns, Layout, PairGroup, Route
 from features.online.request_values import id_hashes
@@ -98,16 +98,27 @@ class RequestEncoder:
         self._groups = self._pair_groups(tables)
 
     @classmethod
-    def open(cls, directory: Path, users: Callable[[OnlineTable], Lookup] | None = None) -> Self:
+    def open(
+        cls,
+        directory: Path,
+        users: Callable[[OnlineTable], Lookup] | None = None,
+        arrays: Arrays = mapped_array,
+        like: "RequestEncoder | None" = None,
+    ) -> Self:
         """The encoder of a features directory or a bundle: its schema, vocabularies and online tables.
+
+        The tables' arrays come from `arrays`; the vocabularies are those of the encoder `like` where they are the same.
 
         Raises:
             DataError: a file is missing.
             IntegrityError: the vocabulary is not the schema's.
         """
         schema = Schema.load(directory)
-        vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
-        return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER), users)
+        if like is not None and like.schema.vocabulary_sha256 == schema.vocabulary_sha256:
+            vocabularies = like.encoder.vocabularies
+        else:
+            vocabularies = Vocabularies.load(directory, schema.vocabulary_tables(), schema.vocabulary_sha256)
+        return cls(schema, Encoder(schema, vocabularies), OnlineTables.open(directory / ONLINE_FOLDER, arrays), users)
 
     def lean(self, names: Collection[str], rows_of: Collection[str]) -> "RequestEncoder":
         """An encoder without the features `names`: it says the rows of the tables `rows_of`."""

@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import DataError
 from features.online.compiled import kernels
+from features.online.online_table import Arrays, mapped_array
 
 RowForm = Literal["fp32", "fp16", "int8"]
 _LARGEST = 127
@@ -105,21 +105,12 @@ class ShareTables:
             np.save(folder / f"{name}.scale.npy", table.scale, allow_pickle=False)
 
     @classmethod
-    def open(cls, folder: Path, names: list[str]) -> Self:
-        """Map rows into memory.
+    def open(cls, folder: Path, names: list[str], arrays: Arrays = mapped_array) -> Self:
+        """Open rows whose arrays come from `arrays`, by default mapped into memory.
 
         Raises:
             DataError: a file is missing or damaged.
         """
         return cls(
-            {name: ShareRows(*(_mapped(folder / f"{name}{end}.npy") for end in ("", ".scale"))) for name in names}
+            {name: ShareRows(*(arrays(folder / f"{name}{end}.npy") for end in ("", ".scale"))) for name in names}
         )
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        # Plain arrays over the mapped pages: a memmap costs a microsecond more at each call.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError) as error:
-        message = f"{path} is missing or damaged ({error}); export the model again"
-        raise DataError(message) from error

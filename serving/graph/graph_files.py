@@ -3,8 +3,24 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, MODEL_FILE, PACKED_FILE, PREPARED_FILE, half_of
+from contract.graph_names import (
+    CUDA_MODEL_FILE,
+    CUDA_PACKED_FILE,
+    ITEM_PRIOR_FILE,
+    MODEL_FILE,
+    PACKED_FILE,
+    PREPARED_FILE,
+    PREPARED_ROWS_FILE,
+    SHARES_FOLDER,
+    TABLES_FILE,
+    half_of,
+)
+from contract.schema import SCHEMA_FILE
 from serving.graph.cuda_tolerance import CudaPrecision
+from serving.store.bundle import Bundle
+
+_BESIDE = (TABLES_FILE, PREPARED_ROWS_FILE, ITEM_PRIOR_FILE, SCHEMA_FILE)
+"""What graphs read, and what the schema that they are bound to says."""
 
 
 @dataclass(frozen=True)
@@ -37,3 +53,16 @@ def graph_files(names: Collection[str], precision: CudaPrecision, *, cuda: bool)
     if precision == "fp16" and half_of(model) in names:
         model, packed = half_of(model), half_of(packed)
     return GraphFiles(model, there(packed), for_card=True)
+
+
+def same_graphs(one: Bundle, other: Bundle) -> bool:
+    """Whether two bundles have the same graphs, over the same rows, for the same schema."""
+    return _of_graphs(one) == _of_graphs(other)
+
+
+def _of_graphs(bundle: Bundle) -> dict[str, str]:
+    return {
+        name: entry.sha256
+        for name, entry in bundle.manifest.files.items()
+        if name.endswith(".onnx") or name in _BESIDE or name.startswith(f"{SHARES_FOLDER}/")
+    }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from contract.graph_names import GOLDEN_FILE
 from contract.inputs import Inputs
 from contract.score import Score
+from features.online.online_table import Arrays, mapped_array
 from features.online.request_encoder import EncodedRequest
 from serving.graph.answer import ExpertUse
 from serving.graph.batched_graph import BatchedEngine
@@ -72,8 +73,10 @@ class ModelGraphs:
     """Cheaper ways to answer."""
 
     @classmethod
-    def open(cls, path: Path, bundle: Bundle, options: EngineOptions) -> Self:
+    def open(cls, path: Path, bundle: Bundle, options: EngineOptions, arrays: Arrays = mapped_array) -> Self:
         """Load a verified bundle's graphs: those for a card where they run on one.
+
+        Prepared rows outside of graphs come from `arrays`.
 
         Raises:
             IntegrityError: a graph does not load.
@@ -94,7 +97,7 @@ class ModelGraphs:
             packed = BatchedEngine(path, schema, **how, file=files.packed, capture=options.capture)
             engine.several = packed.engine
             joined = RequestJoiner(packed, options.queue_seconds) if CUDA in engine.providers else None
-        prepared = None if files.prepared is None else PreparedEngine(path, schema, **how)
+        prepared = None if files.prepared is None else PreparedEngine(path, schema, **how, arrays=arrays)
         stages = Stages.open(path, schema, tuple(names), how, most=options.cascade, experts=options.fewer_experts)
         return cls(engine, packed, prepared, joined, stages)
 

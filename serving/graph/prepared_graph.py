@@ -15,6 +15,7 @@ from contract.errors import PredictionError
 from contract.graph_names import ITEM_ROWS, PREPARED, PREPARED_FILE, SHARED, SHARES, SHARES_FOLDER
 from contract.prepared import left_over
 from contract.schema import Schema
+from features.online.online_table import Arrays, mapped_array
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RequestEncoder
 from features.online.share_rows import ShareTables
@@ -35,8 +36,9 @@ class PreparedEngine:
         threads: int = 1,
         device: Device = "cpu",
         precision: CudaPrecision = "fp32",
+        arrays: Arrays = mapped_array,
     ) -> None:
-        """Load ``prepared.onnx``, which `models.export.prepared_export` writes; see `Engine`.
+        """Load ``prepared.onnx``, which `models.export.prepared_export` writes; see `Engine` and `ShareTables.open`.
 
         Raises:
             IntegrityError: there is no such graph, or not one with the agreed inputs and outputs.
@@ -49,7 +51,7 @@ class PreparedEngine:
         self.names = frozenset(json.loads(self._engine.properties.get(PREPARED, "[]")))
         """The features that a request does not bring."""
         tables = json.loads(self._engine.properties.get(SHARED, "[]"))
-        self.shares = ShareTables.open(directory / SHARES_FOLDER, tables) if tables else None
+        self.shares = ShareTables.open(directory / SHARES_FOLDER, tables, arrays) if tables else None
         """The rows whose sum the graph takes, unless it holds rows of items itself."""
 
     @property

@@ -21,6 +21,8 @@ from serving.graph.answer import RankAnswer
 from serving.graph.context import Clock
 from serving.graph.engine import Engine
 from serving.graph.golden_requests import check_encoder, check_prepared
+from serving.graph.graph_files import same_graphs
+from serving.graph.held_arrays import HeldArrays
 from serving.graph.input_checks import InputCheck
 from serving.graph.model_graphs import EngineOptions, ModelGraphs, Scored
 from serving.graph.ordering import Ordering, ranking
@@ -40,14 +42,22 @@ class RankingModel:
     policy: BoundPolicy
     pushed: PushedReader | None = None
     """What was pushed since the version was made."""
+    held: HeldArrays | None = None
+    """What the next version may take over."""
 
     @classmethod
     def open(
-        cls, path: Path, options: EngineOptions | None = None, score: ScoreConfig | RankingPolicy | None = None
+        cls,
+        path: Path,
+        options: EngineOptions | None = None,
+        score: ScoreConfig | RankingPolicy | None = None,
+        before: Self | None = None,
     ) -> Self:
         """Verify a bundle, load it, and compare its answers to its golden requests, which warms it up as well.
 
-        `score` overrides the bundle's own formula or policy; without either it is `default_score`.
+        `score` overrides the bundle's own formula or policy; without either it is `default_score`. What has the same
+        sha256 in the version `before`, which goes on answering, is taken over from it in memory: arrays of tables one
+        by one, vocabularies, and the graphs where none of them changed.
 
         Raises:
             IntegrityError: the bundle is not what its manifest promises, or does not load.
@@ -56,19 +66,25 @@ class RankingModel:
             ConfigError: the score does not fit the tasks, or a required GPU is not used.
         """
         options = options or EngineOptions()
-        bundle = bundles.load(path)
-        graphs = ModelGraphs.open(path, bundle, options)
+        held_before = None if before is None else before.held
+        bundle = bundles.load(path, () if held_before is None else held_before.arrays)
+        held = HeldArrays(bundle, held_before)
+        if before is not None and same_graphs(before.bundle, bundle):
+            graphs = before.graphs
+        else:
+            graphs = ModelGraphs.open(path, bundle, options, held)
         graphs.check(path, bundle)
-        plain = RequestEncoder.open(path)
+        plain = RequestEncoder.open(path, None, held, None if before is None else before.encoder)
         if RAW_GOLDEN_FILE in bundle.manifest.files:
             check_encoder(path, plain)
             check_prepared(path, graphs.prepared, plain)
         users = None if options.users is None else options.users.over(bundle.schema.fingerprint())
-        encoder = RequestEncoder.open(path, users) if users else plain
+        encoder = RequestEncoder.open(path, users, held, plain) if users else plain
+        held.settle()
         if users is not None and graphs.prepared is not None and graphs.prepared.holds_users:
             graphs = replace(graphs, prepared=None)
         policy = BoundPolicy(score or bundle.manifest.score, bundle.schema.tasks)
-        return cls(bundle, graphs, encoder, policy, options.pushed)
+        return cls(bundle, graphs, encoder, policy, options.pushed, held)
 
     @property
     def engine(self) -> Engine:

@@ -243,7 +243,8 @@ class Registry:
         self.agree(name, version)
         self._serve({**self._models, name: model})
         self.swaps += 1
-        LOG.info("serving %s version %d", name, version)
+        kept = 0 if model.held is None else model.held.taken_over
+        LOG.info("serving %s version %d; %d arrays of tables are those of the version before", name, version, kept)
         return True
 
     def _refuse(self, name: str, evidence: object, error: Exception, otherwise: str = "the model stays absent") -> None:
@@ -311,7 +312,8 @@ class Registry:
 
     def _open(self, name: str, version: int) -> RankingModel:
         path = self._store.version_path(name, version)
-        model = RankingModel.open(path, self._options, self._scores.get(name))
+        before = self._models.get(name)
+        model = RankingModel.open(path, self._options, self._scores.get(name), before)
         if (model.name, model.version) != (name, version):
             message = (
                 f"{path} holds {model.name} version {model.version} by its manifest, so it is not served as {name} "

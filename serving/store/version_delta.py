@@ -5,7 +5,6 @@ its manifest's seal, and for each file that the base helps to make, the base fil
 made from a base whose sha256 is that one, by a delta whose sha256 is that one, and must have the manifest's.
 """
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
@@ -14,11 +13,12 @@ from pydantic import Field, ValidationError
 
 from contract.errors import IntegrityError
 from contract.settings import Settings
-from contract.sha256 import sha256_of, sha256_of_bytes
+from contract.sha256 import RunningSha256, sha256_of, sha256_of_bytes
 from serving.store.bundle import Bundle
 from serving.store.file_delta import FileDelta, RowSpan, apply_delta, make_delta
 from serving.store.manifest import FileEntry, Manifest
 
+_CHUNK = 2**22
 DELTA_FILE, DELTA_SUFFIX = "delta.json", ".delta"
 SpansOf = Callable[[Path], Mapping[str, Sequence[RowSpan]]]
 """Where a bundle's files hold rows of tables, by file name; files that it does not name are compared in blocks."""
@@ -131,11 +131,12 @@ def build_file(change: FileChange, entry: FileEntry, base: Path, delta: Path | N
     Raises:
         IntegrityError: the base, the delta or the result is not what was promised; the message says which.
     """
-    _require(base, change.base, "the base")
     if change.delta is None or delta is None:
-        shutil.copyfile(base, target)
-        made = sha256_of(target)
+        made = _copy(base, target) if base.is_file() else ""
+        if made != change.base:
+            _require(base, change.base, "the base")
     else:
+        _require(base, change.base, "the base")
         _require(delta, change.delta.sha256, "the delta")
         made = apply_delta(base, FileDelta.load(delta), target)
     if made != entry.sha256:
@@ -144,6 +145,16 @@ def build_file(change: FileChange, entry: FileEntry, base: Path, delta: Path | N
             f"{entry.sha256[:12]}; push the version again, whole"
         )
         raise IntegrityError(message)
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy a file; the sha256 of what was copied."""
+    digest = RunningSha256()
+    with source.open("rb") as old, target.open("wb") as new:
+        while chunk := old.read(_CHUNK):
+            digest.update(chunk)
+            new.write(chunk)
+    return digest.digest()
 
 
 def _require(path: Path, promised: str, what: str) -> None:
