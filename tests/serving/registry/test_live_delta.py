@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_requests_on_their_way_see_one_version_only(serving: Registry, store: Pa
     for version in range(2, 6):
         RemoteStore(URL).push_delta(store, "tiny", version)
         assert serving.refresh()
-        wait_until(lambda version=version: version in seen)
+        wait_until(partial(seen.__contains__, version))
     stop.set()
     for caller in callers:
         caller.join()
