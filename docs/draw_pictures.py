@@ -26,11 +26,11 @@ Box = tuple[float, float, str, str, str]
 Arrow = tuple[str, str]
 
 DATA_PATH: tuple[str, list[Box], list[Arrow]] = (
-    "From Parquet to an answered request: features, training, export, evaluation, gate, store, server",
+    "From Parquet to an answered request: features, training, export, evaluation, gate, store, server, request log",
     [
         (0, 0, "file", "raw Parquet", "events, users, items"),
         (1, 0, "box", "features.build", "point in time, encoded"),
-        (2, 0, "file", "splits, schema", "train, valid, test"),
+        (2, 0, "file", "splits, schema", "and online tables"),
         (3, 0, "box", "training.train", "TorchRec, best epoch"),
         (4, 0, "file", "checkpoint", "loads on any ranks"),
         (4, 1, "box", "models.export", "compared with the model"),
@@ -40,7 +40,7 @@ DATA_PATH: tuple[str, list[Box], list[Arrow]] = (
         (0, 1, "file", "store", "MODEL/VERSION, current"),
         (0, 2, "box", "server", "gRPC, hot swap"),
         (1, 2, "who", "your backend", "rank these for this user"),
-        (2, 2, "file", "online tables", "as of the log's end"),
+        (0, 3, "file", "request log", "events of a later build"),
     ],
     [
         ("raw Parquet", "features.build"),
@@ -54,11 +54,11 @@ DATA_PATH: tuple[str, list[Box], list[Arrow]] = (
         ("quality gate", "store"),
         ("store", "server"),
         ("your backend", "server"),
-        ("features.build", "online tables"),
+        ("server", "request log"),
     ],
 )
 INCREMENTAL: tuple[str, list[Box], list[Arrow]] = (
-    "An incremental build: days that did not change are kept, the rest is computed from the carried state",
+    "An incremental build: days that did not change are kept, the rest is computed from the carry-over state",
     [
         (0, 0, "file", "day 1", "stamp unchanged"),
         (1, 0, "file", "day 2", "stamp unchanged"),
@@ -72,7 +72,7 @@ INCREMENTAL: tuple[str, list[Box], list[Arrow]] = (
         (4, 1, "box", "compute rows 5", ""),
         (2, 2, "file", "raw dataset", "all days in order"),
         (3, 2, "box", "fit, encode", "kept parts are linked"),
-        (4, 2, "file", "splits", "bytes of a whole build"),
+        (4, 2, "file", "splits", "as of a whole build"),
     ],
     [
         ("day 1", "kept rows 1"),
@@ -99,9 +99,9 @@ REQUEST: tuple[str, list[Box], list[Arrow]] = (
         (4, 0, "box", "registry", "version, canary, shadow"),
         (4, 1, "box", "look-up", "user, items, pairs"),
         (4, 2, "file", "online tables", "memory-mapped"),
-        (3, 2, "file", "user store", "fresher users"),
+        (3, 2, "file", "pushed features", "users, items, pairs"),
         (3, 1, "box", "encoder", "that of training"),
-        (2, 1, "box", "ONNX graph", "request part once"),
+        (2, 1, "box", "ONNX graph", "or a cheaper stage"),
         (1, 1, "box", "score", "formula, order"),
         (0, 1, "box", "answer", "and what was unknown"),
         (1, 2, "file", "metrics, traces", "Prometheus, OpenTelemetry"),
@@ -113,7 +113,7 @@ REQUEST: tuple[str, list[Box], list[Arrow]] = (
         ("codec", "registry"),
         ("registry", "look-up"),
         ("online tables", "look-up"),
-        ("user store", "look-up"),
+        ("pushed features", "look-up"),
         ("look-up", "encoder"),
         ("encoder", "ONNX graph"),
         ("ONNX graph", "score"),

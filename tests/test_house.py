@@ -161,9 +161,27 @@ def test_every_file_that_a_page_names_is_there() -> None:
     assert missing == set()
 
 
-def test_the_page_of_names_asks_forty_questions_and_counts_its_misses() -> None:
-    page = (ROOT / "docs" / "naming.md").read_text(encoding="utf-8")
-    answers = re.findall(r"^\| \d+ \| .* \| `[\w/.]+` \| (yes|no)", page, re.MULTILINE)
+def test_every_file_that_a_packages_readme_names_is_there() -> None:
+    missing = {
+        f"{package}/{name}"
+        for package in PACKAGES
+        for name in re.findall(r"`([\w/]+(?:/|\.py))`", (ROOT / package / "README.md").read_text(encoding="utf-8"))
+        if not (ROOT / package / name).exists() and not (ROOT / name).exists()
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("contents", ["docs/index.md", "zensical.toml"])
+def test_every_page_has_its_place_in_the_order(contents: str) -> None:
+    text = (ROOT / contents).read_text(encoding="utf-8")
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages - {"index.md"} if page not in text} == set()
+
+
+@pytest.mark.parametrize(("part", "claim"), [(1, "Now {} of 40 are"), (2, "{} of 40 are right")])
+def test_the_page_of_names_asks_forty_questions_a_round_and_counts_its_misses(part: int, claim: str) -> None:
+    rounds = (ROOT / "docs" / "naming.md").read_text(encoding="utf-8").split("\n## ")
+    answers = re.findall(r"^\| \d+ \| .* \| `[\w/.]+` \| (yes|no)", rounds[part], re.MULTILINE)
     assert len(answers) == 40
-    assert f"Now {answers.count('yes')} of 40 are" in " ".join(page.split())
+    assert claim.format(answers.count("yes")) in " ".join(rounds[part].split())
     assert answers.count("yes") >= 36
