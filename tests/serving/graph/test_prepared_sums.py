@@ -22,10 +22,14 @@ from features.point_in_time.ragged import Ragged
 from models.export import export
 from models.export.prepared_export import export_shared
 from models.export_graph.shared_tables import PreparedShares, SharedTable
+from models.ranker import Ranker
 from serving.graph.engine import Engine
 from serving.graph.prepared_graph import PreparedEngine
+from serving.registry.registry import Registry
+from serving.store.bundle import publish
 from serving.store.golden import GoldenCase
-from tests.models.export.test_prepared import SCHEMA, SIZES
+from tests.models.export import test_prepared
+from tests.models.export.test_prepared import SIZES
 from tests.models.small import inputs, lively_ranker, small_config
 
 USERS, ITEMS = list(range(1, 21)), list(range(100, 125))
@@ -54,28 +58,41 @@ def tables() -> OnlineTables:
 
 
 TABLES = tables()
-VALUES = {"user": pa.array(USERS), "item": pa.array(ITEMS), "genres": pa.array(range(8))}
-GENERAL = RequestEncoder(SCHEMA, Encoder(SCHEMA, Vocabularies(VALUES)), TABLES)
+VOCABULARIES = Vocabularies({"user": pa.array(USERS), "item": pa.array(ITEMS), "genres": pa.array(range(8))})
+SCHEMA = test_prepared.SCHEMA.model_copy(update={"vocabulary_sha256": VOCABULARIES.sha256()})
+GENERAL = RequestEncoder(SCHEMA, Encoder(SCHEMA, VOCABULARIES), TABLES)
 REQUEST = RankRequest(3, [105, 100, 119, 999])
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ranker() -> Ranker:
+    return lively_ranker(SCHEMA, small_config(**(SIZES | {"bottom": (16,), "gate": {"name": "top_k", "k": 2}})))
+
+
+@pytest.fixture(scope="module")
+def folder(ranker: Ranker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sums")
-    ranker = lively_ranker(SCHEMA, small_config(**(SIZES | {"bottom": (16,), "gate": {"name": "top_k", "k": 2}})))
     sample = inputs(SCHEMA, 100, 100)
     report = export(ranker, SCHEMA, sample, folder / "model.onnx", "sparse")
-    parts: dict[str, Any] = {"user": "request", "item": "candidate", "pair_0": "candidate"}
-    each = features_of(SCHEMA, TABLES)
-    shared = [
-        SharedTable(name, parts[name], each[name], part_inputs(SCHEMA.part(parts[name]), online))
-        for name, online in TABLES.by_name().items()
-    ]
-    shares = PreparedShares(ranker, shared)
+    shares = shares_of(ranker, TABLES)
     export_shared(ranker, report, shares, sample, folder / "prepared.onnx")
-    ShareTables({name: ShareRows.stored(rows, "fp32") for name, rows in shares.rows.items()}).save(folder / "shares")
+    save(shares, folder / "shares")
     SCHEMA.save(folder)
     return folder
+
+
+def shares_of(ranker: Ranker, online_tables: OnlineTables) -> PreparedShares:
+    parts: dict[str, Any] = {"user": "request", "item": "candidate", "pair_0": "candidate"}
+    each = features_of(SCHEMA, online_tables)
+    shared = [
+        SharedTable(name, parts[name], each[name], part_inputs(SCHEMA.part(parts[name]), online))
+        for name, online in online_tables.by_name().items()
+    ]
+    return PreparedShares(ranker, shared)
+
+
+def save(shares: PreparedShares, target: Path) -> None:
+    ShareTables({name: ShareRows.stored(rows, "fp32") for name, rows in shares.rows.items()}).save(target)
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +213,34 @@ def test_a_golden_request_goes_through_look_ups_rows_and_their_sum(prepared: Pre
         prepared.check_raw("raw", case, other)
     with pytest.raises(PredictionError, match="general graph"):
         prepared.check_raw("raw", case, GENERAL.encode(REQUEST))
+
+
+def test_a_swap_takes_tables_and_their_prepared_rows_together(folder: Path, ranker: Ranker, tmp_path: Path) -> None:
+    facts = {"schema_fingerprint": SCHEMA.fingerprint(), "tasks": [task.name for task in SCHEMA.tasks]}
+    worlds = [TABLES, tables()]
+
+    def publish_night(number: int) -> None:
+        work = tmp_path / f"night{number}"
+        work.mkdir()
+        files = {name: folder / name for name in ("model.onnx", "prepared.onnx", "schema.json")}
+        VOCABULARIES.save(work)
+        worlds[number].save(work / "online")
+        save(shares_of(ranker, worlds[number]), work / "shares")
+        files |= {path.relative_to(work).as_posix(): path for path in work.rglob("*") if path.is_file()}
+        publish(tmp_path / "store", "sums", files, facts)
+
+    publish_night(0)
+    registry, rated = Registry(tmp_path / "store"), []
+    first = registry.get()
+    for number in range(2):
+        if number:
+            publish_night(number)
+            assert registry.refresh()
+        model = registry.get()
+        assert model.encode(REQUEST).rows_of
+        general = RequestEncoder(SCHEMA, Encoder(SCHEMA, VOCABULARIES), worlds[number]).encode(REQUEST).inputs
+        rated.append(model.rank(REQUEST).predictions["rating"])
+        np.testing.assert_allclose(rated[number], Engine(folder).predict(general)["rating"], atol=1e-5)
+    assert np.abs(rated[0] - rated[1]).max() > 1e-3
+    # Whoever still holds the old version has its rows.
+    np.testing.assert_array_equal(first.rank(REQUEST).predictions["rating"], rated[0])
