@@ -35,7 +35,7 @@ BY_HAND = {"flagship": "it compares bundles: python -m benchmarks.flagship --old
 QUICK = {
     "bounds": "--tables movielens --seeds 1 --override train.epochs=1",
     "comet_protocol": "--trials 1 --budgets 1 --gates top_k",
-    "evaluation": "--rows 100000 --events 20000 --rounds 1",
+    "evaluation": "--rows 100000 --events 20000 --score-rows 20000 --rounds 1",
     "features": "--rows 20000 --rounds 1",
     "flagship": "",
     "gates": "--seeds 1 --epochs 1",

@@ -1,6 +1,7 @@
 """How fast evaluation is at many rows, each figure beside its rival, rounds interleaved.
 
-``python -m benchmarks.evaluation [--rows 10000000] [--events 2000000] [--rounds 3] [--only metrics|scoring|stream]``:
+``python -m benchmarks.evaluation [--rows 10000000] [--events 2000000] [--score-rows 3000000]
+[--rounds 3] [--only metrics|scoring|stream]``:
 
 - metrics: exact AUC, all binary metrics with user-clustered intervals, and GAUC, against scikit-learn and polars;
 - scoring: a bundle over Parquet against bare onnxruntime on ready arrays, in one process and two, and raw days to a
@@ -143,6 +144,7 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--events", type=int, default=2_000_000)
+    parser.add_argument("--score-rows", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("metrics", "scoring", "stream"))
     args = parser.parse_args()
@@ -150,7 +152,7 @@ def main() -> int:
     if args.only in {None, "metrics"}:
         cases += metric_cases(args.rows, args.rounds)
     if args.only in {None, "scoring"}:
-        cases += scoring(args.events, args.rounds)
+        cases += scoring(args.events, args.score_rows, args.rounds)
     if args.only in {None, "stream"}:
         cases += stream(args.rows, max(args.rounds // 2, 1))
     return finish("evaluation", cases, as_json=args.json)

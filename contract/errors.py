@@ -146,3 +146,14 @@ class NotAllowedError(MoerankError):
 
     grpc_status = "PERMISSION_DENIED"
     reason = "NOT_ALLOWED"
+
+
+def raised_elsewhere(reason: str, message: str, default: type[MoerankError]) -> MoerankError:
+    """What another process raised and told by its reason; `default` for a reason that is none of these.
+
+    Example:
+        >>> raised_elsewhere("DATA_INVALID", "no rows", PredictionError)
+        DataError('no rows')
+    """
+    leaf = next((each for each in MoerankError.__subclasses__() if each.reason == reason), default)
+    return leaf(message)

@@ -22,7 +22,8 @@ from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.row_slices import LabelledRows, slice_masks
 from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.on_spark import pass_on_spark, spark_session
-from pipeline.evaluation.streaming.scoring import PredictionWriter, score
+from pipeline.evaluation.streaming.prediction_writer import PredictionWriter
+from pipeline.evaluation.streaming.scoring import score
 from pipeline.evaluation.streaming.stream_state import StreamState, passed
 from pipeline.evaluation.time_slices import by_time, file_slices
 from pipeline.evaluation.trees import can_grow, tree_scores

@@ -19,8 +19,7 @@ from typing import Self
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from contract import errors
-from contract.errors import MoerankError, UnavailableError
+from contract.errors import MoerankError, UnavailableError, raised_elsewhere
 from serving.grpc_server.process_channel import ProcessChannel
 from serving.grpc_server.server_builder import taken
 from serving.grpc_server.server_settings import ServerSettings
@@ -155,7 +154,7 @@ class ProcessGroup(Collector):
             if "ready" in message:
                 worker.ready.set()
             elif "failed" in message:
-                worker.failure = _error(message["failed"], message["reason"])
+                worker.failure = raised_elsewhere(message["reason"], message["failed"], UnavailableError)
                 worker.ready.set()
             elif "loaded" in message:
                 self._loaded(worker, *message["loaded"])
@@ -246,9 +245,3 @@ def _reserve(settings: ServerSettings) -> socket.socket:
     except OSError as error:
         raise taken(settings) from error
     return shared
-
-
-def _error(text: str, reason: str) -> MoerankError:
-    """What a process could not start for, as it was raised there."""
-    leaves = (leaf for leaf in vars(errors).values() if isinstance(leaf, type) and issubclass(leaf, MoerankError))
-    return next((leaf for leaf in leaves if leaf.reason == reason), UnavailableError)(text)

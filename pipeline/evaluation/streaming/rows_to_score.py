@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pipeline.evaluation import predictions
 
-_LEAST_BATCHES = 6
+_LEAST_BATCHES = 12
 """A stretch of fewer costs more in reading than it saves in waiting."""
 
 
@@ -42,3 +42,8 @@ class RowsToScore:
                 return None
             self.back = begin
             return begin, end
+
+    def stop(self) -> None:
+        """Leave the rest: somebody failed."""
+        with self._lock:
+            self.back = self.front

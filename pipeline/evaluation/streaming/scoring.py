@@ -1,29 +1,26 @@
-"""Score encoded rows in several processes, and write predictions while they pass."""
+"""Score encoded rows in several processes."""
 
-import functools
-import multiprocessing
+import os
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import pyarrow as pa
 
-from features.source.parquet_files import AtomicWriter
-from pipeline.evaluation.predictions import (
-    BATCH_ROWS,
-    STRETCH_BATCHES,
-    Predictions,
-    Progress,
-    joined,
-    predict_stretches,
-)
+from contract.errors import PredictionError, raised_elsewhere
+from pipeline.evaluation.predictions import Predictions, Progress, predict_stretches
 from pipeline.evaluation.streaming.rows_to_score import RowsToScore
 from serving.graph.engine import Engine
+from serving.grpc_server.process_channel import Message, ProcessChannel
 
+_WORKER = "pipeline.evaluation.streaming.scoring_process"
 Part = tuple[int, int]
 """The first row of a stretch, and the one after its last."""
 
@@ -38,42 +35,23 @@ def score(
     Raises:
         MoerankError: as `predict_stretches`.
     """
-    engine = Engine(bundle, threads=threads)
     if processes == 1:
+        engine = Engine(bundle, threads=threads)
         yield from predict_stretches(engine, data, engine.schema, progress)
         return
-    # A forked child would inherit the threads' locks of Arrow and onnxruntime.
-    context, left = multiprocessing.get_context("spawn"), RowsToScore(rows, processes)
-    with (
-        tempfile.TemporaryDirectory(prefix="moerank-scores-") as folder,
-        ProcessPoolExecutor(processes - 1, context) as pool,
-        ThreadPoolExecutor(processes - 1) as hands,
-    ):
-        others = [
-            hands.submit(_take_last, pool, left, _Job(bundle, data, Path(folder), threads))
-            for _ in range(processes - 1)
-        ]
-        try:
-            yield from predict_stretches(engine, data, engine.schema, progress, take=left.take_first)
-            parts = sorted((part for other in others for part in other.result()), key=lambda part: part.rows)
-        except BaseException:
-            # Nobody reads what is left.
-            left.back = left.front
-            raise
-        for part in parts:
+    left = RowsToScore(rows, processes)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="moerank-scores-"))
+        hands = stack.enter_context(ThreadPoolExecutor(processes - 1))
+        job = {"bundle": str(bundle), "data": str(data), "folder": folder, "threads": threads}
+        others = [stack.enter_context(ScoringProcess(job)) for _ in range(processes - 1)]
+        parts = [hands.submit(_take_last, other, left) for other in others]
+        engine = Engine(bundle, threads=threads)
+        yield from predict_stretches(engine, data, engine.schema, progress, take=left.take_first)
+        for part in sorted((each for of_one in parts for each in of_one.result()), key=lambda part: part.rows):
             yield from part.read()
             if progress is not None:
                 progress(part.rows[1], rows)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What another process needs to know beside its rows."""
-
-    bundle: Path
-    data: Path
-    folder: Path
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -92,62 +70,58 @@ class _Part:
         self.file.unlink()
 
 
-def _take_last(pool: ProcessPoolExecutor, left: RowsToScore, job: _Job) -> list[_Part]:
-    """Let another process score rows from the back until there are none."""
-    parts = []
-    while (rows := left.take_last()) is not None:
-        parts.append(pool.submit(_score_part, job, rows).result())
-    return parts
+class ScoringProcess:
+    """Another process that scores what it is asked to; it is ended with the context, whatever it does then.
 
+    It imports what scoring needs and nothing of the program that called: that took it seconds.
+    """
 
-@functools.cache
-def _engine(bundle: Path, threads: int) -> Engine:
-    """Loaded once a process."""
-    return Engine(bundle, threads=threads)
+    def __init__(self, job: Message) -> None:
+        """Start it."""
+        own, given = socket.socketpair()
+        # Not the directory that the caller happens to stand in, but all that the caller imports from.
+        command = [sys.executable, "-P", "-m", _WORKER, str(given.fileno())]
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        with given:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[given.fileno()], env=os.environ | {"PYTHONPATH": paths}
+            )
+        self._channel = ProcessChannel(own)
+        self._channel.send(job)
+        self._answers = self._channel.messages()
 
+    def score(self, rows: Part) -> _Part:
+        """Have a stretch scored.
 
-def _score_part(job: _Job, rows: Part) -> _Part:
-    """Write a stretch's predictions to disk."""
-    engine = _engine(job.bundle, job.threads)
-    stretch = joined(list(predict_stretches(engine, job.data, engine.schema, rows=rows)))
-    table, file = stretch.table(), job.folder / f"{rows[0]}.arrow"
-    with pa.ipc.new_file(str(file), table.schema) as sink:
-        sink.write_table(table, max_chunksize=STRETCH_BATCHES * BATCH_ROWS)
-    return _Part(rows, file, Predictions.nothing(stretch.about()))
-
-
-class PredictionWriter:
-    """Write ``predictions.parquet`` a stretch at a time, in a thread; it appears when all went well."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._writer: AtomicWriter | None = None
-        self._hand = ThreadPoolExecutor(1)
-        self._written: Future[None] | None = None
-
-    def write(self, rows: Predictions) -> None:
-        """Append rows, while the caller goes on; what went wrong with earlier rows is raised now."""
-        if self._written is not None:
-            self._written.result()
-        self._written = self._hand.submit(self._append, rows.table())
-
-    def _append(self, table: pa.Table) -> None:
-        if self._writer is None:
-            # Only now: what is refused leaves no directory behind.
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = AtomicWriter(self._path, table.schema).__enter__()
-        self._writer.write(table)
+        Raises:
+            MoerankError: what the other process raised, or that it ended.
+        """
+        self._channel.send({"rows": rows})
+        answer = next(self._answers, None)
+        if answer is None:
+            code = self._process.wait()
+            message = f"a scoring process ended with code {code}; if memory was short, use fewer --processes"
+            raise PredictionError(message)
+        if "failed" in answer:
+            raise raised_elsewhere(answer["reason"], answer["failed"], PredictionError)
+        return _Part(rows, Path(answer["file"]), Predictions.nothing(answer["about"]))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._hand.shutdown()
-        failed = None if self._written is None else self._written.exception()
-        problem = error or failed
-        if self._writer is not None:
-            self._writer.__exit__(None if problem is None else type(problem), problem, trace)
-        if failed is not None and error is None:
-            raise failed
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+
+def _take_last(other: ScoringProcess, left: RowsToScore) -> list[_Part]:
+    """Let another process score rows from the back until there are none."""
+    parts = []
+    try:
+        while (rows := left.take_last()) is not None:
+            parts.append(other.score(rows))
+    except BaseException:
+        left.stop()
+        raise
+    return parts

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.errors import DataError
+from contract.errors import DataError, PredictionError
 from pipeline.evaluation import predictions
 from pipeline.evaluation.predictions import joined
+from pipeline.evaluation.streaming import scoring
 from pipeline.evaluation.streaming.rows_to_score import RowsToScore
 from pipeline.evaluation.streaming.scoring import score
 from serving.graph.engine import Engine
@@ -28,6 +29,27 @@ def test_two_processes_give_the_rows_of_one_in_their_order(judged: Judged) -> No
 def test_an_error_of_another_process_is_the_callers(judged: Judged, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is nothing"):
         list(score(judged.bundle, tmp_path / "nothing", 2000, processes=2))
+
+
+def test_a_process_that_is_killed_is_said_to_be(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = scoring.ScoringProcess.__init__
+
+    def killed(self: scoring.ScoringProcess, job: dict[str, object]) -> None:
+        started(self, job)
+        self._process.kill()
+
+    monkeypatch.setattr(scoring.ScoringProcess, "__init__", killed)
+    with pytest.raises(PredictionError, match=r"ended with code -9; if memory was short, use fewer --processes"):
+        list(score(judged.bundle, judged.test, 2000, processes=2))
+
+
+def test_a_directory_beside_the_caller_is_not_taken_for_the_program(
+    judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert sum(part.rows for part in score(judged.bundle, judged.test, 2000, processes=2)) == 2000
 
 
 def test_stretches_of_the_rows_are_those_of_the_whole(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
