@@ -1,9 +1,9 @@
 """int8 experts and towers in a finished graph; router, request share, shared layers, heads and tables stay float32.
 
-Static quantisation: a layer's inputs are rounded to 256 steps between two values that were measured on real rows, its
+Static quantisation: a layer's inputs are rounded to 256 steps between two values that were chosen on real rows, its
 weights to steps of their own column by column. So a row's answer hangs on the row alone: a scale taken when the graph
-runs would be that of all rows in the run, and an answer would move with its neighbours. Values beyond those measured
-count as the outermost. What an expert's first layer gives to its second never becomes float32 where ReLU alone stands
+runs would be that of all rows in the run, and an answer would move with its neighbours. Values further out count as
+the outermost. What an expert's first layer gives to its second never becomes float32 where ReLU alone stands
 between them.
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -28,9 +28,6 @@ from models.export.activation_ranges import Layer, Range, Ranges, layers_of
 # Seven bits of the eight: processors without VNNI add pairs of products in 16 bits, which would overflow with more, and
 # a graph must answer alike wherever it runs.
 _LARGEST = 63
-_STEPS = 255
-HEADROOM = 1.1
-"""How far beyond the values measured the steps reach: rows to come may lie a little further out."""
 _MOST_BIAS = 2**30
 _CONTRIB = "com.microsoft"
 
@@ -109,7 +106,7 @@ class _Rewriter:
         if activation is None or after is None:
             self._hand_over(answer, self._add(layer.node, "QGemm", inputs, domain=_CONTRIB))
             return
-        scale, zero = _steps(after)
+        scale, zero = after.steps()
         inputs += [self._float(f"{name}.out", scale), self._zero(f"{name}.out", zero)]
         self.inputs[activation] = _Input(self._add(layer.node, "QGemm", inputs, domain=_CONTRIB), scale, zero)
 
@@ -143,7 +140,7 @@ class _Rewriter:
             rows = self._add(before, "Gather", [whole.values, producer.inputs[1]], axis)
             quantised = whole._replace(values=rows)
         else:
-            scale, zero = _steps(span)
+            scale, zero = span.steps()
             name = f"{x.name}.steps"
             inputs = [x, self._float(name, scale), self._zero(name, zero)]
             quantised = _Input(self._add(before, "QuantizeLinear", inputs), scale, zero)
@@ -179,13 +176,6 @@ class _Rewriter:
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.graph.initializers[name] = value
         return value
-
-
-def _steps(span: Range) -> tuple[float, int]:
-    """The scale and the zero point of 256 steps over a range; 0 falls on a step."""
-    low, high = min(span.low, 0.0) * HEADROOM, max(span.high, 0.0) * HEADROOM
-    scale = (high - low) / _STEPS or 1.0
-    return scale, round(-low / scale)
 
 
 def _column_scales(weight_IO: NDArray[np.float32]) -> NDArray[np.float32]:
