@@ -91,19 +91,23 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def row_of(case: Case | NotInstalled) -> str:
+    """The case's row of the table."""
+    if isinstance(case, NotInstalled):
+        return f"| {case.case} | not installed: {case.package} | | | |"
+    low, high = case.spread
+    sign = "<=" if case.better == "lower" else ">="
+    bound = "" if case.bound is None else f"{sign} {case.bound:g}"
+    verdict = "" if case.bound is None else ("yes" if case.holds else "NO")
+    return f"| {case.case} | {case.value:.4g} {case.unit} | {low:.4g} .. {high:.4g} | {bound} | {verdict} |"
+
+
 def finish(benchmark: str, cases: Sequence[Case | NotInstalled], *, as_json: bool) -> int:
     """Print the table, with ``--json`` the object after it, and return the exit code; what is missing fails nothing."""
     print(f"| case | {'value':>10} | spread | bound | holds |\n|---|---|---|---|---|")
     measured = [case for case in cases if isinstance(case, Case)]
     for case in cases:
-        if isinstance(case, NotInstalled):
-            print(f"| {case.case} | not installed: {case.package} | | | |")
-            continue
-        low, high = case.spread
-        sign = "<=" if case.better == "lower" else ">="
-        bound = "" if case.bound is None else f"{sign} {case.bound:g}"
-        verdict = "" if case.bound is None else ("yes" if case.holds else "NO")
-        print(f"| {case.case} | {case.value:.4g} {case.unit} | {low:.4g} .. {high:.4g} | {bound} | {verdict} |")
+        print(row_of(case))
     if as_json:
         rows = [{**asdict(case), "holds": case.holds} for case in measured]
         missing = [asdict(case) for case in cases if isinstance(case, NotInstalled)]

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from benchmarks.feature_increment import write_days
 from benchmarks.feature_world import recipe, write_events
-from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
+from benchmarks.report import Case, NotInstalled, arguments, case_of, finish, row_of
 from features.build import build
 from features.feature_config import FeaturesConfig
 
@@ -57,13 +57,19 @@ def _measure(folder: Path, sizes: list[int], master: str) -> list[Case | NotInst
         events, settings = folder / f"{rows}.parquet", {"engine": "spark", "spark_master": master}
         write_events(events, rows)
         runs.append(_apart(recipe(events).model_copy(update=settings), folder / str(rows)))
-        cases += _cases(f"{rows:,} events", runs[-1])
-    whole, day = _one_day(folder, folder / f"{sizes[0]}.parquet", master)
-    cases.append(
-        case_of(f"{sizes[0]:,} events, one day on top of 29 against all 30, processor time", [day / whole], "x")
-    )
+        cases += _shown(_cases(f"{rows:,} events", runs[-1]))
     if len(sizes) > 1:
-        cases += [_drawn_on(what, sizes, runs) for what in ("jvm", "driver")]
+        cases += _shown([_drawn_on(what, sizes, runs) for what in ("jvm", "driver")])
+    rows = sizes[(len(sizes) - 1) // 2]
+    whole, day = _one_day(folder, folder / f"{rows}.parquet", master)
+    name = f"{rows:,} events, one day on top of 29 against all 30, processor time"
+    return cases + _shown([case_of(name, [day / whole], "x")])
+
+
+def _shown(cases: list[Case]) -> list[Case]:
+    """The cases, told at once: the larger logs take long."""
+    for case in cases:
+        print(row_of(case), file=sys.stderr, flush=True)
     return cases
 
 
