@@ -8,6 +8,7 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
+from ibis.formats.pyarrow import PyArrowData
 
 from contract.sha256 import sha256_of_bytes
 from features.source.parquet_files import ROW_GROUP_ROWS, AtomicWriter
@@ -118,14 +119,18 @@ def first_line(error: Exception) -> str:
 
 def to_arrow(connection: Backend, table: ir.Table) -> pa.Table:
     """Run an expression; its rows in memory."""
-    return collect(connection, table) if is_spark(connection) else connection.to_pyarrow(table)
+    if is_spark(connection):
+        return collect(connection, table)
+    # As ibis's own `to_pyarrow`, which imports pandas and needs none of it.
+    rows = connection.con.sql(connection.compile(table)).to_arrow_table()
+    return PyArrowData.convert_table(rows, table.schema())
 
 
 def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
     """Run an expression and stream its rows; ibis 12's own reader calls a method that DuckDB 2 no longer has."""
     if is_spark(connection):
         return stream(connection, table, rows)
-    return iter(connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_reader(rows))
+    return iter(connection.con.sql(connection.compile(table)).to_arrow_reader(rows))
 
 
 def save_parquet(connection: Backend, table: ir.Table, path: Path) -> None:

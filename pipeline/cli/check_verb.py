@@ -3,15 +3,16 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond
+from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond, uncollected
 
 
 def _check(args: Namespace) -> None:
-    from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.project.data_project import read_data  # noqa: PLC0415
+    with uncollected():
+        from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
+        from pipeline.project.data_project import read_data  # noqa: PLC0415
 
-    project = read_data(args.config, args.overrides)
-    checked = check_recipe(project.data, project.model.embedding_dim)
+        project = read_data(args.config, args.overrides)
+        checked = check_recipe(project.data, project.model.embedding_dim)
     respond(args, asdict(checked), checked.lines())
 
 

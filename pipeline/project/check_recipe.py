@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import ibis
@@ -24,7 +23,7 @@ from features.source.row_types import EVENT, KIND, OBSERVED, ORDER
 from features.source.times import event_ms
 from pipeline.project.encode_sample import EncodedSample, EncodedValue, encode_sample
 from pipeline.project.feature_costs import FeatureCost, default_width, feature_costs, size
-from pipeline.project.sample_log import sampled, unverified
+from pipeline.project.sample_log import save_sample, unverified
 
 _CHECKED_ROWS = 10_000
 _ENCODED_ROWS = 1_000
@@ -78,21 +77,22 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
         ConfigError: a column or an expression that does not exist.
     """
     quick = unverified(config)
-    with tempfile.TemporaryDirectory() as spill:
-        quick = with_served_rows(quick, Path(spill) / "served")
-        connection = connect("1GB", Path(spill))
+    with tempfile.TemporaryDirectory() as folder:
+        quick = with_served_rows(quick, Path(folder) / "served")
+        connection = connect("1GB", Path(folder))
         try:
             sources = read_sources(connection, quick)
-            rows = _check(connection, quick, sources)
-            distinct, keys = _counts(connection, quick, sources)
+            _check(connection, quick, sources)
+            rows, distinct, keys = _counts(connection, quick, sources)
+            small = save_sample(connection, sources, quick, _ENCODED_ROWS, Path(folder))
         except duckdb.Error as error:
             message = f"the tables cannot be used: {str(error).splitlines()[0]}"
             raise DataError(message) from error
         finally:
             connection.disconnect()
+        sample, note = _sample(small, Path(folder), rows)
     tables = [f"events: {rows:,} rows, {len(sources.events.columns)} columns"]
     tables += [f"{side}s: {keys[side]:,} rows" for side in sources.entities]
-    sample, note = _sample(config, rows)
     if sample is None:
         return CheckedRecipe(tuple(tables), (), (), note)
     joined = {
@@ -102,19 +102,18 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
     return CheckedRecipe(tuple(tables), sample.values, tuple(costs))
 
 
-def _sample(config: FeaturesConfig, rows: int) -> tuple[EncodedSample | None, str]:
-    """Some encoded rows, or why there are none; a failure that the whole log would have is raised."""
-    with sampled(config, _ENCODED_ROWS) as (small, folder):
-        try:
-            return encode_sample(small, folder), ""
-        except DataError as error:
-            if rows <= _ENCODED_ROWS:
-                raise
-            return None, f"{_ENCODED_ROWS:,} rows are too few to fit the encoders: {error}"
+def _sample(small: FeaturesConfig, folder: Path, rows: int) -> tuple[EncodedSample | None, str]:
+    """Some encoded rows, or why there are none; a failure that the whole log of so many rows would have is raised."""
+    try:
+        return encode_sample(small, folder), ""
+    except DataError as error:
+        if rows <= _ENCODED_ROWS:
+            raise
+        return None, f"{_ENCODED_ROWS:,} rows are too few to fit the encoders: {error}"
 
 
-def _check(connection: Backend, config: FeaturesConfig, sources: Sources) -> int:
-    """Compile all expressions and run those of labels on the first rows; how many rows the log has."""
+def _check(connection: Backend, config: FeaturesConfig, sources: Sources) -> None:
+    """Compile all expressions and run those of labels on the first rows."""
     columns = {side: tuple(table.columns) for side, table in sources.entities.items()}
     added = (OBSERVED,) if config.negatives else ()
     events = (*sources.events.columns, *added)
@@ -128,9 +127,8 @@ def _check(connection: Backend, config: FeaturesConfig, sources: Sources) -> int
     for place, history in enumerate(config.histories):
         if history.where:
             compile_condition(history.where, joined, f"data.histories[{place}].where")
-    last = int(scalar(connection, joined[TIME].max()) or 0)
+    last = int(scalar(connection, log[TIME].max()) or 0)
     _run_labels(connection, config, joined, last)
-    return int(scalar(connection, sources.events.count()))
 
 
 def _run_labels(connection: Backend, config: FeaturesConfig, joined: ir.Table, last: int) -> None:
@@ -155,20 +153,20 @@ def _run_labels(connection: Backend, config: FeaturesConfig, joined: ir.Table, l
 
 def _counts(
     connection: Backend, config: FeaturesConfig, sources: Sources
-) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """About how many values the columns of ids have, and how many users and items there are."""
+) -> tuple[int, Mapping[str, int], Mapping[str, int]]:
+    """How many rows the log has, about how many values the columns of ids, and how many users and items there are."""
     ids = {feature.name for feature in config.features if feature.kind == "id"}
     ids |= {key for key in (config.events.user, config.events.item) if key}
     distinct: dict[str, int] = {}
-    for table in (sources.events, *sources.entities.values()):
+    rows: dict[str, int] = {}
+    for name, table in (("events", sources.events), *sources.entities.items()):
         wanted = {f"c{n}": c for n, c in enumerate(table.columns) if c in ids and c not in distinct}
-        if wanted:
-            counts: dict[str, Any] = to_arrow(
-                connection, table.aggregate(**{name: table[c].approx_nunique() for name, c in wanted.items()})
-            ).to_pylist()[0]
-            distinct |= {column: int(counts[name]) for name, column in wanted.items()}
-    keys = {side: int(scalar(connection, table.count())) for side, table in sources.entities.items()}
+        counted = {column: table[c].approx_nunique() for column, c in wanted.items()}
+        (counts,) = to_arrow(connection, table.aggregate(rows=table.count(), **counted)).to_pylist()
+        distinct |= {c: int(counts[column]) for column, c in wanted.items()}
+        rows[name] = int(counts["rows"])
+    log = rows.pop("events")
     for side, key in (("user", config.events.user), ("item", config.events.item)):
-        if key is not None and side not in keys:
-            keys[side] = distinct.get(key, 0)
-    return distinct, keys
+        if key is not None and side not in rows:
+            rows[side] = distinct.get(key, 0)
+    return log, distinct, rows

@@ -17,7 +17,14 @@ from features.source.tables import read_table
 from features.source.verify_parquet import check_files
 from features.table_config import TableConfig
 from pipeline.project import column_words as words
-from pipeline.project.guess_features import GuessedFeature, Names, calendar_columns, guess_features
+from pipeline.project.guess_features import (
+    GuessedFeature,
+    LeftOut,
+    Names,
+    calendar_columns,
+    guess_features,
+    left_out_note,
+)
 from pipeline.project.guess_roles import Roles, guess_roles
 from pipeline.project.guess_tasks import DAY_MS, Task, label_columns, label_tasks, log_tasks, moment_ms, shown_rows
 from pipeline.project.guess_times import read_as
@@ -124,22 +131,24 @@ class _Drafter:
         keys = {key: self._key_name(key) for key in roles.keys}
         tasks = [replace(task, by=tuple(keys[key] for key in task.by)) for task in tasks]
         features = [GuessedFeature(keys[key], key, "id", {"min_count": 2}) for key in roles.keys]
-        left_out = {*roles.keys, *label_columns(tasks), *([roles.time.column] if roles.time else [])}
+        used = {*roles.keys, *label_columns(tasks), *([roles.time.column] if roles.time else [])}
         shown = shown_rows(self._log, roles)
-        if roles.time is not None:
-            left_out |= calendar_columns(shown, roles.time.value, shown.columns.values())
-        own = guess_features(shown, left_out, self._names)
+        calendar = calendar_columns(shown, roles.time.value, shown.columns.values()) - used if roles.time else set()
+        own, left_out = guess_features(shown, used | calendar, self._names)
+        left_out += [LeftOut(path.replace("`", ""), "only tells the time") for path in sorted(calendar)]
         time, clock = self._clock(roles)
         tables = [*self._events(roles, keys, own, time, clock), *label_lines]
         features += own
         for side, table in self._entities.items():
-            lines, more = self._entity(side, table, pairs[side])
+            lines, more, others = self._entity(side, table, pairs[side])
             tables += lines
             features += more
+            left_out += others
         features += [GuessedFeature(c, c, "id") for c in clock]
         blocks = {"tables": tables, "past": _past_lines(tasks, keys, roles, span, positives=positives)}
         blocks["split"] = [f"  split: {_split(span, roles, tasks)}"]
-        return Draft(name, blocks, features, tasks, tuple(keys.values()))
+        note = left_out_note(left_out)
+        return Draft(name, blocks, features, tasks, tuple(keys.values()), [note] if note else [])
 
     def _pairs(self) -> dict[str, KeyPair]:
         pairs: dict[str, KeyPair] = {}
@@ -213,8 +222,10 @@ class _Drafter:
             lines.append(f"    where: {flow(f'not is_null({time if roles.time.expression else roles.time.column})')}")
         return lines
 
-    def _entity(self, side: str, table: RawTable, pair: KeyPair) -> tuple[list[str], list[GuessedFeature]]:
-        features = guess_features(table, [pair.key], self._names, side)
+    def _entity(
+        self, side: str, table: RawTable, pair: KeyPair
+    ) -> tuple[list[str], list[GuessedFeature], list[LeftOut]]:
+        features, left_out = guess_features(table, [pair.key], self._names, side)
         self._names.add(table.names)
         title = pair.key.replace("`", "")
         columns = _derived(features)
@@ -231,7 +242,7 @@ class _Drafter:
             lines.append(
                 f"    newest: {flow(_newest(table, pair))}  # of several rows of a key, the one where this is largest"
             )
-        return lines, features
+        return lines, features, left_out
 
 
 def _sides(paths: RawPaths) -> list[tuple[str, str | None]]:

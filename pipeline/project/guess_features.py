@@ -1,5 +1,6 @@
 """Guess which columns are features, and of which kind."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.source.expressions import compile_expression
-from features.source.profile import ColumnProfile, is_scalar, is_text
+from features.source.profile import ColumnProfile, is_moment, is_scalar, is_text
 from features.source.query_engine import to_arrow
 from pipeline.project import column_words as words
-from pipeline.project.guess_times import are_iso
+from pipeline.project.guess_times import read_as
 from pipeline.project.match_keys import RawTable
 
 Kind = Literal["id", "id_list", "dense", "vector"]
@@ -38,6 +39,14 @@ class GuessedFeature:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A column that is no feature, and why."""
+
+    title: str
+    why: str
+
+
 class Names:
     """Names that a recipe's columns have, told apart as engines do: without regard to capitals."""
 
@@ -57,27 +66,67 @@ class Names:
         self._taken |= {name.lower() for name in names}
 
 
-def guess_features(table: RawTable, without: Collection[str], names: Names, side: str = "") -> list[GuessedFeature]:
-    """The columns that may be features: not constant ones, not one value a row, and none of those left out.
+def guess_features(
+    table: RawTable, without: Collection[str], names: Names, side: str = ""
+) -> tuple[list[GuessedFeature], list[LeftOut]]:
+    """The columns that may be features, and those that may not: constant ones, others with one value a row.
 
-    A column keeps its name where a recipe can write it and nothing else has it; else it is named after its words.
+    Those `without` which the features are to be are in neither. A column keeps its name where a recipe can write it and
+    nothing else has it; else it is named after its words.
     """
     own = {name.lower() for name in table.table.columns} if not side else set()
-    features = []
+    features, left_out = [], []
     for column in table.columns.values():
-        guess = None if _left_out(column.path, without) else _kind_of(column)
-        if guess is None:
+        if _is_among(column.path, without):
             continue
-        kind, options = guess
         title = column.title
+        guess = _guess(column)
+        if isinstance(guess, str):
+            left_out.append(LeftOut(title, guess))
+            continue
+        kind, options, path = guess
         if title.lower() in own and title.isidentifier():
             name = title
         else:
             plain = words.plain(title, "c")
             wanted = [title] if title.isidentifier() and title in table.table.columns else [plain]
             name = names.take(*wanted, *([f"{side}_{plain}"] if side else []))
-        features.append(GuessedFeature(name, _bounded(column), kind, options))
-    return features
+        features.append(GuessedFeature(name, path, kind, options))
+    return features, left_out
+
+
+def left_out_note(columns: Iterable[LeftOut]) -> str:
+    """One line that says what is no feature and why; empty where all columns are."""
+    by_reason: dict[str, list[str]] = {}
+    for column in columns:
+        by_reason.setdefault(column.why, []).append(column.title)
+    listed = [f"{', '.join(titles)} ({why})" for why, titles in by_reason.items()]
+    # Names may hold what would end the comment, or what a recipe takes for a variable.
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", "; ".join(listed)).replace("$", "$$")
+    return f"left out: {text}" if text else ""
+
+
+def _is_among(path: str, others: Collection[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in others)
+
+
+def _guess(column: ColumnProfile) -> tuple[Kind, dict[str, object], str] | str:
+    """A column's kind, its options and its value as an expression; or why it is no feature."""
+    moment = read_as(column)
+    if column.dtype.is_array():
+        listed = _kind_of_list(column)
+        return (*listed, column.path) if listed else "a list of neither names nor numbers"
+    if not is_scalar(column.dtype):
+        return f"of type {type(column.dtype).__name__.lower()}"
+    if column.distinct <= 1:
+        return "one value" if column.distinct else "no value"
+    if moment is not None and (is_moment(column.dtype) or is_text(column.dtype)):
+        written = words.CHANGED.search(words.snake(column.title))
+        path = moment.value if is_text(column.dtype) else column.path
+        return "when the row was written" if written else ("dense", {}, path)
+    if column.is_unique and (is_text(column.dtype) or column.dtype.is_integer()):
+        return "a value of its own in each row"
+    return (*_kind_of(column), _bounded(column))
 
 
 def _bounded(column: ColumnProfile) -> str:
@@ -87,20 +136,8 @@ def _bounded(column: ColumnProfile) -> str:
     return f"if(abs({column.path}) < {_BEYOND_MEASURE:g}, {column.path}, null)" if wild else column.path
 
 
-def _left_out(path: str, without: Collection[str]) -> bool:
-    return any(path == other or path.startswith(f"{other}.") for other in without)
-
-
-def _kind_of(column: ColumnProfile) -> tuple[Kind, dict[str, object]] | None:  # noqa: PLR0911 - a kind of column a line
+def _kind_of(column: ColumnProfile) -> tuple[Kind, dict[str, object]]:
     dtype = column.dtype
-    if dtype.is_array():
-        return _kind_of_list(column)
-    if not is_scalar(dtype) or column.distinct <= 1:
-        return None
-    if column.is_unique and (is_text(dtype) or dtype.is_integer()):
-        return None
-    if are_iso(column):
-        return None
     if is_text(dtype):
         separator = separator_of(column.examples)
         if separator is not None:

@@ -70,7 +70,8 @@ def read_as(column: ColumnProfile) -> Moment | None:
         return Moment(path, "" if dtype.timezone is not None else "zone: UTC", has_nulls=has_nulls)
     if dtype.is_date() or are_iso(column):
         return Moment(path, "zone: UTC", has_nulls=has_nulls)
-    if not words.TIME.search(words.snake(column.title)):
+    name = words.snake(column.title)
+    if not (words.TIME.search(name) or words.OTHER_TIME.search(name)):
         return None
     unit = epoch_unit(column)
     if unit is not None:

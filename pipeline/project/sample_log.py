@@ -33,11 +33,19 @@ def sampled(config: FeaturesConfig, rows: int, *, drawn: bool = True) -> Iterato
         connection = connect("1GB", Path(folder))
         try:
             sources = read_sources(connection, unverified(config))
-            small, whole = _save(connection, sources, config, rows, Path(folder))
+            small = save_sample(connection, sources, config, rows, Path(folder), drawn=drawn)
         finally:
             connection.disconnect()
-        split = config.split if whole and not drawn else SplitByHash(by="random", valid=0.3)
-        yield small.model_copy(update={"split": split}), Path(folder)
+        yield small, Path(folder)
+
+
+def save_sample(
+    connection: Backend, sources: Sources, config: FeaturesConfig, rows: int, folder: Path, *, drawn: bool = True
+) -> FeaturesConfig:
+    """The recipe over about so many rows of sources that are open, saved in a folder; see `sampled`."""
+    small, whole = _save(connection, sources, config, rows, folder)
+    split = config.split if whole and not drawn else SplitByHash(by="random", valid=0.3)
+    return small.model_copy(update={"split": split})
 
 
 def unverified(config: FeaturesConfig) -> FeaturesConfig:

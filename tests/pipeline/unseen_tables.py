@@ -268,6 +268,29 @@ def write_board(directory: Path, rows: int = 2_000) -> None:
     pq.write_table(pa.table(seekers), directory / "seekers.parquet")
 
 
+def write_seekers(directory: Path, rows: int = 2_000) -> None:
+    """Times as texts in a table of users, and columns that are no features."""
+    draw = np.random.default_rng(22)
+    people, posts = draw.integers(0, 100, rows), draw.integers(0, 60, rows)
+    log = {
+        "request": [f"r{n}" for n in range(rows)],
+        "seeker_id": [f"s{n}" for n in people],
+        "posting_id": posts.astype(np.uint32),
+        "seen_ms": _moments(draw, rows, 20),
+        "links": pa.array([[{"to": "x"}]] * rows),
+        "applied": _likes(draw, people, posts),
+    }
+    pq.write_table(pa.table(log), directory / "seen.parquet")
+    seekers = {
+        "seeker_id": [f"s{n}" for n in range(100)],
+        "birthday": [f"{1950 + n // 2}-0{1 + n % 9}-1{n % 10}" for n in range(100)],
+        "joined": [f"{1 + n % 27:02d}.{1 + n % 12:02d}.2025" for n in range(100)],
+        "country": ["IT"] * 100,
+        "updated": [f"2026-02-{1 + n % 27:02d}T08:00:00+00:00" for n in range(100)],
+    }
+    pq.write_table(pa.table(seekers), directory / "seekers.parquet")
+
+
 UNSEEN: dict[str, Unseen] = {
     "jobs": Unseen(
         write_jobs,
@@ -288,5 +311,6 @@ UNSEEN: dict[str, Unseen] = {
     "songs": Unseen(write_songs, ("plays.parquet",), {"skip", "like"}),
     "nested": Unseen(write_nested, ("nested.parquet",), {"finished"}),
     "board": Unseen(write_board, ("board.parquet", "--users", "seekers.parquet"), {"applied"}),
+    "seekers": Unseen(write_seekers, ("seen.parquet", "--users", "seekers.parquet"), {"applied"}),
     "census": Unseen(write_census, ("census.parquet",), {"target"}),
 }

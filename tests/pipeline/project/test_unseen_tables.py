@@ -1,5 +1,6 @@
 """`moerank init` on logs of other kinds: the file that it writes is checked, builds, and of some it trains."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,21 @@ def test_iso_texts_are_times_whatever_their_names(tmp_path: Path, monkeypatch: p
     assert data.users is not None
     assert (data.events.time, data.users.newest) == ("seen", "updated")
     assert {feature.name for feature in data.features} == {"seeker_id", "posting_id", "city", "hour", "weekday"}
+
+
+def test_a_birthday_as_text_is_a_time_and_what_is_no_feature_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = drafted(tmp_path, monkeypatch, "seekers").data
+    assert data.users is not None
+    assert data.users.columns["birthday"] == "from_local(birthday, 'UTC')"
+    assert data.users.columns["joined"] == "from_local(parse_time(joined, '%d.%m.%Y'))"
+    assert {feature.name: feature.kind for feature in data.features}["birthday"] == "dense"
+    (note,) = re.findall(r"# left out: (.*)", Path("moerank.yaml").read_text(encoding="utf-8"))
+    assert note == (
+        "request (a value of its own in each row); links (a list of neither names nor numbers); country (one value); "
+        "updated (when the row was written)"
+    )
 
 
 def test_labels_that_come_late_are_waited_for_no_longer_than_leaves_rows(
