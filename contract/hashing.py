@@ -127,6 +127,13 @@ def _hash_integers(values: pa.Array, name: str) -> Hashes:
                 "make it whole (round(100 * x)) or a string"
             )
             raise DataError(message)
+        inexact = values.filter(pc.greater_equal(pc.abs(values), float(2**53)))
+        if len(inexact):
+            message = (
+                f"the column {name!r} is a key of fractions or decimals as large as {inexact[0].as_py():.17g}; beyond "
+                "2**53 different ids become one: store them as whole numbers or texts"
+            )
+            raise DataError(message)
     elif not (pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         message = (
             f"the column {name!r} of type {kind} cannot be an id; allowed are integers, strings, booleans and dates"

@@ -14,6 +14,7 @@ from contract.sha256 import sha256_of_bytes
 from features.encode.vocabulary import ALWAYS, Days
 from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.feature_plan import FeaturePlan
+from features.source.file_schemas import EXACT_FLOAT
 from features.source.parquet_files import write_table
 
 
@@ -147,6 +148,12 @@ def _counts(rows: pa.Table, plan: FeaturePlan) -> pa.Table:
 def _as_integers(column: pa.Array, name: str) -> pa.Array:
     if pa.types.is_floating(column.type) and not pc.all(pc.equal(pc.trunc(column), column)).as_py():
         message = f"feature {name!r} is an id, but its column has fractions; use kind: dense, or an integer column"
+        raise DataError(message)
+    if pa.types.is_floating(column.type) and pc.any(pc.greater_equal(pc.abs(column), float(EXACT_FLOAT))).as_py():
+        message = (
+            f"feature {name!r} is an id, but its column is stored with a fraction part, which cannot tell ids from "
+            "2**53 on apart; store it as whole numbers or texts"
+        )
         raise DataError(message)
     if pa.types.is_date(column.type):
         column = column.cast(pa.date32()).cast(pa.int32())

@@ -10,7 +10,7 @@ from features.feature_config import FeaturesConfig
 from features.source.functions import epoch_ms
 from features.source.key_columns import as_key
 from features.source.label_tables import with_labels
-from features.source.query_engine import Backend, scalar
+from features.source.query_engine import Backend, scalar, to_arrow
 from features.source.served_join import with_served
 from features.source.tables import place_of, read_table, require_columns, require_zone, with_lists
 from features.source.used_columns import raw_columns
@@ -18,6 +18,9 @@ from features.source.zones import day_of
 from features.table_config import EventsConfig
 
 _EPOCH = date(1970, 1, 1)
+_YEAR_MS = 31_556_952_000
+_PLAUSIBLE_MS = (2 * _YEAR_MS, 230 * _YEAR_MS)
+"""Between 1972 and 2200 the last event of a log lies; a wrong unit moves it by a factor of a thousand."""
 
 
 def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> ir.Table:
@@ -31,7 +34,7 @@ def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str,
     named = {"user": events.user, "item": events.item, "time": events.time}
     require_columns(table, {c: f"data.events.{entry}" for entry, c in named.items() if c}, place_of(events))
     if events.time is not None:
-        _check_time(connection, table, events.time, place_of(events))
+        _check_time(connection, table, events)
     if events.served is not None and events.path != events.served:
         table = with_served(connection, table, events)
     table = with_keys(connection, with_labels(connection, table, config), config)
@@ -64,11 +67,22 @@ def with_keys(connection: Backend, table: ir.Table, config: FeaturesConfig) -> i
     return with_lists(keyed, config)
 
 
-def _check_time(connection: Backend, table: ir.Table, time: str, path: str) -> None:
+def _check_time(connection: Backend, table: ir.Table, events: EventsConfig) -> None:
+    time, path = str(events.time), place_of(events)
     require_zone(table, time, path)
-    missing = int(scalar(connection, table[time].isnull().sum()) or 0)
-    if missing:
-        message = f"{path}: {missing} rows have no {time!r}; every event needs its time"
+    at = epoch_ms(table[time])
+    facts = to_arrow(connection, table.aggregate(missing=at.isnull().sum(), last=at.max())).to_pylist()[0]
+    if facts["missing"]:
+        message = f"{path}: {facts['missing']} rows have no {time!r}; every event needs its time"
+        raise DataError(message)
+    how = events.times.get(time)
+    is_early = how is not None and how.unit is not None and facts["last"] < _PLAUSIBLE_MS[0]
+    if is_early or facts["last"] > _PLAUSIBLE_MS[1]:
+        unit = f", read as {how.unit} since 1970" if how is not None and how.unit is not None else ""
+        message = (
+            f"{path}: the last event would be in the year {1970 + facts['last'] // _YEAR_MS} by column {time!r}{unit}; "
+            f"say its unit, such as `times: {{{time}: {{unit: ms}}}}`"
+        )
         raise DataError(message)
 
 

@@ -18,7 +18,7 @@ import ibis
 import ibis.expr.types as ir
 
 from contract.errors import ConfigError
-from features.source.functions import FUNCTIONS, widened
+from features.source.functions import FUNCTIONS, floor_divide, modulo, nan_as_null, widened
 
 _CONDITIONAL = ("if", "case")
 _TOKENS = re.compile(
@@ -31,8 +31,8 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
+    ast.FloorDiv: floor_divide,
+    ast.Mod: modulo,
 }
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
@@ -159,7 +159,7 @@ class _Compiler(ast.NodeVisitor):
         if type(node.op) not in _BINARY:
             return self.generic_visit(node.op)
         left, right = self._operand(node.left), self._operand(node.right)
-        if isinstance(node.op, ast.Mult | ast.FloorDiv | ast.Mod):
+        if isinstance(node.op, ast.Mult | ast.FloorDiv):
             # A product of decimals has twice the digits, which no decimal has.
             left, right = (v.cast("float64") if isinstance(v, ir.DecimalValue) else v for v in (left, right))
         return _BINARY[type(node.op)](left, right)
@@ -213,11 +213,12 @@ class _Compiler(ast.NodeVisitor):
 
     def _link(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Any:
         if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
-            inside = self.visit(left).isin([self.visit(element) for element in right.elts])
+            inside = nan_as_null(self.visit(left)).isin([self.visit(element) for element in right.elts])
             return inside if isinstance(op, ast.In) else ~inside
         if type(op) not in _COMPARE:
             return self.generic_visit(op)
-        return _COMPARE[type(op)](self.visit(left), self.visit(right))
+        # NaN is missing; engines take it for more than every number.
+        return _COMPARE[type(op)](nan_as_null(self.visit(left)), nan_as_null(self.visit(right)))
 
     def visit_Call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else ""

@@ -55,9 +55,11 @@ def unite(files: Sequence[FileSchema], used: Collection[str] | None, where: str)
     """The type of each column of a table; the `used` ones (None: all) must fit together, others may be left out.
 
     Raises:
-        DataError: a used column whose types in two files do not fit, or that a file has twice.
+        DataError: a used column whose types in two files do not fit, that a file has twice, or that two files spell
+            differently.
     """
     types: dict[str, pa.DataType] = {}
+    _refuse_respelled(files, used, where)
     for name in dict.fromkeys(name for file in files for name in file.names):
         matters = used is None or name in used
         having = [file for file in files if name in file.names]
@@ -111,6 +113,20 @@ def _refuse_twice(name: str, having: Sequence[FileSchema], where: str) -> None:
             )
             message = f"{where}: {file.path} has the column {name!r} {same}; give each column its own name"
             raise DataError(message)
+
+
+def _refuse_respelled(files: Sequence[FileSchema], used: Collection[str] | None, where: str) -> None:
+    """Refuse a used column that a later file spells with other capitals: it would be null there, or null before."""
+    first: dict[str, tuple[str, FileSchema]] = {}
+    for file in files:
+        for name in file.names:
+            other, there = first.setdefault(name.lower(), (name, file))
+            if other != name and there is not file and (used is None or not {name, other}.isdisjoint(used)):
+                message = (
+                    f"{where}: {file.path} spells the column {name!r}, but {there.path} {other!r}, which engines take "
+                    "for one; rename it in the files that differ"
+                )
+                raise DataError(message)
 
 
 def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - a case a line

@@ -33,6 +33,26 @@ def widened(value: Any) -> Any:
     return value.cast("float64") if dtype.is_floating() and not dtype.is_float64() else value
 
 
+_divide: Callable[[Any, Any], Any] = ibis.udf.scalar.builtin(
+    lambda number, by: number + by, name="divide", signature=((None, None), "int64")
+)
+"""DuckDB's division of whole numbers, which goes through no fraction."""
+
+
+def modulo(number: Any, by: Any) -> Any:
+    """What a division leaves over, with the divisor's sign, as in Python; engines give it the number's sign."""
+    return (number % by + by) % by
+
+
+def floor_divide(number: Any, by: Any) -> Any:
+    """A division rounded down; of whole numbers of 64 bits to the last digit, which a fraction would not hold."""
+    whole = all(isinstance(v, int) or (isinstance(v, ibis.Expr) and v.type().is_integer()) for v in (number, by))
+    expressions = [v for v in (number, by) if isinstance(v, ibis.Expr)]
+    if not whole or not expressions or not all(v.get_backend().name == "duckdb" for v in expressions):
+        return number // by
+    return _divide(number - modulo(number, by), by)
+
+
 def _log1p(value: Any) -> Any:
     return (value.cast("float64") + 1).ln()
 
@@ -42,12 +62,13 @@ def _log(value: Any) -> Any:
 
 
 def _round(value: Any, digits: int = 0) -> Any:
-    return value.cast("float64").round(digits)
+    return nan_as_null(value.cast("float64")).round(digits)
 
 
 def _int(value: Any) -> Any:
     """A whole number; fractions are cut off, not rounded."""
-    if value.type().is_floating():
+    value = nan_as_null(value)
+    if value.type().is_floating() or value.type().is_decimal():
         value = ibis.ifelse(value < 0, value.ceil(), value.floor())
     return value.cast("int64")
 
@@ -116,7 +137,10 @@ def from_local(value: Any, zone: str = "UTC") -> Any:
     """The moment at which the clocks of a zone showed a time: of a time without zone, a date, or an ISO text."""
     if value.type().is_string():
         # A text may name its own zone, which then counts.
-        return value.cast("timestamp('UTC')") if zone == "UTC" else from_local(value.cast("timestamp"), zone)
+        moment = value.cast("timestamp('UTC')")
+        if zone == "UTC":
+            return moment
+        return ibis.ifelse(value.re_search(_OWN_ZONE), moment, from_local(moment.cast("timestamp"), zone))
     if value.type().is_timestamp() and value.type().timezone is not None:
         return value
     clock = value.cast("timestamp")
@@ -126,18 +150,31 @@ def from_local(value: Any, zone: str = "UTC") -> Any:
     return from_epoch(utc_ms(ms, zone), "ms")
 
 
+_OWN_ZONE = r":[0-9.]+\s*([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)\s*$"
+"""How a text of a day and a time ends that names its zone; one of a day alone ends in ``-DD``, too."""
+
+
 def _parse_time(value: Any, pattern: str) -> Any:
     """The clock time of a text that is written by a pattern of `strptime`, such as ``%d/%m/%Y %H:%M``."""
     return value.as_timestamp(pattern)
 
 
 def _clip(value: Any, low: Any, high: Any) -> Any:
-    return value.clip(lower=low, upper=high)
+    return nan_as_null(value).clip(lower=low, upper=high)
 
 
 def _bucket(value: Any, *edges: Any) -> Any:
     """The number of edges at or below the value; null stays null."""
-    return functools.reduce(operator.add, [(value >= edge).cast("int64") for edge in edges])
+    known = nan_as_null(value)
+    return functools.reduce(operator.add, [(known >= edge).cast("int64") for edge in edges])
+
+
+def _greatest(*values: Any) -> Any:
+    return ibis.greatest(*[nan_as_null(value) for value in values])
+
+
+def _least(*values: Any) -> Any:
+    return ibis.least(*[nan_as_null(value) for value in values])
 
 
 def _first(value: Any) -> Any:
@@ -145,12 +182,12 @@ def _first(value: Any) -> Any:
 
 
 def _hour(value: Any, zone: str = "UTC") -> Any:
-    return local_seconds(value, zone) // 3600 % 24
+    return modulo(local_seconds(value, zone) // 3600, 24)
 
 
 def _weekday(value: Any, zone: str = "UTC") -> Any:
     """Monday is 0; 1 January 1970 was a Thursday."""
-    return (local_seconds(value, zone) // 86_400 + 3) % 7
+    return modulo(local_seconds(value, zone) // 86_400 + 3, 7)
 
 
 def _weekend(value: Any, zone: str = "UTC") -> Any:
@@ -201,7 +238,7 @@ def local_seconds(value: Any, zone: str) -> Any:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": lambda value: widened(value).abs(),
     "bucket": _bucket,
-    "ceil": lambda value: value.ceil(),
+    "ceil": lambda value: nan_as_null(value).ceil(),
     "clip": _clip,
     "coalesce": _coalesce,
     "contains": lambda value, part: value.contains(part),
@@ -211,14 +248,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "exp": lambda value: value.cast("float64").exp(),
     "first": _first,
     "float": lambda value: value.cast("float64"),
-    "floor": lambda value: value.floor(),
+    "floor": lambda value: nan_as_null(value).floor(),
     "from_epoch": from_epoch,
     "from_local": from_local,
-    "greatest": ibis.greatest,
+    "greatest": _greatest,
     "hour": _hour,
     "int": _int,
     "is_null": _is_null,
-    "least": ibis.least,
+    "least": _least,
     "length": lambda value: value.length(),
     "log": _log,
     "log1p": _log1p,

@@ -4,7 +4,8 @@ import ibis
 import ibis.expr.types as ir
 
 from contract.errors import DataError
-from features.source.query_engine import Backend, scalar
+from features.source.file_schemas import EXACT_FLOAT
+from features.source.query_engine import Backend, to_arrow
 
 _LOW_BITS = 2**63 - 1
 
@@ -13,7 +14,7 @@ def as_key(connection: Backend, table: ir.Table, name: str, path: str) -> ir.Val
     """A key column; numbers that pandas made floats because of a null are whole, and NaN is null.
 
     Raises:
-        DataError: fractions, which name nothing.
+        DataError: fractions, which name nothing, or numbers of which a fraction holds no last digit.
     """
     value = table[name]
     dtype = value.type()
@@ -22,10 +23,20 @@ def as_key(connection: Backend, table: ir.Table, name: str, path: str) -> ir.Val
     if not dtype.is_floating():
         return value
     known = ibis.ifelse(value.isnan(), ibis.null(dtype), value)
-    fractions = int(scalar(connection, (known != known.floor()).sum()) or 0)
-    if fractions:
+    counted = table.aggregate(
+        fractions=(known != known.floor()).sum(), inexact=(known.abs() >= ibis.literal(EXACT_FLOAT, "float64")).sum()
+    )
+    (counts,) = to_arrow(connection, counted).to_pylist()
+    if counts["fractions"]:
         message = (
-            f"{path}: column {name!r} is a key, but {fractions} rows have fractions; a key is a whole number or text"
+            f"{path}: column {name!r} is a key, but {counts['fractions']} rows have fractions; a key is a whole number "
+            "or text"
+        )
+        raise DataError(message)
+    if counts["inexact"]:
+        message = (
+            f"{path}: column {name!r} is a key, but stored with a fraction part, which cannot tell ids from 2**53 on "
+            f"apart, as {counts['inexact']} rows have them; store it as whole numbers or texts"
         )
         raise DataError(message)
     return known.cast("int64")

@@ -66,7 +66,12 @@ def named(connection: Backend, name: str, table: ir.Table) -> ir.Table:
     """Give an expression a name, by which others take it: what ibis then translates stays short."""
     if is_spark(connection):
         return opened(connection, frame_of(connection, table), name)
-    connection.raw_sql(f"CREATE TEMP VIEW {name} AS {connection.compile(table)}").fetchall()
+    return named_query(connection, name, connection.compile(table))
+
+
+def named_query(connection: Backend, name: str, text: str) -> ir.Table:
+    """Give a query of DuckDB a name; ibis 12's own `sql` calls a method that DuckDB 2 no longer has."""
+    connection.raw_sql(f"CREATE OR REPLACE TEMP VIEW {name} AS {text}").fetchall()
     return connection.table(name)
 
 

@@ -10,10 +10,11 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from contract.errors import ConfigError, DataError
+from contract.sha256 import sha256_of_bytes
 from features.source.data_files import DataFiles, partition_type
-from features.source.file_schemas import FileSchema, refuse_contradictions, unite
+from features.source.file_schemas import FileSchema, canonical, refuse_contradictions, unite
 from features.source.filesystems import file_facts, filesystem_of
-from features.source.query_engine import Backend, is_spark, read_parquet
+from features.source.query_engine import Backend, is_spark, named_query, read_parquet
 from features.source.verify_parquet import check_files
 from features.table_config import TableConfig
 
@@ -94,7 +95,14 @@ def run_query(connection: Backend, text: str, where: str) -> ir.Table:
         if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
             message = f"{where}.sql must be one SELECT statement, but it is {text!r}"
             raise ConfigError(message)
-        return connection.sql(text.strip().rstrip(";"))
+        table = named_query(connection, f"query_{sha256_of_bytes(text.encode())[:16]}", text.strip().rstrip(";"))
     except duckdb.Error as error:
         message = f"{where}.sql cannot be run: {str(error).splitlines()[0]}"
         raise DataError(message) from error
+    types = {name: dtype.to_pyarrow() for name, dtype in table.schema().items() if not _is_odd(dtype)}
+    return table.mutate(**{name: _column(table, name, canonical(dtype)) for name, dtype in types.items()})
+
+
+def _is_odd(dtype: Any) -> bool:
+    """Whether Arrow has no such type, or none that features are made of."""
+    return bool(dtype.is_json() or dtype.is_geospatial() or dtype.is_interval() or dtype.is_unknown())

@@ -18,7 +18,11 @@ from features.source.zones import day_begin_ms, day_number
 SMALL = st.integers(-9, 9)
 ARITHMETIC = st.recursive(
     SMALL.map(str) | st.sampled_from(["x", "y"]),
-    lambda inner: st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner) | inner.map("(-{})".format),
+    lambda inner: (
+        st.builds("({} {} {})".format, inner, st.sampled_from("+-*"), inner)
+        | inner.map("(-{})".format)
+        | st.builds("({} {} {})".format, inner, st.sampled_from(["%", "//"]), SMALL.filter(bool))
+    ),
     max_leaves=6,
 )
 COMPARISON = st.builds("{} {} {}".format, ARITHMETIC, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), ARITHMETIC)

@@ -24,6 +24,9 @@ def value_of(tmp_path: Path) -> Any:
                 "text": [" Drama| war|"], "ms": [1767225600123], "seconds": [1767225600.5],
                 "clock": pa.array([datetime(2026, 7, 1, 10)], pa.timestamp("us")),  # noqa: DTZ001 - it has no zone
                 "iso": ["2026-07-01T10:00:00"], "nan": [float("nan")], "a name (EUR)": [2.5],
+                "born": pa.array([datetime(1950, 1, 1, 5, 30, tzinfo=UTC)], pa.timestamp("ms", "UTC")),
+                "east": ["2026-07-01T10:00:00+05:30"], "utc": ["2026-07-01 10:00:00Z"], "date": ["2026-07-01"],
+                "id": [1234567890123456789],
                 "attrs": [{"brand": {"name": "b1"}, "cents": 199}], "pairs": [[{"k": "season", "v": "aw"}]],
             }
         ),
@@ -97,6 +100,36 @@ def value_of(tmp_path: Path) -> Any:
         ("from_local(clock, 'Europe/Berlin')", datetime(2026, 7, 1, 8, tzinfo=UTC)),
         ("from_local(iso, 'America/New_York')", datetime(2026, 7, 1, 14, tzinfo=UTC)),
         ("from_local(clock)", datetime(2026, 7, 1, 10, tzinfo=UTC)),
+        # A text that names its own zone is that moment, whatever zone is said for the others.
+        ("from_local(east)", datetime(2026, 7, 1, 4, 30, tzinfo=UTC)),
+        ("from_local(east, 'Europe/Berlin')", datetime(2026, 7, 1, 4, 30, tzinfo=UTC)),
+        ("from_local(utc, 'Europe/Berlin')", datetime(2026, 7, 1, 10, tzinfo=UTC)),
+        ("from_local(date, 'Europe/Berlin')", datetime(2026, 6, 30, 22, tzinfo=UTC)),
+        # Before 1970 numbers are negative, and days and hours are not.
+        ("hour(born)", 5),
+        ("weekday(born)", 6),
+        ("weekend(born)", 1),
+        # NaN is missing, not more than every number.
+        ("nan > 100", None),
+        ("nan != 5", None),
+        ("if(nan >= 4, 1, 0)", 0),
+        ("bucket(nan, 1, 2)", None),
+        ("clip(nan, 0, 10)", None),
+        ("greatest(nan, 1)", 1.0),
+        ("nan in [5]", None),
+        ("int(nan)", None),
+        ("floor(nan)", None),
+        ("ceil(nan)", None),
+        ("round(nan)", None),
+        # Division of whole numbers is exact, and its remainder has the divisor's sign, as in Python.
+        ("(x - 10) % 3", 2),
+        ("(x - 10) // 3", -3),
+        ("x % -2", -1),
+        ("5.5 % (x - 1)", 1.5),
+        ("id // 10", 123456789012345678),
+        ("id % 10", 9),
+        ("big % 10", 3),
+        ("x // 2.0", 1),
     ],
 )
 def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:

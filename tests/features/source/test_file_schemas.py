@@ -94,3 +94,11 @@ def test_a_column_twice_is_refused_though_engines_choose_one(tmp_path: Path, nam
 def test_a_uuid_is_a_text(tmp_path: Path) -> None:
     ids = pa.array([(7).to_bytes(16, "big")], pa.uuid())
     assert table_of(tmp_path, ids)["a"].to_pylist() == ["00000000-0000-0000-0000-000000000007"]
+
+
+def test_a_used_column_that_a_later_file_spells_otherwise_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": [1]}), tmp_path / "0.parquet")
+    pq.write_table(pa.table({"A": [2], "B": [2]}), tmp_path / "1.parquet")
+    config = TableConfig(path=str(tmp_path))
+    with pytest.raises(DataError, match=r"1\.parquet spells the column 'A', but .*0\.parquet 'a'"):
+        read_table(connect("1GB", tmp_path), config, "data.events", {"a"})

@@ -1,10 +1,14 @@
-"""A run that nothing but its schedule starts, on a real Prefect server and worker."""
+"""Runs that a schedule starts, and nights that were missed, on a real Prefect server and worker."""
 
 import json
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,10 +21,39 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
 
 
-def completed_runs(api: str) -> int:
-    """How many runs of the deployment have ended well; nothing but its schedule starts any."""
-    wanted = {"deployments": {"name": {"any_": ["tiny"]}}, "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}}
-    return int(httpx.post(f"{api}/flow_runs/count", json=wanted).raise_for_status().text)
+@dataclass(frozen=True)
+class Nights:
+    """What a server, a worker and their log tell of the deployment's runs, and what `prefect deploy` printed."""
+
+    folder: Path
+    runs: list[dict[str, Any]]
+    missed: set[str]
+    worker: str
+    filed: str
+
+
+def runs_of(api: str) -> list[dict[str, Any]]:
+    """All runs of the deployment that were due."""
+    wanted = {"deployments": {"name": {"any_": ["tiny"]}}}
+    found: list[dict[str, Any]] = httpx.post(f"{api}/flow_runs/filter", json=wanted).raise_for_status().json()
+    return found
+
+
+def completed_runs(api: str, *, by_the_clock: bool) -> int:
+    """How many runs have ended well: of those that the schedule itself started, or of the others."""
+    return sum(r["state_type"] == "COMPLETED" and r["auto_scheduled"] is by_the_clock for r in runs_of(api))
+
+
+def miss_nights(api: str) -> set[str]:
+    """Two runs that were due while no worker was there, as the scheduler leaves them."""
+    deployment = httpx.get(f"{api}/deployments/name/moerank/tiny").raise_for_status().json()["id"]
+    made = set()
+    for days in (2, 1):
+        due = datetime.now(UTC) - timedelta(days=days)
+        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due.isoformat()}}
+        answer = httpx.post(f"{api}/deployments/{deployment}/create_flow_run", json={"state": state})
+        made.add(answer.raise_for_status().json()["id"])
+    return made
 
 
 def make_pools(api: str) -> None:
@@ -31,28 +64,57 @@ def make_pools(api: str) -> None:
         httpx.post(f"{api}/work_pools/", json=pool).raise_for_status()
 
 
-def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(tmp_path: Path) -> None:
-    folder = tmp_path / "shop"
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    """A server that had no worker for two nights, then a worker that could run several at once."""
+    home = tmp_path_factory.mktemp("nights")
+    folder = home / "shop"
     write_project(folder)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     api = f"http://127.0.0.1:{port}/api"
     # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
-    environment = scheduling_environment(folder, api) | {"TMPDIR": str(tmp_path)}
-    server, worker = tmp_path / "server.log", tmp_path / "worker.log"
+    environment = scheduling_environment(folder, api) | {"TMPDIR": str(home)}
+    server, worker = home / "server.log", home / "worker.log"
     start = ["server", "start", "--host", "127.0.0.1", "--port", port, "--no-ui"]
-    work = ["worker", "start", "--pool", "moerank", "--limit", "1"]
+    work = ["worker", "start", "--pool", "moerank", "--limit", "3"]
     with background(start, environment, folder, server):
         wait_for(lambda: reachable(f"{api}/health"), 300, server)
         done = command(folder, environment, "schedule", "tiny.yaml", "--cron", "* * * * *", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["deployment"] == "moerank/tiny"
+        missed = miss_nights(api)
         with background(work, environment, folder, worker):
             make_pools(api)
             filed = ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
             line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
             made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
-            for deployment in ("movielens", "movielens-docker", "movielens-kubernetes"):
-                assert f"moerank/{deployment}'" in made.stdout, made.stdout + made.stderr
-            wait_for(lambda: completed_runs(api) > 0, 900, server, worker)
-    assert "train: epoch 2" in worker.read_text(encoding="utf-8")
+            wait_for(lambda: completed_runs(api, by_the_clock=False) > 0, 900, server, worker)
+            wait_for(lambda: completed_runs(api, by_the_clock=True) > 0, 900, server, worker)
+            runs = runs_of(api)
+    return Nights(folder, runs, missed, worker.read_text(encoding="utf-8"), made.stdout + made.stderr)
+
+
+def test_a_scheduled_run_really_fires_from_a_started_server_and_worker(nights: Nights) -> None:
+    assert [run for run in nights.runs if run["auto_scheduled"] and run["state_type"] == "COMPLETED"]
+    assert "train: epoch 2" in nights.worker
+
+
+def test_the_deployments_of_the_file_are_taken_by_a_server(nights: Nights) -> None:
+    for deployment in ("movielens", "movielens-docker", "movielens-kubernetes"):
+        assert f"moerank/{deployment}'" in nights.filed
+
+
+def test_of_two_missed_nights_one_is_made_up_for_and_the_other_is_left_out(nights: Nights) -> None:
+    states = sorted(run["state_type"] for run in nights.runs if run["id"] in nights.missed)
+    assert states == ["CANCELLED", "COMPLETED"]
+
+
+def test_two_runs_of_one_deployment_never_train_at_once(nights: Nights) -> None:
+    ran = sorted((run["start_time"], run["end_time"] or "z") for run in nights.runs if run["start_time"])
+    ran = [(begin, end) for begin, end in ran if begin != end]
+    assert len(ran) >= 2
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(ran))
+    # The night after the one that was made up for had no newer rows: the version stays the only one.
+    store = nights.folder / "runs" / "tiny" / "store" / "tiny"
+    assert [path.name for path in store.glob("[0-9]*")] == ["1"]
