@@ -29,7 +29,7 @@ def judge(seed: int) -> dict[str, float]:
 
 
 def cases(runs: Sequence[dict[str, float]]) -> list[Case]:
-    """One case a task: the mean over seeds, with the lowest and the highest seed."""
+    """One case per task: the mean over seeds, with the lowest and the highest seed."""
     return [
         case_of(
             task,

@@ -248,7 +248,7 @@ def table(week: Week) -> str:
 
 
 def by_night(week: Week, nights: Sequence[date], task: str) -> str:
-    """A task's figure in Markdown: a row a night, a column an arm, means over the seeds."""
+    """A task's figure in Markdown: one row per night, one column per arm, means over the seeds."""
     rows = [["trained to", *week], ["---"] * (len(week) + 1)]
     for number, night in enumerate(nights):
         cells = [f"{sum(seed[number][task] for seed in seeds) / len(seeds):.4f}" for seeds in week.values()]

@@ -1,4 +1,4 @@
-"""What `benchmarks.week` found, to look at: each task's figure by night, a line an arm."""
+"""What `benchmarks.week` found, to look at: each task's figure by night, one line per arm."""
 
 from collections.abc import Mapping, Sequence
 

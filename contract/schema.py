@@ -29,7 +29,7 @@ def _is_none(value: object) -> bool:
 
 
 class IdSpec(Settings):
-    """A categorical feature: one id a row (`id`) or several (`id_list`, pooled).
+    """A categorical feature: one id per row (`id`) or several (`id_list`, pooled).
 
     `rows` counts the embedding rows, of which row 0 stands for unknown and null. `encoding` says how values become
     rows: by the fitted vocabulary, or by a salted 64-bit hash. `max_length` bounds a list (0: one id).

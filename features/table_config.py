@@ -67,7 +67,7 @@ class LabelTableConfig(TableConfig):
 
 
 class EventsConfig(TableConfig):
-    """The log: one row an event. Without `user`, `item` or `time`, what needs them is refused by name.
+    """The log: one row per event. Without `user`, `item` or `time`, the settings that need them are refused.
 
     With `served`, rows train on the features that they were served with. Without another source each logged candidate
     is an event, whose outcome `labels` bring; with one, its events are looked for in the log, and those that were not

@@ -9,7 +9,7 @@ Positions = Sequence[int]
 Matrix = Sequence[Sequence[float]]
 Flags = Sequence[Sequence[bool]]
 Columnar = Sequence[Any]
-"""One value a candidate."""
+"""One value per candidate."""
 WHOLE = (int,)
 """Types of whole numbers."""
 

@@ -205,7 +205,7 @@ def _write_pieces(
 
 
 def _columns(schema: Schema) -> pa.Schema:
-    """One column a feature, labels, weights, key hashes and time."""
+    """One column per feature, labels, weights, key hashes and time."""
     tasks = [task.name for task in schema.tasks]
     return pa.schema(
         [pa.field(spec.name, _arrow_type(spec)) for spec in schema.features]

@@ -94,7 +94,7 @@ def make(compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Kernel
         rows_n: Any,
         known_n: Any,
     ) -> None:
-        # One loop a step: within each, the processor waits for the memory of many rows at once.
+        # One loop per step: within each, the processor waits for the memory of many rows at once.
         keys_n = np.empty(rows_n.shape[0], np.uint64)
         for place in range(rows_n.shape[0]):
             key = left[place if left.shape[0] > 1 else 0]

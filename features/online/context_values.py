@@ -1,4 +1,4 @@
-"""The context of requests, encoded once a value: surfaces, hours and the like come again and again."""
+"""The context of requests, encoded once per value: surfaces, hours and the like come again and again."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -61,7 +61,7 @@ class ContextValues:
                 layout.ids[:, layout.place[spec.name]] = self._encoder.ids(spec, pa.nulls(1))
 
     def of(self, name: str, value: Value) -> tuple[ContextColumn, ...]:
-        """A value of the context; of a vector, a column a component.
+        """A value of the context; a vector gives one column per component.
 
         Raises:
             RequestError: no such feature of the context, or a value that it cannot take.

@@ -69,14 +69,14 @@ class GivenValues:
         for name, column in request.item_features.items():
             where = f"item_features.{name}"
             if len(column) != count:
-                message = f"{where} has {len(column)} values for {count} items; send one value an item, in their order"
+                message = f"{where} has {len(column)} values for {count} items; send one value per item, in their order"
                 raise RequestError(message, field=where)
             check()
             given |= self.columns(name, list(column), "item", where)
         return given
 
     def columns(self, name: str, values: Sequence[Value], side: str, where: str) -> dict[str, RequestColumn]:
-        """One feature's values, checked; of a vector, a column a component.
+        """One feature's values, checked; a vector gives one column per component.
 
         Raises:
             RequestError: as `column`.

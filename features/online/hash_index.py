@@ -109,7 +109,7 @@ class JointHashIndex:
         return rows_of_keys, is_known
 
     def _find_one(self, keys: list[int], unknown: list[int]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """As `find` for one hash an index: a user's look-ups, for which arrays cost more than the search."""
+        """As `find` for one hash per index: a user's look-ups, for which arrays cost more than the search."""
         slots = [index.slot_of(key) for index, key in zip(self._indexes, keys, strict=True)]
         rows = [
             of_slot[slot] if slot >= 0 else none for of_slot, slot, none in zip(self._rows, slots, unknown, strict=True)

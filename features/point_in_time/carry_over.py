@@ -1,6 +1,6 @@
 """What built days leave to the days to build: merged addends of aggregates, last events of histories, latest values.
 
-A row's windows and lists reach back a known way. What lies further back is summed to one row a key for windows over
+A row's windows and lists reach back a known way. What lies further back is summed to one row per key for windows over
 everything, or left out; sums are of whole numbers, so that merging changes no bit of them. What was merged is cached,
 so that later only the days since are to be added.
 """

@@ -50,7 +50,7 @@ def one_row_a_request(
 
 
 def candidate_rows(table: pa.Table) -> pa.Table:
-    """A row a candidate, out of rows of the log: what is the request's stands beside each of its candidates.
+    """Rows of the log as one row per candidate; what belongs to the request is repeated for each of its candidates.
 
     Raises:
         DataError: the table's metadata do not say which columns are the candidates'.

@@ -1,4 +1,4 @@
-"""The log of served requests as events: Parquet with a row a candidate, beside the kept days, made file by file.
+"""The log of served requests as events: Parquet with one row per candidate, beside the kept days, made file by file.
 
 A row says where it lies (`SERVED_ROW`), by which its features are found when training rows are encoded. What the log
 tells beside keys, time and context has names that begin with ``served_``, so that no feature clashes with it.

@@ -59,7 +59,7 @@ def _type(column: str, ownership: Ownership, events: ir.Table, entities: Mapping
 def _require_id(column: str, dtype: Any, where: str) -> None:
     if dtype.is_array():
         message = (
-            f"{where}: column {column!r} is {dtype}, but one value an event is needed; take one of them, "
+            f"{where}: column {column!r} is {dtype}, but one value per event is needed; take one of them, "
             f"such as `columns: {{one: first({column})}}`, or use the list as a feature of kind id_list"
         )
         raise DataError(message)

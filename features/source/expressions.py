@@ -98,7 +98,7 @@ def _parse(text: str, where: str) -> tuple[ast.expr, dict[str, str]]:
 
 
 class _Compiler(ast.NodeVisitor):
-    """One method a node of the grammar; anything else is refused."""
+    """One method per node of the grammar; anything else is refused."""
 
     def __init__(self, table: ir.Table, place: str, quoted: dict[str, str]) -> None:
         self._table, self._place, self._quoted = table, place, quoted

@@ -129,7 +129,7 @@ def _refuse_respelled(files: Sequence[FileSchema], used: Collection[str] | None,
                 raise DataError(message)
 
 
-def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - a case a line
+def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one case per line
     """What a column is read as: types that differ only in how they are stored become one."""
     if pa.types.is_dictionary(dtype):
         return canonical(dtype.value_type)

@@ -123,7 +123,7 @@ def read_entity(connection: Backend, config: EntityConfig, where: str, used: set
 
 
 def _newest(table: ir.Table, key: str, newest: str) -> ir.Table:
-    """One row a key: that with the largest value; of equal ones that whose other values are the largest."""
+    """One row per key: that with the largest value; of equal ones that whose other values are the largest."""
     others = [name for name, dtype in table.schema().items() if name not in (key, newest) and is_scalar(dtype)]
     order = [ibis.desc(table[name], nulls_first=False) for name in (newest, *others)]
     numbered = table.mutate(__place=ibis.row_number().over(group_by=key, order_by=order))

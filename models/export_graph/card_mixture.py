@@ -171,7 +171,7 @@ class GroupedExperts(nn.Module):
         first = [affine.after(norm) for affine in expert_affines(experts, 0)]
         second = expert_affines(experts, 1)
         inputs, hidden = first[0].weight_HD.shape[1], _padded(first[0].weight_HD.shape[0])
-        # With one request a run its share is the same for all rows: a bias, computed when the graph runs.
+        # With one request per run its share is the same for all rows: a bias, computed when the graph runs.
         alone = parts.one_request and 0 < parts.request < inputs
         self.request: SplitLinear | None = None
         if alone:

@@ -25,7 +25,7 @@ from models.layers.mlp import Activation
 
 
 class ExpertNetworks(nn.Module):
-    """Experts of one bank with folded norms: first layers split by part, the rest one network an expert."""
+    """Experts of one bank with folded norms: first layers split by part, the rest as one network per expert."""
 
     def __init__(self, experts: Experts, kept: list[int], norm: nn.Module, parts: InputParts) -> None:
         """Take the `kept` experts, at least one; `norm` stands before their first layers."""

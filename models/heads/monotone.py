@@ -36,6 +36,6 @@ class MonotoneTerm(nn.Module):
         self.register_buffer("signs_C", torch.tensor(signs), persistent=False)
 
     def forward(self, mixture_BO: Tensor, components_BC: Tensor) -> Tensor:
-        """One number a row, [B, 1]."""
+        """One number per row, [B, 1]."""
         slopes_BC = functional.softplus(self.slopes(mixture_BO)) * self.signs_C
         return (slopes_BC * components_BC.to(slopes_BC.dtype)).sum(dim=1, keepdim=True)

@@ -62,7 +62,7 @@ def gated(layers: nn.Sequential, x_BO: Tensor, factors: Sequence[Tensor] | None)
 
 
 class Towers(nn.Module):
-    """One tower a task, and the chains between tasks."""
+    """One tower per task, and the chains between tasks."""
 
     def __init__(
         self, inputs: int, tasks: tuple[TaskSpec, ...], config: ModelConfig, side: SideColumns = NO_SIDE

@@ -87,7 +87,7 @@ def _norm(kind: Norm, width: int, groups: int) -> nn.Module:
 
 
 def mlp(inputs: int, widths: tuple[int, ...], config: BlockConfig) -> nn.Sequential:
-    """A block a width; no widths: the identity."""
+    """One block per width; without widths, the identity."""
     blocks: list[nn.Module] = []
     for place, (before, width) in enumerate(zip((inputs, *widths), widths, strict=False)):
         # Not around the first layer: its input is another space, and the graph splits it by part.

@@ -1,1 +1,1 @@
-"""The command `moerank`, one verb a job."""
+"""The command `moerank`, one verb per job."""

@@ -12,8 +12,8 @@ from pipeline.console import progress_of
 
 def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument("events", metavar="EVENTS", help="the log: a Parquet file, a folder, a glob or a URL")
-    parser.add_argument("--users", help="a table of users, one row a user")
-    parser.add_argument("--items", help="a table of items, one row an item")
+    parser.add_argument("--users", help="a table of users, one row per user")
+    parser.add_argument("--items", help="a table of items, one row per item")
     parser.add_argument("--labels", help="a table of what came of events, such as clicks of impressions")
     parser.add_argument(
         "--label", action="append", default=[], metavar="COLUMN", help="a column to predict; else guessed"

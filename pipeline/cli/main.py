@@ -1,4 +1,4 @@
-"""The command `moerank`: one verb a job, each a thin call of the function that the flow calls."""
+"""The command `moerank`: one verb per job, each a thin call of the function that the flow calls."""
 
 import difflib
 import os

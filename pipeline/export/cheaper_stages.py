@@ -1,4 +1,4 @@
-"""Cheaper ways to answer, written beside the graph: a cascade, fewer experts a row, and item priors; and their costs.
+"""Cheaper ways to answer, written beside the graph: a cascade, fewer experts per row, and item priors; and their costs.
 
 What each costs is measured on the validation rows: AUC over all of them, and NDCG@10 within lists of rows in a row. A
 list of a cascade is four times as long as what the experts see of it.

@@ -32,7 +32,7 @@ class Answers:
     titles: dict[int, str]
 
     def lines(self) -> list[str]:
-        """A table a user, best film first, with each task's prediction."""
+        """One table per user, best film first, with each task's prediction."""
         lines = []
         for user, result in self.rankings:
             tasks = list(result.predictions)

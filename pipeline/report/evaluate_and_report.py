@@ -50,7 +50,7 @@ class About:
 
 
 def headline(evaluation: Evaluation) -> list[str]:
-    """One line a task: AUC or RMSE with its 95 % interval, and the baselines."""
+    """One line per task: AUC or RMSE with its 95 % interval, and the baselines."""
     lines = []
     for task, values in evaluation.headline().items():
         if not values:

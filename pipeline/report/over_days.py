@@ -1,4 +1,4 @@
-"""Charts over days: a metric with its interval, a line a task or one line."""
+"""Charts over days: a metric with its interval, one line per task or one line for all."""
 
 from collections.abc import Sequence
 

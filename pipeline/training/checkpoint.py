@@ -1,4 +1,4 @@
-"""Checkpoints: one directory a step, written beside and renamed, made with torch.distributed.checkpoint.
+"""Checkpoints: one directory per step, written beside and renamed, made with torch.distributed.checkpoint.
 
 ``RUN/checkpoint/step-N/`` holds the shards of model and optimisers, and ``checkpoint.json`` with the schema's
 fingerprint, the model's configuration and the run's progress; ``RUN/checkpoint/best.json`` names the best step. A

@@ -95,7 +95,7 @@ def _column_from(field: str, column: ranking_pb2.Column, count: int, check: Call
         raise RequestError(message, field=field)
     values = getattr(column, kind).values
     if len(values) != count:
-        message = f"{field} has {len(values)} values for {count} items; send one value an item, in their order"
+        message = f"{field} has {len(values)} values for {count} items; send one value per item, in their order"
         raise RequestError(message, field=field)
     if kind == "values":
         return list(_each_from(field, values, check))

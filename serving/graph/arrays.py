@@ -11,7 +11,7 @@ Positions = NDArray[np.uint32]
 Matrix = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 Columnar = Sequence[Any] | NDArray[Any]
-"""One value a candidate."""
+"""One value per candidate."""
 WHOLE = (int, np.integer)
 """Types of whole numbers."""
 

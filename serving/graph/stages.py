@@ -44,7 +44,7 @@ class ItemPrior:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Read what the export wrote: a row an item, and one of hash 0 for items that are not known."""
+        """Read what the export wrote: one row per item, and one of hash 0 for unknown items."""
         table = pq.ParquetFile(path, page_checksum_verification=True).read()
         hashes = table[PRIOR_KEY].to_numpy()
         order = np.argsort(hashes, kind="stable")

@@ -1,6 +1,6 @@
 """Served requests as rows of the log: what was asked, what was answered, and the features that it was answered with.
 
-Requests of one version become one table at once, which costs a fraction of a table a request. Shape legend: R requests,
+Requests of one version become one table at once, which costs a fraction of one table per request. Shape legend: R requests,
 N candidate rows of all of them.
 """
 
@@ -57,7 +57,7 @@ def table_of(batch: Sequence[ServedRequest]) -> pa.Table:
 
 
 def answers_table(schema: Schema, batch: Sequence[LoggedAnswer]) -> pa.Table:
-    """One row a request; lists of the candidates' ids, predictions and features in their order."""
+    """One row per request; lists of the candidates' ids, predictions and features in their order."""
     answers, inputs = [logged.answer for logged in batch], [logged.inputs for logged in batch]
     requests: dict[str, pa.Array] = {
         REQUEST_ID: pa.array([answer.request_id for answer in answers]),

@@ -81,7 +81,7 @@ class TracedTime(NamedTuple):
 
 
 def no_latencies() -> dict[str, Latencies]:
-    """One histogram a phase, and one of all together."""
+    """One histogram per phase, and one over all phases."""
     return {phase: Latencies() for phase in (*PHASES, "total")}
 
 
