@@ -1,7 +1,7 @@
 """Online tables: encoded features by key or by tuple of keys, memory-mapped, so that a request costs lookups.
 
-One directory per table holds NumPy arrays (never pickled): key hashes and their index, ids, dense, packed lists, and the
-hashes of attributes that key other tables. The last row of each array is what an unknown key gets.
+One directory per table holds NumPy arrays (never pickled): key hashes and their index, ids, dense, packed lists, and
+the hashes of attributes that key other tables. The last row of each array is what an unknown key gets.
 """
 
 import json

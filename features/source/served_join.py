@@ -16,9 +16,9 @@ _REQUEST_ID, _AT = "request_id", "__served_at"
 
 
 def with_served(connection: Backend, table: ir.Table, events: EventsConfig) -> ir.Table:
-    """The log with `SERVED_ROW` and the ``served_`` columns of the candidate that each event was; null where of none.
+    """The log with `SERVED_ROW` and the ``served_`` columns of the candidate that each event was, null without one.
 
-    `events.served` is a folder with one row per candidate. Of several, such as those of a request that was tried again, the
+    `events.served` is a folder with one row per candidate. If an event matches several, as after a retried request, the
     last one before the event counts.
 
     Raises:
