@@ -39,7 +39,7 @@ def record(health: ExpertHealth, tasks: Sequence[str]) -> dict[str, JsonValue]:
 
 
 def picture(values: Sequence[Sequence[float]], tasks: Sequence[str]) -> NDArray[np.uint8]:
-    """A heat map of values in [0, 1], one row of cells per task and one column per expert, with names: RGB [3, H, W]."""
+    """A heat map of values in [0, 1], one row per task and one column per expert, with names: RGB [3, H, W]."""
     shade_TE = np.clip(np.asarray(values, dtype=np.float64), 0.0, 1.0) * (len(_COLOURS) - 1)
     low_TE = np.minimum(shade_TE.astype(np.int64), len(_COLOURS) - 2)
     part_TE1 = (shade_TE - low_TE)[..., None]

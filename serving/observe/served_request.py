@@ -1,7 +1,7 @@
 """Served requests as rows of the log: what was asked, what was answered, and the features that it was answered with.
 
-Requests of one version become one table at once, which costs a fraction of one table per request. Shape legend: R requests,
-N candidate rows of all of them.
+Requests of one version become one table at once, which costs a fraction of one table per request. Shape legend:
+R requests, N candidate rows of all of them.
 """
 
 import json
