@@ -48,6 +48,7 @@ bench: $(READY) ## all benchmarks one after the other, and which bounds fall sho
 
 pairs: $(READY) ## every pair of gate and architecture, and every part of a model: train, judge, export
 	$(BIN)/python -m pytest -m '' tests/pipeline/test_pairs.py
+	$(BIN)/python -m pytest -m pairs tests/models
 
 long: $(READY) ## tests of the export that take minutes and gigabytes: large tables, every gate in a packed graph
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 tests/models tests/pipeline tests/deploy

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from tests.patience import PATIENCE
+from tests.prefect_home import prefect_home
 
 # These go on until they are stopped; each is ready when its port answers.
 STAYING = {"moerank serve": "50051", "prefect server start": "4200", "prefect worker start": ""}
@@ -150,7 +151,7 @@ def opened_shell(folder: Path, not_run: Mapping[str, str]) -> Iterator[Shell]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MOERANK_"))}
     environment = kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_HOME": prefect_home(folder / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",

@@ -1,13 +1,16 @@
 """Which form a card gets, and by which measurements."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, FORM
 from models.export import export
-from models.export.cuda_export import export_cuda
+from models.export.cuda_export import CudaReport, export_cuda
 from models.export.cuda_form import LayerSize, LayerTable, choose_cuda_form, estimate, measured_layers
 from models.export.half import write_half
 from models.export.onnx_file import operators
@@ -57,38 +60,46 @@ def test_a_table_without_rows_is_refused() -> None:
         LayerTable.model_validate({"machine": "none", "measured": "never", "rows": []})
 
 
-def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(tmp_path: Path) -> None:
-    SCHEMA.save(tmp_path)
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[CudaReport, Path]]:
+    """One model's graph in two folders, and beside it in each those of one form for cards."""
+    folder = tmp_path_factory.mktemp("plain")
+    SCHEMA.save(folder)
     ranker, rows = lively_ranker(SCHEMA, small_config(gate=TOP_2)), inputs(SCHEMA, 100, 100)
-    report = export(ranker, SCHEMA, rows, tmp_path / "model.onnx")
-    found = export_cuda(ranker, report, rows, "moe")
+    report = export(ranker, SCHEMA, rows, folder / "model.onnx")
+    found = {}
+    for form in ("moe", "wide"):
+        own = tmp_path_factory.mktemp(form)
+        shutil.copytree(folder, own, dirs_exist_ok=True)
+        found[form] = export_cuda(ranker, replace(report, path=own / "model.onnx"), rows, form), own
+    return found
+
+
+def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(cards: Any) -> None:
+    found, folder = cards["moe"]
     assert found.form == "moe"
     assert found.files == (CUDA_MODEL_FILE, CUDA_PACKED_FILE)
     assert found.worst_difference <= 1e-5
-    engine = Engine(tmp_path, file=CUDA_MODEL_FILE)
+    engine = Engine(folder, file=CUDA_MODEL_FILE)
     assert engine.properties[FORM] == "moe"
     assert json.loads(engine.properties["gates"])
-    engine.several = Engine(tmp_path, file=CUDA_PACKED_FILE)
+    engine.several = Engine(folder, file=CUDA_PACKED_FILE)
     for each in (inputs(SCHEMA, 1, 7), inputs(SCHEMA, 7, 7), inputs(SCHEMA, 1, 1)):
-        expected = Engine(tmp_path).predict(each)
+        expected = Engine(folder).predict(each)
         for task, values in engine.predict(each).items():
             assert values == pytest.approx(expected[task], abs=1e-5)
 
 
 @pytest.mark.parametrize("form", ["moe", "wide"])
-def test_half_precision_moves_answers_a_little_and_leaves_the_router_alone(form: str, tmp_path: Path) -> None:
-    assert form in {"moe", "wide"}
-    SCHEMA.save(tmp_path)
-    ranker, rows = lively_ranker(SCHEMA, small_config(gate=TOP_2)), inputs(SCHEMA, 100, 100)
-    report = export(ranker, SCHEMA, rows, tmp_path / "model.onnx")
-    export_cuda(ranker, report, rows, "moe" if form == "moe" else "wide")
-    count = write_half(tmp_path / CUDA_MODEL_FILE, tmp_path / "half.onnx")
+def test_half_precision_moves_answers_a_little_and_leaves_the_router_alone(cards: Any, form: str) -> None:
+    folder = cards[form][1]
+    count = write_half(folder / CUDA_MODEL_FILE, folder / "half.onnx")
     assert count == (1 if form == "moe" else 2)
-    assert operators(tmp_path / "half.onnx") == sorted({*operators(tmp_path / CUDA_MODEL_FILE), "Cast"})
-    (tmp_path / "half.onnx").replace(tmp_path / "model.cuda.fp16.onnx")
+    assert operators(folder / "half.onnx") == sorted({*operators(folder / CUDA_MODEL_FILE), "Cast"})
+    (folder / "half.onnx").replace(folder / "model.cuda.fp16.onnx")
     request = inputs(SCHEMA, 1, 500)
-    exact, experts = Engine(tmp_path).predict_with_experts(request)
-    half, half_experts = Engine(tmp_path, file="model.cuda.fp16.onnx").predict_with_experts(request)
+    exact, experts = Engine(folder).predict_with_experts(request)
+    half, half_experts = Engine(folder, file="model.cuda.fp16.onnx").predict_with_experts(request)
     assert (experts.used() == half_experts.used()).all()
     for task, values in exact.items():
         moved = abs(values - half[task]).max()

@@ -10,9 +10,9 @@ from models.export import export
 from models.export.prune import expert_use, prune
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
-from tests.models.small import graph_path, inputs, lively_ranker, small_config, small_schema
+from tests.models.small import graph_path, inputs, lean_schema, lively_ranker, small_config
 
-SCHEMA = small_schema()
+SCHEMA = lean_schema()
 SHARED: dict[str, Any] = {"gate": {"name": "top_k", "k": 2}, "gate_scope": "shared"}
 
 

@@ -11,9 +11,10 @@ from models.export.parity import TOLERANCE, check_parity
 from models.export_graph.card_mixture import misfit, slots_of
 from models.export_graph.exported_network import Form
 from models.export_graph.serving_graph import ServingGraph
-from tests.models.small import inputs, lively_ranker, small_config, small_schema
+from tests.models.small import inputs, lean_schema, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()
+LEAN = lean_schema()
 ITEM_ONLY = small_schema(
     features=(
         IdSpec(name="item", kind="id", side="item", rows=50),
@@ -76,7 +77,7 @@ def test_every_gate_is_answered_as_the_model_does(gate: dict[str, Any], form: Fo
 )
 def test_every_architecture_is_answered_as_the_model_does(form: Form, config: dict[str, Any], tmp_path: Path) -> None:
     whole = {"gate": {"name": "top_k", "k": 2}} | config
-    assert _worst(form, whole, tmp_path, packed=False) <= TOLERANCE
+    assert _worst(form, whole, tmp_path, packed=False, schema=LEAN) <= TOLERANCE
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -90,7 +91,7 @@ def test_a_schema_without_request_features_is_answered_too(form: Form, tmp_path:
 def test_the_wide_form_takes_what_the_operator_cannot(config: dict[str, Any], tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config(**config))
     assert misfit(ranker.network.typed_levels[0]).startswith("com.microsoft.MoE has")
-    assert _worst("wide", config, tmp_path, packed=False) <= TOLERANCE
+    assert _worst("wide", config, tmp_path, packed=False, schema=LEAN) <= TOLERANCE
 
 
 def test_gelu_is_left_to_the_wide_form() -> None:

@@ -13,9 +13,9 @@ import torch
 from contract.graph_names import GATE_OUTPUT
 from models.export import export
 from models.ranker_tensors import TensorInputs
-from tests.models.small import inputs, lively_ranker, small_config, small_schema
+from tests.models.small import inputs, lean_schema, lively_ranker, small_config
 
-SCHEMA = small_schema()
+SCHEMA = lean_schema()
 TOP_K = {"name": "top_k", "k": 2}
 CASES: list[tuple[dict[str, Any], Any]] = [
     ({"gate": TOP_K}, "sparse"),

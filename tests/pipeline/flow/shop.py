@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.prefect_home import prefect_home
+
 ROOT = Path(__file__).resolve().parents[3]
 # Registers a notification block that writes to the file of the first argument, within a `with prefect_api(...)`.
 TO_FILE = """
@@ -45,7 +47,11 @@ def command(folder: Path, environment: dict[str, str], *words: str) -> "subproce
 def environment_of(folder: Path) -> dict[str, str]:
     """An environment in which commands keep Prefect's files in the folder."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PREFECT_HOME": str(folder / "prefect")}
+    return inherited | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "PREFECT_HOME": prefect_home(folder / "prefect"),
+    }
 
 
 def scheduling_environment(folder: Path, api: str) -> dict[str, str]:
