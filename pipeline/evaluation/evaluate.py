@@ -1,7 +1,8 @@
 """Offline evaluation: the served graph over encoded Parquet or raw days, or another tool's scores, with intervals."""
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -12,12 +13,19 @@ from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.baselines import TrainingRows, read_training
-from pipeline.evaluation.expert_slices import EXPERT_USE_FILE, expert_slices
-from pipeline.evaluation.importance import IMPORTANCE_FILE, importance
+from pipeline.evaluation.expert_slices import EXPERT_USE_FILE, ExpertSlices, expert_slices
+from pipeline.evaluation.importance import IMPORTANCE_FILE, Importance, importance
 from pipeline.evaluation.list_keys import by_lists
-from pipeline.evaluation.measure import PREDICTIONS_FILE, Context, EvaluateConfig, measure
+from pipeline.evaluation.measure import (
+    PREDICTIONS_FILE,
+    Baseline,
+    Context,
+    EvaluateConfig,
+    evaluated_baselines,
+    measure,
+)
 from pipeline.evaluation.prediction_file import Columns, prediction_stretches
-from pipeline.evaluation.predictions import Predictions, Progress
+from pipeline.evaluation.predictions import Predictions, Progress, unscored_rows
 from pipeline.evaluation.result import Evaluation
 from pipeline.evaluation.row_slices import LabelledRows, slice_masks
 from pipeline.evaluation.slices import Masks
@@ -73,43 +81,94 @@ def evaluate(
     training = None if train is None else read_training(train, engine.schema)
     total = EncodedDataset.open(rows.dataset).rows
     scoring = {"processes": config.processes, "threads": config.threads}
-    scored = score(bundle_dir, rows.dataset, total, progress=progress, **scoring)
-    state = _passed(by_lists(scored, config.lists_by, rows.dataset), config, out_dir)
-    predictions, numbers = state.users.finish()
-    places = None if state.is_whole else numbers
-    masks = slice_masks(predictions, rows, training, engine.schema, bundle_dir, config.slice_by, places)
-    baselines = _baselines(predictions, training, engine.schema)
-    tree_ids: Mapping[str, str] = {}
-    if train is not None and state.is_whole and config.trees and can_grow(predictions.rows):
-        baselines["trees"], tree_ids = tree_scores(train, rows.dataset, engine.schema, config.threads)
-    context = Context(
-        model=model,
-        data=rows.name,
-        baselines=baselines,
-        masks=masks,
-        experts=_graph_facts(engine) | dict(experts or {}),
-        notes=rows.notes,
-        units={task.name: task.unit for task in engine.schema.tasks if task.unit},
-        tree_ids=tree_ids,
+    scored = by_lists(
+        score(bundle_dir, rows.dataset, total, progress=progress, **scoring), config.lists_by, rows.dataset
     )
+    job = _Unscored(engine, bundle_dir, rows, train, training, config, out_dir)
     # The graph computes without the interpreter's lock.
-    with ThreadPoolExecutor(1) as other:
-        inspection = other.submit(_look_into, engine, rows.dataset, masks if state.is_whole else {}, config, out_dir)
+    with ThreadPoolExecutor(1) as beside:
+        early = beside.submit(job.look) if total <= config.memory_rows else None
+        state = _passed(scored if early is None else _while_well(scored, early), config, out_dir)
+        predictions, numbers = state.users.finish()
+        known = job.some(predictions, numbers) if early is None else early.result()
+        context = Context(
+            model=model,
+            data=rows.name,
+            baselines=known.baselines,
+            masks=known.masks,
+            experts=_graph_facts(engine) | dict(experts or {}),
+            notes=rows.notes,
+            units={task.name: task.unit for task in engine.schema.tasks if task.unit},
+            tree_ids=known.tree_ids,
+        )
+        more = beside.submit(job.importance)
         evaluation = measure(predictions, context, config, out_dir, state)
-        inspection.result()
+        for file, found in ((EXPERT_USE_FILE, known.experts), (IMPORTANCE_FILE, more.result())):
+            (out_dir / file).unlink(missing_ok=True)
+            if found is not None:
+                found.save(out_dir)
     return evaluation
 
 
-def _look_into(engine: Engine, data: Path, masks: dict[str, Masks], config: EvaluateConfig, out_dir: Path) -> None:
-    """Ask the graph what else it tells: which experts each slice uses, and what each feature is worth."""
-    for name in (EXPERT_USE_FILE, IMPORTANCE_FILE):
-        (out_dir / name).unlink(missing_ok=True)
-    use = expert_slices(engine, data, engine.schema, masks)
-    if use is not None:
-        use.save(out_dir)
-    if config.importance:
-        losses = importance(engine, data, engine.schema, permutations=config.importance, seed=config.seed)
-        losses.save(out_dir)
+@dataclass(frozen=True)
+class _Known:
+    """What rows and graph tell before the rows are scored: baselines, slices and their experts, how trees read ids."""
+
+    baselines: Mapping[str, Baseline]
+    masks: dict[str, Masks]
+    experts: ExpertSlices | None
+    tree_ids: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Unscored:
+    """All of an evaluation that needs no score of the model's, so that it can be done while the graph scores."""
+
+    engine: Engine
+    bundle_dir: Path
+    rows: LabelledRows
+    train: Path | None
+    training: TrainingRows | None
+    config: EvaluateConfig
+    out_dir: Path
+
+    def look(self) -> _Known:
+        """Of all rows: baselines with their metrics, slices, and the experts of each slice."""
+        rows = unscored_rows(self.rows.dataset, self.engine.schema)
+        masks = self._masks(rows, None)
+        (rows,) = by_lists([rows], self.config.lists_by, self.rows.dataset)
+        experts = self._experts(masks)
+        scores = _baselines(rows, self.training, self.engine.schema)
+        tree_ids: Mapping[str, str] = {}
+        if self.train is not None and self.config.trees and can_grow(rows.rows):
+            data = self.rows.dataset
+            scores["trees"], tree_ids = tree_scores(self.train, data, self.engine.schema, self.config.threads)
+        return _Known(evaluated_baselines(rows, scores, self.config), masks, experts, tree_ids)
+
+    def some(self, rows: Predictions, numbers: NDArray[np.int64]) -> _Known:
+        """Of those rows that are kept where all are too many; `numbers` are their places."""
+        baselines = _baselines(rows, self.training, self.engine.schema)
+        return _Known(baselines, self._masks(rows, numbers), self._experts({}), {})
+
+    def importance(self) -> Importance | None:
+        """What each feature is worth, where that is asked for."""
+        data, schema, draws = self.rows.dataset, self.engine.schema, self.config.importance
+        return importance(self.engine, data, schema, permutations=draws, seed=self.config.seed) if draws else None
+
+    def _masks(self, rows: Predictions, numbers: NDArray[np.int64] | None) -> dict[str, Masks]:
+        schema = self.engine.schema
+        return slice_masks(rows, self.rows, self.training, schema, self.bundle_dir, self.config.slice_by, numbers)
+
+    def _experts(self, masks: dict[str, Masks]) -> ExpertSlices | None:
+        return expert_slices(self.engine, self.rows.dataset, self.engine.schema, masks)
+
+
+def _while_well(stretches: Iterable[Predictions], other: Future[_Known]) -> Iterator[Predictions]:
+    """Stretches of rows; what has gone wrong in another thread meanwhile is raised before the next one."""
+    for stretch in stretches:
+        if other.done():
+            other.result()
+        yield stretch
 
 
 def _passed(stretches: Iterable[Predictions], config: EvaluateConfig, out_dir: Path) -> StreamState:

@@ -17,13 +17,13 @@ from pipeline.evaluation.findings import calibration_findings
 from pipeline.evaluation.influence import TaskInfluence, influences
 from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions
-from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, SliceTest
+from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, SliceTest, TaskScores
 from pipeline.evaluation.slice_tests import SliceInfluence, tested_slices
 from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.overall import Overall, overall
 from pipeline.evaluation.streaming.score_pairs import MOST_ROWS
 from pipeline.evaluation.streaming.stream_state import MEMORY_ROWS, Budget, StreamState
-from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, TaskResults, evaluate_tasks
+from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, evaluate_tasks
 
 PREDICTIONS_FILE = "predictions.parquet"
 _PARALLEL_ROWS = 2_000_000
@@ -64,17 +64,21 @@ class EvaluateConfig(Settings):
         return Budget(self.memory_rows, self.exact_rows)
 
 
+Baseline = NDArray[np.float32] | TaskScores
+"""Scores [N, T], or the metrics of scores on all rows."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What is known beside the rows.
 
-    Names of model and data, scores [N, T] of baselines, slices, experts, notes, and by task the units of labels
-    and how boosted trees read ids.
+    Names of model and data, baselines (scores [N, T], or their metrics on all rows), slices, experts, notes, and
+    by task the units of labels and how boosted trees read ids.
     """
 
     model: str
     data: str
-    baselines: Mapping[str, NDArray[np.float32]]
+    baselines: Mapping[str, Baseline]
     masks: Mapping[str, Masks] = field(default_factory=dict)
     experts: Mapping[str, JsonValue] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -101,17 +105,16 @@ def measure(
     bootstrap = Bootstrap(users.count, config.replicates, config.seed)
     tasks = predictions.by_task(users)
 
-    def of_baseline(scores: NDArray[np.float32]) -> TaskResults:
-        return evaluate_tasks(predictions.with_scores(scores).by_task(users), bootstrap, config.at)
+    def of_baseline(baseline: Baseline) -> TaskScores:
+        return baseline if isinstance(baseline, dict) else _of_scores(predictions, baseline, users, bootstrap, config)
 
     # NumPy computes without the interpreter's lock; of very many rows one group of metrics at a time is in memory.
     with ThreadPoolExecutor(_cores() if predictions.rows <= _PARALLEL_ROWS else 1) as workers:
-        jobs = [workers.submit(evaluate_tasks, tasks, bootstrap, config.at)]
-        jobs += [workers.submit(of_baseline, scores) for scores in context.baselines.values()]
+        mine = workers.submit(evaluate_tasks, tasks, bootstrap, config.at)
+        others = {name: workers.submit(of_baseline, baseline) for name, baseline in context.baselines.items()}
         curves = workers.submit(draw, tasks)
         slices = _slices(predictions, context.masks, config, workers, users)
-        results, *others = (job.result() for job in jobs)
-    baselines = {name: result.scores for name, result in zip(context.baselines, others, strict=True)}
+        results, baselines = mine.result(), {name: job.result() for name, job in others.items()}
     whole = Overall(predictions.rows, {}, ())
     if state is not None and not state.is_whole:
         whole = overall(state, results.scores, predictions.tasks, bootstrap)
@@ -134,6 +137,21 @@ def measure(
     curves.result().save(out_dir)
     result.save(out_dir)
     return result
+
+
+def evaluated_baselines(
+    rows: Predictions, baselines: Mapping[str, NDArray[np.float32]], config: EvaluateConfig
+) -> dict[str, TaskScores]:
+    """What `measure` would find of baselines on all `rows`; their own scores are not looked at."""
+    users = rows.users()
+    bootstrap = Bootstrap(users.count, config.replicates, config.seed)
+    return {name: _of_scores(rows, scores, users, bootstrap, config) for name, scores in baselines.items()}
+
+
+def _of_scores(
+    rows: Predictions, scores: NDArray[np.float32], users: Users, bootstrap: Bootstrap, config: EvaluateConfig
+) -> TaskScores:
+    return evaluate_tasks(rows.with_scores(scores).by_task(users), bootstrap, config.at).scores
 
 
 @dataclass(frozen=True)

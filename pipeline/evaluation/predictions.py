@@ -20,6 +20,7 @@ from contract.columns import (
     USER_HASH,
     label_column,
     prediction_column,
+    task_columns,
     weight_column,
 )
 from contract.dataset import EncodedDataset, EncodedWith
@@ -184,6 +185,38 @@ def predict(engine: Engine, data: Path, schema: Schema, progress: Progress | Non
         PredictionError: the graph fails or answers with a number that is not finite.
     """
     return joined(list(predict_stretches(engine, data, schema, progress)))
+
+
+def unscored_rows(data: Path, schema: Schema) -> Predictions:
+    """All rows of an encoded Parquet in the order of reading, with scores of 0.
+
+    Raises:
+        DataError: as `predict`.
+        SchemaMismatchError: as `predict`.
+    """
+    dataset = EncodedDataset.open(data)
+    dataset.require(schema)
+    tasks = [task.name for task in schema.tasks]
+    names = [*task_columns(tasks), USER_HASH, ITEM_HASH]
+    missing = [name for name in names if name not in dataset.column_names]
+    if missing:
+        message = f"{data} lacks column {missing[0]!r} of the schema; rebuild the features"
+        raise DataError(message)
+    times = [TIME] if TIME in dataset.column_names else []
+    table = dataset.read([*names, *times])
+    labels, weights = (
+        np.stack([table[name(task)].to_numpy() for task in tasks], axis=1) for name in (label_column, weight_column)
+    )
+    return Predictions(
+        tasks={task.name: task.kind for task in schema.tasks},
+        labels=labels,
+        weights=weights,
+        scores=np.zeros_like(labels),
+        user=table[USER_HASH].to_numpy(),
+        item=table[ITEM_HASH].to_numpy(),
+        time=table[TIME].to_numpy() if times else np.zeros(table.num_rows, dtype=np.int64),
+        grouped=bool(schema.user_key),
+    )
 
 
 def predict_stretches(

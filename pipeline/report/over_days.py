@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pipeline.evaluation.task_metrics import Estimate
 from pipeline.report.svg import Axis, Plot, axis, number
 
-_MOST_TICKS = 6
+_MOST_TICKS, _MOST_LONG_TICKS = 6, 3
+_DAY_LENGTH = len("2026-11-27")
 
 
 def day_axis(days: Sequence[str]) -> Axis:
-    """Days side by side, of which a few are named."""
-    every = max(1, -(-len(days) // _MOST_TICKS))
+    """Days, or days with times, side by side, of which as many are named as there is room for."""
+    most = _MOST_TICKS if max(map(len, days), default=0) <= _DAY_LENGTH else _MOST_LONG_TICKS
+    every = max(1, -(-len(days) // most))
     named = list(range(0, len(days), every))
     return Axis(
         -0.5, max(len(days) - 0.5, 0.5), "", tuple(map(float, named)), tuple(days[place][5:] for place in named)

@@ -12,6 +12,7 @@ from pipeline.report.short_names import meanings
 
 RUNS_PAGE = "index.html"
 _MOST_POINTS = 60
+_DAY, _MINUTE = len("2026-11-27"), len("2026-11-27 03:00")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ def _charts(runs: Sequence[RunFigures]) -> list[Chart]:
         if len(known) > 1:
             suffix = f", {unit}" if unit else ""
             caption = f"{project}, {task}: {METRIC_LABELS.get(metric, metric)}{suffix} of its runs, with 95 % intervals"
-            names = [run.made[:16] for run in known]
+            names = [run.made[:_DAY] for run in known]
+            # The time of day is said where days have several runs.
+            names = names if len(set(names)) == len(names) else [run.made[:_MINUTE] for run in known]
             run_charts.append(Chart(caption, day_chart(caption, names, [run.tasks[task][metric] for run in known])))
     return run_charts

@@ -10,7 +10,7 @@ from html import escape
 
 Point = tuple[float, float]
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 40
 _SMALL, _LARGE, _NOTHING = 1e-3, 10.0, 1e-6
 
 
