@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from contract.graph_names import CUDA_PRECISIONS
+from contract.graph_names import CUDA_PRECISIONS, QUANTISED
 from contract.machine_memory import available_memory
 
 Status = Literal["ok", "warning", "problem"]
@@ -73,7 +73,11 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
     here = card_form if CUDA in engine.providers else form
     known = json.loads(engine.properties.get(CUDA_PRECISIONS, "{}"))
     passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
-    seen = f"{engine.providers[0]}, {engine.precision}, {here} form; on CUDA it may be served at {passed}"
+    int8 = QUANTISED in engine.properties
+    seen = f"{engine.providers[0]}, {engine.precision}{' with int8 experts' if int8 else ''}, {here} form; on CUDA "
+    if int8:
+        return Check("bundle", "ok", f"{path}: {seen}its int8 experts have no kernels: export one without for a card")
+    seen += f"it may be served at {passed}"
     seen += f" in the {card_form} form" if card.for_card else ", with the same graph"
     return Check("bundle", "ok", f"{path}: {seen}")
 

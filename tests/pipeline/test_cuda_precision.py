@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contract.errors import ConfigError
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, QUANTISED
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
@@ -18,6 +18,7 @@ from serving.graph.engine import CPU, Engine, provider_options
 from serving.store.golden import TOLERANCE, GoldenCase, require_golden
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features
+from tests.tiny_bundle import make_files
 
 SCHEMA = small_schema()
 FACTS = {"tf32": {"passed": True, "tolerance": 3e-4, "reason": ""}}
@@ -96,3 +97,11 @@ def test_doctor_names_the_form_for_a_card(bundle: Path, tmp_path: Path) -> None:
     annotate(folder / CUDA_MODEL_FILE, {"form": "wide"})
     found = examine_bundle(folder, "cpu").found
     assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32 in the wide form" in found
+
+
+def test_doctor_says_that_int8_experts_are_not_for_a_card(tmp_path: Path) -> None:
+    make_files(tmp_path / "bundle")
+    annotate(tmp_path / "bundle" / "model.onnx", {QUANTISED: "experts"})
+    told = examine_bundle(tmp_path / "bundle", "cpu").found
+    assert "CPUExecutionProvider, fp32 with int8 experts, " in told
+    assert told.endswith("on CUDA its int8 experts have no kernels: export one without for a card")
