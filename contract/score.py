@@ -78,20 +78,24 @@ class Score:
                 raise ConfigError(message)
         self.config = config
         self.version = config.version
-        self._tasks = tuple(config.weights)
-        self._weights_T1 = np.array(list(config.weights.values()), np.float64)[:, None]
+        self.tasks = tuple(config.weights)
+        """Those that it reads, in the order of `weights_T`."""
+        self.weights_T = np.array(list(config.weights.values()), np.float64)
+        self.weights_T.flags.writeable = False
+        self._weights_T1 = self.weights_T[:, None]
 
     def __call__(self, predictions: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         """Scores float32 [N] from each task's float32 [N]; finite where the predictions are."""
-        values_TN = np.array([predictions[task] for task in self._tasks], np.float64)
+        values_TN = np.array([predictions[task] for task in self.tasks], np.float64)
         if self.config.form == "product_of_powers":
             values_TN = np.log(np.maximum(values_TN, self.config.floor))
         total = (self._weights_T1 * values_TN).sum(axis=0)
         if self.config.form == "product_of_powers":
             total = np.exp(np.minimum(np.maximum(total, -_LOG_LARGEST), _LOG_LARGEST))
         # Not np.clip, which costs several times as much for a few values.
-        return np.minimum(np.maximum(total, -_LARGEST), _LARGEST).astype(np.float32)
+        return np.minimum(np.maximum(total, -LARGEST), LARGEST).astype(np.float32)
 
 
-_LARGEST = float(np.finfo(np.float32).max)
-_LOG_LARGEST = math.log(_LARGEST)
+LARGEST = float(np.finfo(np.float32).max)
+"""What a score is at most, either way."""
+_LOG_LARGEST = math.log(LARGEST)

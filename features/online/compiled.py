@@ -35,6 +35,8 @@ class Kernels(NamedTuple):
     """Adds rows of a table to those of a matrix, or puts them there; see `ShareTables`."""
     sum_half: Callable[..., None]
     """The same of half-precision numbers, given as words of 16 bits."""
+    order: Callable[..., Any]
+    """Weighted sums of predictions, and the order that they put candidates in; see `serving.graph.ordering`."""
 
 
 _ALLOWED = ContextVar("compiled look-ups", default=True)
@@ -114,7 +116,7 @@ def make(compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Kernel
             for column in range(dense_D.shape[0]):
                 out_dense[place, dense_D[column]] = dense[row, column]
 
-    return Kernels(hash_all, fill, summing(compiled(as_it_is)), summing(compiled(widened)))
+    return Kernels(hash_all, fill, summing(compiled(as_it_is)), summing(compiled(widened)), in_order)
 
 
 def summing(number: Any) -> Callable[..., None]:
@@ -132,6 +134,17 @@ def summing(number: Any) -> Callable[..., None]:
                     total[place, unit] += step * number(values[row, unit])
 
     return sum_rows
+
+
+def in_order(values_TN: Any, weights_T: Any, largest: Any) -> Any:
+    """As `contract.score.Score` of a weighted sum, within ±`largest`: the scores [N], and positions [N], best first."""
+    scores_N = np.empty(values_TN.shape[1], np.float32)
+    for place in range(values_TN.shape[1]):
+        total = weights_T[0] * np.float64(values_TN[0, place])
+        for task in range(1, values_TN.shape[0]):
+            total += weights_T[task] * np.float64(values_TN[task, place])
+        scores_N[place] = np.float32(min(max(total, -largest), largest))
+    return scores_N, np.argsort(-scores_N, kind="mergesort").astype(np.uint32)
 
 
 def as_it_is(value: Any) -> Any:
@@ -171,7 +184,7 @@ def found_row(slot_hashes_B8: Any, slot_rows_B8: Any, key: Any) -> Any:
     return np.int64(-1)
 
 
-def _signatures(types: Any) -> tuple[Any, Any, Any, Any]:
+def _signatures(types: Any) -> tuple[Any, Any, Any, Any, Any]:
     """Of each kernel; a table's arrays are read only."""
 
     def table(kind: Any, dimensions: int = 2) -> Any:
@@ -189,4 +202,6 @@ def _signatures(types: Any) -> tuple[Any, Any, Any, Any]:
 
     sums = [summed(types.float32), summed(types.int8)]
     fill = types.void(keys, keys, table(types.uint64), table(types.int32), *rows, *outputs)
-    return out(types.uint64, 1)(table(types.int64, 1)), fill, sums, summed(types.uint16)
+    ranked = types.Tuple((out(types.float32, 1), out(types.uint32, 1)))
+    order = ranked(out(types.float32), table(types.float64, 1), types.float64)
+    return out(types.uint64, 1)(table(types.int64, 1)), fill, sums, summed(types.uint16), order

@@ -15,6 +15,8 @@ from features.online.hash_index import JointHashIndex
 from features.online.online_table import Lookup, OnlineTable, RowsOf, TableRows
 from features.point_in_time.ragged import Ragged
 
+_NO_VALUES = np.zeros(0, np.int64)
+_NO_VALUES.flags.writeable = False
 Places = slice | NDArray[np.int64]
 
 
@@ -46,8 +48,11 @@ class Columns:
         self.layout, self.rows = layout, rows
         self.ids = np.empty((rows, layout.ids.shape[1]), np.int64)
         self.dense = np.empty((rows, layout.dense.shape[1]), np.float32)
-        self.ids[:] = layout.ids
-        self.dense[:] = layout.dense
+        # To assign nothing costs as much as to assign a little.
+        if layout.ids.size:
+            self.ids[:] = layout.ids
+        if layout.dense.size:
+            self.dense[:] = layout.dense
         self.lists: dict[str, Ragged] = {}
         self.rows_of: dict[str, NDArray[np.int64]] = {}
         """Rows of tables by their names, of which no more is wanted."""
@@ -60,7 +65,7 @@ class Columns:
     def inputs(self) -> PartInputs:
         """The finished part."""
         if not self.layout.lists:
-            return PartInputs(self.ids, np.zeros(0, np.int64), np.zeros((0, self.rows), np.int64), self.dense)
+            return PartInputs(self.ids, _NO_VALUES, np.empty((0, self.rows), np.int64), self.dense)
         empty = self.empty
         lists = [self.lists.get(name, empty) for name in self.layout.lists]
         values = np.concatenate([x.values for x in lists]).astype(np.int64)

@@ -1,7 +1,7 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -26,6 +26,8 @@ from features.online.request_values import id_hashes
 __all__ = ["EncodedRequest", "RankRequest", "RequestEncoder", "no_check"]
 Rows = slice | NDArray[np.int64]
 EVERY_ROW = slice(None)
+_NULL = np.full(1, NULL_HASH)
+_NULL.flags.writeable = False
 
 
 @dataclass(frozen=True)
@@ -156,17 +158,15 @@ class RequestEncoder:
             message = "items is empty; send at least one candidate to rank"
             raise RequestError(message, field="items")
         columns = {name: Columns(self._layouts[name], count if name == "candidate" else 1) for name in PARTS}
-        # What neither a table nor the request tells is null.
-        hashes = dict.fromkeys(self._other_keys, np.full(1, NULL_HASH)) | {
-            self._schema.user_key: self._key_hashes(self._schema.user_key, (request.user,), "user"),
-            self._schema.item_key: self._key_hashes(self._schema.item_key, request.items, "items"),
-        }
-        own = dict(hashes)
-        known_user = self._fill_entity("request", self._schema.user_key, hashes, columns)
-        known_items = self._fill_entity("candidate", self._schema.item_key, hashes, columns)
-        for spec in self._own_ids:
-            self._fill_feature(spec, own[spec.name], columns)
+        hashes, known_user, known_items = self._fill_entities(request, columns)
         check()
+        if pushed is None and not (request.context or request.user_features or request.item_features):
+            # Ids alone, as many callers send them: beside the graph's run, each further call here costs microseconds.
+            self._context.require(())
+            for group in self._groups:
+                group.copy(hashes, columns[group.part])
+            self._fill_crosses(hashes, columns)
+            return self._encoded(columns, known_user, known_items, self._context.names)
         context = [column for pair in request.context.items() for column in self._context.of(*pair)]
         given = {column.name: column.given for column in context}
         self._context.require(given)
@@ -193,13 +193,42 @@ class RequestEncoder:
         clipped |= self._fill_given(own_values, columns, check)
         unseen = tuple(column.name for column in context if column.unseen)
         told = {column.name: column.rows for column, _ in fresh}
-        inputs = Inputs(columns["request"].inputs(), columns["candidate"].inputs())
-        unknown = not bool(known_user.all())
-        encoded = (inputs, unknown, ~known_items, missing, unseen, clipped, given, told, stale)
+        encoded = self._encoded(columns, known_user, known_items, missing)
+        return replace(encoded, unseen_context=unseen, clipped=clipped, given=given, pushed=told, stale=stale)
+
+    def _fill_entities(
+        self, request: RankRequest, columns: Mapping[PartName, Columns]
+    ) -> tuple[dict[str, Hashes], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Look the user and the items up.
+
+        Returns:
+            The hashes of all keys that are known by now, whether the user is known [1], and which items are [N].
+        """
+        user, item = self._schema.user_key, self._schema.item_key
+        # What neither a table nor the request tells is null.
+        hashes: dict[str, Hashes] = dict.fromkeys(self._other_keys, _NULL)
+        hashes[user] = self._key_hashes(user, (request.user,), "user")
+        hashes[item] = self._key_hashes(item, request.items, "items")
+        own = dict(hashes) if self._own_ids else hashes
+        known_user = self._fill_entity("request", user, hashes, columns)
+        known_items = self._fill_entity("candidate", item, hashes, columns)
+        for spec in self._own_ids:
+            self._fill_feature(spec, own[spec.name], columns)
+        return hashes, known_user, known_items
+
+    def _encoded(
+        self,
+        columns: Mapping[PartName, Columns],
+        known_user: NDArray[np.bool_],
+        known_items: NDArray[np.bool_],
+        missing: tuple[str, ...],
+    ) -> EncodedRequest:
+        request, candidate = columns["request"], columns["candidate"]
+        inputs, unknown = Inputs(request.inputs(), candidate.inputs()), not known_user.all()
         if not self._rows_of:
-            return EncodedRequest(*encoded)
-        rows = columns["request"].rows_of | columns["candidate"].rows_of
-        return EncodedRequest(*encoded, rows.get("item"), rows)
+            return EncodedRequest(inputs, unknown, ~known_items, missing)
+        rows = request.rows_of | candidate.rows_of
+        return EncodedRequest(inputs, unknown, ~known_items, missing, item_rows=rows.get("item"), rows_of=rows)
 
     def _fill_given(
         self, given: Mapping[str, RequestColumn], columns: Mapping[PartName, Columns], check: Callable[[], None]

@@ -23,11 +23,10 @@ def body_of(answer: RankAnswer) -> bytes:
     """All fields that every answer has, encoded: predictions, scores, order, and who answered."""
     model = _model(answer.model, answer.version, answer.score_version, answer.arm, answer.score_name)
     pieces = [model, _text(_ANSWER.REQUEST_ID_FIELD_NUMBER, answer.request_id)]
-    count = len(answer.scores)
-    for task, values in answer.predictions.items():
-        pieces += (_before_prediction(task, count), _little_endian(values, _FLOAT))
-    pieces += (_before(_ANSWER.SCORES_FIELD_NUMBER, count), _little_endian(answer.scores, _FLOAT))
-    pieces += (_before(_ANSWER.ORDER_FIELD_NUMBER, len(answer.order)), _little_endian(answer.order, _WORD))
+    frames = _frames(tuple(answer.predictions), len(answer.scores), len(answer.order))
+    for frame, values in zip(frames, (*answer.predictions.values(), answer.scores), strict=False):
+        pieces += (frame, _little_endian(values, _FLOAT))
+    pieces += (frames[-1], _little_endian(answer.order, _WORD))
     if len(answer.unknown_items):
         unknown = _little_endian(answer.unknown_items, _WORD)
         pieces += (_before(_ANSWER.UNKNOWN_ITEMS_FIELD_NUMBER, len(answer.unknown_items)), unknown)
@@ -46,13 +45,20 @@ def _model(model: str, version: int, score_version: str, arm: str, score_name: s
     ).SerializeToString()
 
 
+@lru_cache(maxsize=1024)
+def _frames(tasks: tuple[str, ...], count: int, ordered: int) -> tuple[bytes, ...]:
+    """What stands before each task's predictions, before the scores, and before the order."""
+    scores = _before(_ANSWER.SCORES_FIELD_NUMBER, count)
+    order = _before(_ANSWER.ORDER_FIELD_NUMBER, ordered)
+    return (*(_before_prediction(task, count) for task in tasks), scores, order)
+
+
 @lru_cache(maxsize=4096)
 def _before(field: int, count: int) -> bytes:
     """What stands before an array of so many numbers of 32 bits."""
     return delimited(field, 4 * count)
 
 
-@lru_cache(maxsize=4096)
 def _before_prediction(task: str, count: int) -> bytes:
     values = delimited(ranking_pb2.Predictions.VALUES_FIELD_NUMBER, 4 * count)
     name = _text(_ENTRY.KEY_FIELD_NUMBER, task)
@@ -63,7 +69,12 @@ def _before_prediction(task: str, count: int) -> bytes:
 
 def _text(number: int, text: str) -> bytes:
     content = text.encode()
-    return delimited(number, len(content)) + content
+    return _before_text(number, len(content)) + content
+
+
+@lru_cache(maxsize=256)
+def _before_text(number: int, length: int) -> bytes:
+    return delimited(number, length)
 
 
 def _varint(number: int) -> bytes:
@@ -77,4 +88,4 @@ def _varint(number: int) -> bytes:
 
 
 def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32], dtype: np.dtype[np.generic]) -> bytes:
-    return values.astype(dtype, copy=False).tobytes()
+    return values.tobytes() if values.dtype == dtype else values.astype(dtype).tobytes()

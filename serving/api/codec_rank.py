@@ -39,20 +39,22 @@ def request_from(message: ranking_pb2.RankRequest, check: Callable[[], None] = n
     Raises:
         RequestError: too many values, or one that has no meaning; naming the field.
     """
-    count = count_items(message.items)
-    for field in ("context", "user_features", "item_features"):
-        given = len(getattr(message, field))
-        if given > MAX_FEATURES:
-            text = f"{field} names {given} features; allowed are {MAX_FEATURES}"
+    user, items = _id_from(message.user), items_from(message.items)
+    # Each is asked for once: what a message gives for a map costs more than most maps hold.
+    context, of_user, of_items = message.context, message.user_features, message.item_features
+    if not (context or of_user or of_items):
+        return RankRequest(user, items)
+    for field, given in (("context", context), ("user_features", of_user), ("item_features", of_items)):
+        if len(given) > MAX_FEATURES:
+            text = f"{field} names {len(given)} features; allowed are {MAX_FEATURES}"
             raise RequestError(text, field=field)
     return RankRequest(
-        user=_id_from(message.user),
-        items=items_from(message.items),
-        context=_values_from("context", message.context),
-        user_features=_values_from("user_features", message.user_features),
+        user=user,
+        items=items,
+        context=_values_from("context", context),
+        user_features=_values_from("user_features", of_user),
         item_features={
-            name: _column_from(f"item_features.{name}", column, count, check)
-            for name, column in message.item_features.items()
+            name: _column_from(f"item_features.{name}", column, len(items), check) for name, column in of_items.items()
         },
     )
 

@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from contract.errors import RequestError
 from contract.schema import DenseSpec, FeatureSpec, Schema
@@ -166,15 +165,26 @@ class RankingService:
             if first.fallback is not None:
                 answers = [first.fallback]
             elif first.encoded is not None and len(run) == 1:
-                how: dict[str, Any] = {"experts": first.experts, "ordering": first.ordering, "stage": first.stage}
-                answers = [first.model.answer(first.encoded, first.top_k, call.clock, **how)]
+                answers = [
+                    first.model.answer(
+                        first.encoded,
+                        first.top_k,
+                        call.clock,
+                        experts=first.experts,
+                        ordering=first.ordering,
+                        stage=first.stage,
+                        request_id=first.request_id,
+                        arm=first.arm,
+                    )
+                ]
             else:
                 wanted = [(each.encoded, each.top_k, each.ordering) for each in run if each.encoded is not None]
                 answers = first.model.answer_together(wanted, call.clock)
-        answers = [
-            replace(answer, request_id=each.request_id, arm=each.arm, sources=_sources(each))
-            for each, answer in zip(run, answers, strict=True)
-        ]
+        if len(run) > 1 or first.fallback is not None or first.debug:
+            answers = [
+                replace(answer, request_id=each.request_id, arm=each.arm, sources=_sources(each))
+                for each, answer in zip(run, answers, strict=True)
+            ]
         for each, answer in zip(run, answers, strict=True):
             if each.shadow is not None and self._shadows is not None:
                 self._shadows.offer(each.shadow, each.request, answer)

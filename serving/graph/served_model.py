@@ -181,10 +181,13 @@ class RankingModel:
         experts: bool = False,
         ordering: Ordering | None = None,
         stage: str = "",
+        request_id: str = "",
+        arm: str = "",
     ) -> RankAnswer:
         """As `rank`, for a request that has been encoded; without an `ordering`, by the default score.
 
-        With the `stage` ``fewer experts`` it takes these, where the bundle has the graph.
+        With the `stage` ``fewer experts`` it takes these, where the bundle has the graph. The answer says the request's
+        id and by which arm the model was chosen.
 
         Raises:
             PredictionError: the graph failed.
@@ -193,7 +196,7 @@ class RankingModel:
         whole = partial(self.whole_inputs, encoded)
         scored = self.graphs.predict(encoded, whole, score, experts=experts, stage=stage)
         clock.lap("infer")
-        return self._ordered(encoded, scored, top_k, ordering)
+        return self._ordered(encoded, scored, top_k, ordering, request_id, arm)
 
     def fallback(self, request: RankRequest, top_k: int, ordering: Ordering | None = None) -> RankAnswer | None:
         """A ranking by the items' priors, without the model; None where the bundle holds none.
@@ -241,10 +244,15 @@ class RankingModel:
         scored: Scored,
         top_k: int,
         ordering: Ordering | None = None,
+        request_id: str = "",
+        arm: str = "",
     ) -> RankAnswer:
+        manifest = self.bundle.manifest
         return RankAnswer(
-            model=self.name,
-            version=self.version,
+            model=manifest.model,
+            version=manifest.version,
+            request_id=request_id,
+            arm=arm,
             **ranking(self.policy, scored.predictions, top_k, ordering, scored.refined),
             stage=scored.stage,
             refined=0 if scored.refined is None else len(scored.refined),

@@ -7,8 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -146,6 +145,22 @@ class ModelWork:
         )
 
 
+class _Watch:
+    """Counts what goes wrong in its body; a generator would cost several times as much."""
+
+    __slots__ = ("_clock", "_model", "_telemetry")
+
+    def __init__(self, telemetry: "Telemetry", model: RankingModel, clock: Clock) -> None:
+        self._telemetry, self._model, self._clock = telemetry, model, clock
+
+    def __enter__(self) -> None:
+        """Nothing is counted yet."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            self._telemetry.failed(self._model, self._clock.take(), error)
+
+
 class Telemetry:
     """Counts; safe to share between threads, and cheap enough for every call."""
 
@@ -155,19 +170,16 @@ class Telemetry:
         self._work: dict[tuple[str, int], ModelWork] = {}
         self._refusals: Counter[str] = Counter()
 
-    @contextmanager
-    def watching(self, model: RankingModel, clock: Clock) -> Iterator[None]:
+    def watching(self, model: RankingModel, clock: Clock) -> "_Watch":
         """Count a failure of the model if the body raises."""
-        try:
-            yield
-        except Exception as error:
-            reason = error.reason if isinstance(error, MoerankError) else "DEFECT"
-            laps = clock.take()
-            with self._lock:
-                work = self._of(model)
-                work.failures[reason] += 1
-                work.failure_ns += sum(laps.values())
-            raise
+        return _Watch(self, model, clock)
+
+    def failed(self, model: RankingModel, laps: Mapping[Phase, int], error: BaseException) -> None:
+        """Count a failure of the model."""
+        with self._lock:
+            work = self._of(model)
+            work.failures[error.reason if isinstance(error, MoerankError) else "DEFECT"] += 1
+            work.failure_ns += sum(laps.values())
 
     def succeeded(
         self, model: RankingModel, rows: int, laps: Mapping[Phase, int], executions: int = 1, trace: str = ""

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.hashing import combine, hash_integers
+from contract.schema import TaskSpec
+from contract.score import LARGEST, Score, ScoreConfig
 from features.online import compiled
 from features.online.compiled import Kernels
 from features.online.compiled_rows import CompiledRows
@@ -48,6 +50,21 @@ def test_whole_numbers_are_hashed_as_by_numpy(values: list[int]) -> None:
     for kernels in both():
         with np.errstate(over="ignore"):
             assert kernels.hash(array).tolist() == hash_integers(array).tolist()
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(0, 2**20))
+def test_candidates_are_scored_and_ordered_as_by_numpy_equal_ones_as_they_came(
+    tasks: int, rows: int, seed: int
+) -> None:
+    chance = np.random.default_rng(seed)
+    values = chance.integers(-3, 4, (tasks, rows)).astype(np.float32) * np.float32(chance.choice([0.1, 3e37]))
+    specs = [TaskSpec(name=f"t{place}", kind="regression") for place in range(tasks)]
+    score = Score(ScoreConfig(weights={spec.name: float(chance.normal()) * 10 for spec in specs}), specs)
+    expected = score({spec.name: each for spec, each in zip(specs, values, strict=True)})
+    for kernels in both():
+        scores, order = kernels.order(values, score.weights_T, LARGEST)
+        assert scores.tolist() == expected.tolist()
+        assert order.tolist() == np.argsort(-expected, kind="stable").tolist()
 
 
 @given(st.sets(HASHES, max_size=80), st.integers(0, 2**20))
