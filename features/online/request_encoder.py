@@ -1,7 +1,7 @@
 """A ranking request with raw names to model inputs: hash the keys, look rows up, encode what the request overrides."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,6 +17,7 @@ from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from features.encode.encoder import Encoder, refuse_nulls
 from features.encode.vocabulary import Vocabularies
 from features.online.context_values import ContextValues, lists_of
+from features.online.encoded_request import EncodedRequest
 from features.online.given_values import GivenValues, Id, RankRequest, RequestColumn, beyond
 from features.online.online_table import Arrays, Lookup, OnlineTable, OnlineTables, RowsOf, mapped_array
 from features.online.pushed_values import PushedColumn, PushedSource, spliced
@@ -28,32 +29,6 @@ Rows = slice | NDArray[np.int64]
 EVERY_ROW = slice(None)
 _NULL = np.full(1, NULL_HASH)
 _NULL.flags.writeable = False
-
-
-@dataclass(frozen=True)
-class EncodedRequest:
-    """Inputs with one request row and N candidate rows, and who was unknown: `unknown_items` bool [N].
-
-    `missing_context` names features of the context that the request left out, `unseen_context` those whose id training
-    never saw, and `clipped` counts, by feature, the given numbers beyond what training saw: they count as its extremes.
-    With `item_rows`, each candidate's row [N] of prepared items, the inputs are those of the graph over these.
-    """
-
-    inputs: Inputs
-    unknown_user: bool
-    unknown_items: NDArray[np.bool_]
-    missing_context: tuple[str, ...] = ()
-    unseen_context: tuple[str, ...] = ()
-    clipped: Mapping[str, int] = field(default_factory=dict)
-    given: Mapping[str, RequestColumn] = field(default_factory=dict)
-    """The request's own values, checked."""
-    pushed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """By feature the rows whose value was pushed since the tables were made."""
-    stale: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """By feature the rows of which only a value that is too old was pushed."""
-    item_rows: NDArray[np.int64] | None = None
-    rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """By table whose features are prepared, its rows [N], or [1] for all candidates."""
 
 
 def no_check() -> None:

@@ -1,0 +1,36 @@
+"""What encoding makes of a ranking request: the graph's inputs, and what is to be said of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.inputs import Inputs
+from features.online.given_values import RequestColumn
+
+
+@dataclass(frozen=True)
+class EncodedRequest:
+    """Inputs with one request row and N candidate rows, and who was unknown: `unknown_items` bool [N].
+
+    `missing_context` names features of the context that the request left out, `unseen_context` those whose id training
+    never saw, and `clipped` counts, by feature, the given numbers beyond what training saw: they count as its extremes.
+    With `item_rows`, each candidate's row [N] of prepared items, the inputs are those of the graph over these.
+    """
+
+    inputs: Inputs
+    unknown_user: bool
+    unknown_items: NDArray[np.bool_]
+    missing_context: tuple[str, ...] = ()
+    unseen_context: tuple[str, ...] = ()
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    given: Mapping[str, RequestColumn] = field(default_factory=dict)
+    """The request's own values, checked."""
+    pushed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By feature the rows whose value was pushed since the tables were made."""
+    stale: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By feature the rows of which only a value that is too old was pushed."""
+    item_rows: NDArray[np.int64] | None = None
+    rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """By table whose features are prepared, its rows [N], or [1] for all candidates."""
