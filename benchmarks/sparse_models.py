@@ -24,6 +24,7 @@ from models.export_graph.exported_network import Form, NetworkGraph
 from models.export_graph.exported_towers import SeparateTowers
 from models.export_graph.lookup import Tensors
 from models.export_graph.serving_graph import ServingGraph
+from models.export_graph.side_graph import SideValues
 from models.export_graph.split import InputParts, SplitInput, rows_of
 from models.heads.towers import Tower
 from models.model_config import ModelConfig
@@ -51,7 +52,7 @@ class TiledGraph(ServingGraph):
         request, candidate = (part(tables, inputs) for part in self.parts)
         joined = SplitInput(None, rows_of(SplitInput(request, candidate)))
         mixtures, weights = self.network(joined, self._routing_ids(inputs, SplitInput(request, candidate)))
-        return (*self.chain.multiply(self.towers(mixtures)), *weights)
+        return (*self.chain.multiply(self.towers(mixtures, SideValues(None, None))), *weights)
 
 
 def layer(experts: int) -> Ranker:

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.paired import paired
+from benchmarks.paired import crossed
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.week_plot import drawing
 from contract.columns import ITEM_HASH, TIME, USER_HASH
@@ -234,14 +234,14 @@ def mean(nights: Sequence[Figures], figure: str) -> float:
 
 
 def table(week: Week) -> str:
-    """Arms by tasks in Markdown: means, and the difference to `SCRATCH`, night by night, means over the seeds."""
+    """Arms by tasks in Markdown: means, and the difference to `SCRATCH` over all seeds and nights."""
     rows = [["arm", *TASKS, "CPU s a night", "rows a night"], ["---"] * (len(TASKS) + 3)]
     for arm, seeds in week.items():
         cells = []
         for task in TASKS:
-            nights = lines_of(week, task)
-            cell = f"{sum(nights[arm]) / len(nights[arm]):.4f}"
-            cells.append(cell if arm == SCRATCH else f"{cell}, {paired(nights[arm], nights[SCRATCH])}")
+            ours, base = ([[night[task] for night in nights] for nights in week[which]] for which in (arm, SCRATCH))
+            cell = f"{sum(map(sum, ours)) / (len(ours) * len(ours[0])):.4f}"
+            cells.append(cell if arm == SCRATCH else f"{cell}, {crossed(ours, base)}")
         seconds, passed = (sum(mean(n, figure) for n in seeds) / len(seeds) for figure in (SECONDS, ROWS))
         rows.append([arm, *cells, f"{seconds:.1f}", f"{passed:,.0f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -247,12 +247,11 @@ class RankingModel:
         request_id: str = "",
         arm: str = "",
     ) -> RankAnswer:
-        manifest = self.bundle.manifest
         return RankAnswer(
-            model=manifest.model,
-            version=manifest.version,
+            model=self.name,
             request_id=request_id,
             arm=arm,
+            version=self.version,
             **ranking(self.policy, scored.predictions, top_k, ordering, scored.refined),
             stage=scored.stage,
             refined=0 if scored.refined is None else len(scored.refined),

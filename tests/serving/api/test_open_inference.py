@@ -215,3 +215,8 @@ def test_models_can_be_unloaded_and_loaded_where_that_is_allowed(store: Path, tm
         with pytest.raises(grpc.RpcError) as refused:
             stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="absent"))
         assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_an_unknown_model_is_not_ready_which_is_no_error(stub: Any) -> None:
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="nobody")).ready
+    assert not stub.ModelReady(pb.ModelReadyRequest(name="tiny", version="9")).ready
