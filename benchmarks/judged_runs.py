@@ -29,9 +29,15 @@ from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
-JUDGED = {"adult": "test", "movielens": "test", "movielens_random": "test", "kuairand": "valid"}
+JUDGED = {
+    "adult": "test",
+    "movielens": "test",
+    "movielens_random": "test",
+    "kuairand": "valid",
+    "kuairand_event": "valid",
+}
 """The tables, and which of their rows are judged."""
-_SPLIT_AT_RANDOM = ["workspace=runs/random", "data.split={by: random, valid: 0.05, test: 0.2}"]
+_AT_RANDOM = ["workspace=runs/random", "data.split={by: random, valid: 0.05, test: 0.2}"]
 DEFAULTS = ["model={}", "train={}"]
 """A recipe without what it says of model and training."""
 
@@ -62,10 +68,20 @@ def judge(
 
 
 def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
-    """A table's recipe with one seed and some changes; ``movielens_random`` is MovieLens split at random, 80/20."""
-    name = table.removesuffix("_random")
-    split = _SPLIT_AT_RANDOM if name != table else []
-    return read_config(RECIPES / f"{name}.yaml", [*split, *overrides, f"train.seed={seed}"])
+    """A table's recipe with one seed and some changes.
+
+    ``movielens_random`` is MovieLens split at random, 80/20; ``kuairand_event`` is KuaiRand with rates up to the row's
+    own moment in place of those up to the end of the day before.
+    """
+    name, _, form = table.partition("_")
+    recipe = RECIPES / f"{name}.yaml"
+    given = _up_to_the_event(recipe) if form == "event" else _AT_RANDOM if form == "random" else []
+    return read_config(recipe, [*given, *overrides, f"train.seed={seed}"])
+
+
+def _up_to_the_event(recipe: Path) -> list[str]:
+    aggregates = [each.model_dump(mode="json") | {"as_of": "event"} for each in read_config(recipe, []).data.aggregates]
+    return ["workspace=runs/event", f"data.aggregates={json.dumps(aggregates)}"]
 
 
 def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:

@@ -27,7 +27,7 @@ TWIN: dict[str, Any] = {
     "model.architecture": {"name": "mmoe"},
     "model.experts": 8,
 }
-STEPS = {"movielens": 79, "kuairand": 113}
+STEPS = {"movielens": 79, "kuairand": 113, "kuairand_event": 113}
 """Of an epoch in batches of 1,024."""
 TAUGHT = "+distilled"
 

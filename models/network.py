@@ -13,6 +13,7 @@ from contract.errors import ConfigError
 from contract.schema import TaskSpec
 from models.architectures import PlanRequest
 from models.experts.level import Level, RoutingInput
+from models.experts.task_columns import task_columns
 from models.gates import Gate, Routing
 from models.heads.towers import Towers
 from models.input_layout import FeatureColumns
@@ -37,6 +38,7 @@ class Network(nn.Module):
     personal_P: Tensor
     monotone_C: Tensor
     seen_D: Tensor
+    streams_SW: Tensor
 
     def __init__(self, features: list[FeatureColumns], tasks: tuple[TaskSpec, ...], config: ModelConfig) -> None:
         """Build the network over the columns of `features`.
@@ -57,6 +59,9 @@ class Network(nn.Module):
         shared = config.bottom if self.plan.levels else (*config.bottom, *config.expert_widths)
         self.bottom = mlp(width, shared, config.blocks)
         streams = [shared[-1] if shared else width]
+        self.register_buffer("streams_SW", task_columns(features, len(tasks), self.plan, config), persistent=False)
+        if self.plan.own_embeddings:
+            streams = [self.streams_SW.shape[1]] * len(self.streams_SW)
         self.levels = nn.ModuleList()
         for plan in self.plan.levels:
             routing_width = len(columns) if columns or config.routing == "static" else None
@@ -84,7 +89,10 @@ class Network(nn.Module):
         if self.side.monotone:
             normed = normed * self.seen_D.to(normed.dtype)
         routing = RoutingInput(normed.index_select(1, self.columns_R) if self.routes_by_columns else None, ids_B)
-        streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
+        if self.plan.own_embeddings:
+            streams = [normed.index_select(1, columns_W) for columns_W in self.streams_SW]
+        else:
+            streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
         routings: list[Routing] = []
         for level in self.typed_levels:
             streams, level_routings = level(streams, routing)

@@ -16,9 +16,10 @@ from models.architectures.home import HoMEConfig
 from models.architectures.mmoe import MMoEConfig
 from models.architectures.ple import CGCConfig, PLEConfig
 from models.architectures.shared_bottom import SharedBottomConfig
+from models.architectures.stem import STEMConfig
 
 ArchitectureConfig = Annotated[
-    MMoEConfig | SharedBottomConfig | CGCConfig | PLEConfig | HoMEConfig,
+    MMoEConfig | SharedBottomConfig | CGCConfig | PLEConfig | HoMEConfig | STEMConfig,
     Field(discriminator="name"),
 ]
 """Any architecture's configuration; in YAML, ``name`` says which."""
@@ -35,5 +36,6 @@ __all__ = [
     "MMoEConfig",
     "PLEConfig",
     "PlanRequest",
+    "STEMConfig",
     "SharedBottomConfig",
 ]

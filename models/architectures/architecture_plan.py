@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from contract.errors import ConfigError
 from contract.settings import Settings
 
 
@@ -47,6 +48,8 @@ class GatePlan:
     tasks: tuple[int, ...]
     reads: tuple[int, ...] = (0,)
     kind: Literal["chosen", "self", "always"] = "chosen"
+    teaches: tuple[int, ...] | None = None
+    """The sets to whose experts gradients go back; None: all that it weighs."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ class LevelPlan:
         """How many experts the level has."""
         return sum(each.experts for each in self.sets)
 
+    def taught(self, gate: GatePlan) -> list[bool]:
+        """Whether gradients of a gate's mixture go back to each expert of the level."""
+        taught = gate.sets if gate.teaches is None else gate.teaches
+        return [place in taught for place, each in enumerate(self.sets) for _ in range(each.experts)]
+
     def members(self, gate: GatePlan) -> list[int]:
         """The experts of this level that a gate weighs, in its own order."""
         first = [0, *accumulate(each.experts for each in self.sets)]
@@ -76,6 +84,8 @@ class ArchitecturePlan:
 
     levels: tuple[LevelPlan, ...]
     task_streams: tuple[int, ...]
+    own_embeddings: bool = False
+    """Level 0 reads one stream for each task, of its share of every embedding, and a last one of the shared share."""
 
     @property
     def experts(self) -> int:
@@ -93,6 +103,20 @@ class ArchitecturePlan:
     def owners(self) -> list[tuple[int, ...]]:
         """The tasks that each expert was made for."""
         return [each.owners for level in self.levels for each in level.sets for _ in range(each.experts)]
+
+
+def refuse_shared_gate(request: PlanRequest, name: str) -> None:
+    """Refuse one gate for all tasks where each has experts that only its own gate weighs.
+
+    Raises:
+        ConfigError: `model.gate_scope` is shared.
+    """
+    if request.shared_gate:
+        message = (
+            f"model.gate_scope is shared, but architecture {name} gives each task a gate over experts of its own, "
+            "which no other task may weigh: use per_task, or the architecture mmoe with private_experts"
+        )
+        raise ConfigError(message)
 
 
 class Architecture(Settings, ABC):

@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from contract.errors import ConfigError
 from models.architectures.architecture_plan import (
     Architecture,
     ArchitecturePlan,
@@ -16,6 +15,7 @@ from models.architectures.architecture_plan import (
     GatePlan,
     LevelPlan,
     PlanRequest,
+    refuse_shared_gate,
 )
 
 Count = Annotated[int, Field(ge=1)]
@@ -49,12 +49,7 @@ class PLEConfig(Architecture):
 
 def layered(request: PlanRequest, name: str, task_experts: int, levels: int) -> ArchitecturePlan:
     """The sets of a level are the tasks' own in order, then the shared one; so are the streams between levels."""
-    if request.shared_gate:
-        message = (
-            f"model.gate_scope is shared, but architecture {name} gives each task a gate over experts of its own, "
-            "which no other task may weigh: use per_task, or the architecture mmoe with private_experts"
-        )
-        raise ConfigError(message)
+    refuse_shared_gate(request, name)
     tasks = tuple(range(len(request.tasks)))
     plans = tuple(_level(tasks, request.experts, task_experts, index, levels) for index in range(levels))
     return ArchitecturePlan(plans, tasks)

@@ -87,6 +87,8 @@ class Widen(nn.Module):
 class Level(nn.Module):
     """The modules of a `LevelPlan`."""
 
+    taught_GE: Tensor
+
     def __init__(self, plan: LevelPlan, inputs: Sequence[int], routing_width: int | None, config: ModelConfig) -> None:
         """Build over streams of the widths `inputs`; gates route by `routing_width` columns, None: by their streams.
 
@@ -103,6 +105,9 @@ class Level(nn.Module):
             for gate in plan.gates
         )
         self.widen = nn.ModuleList(Widen(plan.members(gate), plan.experts) for gate in plan.gates)
+        taught = torch.tensor([plan.taught(gate) for gate in plan.gates])
+        self.teaches_all = bool(taught.all()) or all(gate.teaches is None for gate in plan.gates)
+        self.register_buffer("taught_GE", taught, persistent=False)
 
     @property
     def typed_gates(self) -> list[Gate]:
@@ -124,14 +129,15 @@ class Level(nn.Module):
         inputs = [bank.input(streams) for bank in self.typed_banks]
         routings = tuple(self._route(g, streams, routing) for g in range(len(self.gates)))
         experts = [bank.experts for bank in self.typed_banks]
-        slots = self.slots() if self.training and stacks(inputs[0]) else None
+        slots = self.slots() if self.training and self.teaches_all and stacks(inputs[0]) else None
         if slots is not None and self._is_grouped(slots, inputs[0].device.type):
             mixtures_GBO = mix_grouped(experts, inputs, routings, slots)
-        elif self.training and self._is_sparse(routings, inputs[0]):
+        elif self.training and self.teaches_all and self._is_sparse(routings, inputs[0]):
             mixtures_GBO = mix_sparsely(experts, inputs, routings)
         else:
             answers = [run(x_BD) for run, x_BD in zip(experts, inputs, strict=True)]
-            mixtures_GBO = mix(answers[0] if len(answers) == 1 else torch.cat(answers, dim=1), routings)
+            answers_BEO = answers[0] if len(answers) == 1 else torch.cat(answers, dim=1)
+            mixtures_GBO = mix(answers_BEO, routings, None if self.teaches_all else self.taught_GE)
         return LevelOutput(streams_of(self.plan, mixtures_GBO.unbind()), routings)
 
     def _is_sparse(self, routings: Sequence[Routing], x_BD: Tensor) -> bool:
@@ -165,11 +171,18 @@ class Level(nn.Module):
         return Routing(widen(weights_BM), widen(selected_BM), penalties)
 
 
-def mix(answers_BEO: Tensor, routings: tuple[Routing, ...]) -> Tensor:
-    """Weigh the experts' answers by each gate (equation 6): mixtures [G, B, O]."""
+def mix(answers_BEO: Tensor, routings: tuple[Routing, ...], taught_GE: Tensor | None = None) -> Tensor:
+    """Weigh the experts' answers by each gate (equation 6): mixtures [G, B, O].
+
+    With `taught_GE`, no gradient of a gate's mixture goes back to the other experts.
+    """
     rows = answers_BEO.shape[0]
-    weights_BGE = torch.stack([r.weights_BE.expand(rows, -1) for r in routings], dim=1)
-    return torch.bmm(weights_BGE.to(answers_BEO.dtype), answers_BEO).transpose(0, 1)
+    weights_BGE = torch.stack([r.weights_BE.expand(rows, -1) for r in routings], dim=1).to(answers_BEO.dtype)
+    if taught_GE is None or not answers_BEO.requires_grad:
+        return torch.bmm(weights_BGE, answers_BEO).transpose(0, 1)
+    own_BGE = weights_BGE * taught_GE.to(weights_BGE.dtype)
+    own_BGO = torch.bmm(own_BGE, answers_BEO)
+    return (own_BGO + torch.bmm(weights_BGE - own_BGE, answers_BEO.detach())).transpose(0, 1)
 
 
 def streams_of(plan: LevelPlan, mixtures: Sequence[Tensor]) -> list[Tensor]:

@@ -28,6 +28,11 @@ class Pruned:
     weights: int
     share: float
 
+    @property
+    def gone(self) -> tuple[tuple[int, ...], ...]:
+        """The experts that went, level by level."""
+        return self.dropped
+
     def __str__(self) -> str:
         """One line."""
         count = sum(map(len, self.dropped))

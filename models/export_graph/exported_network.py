@@ -20,6 +20,7 @@ from models.export_graph.card_mixture import GroupedMixture, WideMixture
 from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
 from models.export_graph.routing import RoutedColumns, Router, static_weights
 from models.export_graph.split import InputParts, SplitInput, SplitLinear, rows_of
+from models.export_graph.whole_level import first_level
 from models.layers.mlp import Block
 from models.model_config import ModelConfig
 from models.network import Network
@@ -65,7 +66,8 @@ class NetworkGraph(nn.Module):
             self.bottom = _Bottom(bottom, norm, parts)
             norm, parts = nn.Identity(), InputParts()
         self.levels = nn.ModuleList()
-        for level in network.typed_levels:
+        levels = network.typed_levels
+        for level in [first_level(network), *levels[1:]] if levels else []:
             self.levels.append(LevelGraph(level, config, form, _NetworkInput(norm, parts, columns)))
             norm, parts = nn.Identity(), InputParts()
         self.task_streams = network.plan.task_streams

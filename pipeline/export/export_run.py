@@ -40,7 +40,7 @@ from pipeline.export.post_export import (
 )
 from pipeline.export.prepare import Preparing, prepare, write_prepared_golden
 from pipeline.export.prepare import as_json as preparation_as_json
-from pipeline.export.pruning import prune_on
+from pipeline.export.pruning import merge_on, prune_on
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
@@ -71,6 +71,7 @@ def export_run(
     schema = Schema.load(features_dir)
     ranker, valid = load_ranker(run_dir, schema), features_dir / "valid"
     pruned = prune_on(ranker, valid, config.prune, progress.say)
+    merged = merge_on(ranker, valid, config.merge, progress.say)
     calibration = calibrate_on(ranker, valid, config.methods(schema))
     progress("writing the graph and comparing it with the model")
     sample = next(BatchReader(rows, schema, SAMPLE_ROWS).epoch())
@@ -100,6 +101,7 @@ def export_run(
         "changes": applied.figures,
         "left_out": applied.left_out,
         "pruned": pruned,
+        "merged": merged,
         "stages": [vars(cost) for cost in costs],
         "git_revision": git_revision(),
     }

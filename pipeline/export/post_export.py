@@ -61,6 +61,9 @@ class ExportConfig(Settings):
     prune: float | None = Field(default=None, ge=0, lt=1)
     """Leave experts out that no task gives to more than this share of the validation rows, such as 0.001; refused if
     that costs too much on those rows. 0: those that no row selects; null: none."""
+    merge: float | None = Field(default=None, ge=0, lt=1)
+    """Let one expert answer for others that answer the validation rows alike: whose answers differ from its own by at
+    most this share of their size, such as 0.1; refused if that costs too much on those rows. Null: none."""
     tables: TableForm = "fp32"
     """How embedding tables are stored; ``fp16`` and ``int8`` are refused if they cost too much on those rows."""
     calibration: Literal["auto", "none", "platt", "isotonic"] | dict[str, Literal["auto", "none"] | Method] = "auto"

@@ -73,6 +73,8 @@ def _graph(export: Mapping[str, Any]) -> list[str]:
             lines.append(f"| {task} | {told['method']} | {loss['before']:.5f} | {loss['after']:.5f} |")
     if export.get("pruned"):
         lines.append(f"Of its experts, export {export['pruned']['said']}, which are the validation rows.")
+    if export.get("merged"):
+        lines.append(f"Of its experts, export {export['merged']['said']} on the validation rows.")
     if export["changes"]:
         lines += ["", "| smaller numbers | task | metric | float32 | after |", "|---|---|---|---|---|"]
         for change, tasks in export["changes"].items():

@@ -33,6 +33,7 @@ EXPORT_FACTS = (
     "changes",
     "left_out",
     "pruned",
+    "merged",
     "cuda_precisions",
     "cuda",
     "preparation",

@@ -11,9 +11,11 @@ import pytest
 from contract.errors import ConfigError
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.batches import BatchReader
+from models.experts.prune_experts import kept_experts
 from models.export import export
 from models.ranker import Ranker
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
+from pipeline.export.pruning import merge_on
 from pipeline.training.checkpoint import load_ranker
 from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
@@ -48,6 +50,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mmoe+private+shared": {"private_experts": 1, "shared_experts": 1},
     "cgc": {},
     "ple": {"levels": 2},
+    "stem": {},
     "home": {"groups": {"taste": ("like",), "stars": ("rating",)}, "feature_rank": 2},
 }
 HISTORY = (
@@ -100,7 +103,9 @@ def part_features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(architecture: str, gate: str) -> Any:
     named = {"name": architecture.split("+", maxsplit=1)[0], **ARCHITECTURES.get(architecture, {})}
-    return small_config(**SIZES, architecture=named, gate={"name": gate, **GATES[gate]})
+    # STEM deals an embedding's columns out to two tasks and a shared part.
+    sizes = SIZES | ({"embedding_dim": 12} if architecture == "stem" else {})
+    return small_config(**sizes, architecture=named, gate={"name": gate, **GATES[gate]})
 
 
 def train_judge_and_export(model: Any, features: Path, run: Path, schema: Schema = SCHEMA) -> dict[str, Any]:
@@ -137,6 +142,19 @@ def test_a_pair_trains_is_judged_and_exports_with_parity(
 )
 def test_a_part_trains_is_judged_and_exports_with_parity(part: str, part_features: Path, tmp_path: Path) -> None:
     train_judge_and_export(small_config(**SIZES | PARTS[part]), part_features, tmp_path, PART_SCHEMA)
+
+
+@pytest.mark.slow
+@pytest.mark.pairs
+def test_a_model_with_merged_experts_exports_with_parity(features: Path, tmp_path: Path) -> None:
+    train_judge_and_export(config("mmoe", "softmax"), features, tmp_path)
+    ranker = load_ranker(tmp_path / "run", SCHEMA)
+    (bank,) = ranker.network.typed_levels[0].typed_banks
+    bank.experts = kept_experts(bank.experts, [0, 0, 2])
+    found = merge_on(ranker, features / "valid", 0.001, lambda _: None)
+    assert len(found["groups"][0]) == 1
+    sample = next(BatchReader(features / "valid", SCHEMA, 256).epoch()).inputs
+    assert export(ranker, SCHEMA, sample, tmp_path / "merged.onnx").worst_difference <= 1e-5
 
 
 def test_shared_bottom_trains_is_judged_and_exports_and_takes_no_gate(features: Path, tmp_path: Path) -> None:
