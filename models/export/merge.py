@@ -1,9 +1,9 @@
 """Experts that answer real rows alike become one before the export, to which gates give the sum of their weights.
 
-Source of the idea: Li et al. 2024, "Merge, Then Compress: Demystify Efficient SMoE with Hints from Its Routing Policy"
-(M-SMoE), where each group of experts becomes one around the expert that is used most. There groups are those whom
-routers select alike, and their weights are averaged after their neurons were matched; here groups are those that answer
-alike, and the most used expert answers for its group as it is, so that how far answers move is known beforehand.
+Source of the idea: Li et al. 2024, "Merge, Then Compress" (ICLR), where each group of experts becomes one around the
+expert that is used most. There groups are those whom routers select alike, and their weights are averaged after their
+neurons were matched; here groups are those that answer alike, and the most used expert answers for its group as it is,
+so that how far answers move is known beforehand.
 
 Shape legend: B rows, E experts of a level, O outputs of one expert.
 """
