@@ -76,9 +76,11 @@ def test_a_task_teaches_its_own_and_the_shared_embeddings_alone() -> None:
 def test_other_tasks_experts_still_count_in_the_answer() -> None:
     ranker = stem()
     given = TensorInputs.from_numpy(inputs(ranker.schema, 32, 32))
+    other = ranker.network.typed_levels[0].typed_banks[1].experts.typed_blocks[0].linear
+    assert isinstance(other, torch.nn.Linear)
     with torch.no_grad():
         before = ranker(given).logits_BT[:, 0].clone()
-        ranker.network.typed_levels[0].typed_banks[1].experts.typed_blocks[0].linear.bias.add_(1.0)
+        other.bias.add_(1.0)
         assert not torch.equal(before, ranker(given).logits_BT[:, 0])
 
 

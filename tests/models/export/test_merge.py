@@ -22,6 +22,7 @@ def with_twins(**config: Any) -> Ranker:
     """A ranker whose experts 1 and 3 are the same but for 1 % of the first one's last layer."""
     ranker = lively_ranker(SCHEMA, small_config(**{"gate": {"name": "top_k", "k": 2}, "norm": "none"} | config))
     first, last = (block.linear for block in ranker.network.typed_levels[0].typed_banks[0].experts.typed_blocks)
+    assert isinstance(first, torch.nn.Linear)
     assert isinstance(last, GroupedLinear)
     with torch.no_grad():
         for each in (first.weight, first.bias):
