@@ -79,7 +79,7 @@ site: $(READY) ## the documentation as a site, in build/site, with every link fo
 docs: $(READY) ## rewrite docs/configuration.md from the settings
 	$(BIN)/python -m pipeline.project.reference
 
-pictures: $(READY) ## take the pictures of docs/evaluation.md anew, from the newest run below runs/ (needs chromium)
+pictures: $(READY) ## take the pictures of docs/evaluation.md again, from the newest run below runs/ (needs chromium)
 	$(BIN)/python docs/picture_pages.py
 
 clean: ## remove .venv and caches; runs and data stay

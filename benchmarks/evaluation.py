@@ -55,7 +55,7 @@ class Clicks(NamedTuple):
 
     @classmethod
     def draw(cls, rows: int) -> "Clicks":
-        """Half the rows positive, 38 rows a user."""
+        """Half the rows positive, 38 rows per user."""
         rng = np.random.default_rng(0)
         scores = (1.0 / (1.0 + np.exp(-rng.normal(size=rows)))).astype(np.float32)
         labels = (rng.random(rows) < scores).astype(np.float32)

@@ -55,7 +55,7 @@ def form_of(model: Ranker) -> Form:
 
 
 def write(model: Ranker, path: Path, form: Form, *, half: bool = False, packed: bool = False) -> Path:
-    """A graph in a form, of one request a run unless `packed`, with experts in half precision if `half`."""
+    """A graph in a form, of one request per run unless `packed`, with experts in half precision if `half`."""
     metadata = {SCHEMA_FINGERPRINT: model.schema.fingerprint(), "form": form}
     one_request = form in {"wide", "moe"} and not packed
     write_onnx(ServingGraph(model, form, one_request=one_request), model.schema, path, metadata, packed=packed)

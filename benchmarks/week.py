@@ -6,7 +6,7 @@ has one more day to train on and is judged on the day that comes next, whose row
 
 - ``warm`` goes on from the last night's model and passes once over the new day (the default of scheduled runs);
 - ``warm, fresh optimiser`` and ``warm, replay`` do so without the optimisers' state, and with three earlier rows in
-  ten; ``twice`` and ``half the rates`` scale all learning rates; ``replay, fresh tables`` starts the tables anew each
+  ten; ``twice`` and ``half the rates`` scale all learning rates; ``replay, fresh tables`` starts the tables again each
   night (Fan et al. 2024) and passes over the new day and replayed rows;
 - ``scratch`` trains on all days so far, for as many epochs as the recipe says; ``scratch, best epoch`` is the epoch
   that turned out best on the judged day, which nobody could have known that night;
@@ -223,7 +223,7 @@ def cases(week: Week) -> Iterator[Case]:
     """Each arm's mean over the nights, seed by seed, and its difference to training from nothing."""
     for arm, seeds in week.items():
         for figure in (*TASKS, SECONDS):
-            unit = {"watch": "rmse", SECONDS: "CPU s a night"}.get(figure, "auc")
+            unit = {"watch": "rmse", SECONDS: "CPU s per night"}.get(figure, "auc")
             means = [mean(nights, figure) for nights in seeds]
             yield case_of(f"{arm}: {figure}", means, unit, better="lower" if unit != "auc" else "higher", centre="mean")
 

@@ -9,7 +9,7 @@ _V2, _V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.u
 
 
 def total_memory(root: Path = Path("/")) -> int:
-    """Bytes that there are, whoever uses them now; the same at every call.
+    """All bytes of the machine, free or not; the same at every call.
 
     Args:
         root: Where ``/proc`` and ``/sys`` stand.

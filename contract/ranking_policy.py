@@ -96,7 +96,7 @@ class BoundPolicy:
 
     @property
     def default(self) -> Score:
-        """The formula of requests that nothing else is said of."""
+        """The formula of requests that name no other."""
         return self.scores[self.config.default]
 
     def name_for(self, context: Mapping[str, Any], asked: str = "") -> str:

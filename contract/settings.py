@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A block of configuration; wrong keys and wrong types are refused by name.
+    """A block of configuration; wrong keys and wrong types are refused.
 
     A text under a field is its description: editors show it, and docs/configuration.md prints it.
     """

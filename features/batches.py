@@ -125,7 +125,7 @@ class BatchReader:
 
     @property
     def latest_time(self) -> int | None:
-        """The time of the last row of the dataset, be it read or left out; None where rows have no time."""
+        """The time of the last row of the dataset, whether read or left out; None where rows have no time."""
         if TIME not in self.dataset.column_names or not self.dataset.rows:
             return None
         return int(self.dataset.read([TIME])[TIME].to_numpy().max())
@@ -260,7 +260,7 @@ def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> 
 
 
 def _read_ahead(groups: Iterator[tuple[Callable[[], _Rows], int, int]]) -> Iterator[tuple[_Rows, int, int]]:
-    """Row groups, of which the next is read in a thread while this one is used."""
+    """Row groups; the next is read in a thread while this one is used."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as reader:
         waiting: deque[tuple[Future[_Rows], int, int]] = deque()
         for read, first, last in groups:

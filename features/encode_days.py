@@ -260,7 +260,7 @@ def _check_plan(log: LogRows, raw_dataset: RawDataset, schema: Schema) -> None:
     planned, trained = [plan.name for plan in log.planned], [spec.name for spec in schema.features]
     if planned != trained:
         changed = ", ".join(sorted(set(planned).symmetric_difference(trained))) or "their order"
-        message = f"this version of moerank makes other features of the model's recipe ({changed}); train it anew"
+        message = f"this version of moerank makes other features of the model's recipe ({changed}); train it again"
         raise SchemaMismatchError(message)
     columns = raw_dataset.schema
     for plan, spec in zip(log.planned, schema.features, strict=True):

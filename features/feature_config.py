@@ -235,7 +235,7 @@ class ChecksConfig(Settings):
     leakage_at: float = Field(default=0.99, gt=0.5, le=1)
     """The AUC (regression: rank correlation) from which on a column is a leak."""
     leakage_warn_at: float = Field(default=0.95, gt=0.5, le=1)
-    """From here on a feature is told of: it may know the label, or be a good one."""
+    """From this value on a feature is reported: it may know the label, or simply be a good one."""
     allow: tuple[str, ...] = ()
     """Features that may predict a label so well, by name."""
     max_null_rate: float | None = Field(default=None, ge=0, le=1)

@@ -68,7 +68,7 @@ class SkewReport:
     left_out: dict[str, str]
 
     def over(self, most: float) -> list[str]:
-        """The features of which more than the share `most` of the rows differ."""
+        """The features that differ in more than the share `most` of the rows."""
         return [feature.name for feature in self.features if feature.share > most]
 
     def lines(self) -> list[str]:

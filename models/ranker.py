@@ -1,4 +1,4 @@
-"""The ranker: embeddings and dense columns into a mixture of experts with one output a task.
+"""The ranker: embeddings and dense columns into a mixture of experts with one output per task.
 
 It is a plain single-device model that knows nothing of sharding; features are picked BY NAME from the embedding
 collection's answer, whose column order changes with a sharding plan.

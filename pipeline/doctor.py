@@ -169,7 +169,7 @@ def _onnxruntime() -> Iterator[Check]:
     builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if version(name)]
     if len(builds) != 1:
         seen = " and ".join(f"{name} {version(name)}" for name in builds) or "not installed"
-        advice = f"they share one directory and break each other; start anew: {CPU_SETUP} (or {GPU_SETUP})"
+        advice = f"they share one directory and break each other; start over: {CPU_SETUP} (or {GPU_SETUP})"
         yield Check("onnxruntime", "problem", seen, advice if builds else f"install it with: {CPU_SETUP}")
         return
     seen = f"{builds[0]} {version(builds[0])}"
@@ -177,7 +177,7 @@ def _onnxruntime() -> Iterator[Check]:
         offered, got = session_providers()
     except Exception as error:  # noqa: BLE001 - whatever a broken installation raises is the finding
         first = str(error).partition("\n")[0]
-        yield Check("onnxruntime", "problem", f"{seen}: {first}", f"start anew: {CPU_SETUP}")
+        yield Check("onnxruntime", "problem", f"{seen}: {first}", f"start over: {CPU_SETUP}")
         return
     lost = builds == ["onnxruntime-gpu"] and "CUDAExecutionProvider" not in got
     advice = "graphs run on the CPU: check the driver, CUDA 13 and cuDNN 9 (`moerank serve --require-gpu` refuses this)"

@@ -27,7 +27,7 @@ class Encoder:
     """Encodes columns by feature, with the schema's fitted numbers and the vocabularies."""
 
     def __init__(self, schema: Schema, vocabularies: Vocabularies) -> None:
-        """Keep what was fitted; nothing is learned here."""
+        """Keep what was fitted; this class learns nothing."""
         self.schema = schema
         self._vocabularies = self.vocabularies = vocabularies
 

@@ -1,4 +1,4 @@
-"""From when to when the rows were that a model was trained on, so that nobody judges it on them unawares."""
+"""The period of a model's training rows, so that it is not judged on them by mistake."""
 
 from datetime import UTC, datetime
 from pathlib import Path

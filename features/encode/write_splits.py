@@ -1,6 +1,6 @@
 """Make the splits out of partitions: encode each, unless its encoded rows are kept, and link them as a dataset's parts.
 
-Nothing of a kept day is written again: a build writes what is new, and a manifest a split.
+Nothing of a kept day is written again: a build writes what is new, and a manifest per split.
 """
 
 import os
@@ -157,7 +157,7 @@ def _states(
 ) -> list[str]:
     """By partition a digest of what its pieces depend on besides its raw rows.
 
-    The schema's fingerprint is in it where each build fits anew, so that every part says the last one. Where
+    The schema's fingerprint is in it where each build fits again, so that every part says the last one. Where
     vocabularies grow it would change every day, and the days before are right as they are.
     """
     splits = [sha256_of_bytes(splits.tobytes()) for splits in raw_dataset.splits]

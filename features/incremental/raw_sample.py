@@ -22,7 +22,7 @@ SAMPLE_ROWS = 200_000
 READERS = 2
 """Partitions that are read at a time."""
 FEW = 8
-"""The carried sample is made anew when it lacks more partitions than these."""
+"""The carried sample is made again when it lacks more partitions than these."""
 
 
 def sample_rows(

@@ -35,7 +35,7 @@ from features.source.zones import day_begin_ms
 
 @dataclass(frozen=True)
 class PartitionWork:
-    """The partitions of a log, of which the first `reused` are there; `why` the others are not, in words."""
+    """The partitions of a log; the first `reused` exist already; `why` the others are not."""
 
     store: PartitionStore
     partitions: tuple[Partition, ...]
@@ -139,7 +139,7 @@ def _fresh_rows(connection: Backend, sources: Sources, config: FeaturesConfig, f
 
 
 def _as_one(connection: Backend, sources: Sources, config: FeaturesConfig) -> dict[int, DayFacts]:
-    """The whole log as one day, where nothing is kept."""
+    """The whole log as one day, for a build that caches nothing."""
     times = sources.events.select(ms=event_ms(sources.events, config))
     whole = times.aggregate(rows=times.count(), first=times["ms"].min(), last=times["ms"].max())
     (facts,) = to_arrow(connection, whole).to_pylist()

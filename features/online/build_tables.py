@@ -26,7 +26,7 @@ Plans = list[tuple[FeaturePlan, FeatureSpec]]
 def build_online(
     raw: Path, directory: Path, feature_plans: list[FeaturePlan], timeline: Timeline, encoder: Encoder, fitted: Fitted
 ) -> None:
-    """Encode each kind of probe into its table; what nobody has becomes the row of unknown keys."""
+    """Encode each kind of probe into its table; the probe without a key becomes the row of unknown keys."""
     specs = {spec.name: spec for spec in encoder.schema.features}
     plans = probe_plans(feature_plans, timeline)
     owner = timeline.ownership

@@ -1,6 +1,6 @@
 """What a request's ids cost most, compiled by numba where that is installed: hash, look up, copy rows.
 
-NumPy does the same in some twenty calls a table, whose fixed cost exceeds the work of a request with few candidates.
+NumPy does the same in some twenty calls per table, whose fixed cost exceeds the work of a request with few candidates.
 Shape legend: n rows, B buckets, F ids, D numbers.
 """
 

@@ -69,7 +69,7 @@ class Lookup(Protocol):
         """The attributes that key other tables, in the order of their columns."""
 
     def lookup(self, hashes: Hashes) -> TableRows:
-        """What is known about the keys with these hashes [n]; of the unknown, what nobody has."""
+        """The rows of the keys with these hashes [n]; unknown keys get the unknown row."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class OnlineTable:
         return self.at(*self.find(hashes))
 
     def at(self, rows: NDArray[np.int64], known: NDArray[np.bool_]) -> TableRows:
-        """The features of rows [n] that were found; `known` says of which that is true."""
+        """The features of rows [n]; `known` says which of them the table has."""
         count = len(rows)
         return TableRows(
             known,
@@ -160,7 +160,7 @@ class OnlineTable:
 
 
 class RowsOf:
-    """A table of which only the rows' numbers, and what keys other tables, are looked up."""
+    """A table that is asked only for row numbers and for the keys of other tables."""
 
     id_names: tuple[str, ...] = ()
     dense_names: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ class PreparedEncoder:
     """
 
     def __init__(self, general: RequestEncoder, names: Collection[str], tables: Collection[str] = ("item",)) -> None:
-        """Prepared are the features `names`, all of which the `tables` hold."""
+        """The features `names` are prepared; the `tables` hold all of them."""
         self._general, self._names = general, frozenset(names)
         self._lean = general.lean(self._names, tables)
         dense = (spec for spec in general.schema.features if isinstance(spec, DenseSpec) and spec.name in self._names)

@@ -20,7 +20,7 @@ class PushedColumn(NamedTuple):
     rows: NDArray[np.int64]
     values: Sequence[Value]
     is_stale: bool = False
-    """Whether the values are too old to be used, so that they are only told of."""
+    """Whether the values are too old to be used, so that they are only reported."""
 
 
 class PushedSource(Protocol):

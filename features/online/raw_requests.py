@@ -109,7 +109,7 @@ def replay_rows(
         _require_same(schema, schema.candidate, inputs.candidate, row, request)
         requests.append(request)
     if refused and not requests:
-        message = f"no training row can be sent as a request: {refused[0]}; such a model could answer nobody"
+        message = f"no training row can be sent as a request: {refused[0]}; such a model could answer no request"
         raise DataError(message)
     return _save(requests, made)
 
@@ -122,7 +122,7 @@ def _save(requests: list[RankRequest], made: Path) -> int:
 def _requests(
     rows: pa.Table, feature_plans: list[FeaturePlan], priors: dict[str, float], schema: Schema
 ) -> list[RankRequest]:
-    """A request a row, which gives every value that a request may give."""
+    """One request per row, which gives every value that a request may give."""
     allowed = GivenValues(schema).allowed
     columns: dict[str, list[Any]] = {}
     vectors: dict[str, list[list[Any]]] = {}

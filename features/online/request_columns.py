@@ -55,7 +55,7 @@ class Columns:
             self.dense[:] = layout.dense
         self.lists: dict[str, Ragged] = {}
         self.rows_of: dict[str, NDArray[np.int64]] = {}
-        """Rows of tables by their names, of which no more is wanted."""
+        """Row numbers by table, where nothing else is needed."""
 
     @property
     def empty(self) -> Ragged:

@@ -71,7 +71,7 @@ def require_short(values: Sequence[Value], where: str) -> None:
 def typed_ids(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     """Ids as one Arrow array of the schema's type.
 
-    Whole numbers given as text, or texts given as whole numbers, are refused by name rather than treated as unknown.
+    Whole numbers given as text, or texts given as whole numbers, are refused rather than treated as unknown.
     """
     allowed: tuple[type, ...] = (str,) if dtype == "string" else (int,)
     for value in values:

@@ -1,7 +1,7 @@
 """Where each value that a request was answered with came from, in words.
 
 ``overridden`` by the request, ``pushed`` since the version was made, ``stale`` (pushed, but so old that the table's
-value was taken), ``null``, ``unknown`` (of an id that nothing is known of), or ``looked up``. Where candidates differ,
+value was taken), ``null``, ``unknown`` (of an unknown id), or ``looked up``. Where candidates differ,
 how many of each: ``looked up 2, pushed 1``.
 """
 

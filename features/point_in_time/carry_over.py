@@ -38,7 +38,7 @@ class CarryOver:
     def merge(self, connection: Backend, name: str, choose: Rows, reduce: Rows) -> ir.Table:
         """What `reduce` takes for what `choose` takes of all rows: its own result, with rows it has not seen yet.
 
-        What an earlier build cached under the name spares the rows of the partitions in it. It is merged anew when the
+        What an earlier build cached under the name spares the rows of the partitions in it. It is merged again when the
         others have more rows than it, so that most days read little more than it and write nothing.
         """
         cached = {file.name.partition(".")[0]: file for file in self.folder.glob(f"*.{name}.parquet")}

@@ -35,8 +35,8 @@ Counts = NDArray[np.int64]
 class History:
     """Lists of all rows: by row number from `first` on the `rows`' stretches of the `values`.
 
-    The values [events] lie in memory, 8 bytes an event and list (texts by their numbers, and each distinct text once),
-    beside 12 bytes a row.
+    The values [events] lie in memory, 8 bytes per event and list (texts by their numbers, and each distinct text once),
+    beside 12 bytes per row.
     """
 
     values: dict[str, pa.Array]

@@ -1,7 +1,7 @@
 """Served features back to values, and to what another version makes of the same values.
 
 Ids go by the vocabularies, exactly. Numbers that both versions encode alike stay as they were to the bit; otherwise
-they are decoded and encoded anew, which keeps what the first encoding kept: values within its range, to float32.
+they are decoded and re-encoded, which keeps what the first encoding kept: values within its range, to float32.
 """
 
 import numpy as np

@@ -2,7 +2,7 @@
 
 ::
 
-    model=shop/date=2026-11-26/hour=20/*.parquet   one row a request; what is the candidates' is a list in their order
+    model=shop/date=2026-11-26/hour=20/*.parquet   one row per request; what is the candidates' is a list in their order
     model=shop/_encodings/FINGERPRINT/             what the features of files with this fingerprint were encoded with
 
 A request's own columns stand under plain names (`REQUEST_ID`, ...), features under ``feature__NAME``: encoded, as the

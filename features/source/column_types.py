@@ -1,4 +1,4 @@
-"""Which types of columns features, keys and lists can be made of; others are refused by name before anything runs."""
+"""Which types of columns features, keys and lists can be made of; others are refused before anything runs."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

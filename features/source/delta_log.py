@@ -1,7 +1,7 @@
 """The live files of a Delta table, by its log: a folder of them holds removed and rewritten files as well.
 
 The log is that of the Delta transaction protocol (github.com/delta-io/delta, PROTOCOL.md): numbered commits of
-actions as JSON lines, and checkpoints as Parquet. What this reader does not know is refused by name: deletion vectors
+actions as JSON lines, and checkpoints as Parquet. What this reader does not know is refused: deletion vectors
 and renamed columns would be read wrongly without it.
 """
 

@@ -1,4 +1,4 @@
-"""The log of a recipe: one row an event, with what came of it, checked for its keys and its time."""
+"""The log of a recipe: one row per event, with what came of it, checked for its keys and its time."""
 
 from collections.abc import Mapping
 from datetime import date

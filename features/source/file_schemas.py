@@ -1,4 +1,4 @@
-"""One schema for the files of a table: types widen where nothing is lost, and contradictions are refused by name.
+"""One schema for the files of a table: types widen where nothing is lost, and contradictions are refused.
 
 Texts are texts however they are stored, whole numbers take the widest type, times with a zone are moments whatever
 their unit and zone, and a column that some files lack is null there. What no feature uses may differ as it likes.

@@ -85,7 +85,7 @@ def _coalesce(*values: Any) -> Any:
 
 
 def nan_as_null(value: Any) -> Any:
-    """A value of which NaN is missing, as null is."""
+    """A value whose NaN counts as missing, like null."""
     if isinstance(value, ibis.Expr) and value.type().is_floating():
         return ibis.ifelse(value.isnan(), ibis.null(value.type()), value)
     return value

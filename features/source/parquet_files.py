@@ -75,7 +75,7 @@ def _texts(schema: pa.Schema) -> list[str]:
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, of which the next is made in a thread while this one is used."""
+    """The items; the next is made in a thread while this one is used."""
     with ThreadPoolExecutor(1) as worker:
         waiting = worker.submit(next, items, None)
         while (item := waiting.result()) is not None:

@@ -24,7 +24,7 @@ from models.network import Network
 class ExpertHealth:
     """Averages over rows; lists run over tasks [T], experts [E], or both [T][E].
 
-    `weight` and `share` (how often the expert is selected); `selected`: experts a row; `effective`: their effective
+    `weight` and `share` (how often the expert is selected); `selected`: experts per row; `effective`: their effective
     number, the exponential of the entropy of a task's mean weights; `union` in (0, 1]: the share of all experts that at
     least one task selects in a row; `zeros`: the share of an expert's outputs that are 0; `scale`: their root mean
     square; `distance`: how far each task's selectors are from one-hot, 0 converged, None without selectors; `owners`:

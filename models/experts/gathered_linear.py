@@ -1,4 +1,4 @@
-"""A linear layer an expert, each on some rows of one input: gathered, multiplied and added back expert by expert.
+"""One linear layer per expert, each on some rows of one input: gathered, multiplied and added back expert by expert.
 
 Gathering all experts' rows at once would write and read the whole of them twice more, and so would their gradient; one
 expert's rows fit into a core's cache.

@@ -1,4 +1,4 @@
-"""Routed training on a card: one grouped product a layer over rows sorted by expert, and nothing for the host to know.
+"""Routed training on a card: one grouped product per layer over rows sorted by expert, without waiting for the host.
 
 How many rows an expert gets is data, which a processor reads between layers (`models.experts.sparse_training`); a card
 would stand still for that. Here each gate's slots give a number of pairs of row and expert that the batch size fixes, a

@@ -1,4 +1,4 @@
-"""The graphs for a card beside a bundle's own: one request a run, and several requests of several users a run.
+"""The graphs for a card beside a bundle's own: one request per run, and several requests of several users per run.
 
 They hold the same model in another form of its mixture, and are compared with it as the graph for processors is; the
 CPU provider has all their operators.

@@ -87,7 +87,7 @@ def choose_form(
     warning = ""
     if not usage.converged:
         warning = (
-            f"the gates select {usage.selected:.2f} experts a row and have not converged to the {usage.promised:g} "
+            f"the gates select {usage.selected:.2f} experts per row and have not converged to the {usage.promised:g} "
             "that they are meant to select; for a sparse graph train longer, raise train.gate_learning_rate or "
             "regularise the gate's entropy"
         )

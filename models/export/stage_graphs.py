@@ -1,4 +1,4 @@
-"""Cheaper graphs beside the exported one, over its tables: a cheap head, and the model with fewer experts a row."""
+"""Cheaper graphs beside the exported one, over its tables: a cheap head, and the model with fewer experts per row."""
 
 import tempfile
 from collections.abc import Sequence

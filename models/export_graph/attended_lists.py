@@ -1,4 +1,4 @@
-"""Attended histories in the graph: events and their keys once a request, then each candidate's attention over them.
+"""Attended histories in the graph: events and their keys once per request, then each candidate's attention over them.
 
 Shape legend: R requests, N candidate rows, S slots, L request lists, F candidate ids, W columns of an event, P of a
 target, H of a key, O outputs, V rows of the stacked tables, K embedding dim, I prepared items.

@@ -1,7 +1,7 @@
 """The mixture of a level's experts for a card, in two forms with equal answers.
 
 Wide: all first layers are one product, each further layer is one batched product of stacked weights. Grouped: the
-operator ``com.microsoft.MoE``, which sorts rows by expert and runs one grouped product a layer over them.
+operator ``com.microsoft.MoE``, which sorts rows by expert and runs one grouped product per layer over them.
 
 Experts end with an activation, so neither form can weigh them before their last layer. The operator is therefore asked
 for one expert a row, with weight 1, for as many copies of a row as its gates have slots; activation and weights follow

@@ -96,7 +96,7 @@ class SparseMixture(nn.Module):
     def __init__(
         self, banks: list[Bank], gates: list[Gate], norm: nn.Module, parts: InputParts, activation: Activation
     ) -> None:
-        """Take all experts; a gate that promises no bound on its selection has it counted anew in each run."""
+        """Take all experts; a gate that promises no bound on its selection has it counted again in each run."""
         super().__init__()
         routed = [bank for bank in banks if not bank.always]
         self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, parts, activation) for bank in routed)

@@ -154,7 +154,7 @@ def first_layer(ranker: Ranker) -> Affine:
         message = "target attention reads the user's list and the item together, so no sum can be prepared outside"
         raise ExportError(message)
     if network.side.personal or network.side.monotone:
-        message = "the towers read inputs beside their mixtures, so no one sum can be prepared outside of the graph"
+        message = "the towers read inputs besides their mixtures, so no one sum can be prepared outside of the graph"
         raise ExportError(message)
     if network.interaction is not None or not bottom:
         what = "an interaction of all features" if network.interaction is not None else "each expert's first layer"

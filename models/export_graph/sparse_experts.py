@@ -260,7 +260,7 @@ class _Onnx:
         return op.ConstantOfShape(op.Concat(rows, op.Constant(value_ints=[outputs]), axis=0))
 
     def add_rows(self, total: Any, rows_n: Any, answers: Any, weights_NE: Any, expert: int) -> Any:
-        # A row comes once an expert, so no two threads add to the same.
+        # A row comes once per expert, so no two threads add to the same.
         weights = op.Gather(op.Gather(weights_NE, op.Constant(value_ints=[expert]), axis=1), rows_n, axis=0)
         places = op.Unsqueeze(rows_n, op.Constant(value_ints=[1]))
         return op.ScatterND(total, places, op.Mul(answers, weights), reduction="add")

@@ -1,4 +1,4 @@
-"""A first layer split by who provides its input: W_r r once a request, W_c c for each candidate, then their sum.
+"""A first layer split by who provides its input: W_r r once per request, W_c c for each candidate, then their sum.
 
 What hangs on the item alone may be computed before any request: its share W_i i of each first layer is then a row of a
 table, and only the pair features' share W_p p is left to the request.

@@ -38,7 +38,7 @@ class Tower(nn.Module):
         self.calibration: nn.Module = nn.Identity()
 
     def forward(self, mixture_BO: Tensor, side: SideInput | None = None) -> Tensor:
-        """One raw output a row, [B, 1]; `side` is what personal gates and monotone features read."""
+        """One raw output per row, [B, 1]; `side` is what personal gates and monotone features read."""
         factors = None
         if self.personal is not None and side is not None:
             factors = self.personal(side.personal_BP, mixture_BO)

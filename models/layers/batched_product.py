@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 DEVICES = frozenset({"cuda"})
-"""Where it pays; on a processor a product a network is faster."""
+"""Where it pays; on a processor one product per network is faster."""
 
 
 def stacks(x: Tensor) -> bool:

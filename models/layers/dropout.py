@@ -1,6 +1,6 @@
 """Dropout whose random numbers cost an eighth on the CPU.
 
-There the generator, one number an element, took a fifth of a training step. Here one 64-bit number serves eight
+There the generator, one number per element, took a fifth of a training step. Here one 64-bit number serves eight
 elements, a byte each, so the rate is rounded to a multiple of 1/256; the expectation is kept exactly.
 """
 

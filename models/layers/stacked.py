@@ -1,8 +1,8 @@
-"""Networks of one shape side by side on a card: one batched product a layer, one batch norm for all.
+"""Networks of one shape side by side on a card: one batched product per layer, one batch norm for all.
 
-On a processor a product a network is faster, and that is what the modules' own forward passes do. Here their parameters
-are stacked when a step runs, so that checkpoints know nothing of it; gradients go back to each network's own.
-
+On a processor one product per network is faster, and that is what the modules' own forward passes do. Here their
+parameters are stacked when a step runs, so that checkpoints know nothing of it; gradients go back to each network's
+own.
 Shape legend: B rows, G networks, D inputs and H outputs of one of them.
 """
 

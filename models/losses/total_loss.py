@@ -31,7 +31,7 @@ class RankingLoss(nn.Module):
 
     Cross-entropy is divided by the entropy of the base rate (He et al. 2014, "Practical Lessons from Predicting Clicks
     on Ads at Facebook", section 3.1: normalised entropy) and squared error by the label's variance: a model that
-    answers the base rate to all rows loses 1 in every task, be it as rare as it may. `scale` ``none`` leaves
+    answers the base rate to all rows loses 1 in every task, however rare it is. `scale` ``none`` leaves
     cross-entropy in nats. A row of weight 0 for a task does not count for it; a task with no row in the batch has
     loss 0.
 

@@ -1,6 +1,6 @@
 """The attended histories of a model in training: single events out of packed lists, and what attention makes of them.
 
-Embedding collections answer one vector a feature and row. So each slot of a list, the newest event first, is a feature
+Embedding collections answer one vector per feature and row. So each slot of a list, newest first, is a feature
 of its own that reads the list's table: any sharding of the tables serves it as it serves all others.
 
 Shape legend: B rows, V packed ids, L lists, F id features, S slots, K embedding dim, O outputs.

@@ -1,4 +1,4 @@
-"""Gates that answer a thinned history as they answer the whole one, for users of whom little is known.
+"""Gates that answer a thinned history as they answer the whole one, for users with little history.
 
 Source: Gong et al. 2023, "Attention Weighted Mixture of Experts with Contrastive Learning for Personalized Ranking in
 E-commerce" (AW-MoE): the history, attended by the candidate, decides the experts' weights, and a contrastive loss draws

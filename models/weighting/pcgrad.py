@@ -21,7 +21,7 @@ _TINY = 1e-12
 
 
 class PCGradConfig(WeightingSettings):
-    """No options. It costs one backward pass through the network a task."""
+    """No options. It costs one backward pass through the network per task."""
 
     name: Literal["pcgrad"] = "pcgrad"
 
@@ -31,7 +31,7 @@ class PCGradConfig(WeightingSettings):
 
 
 class PCGrad(Weighting):
-    """Projects in a random order of the others, drawn anew for each task and step."""
+    """Projects in a random order of the others, redrawn for each task and step."""
 
     def backward(self, losses: Losses, shared: Shared) -> Losses:
         """A backward pass per task, the projections, then the result by way of a surrogate's backward pass."""

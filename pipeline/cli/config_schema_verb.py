@@ -7,7 +7,7 @@ from pipeline.cli.verb import Verb
 from pipeline.console import answer
 
 SCHEMA = Path(__file__).resolve().parents[1] / "project" / "moerank.schema.json"
-"""Made from the settings by `make docs`; to make it anew would take seconds of imports."""
+"""Made from the settings by `make docs`: making it here would take seconds of imports."""
 
 
 def _no_arguments(parser: ArgumentParser) -> None:

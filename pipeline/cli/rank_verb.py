@@ -82,7 +82,7 @@ def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows
 
 def _expert_lines(use: "ExpertUse") -> list[str]:
     if not use.gates:
-        return ["experts: the model has no gates, or was exported before graphs told of them; export it again"]
+        return ["experts: the model has no gates, or was exported before graphs reported them; export it again"]
     lines = [f"experts: {use.union_over_n:.0%} of all were used, the mean over the candidates"]
     for gate in use.gates:
         used = (f"{e} {weight:.2f}" for e, weight in enumerate(gate.weights.mean(axis=0).tolist()) if weight)

@@ -84,7 +84,7 @@ def _arguments(parser: ArgumentParser) -> None:
         help="train with N processes of this machine, one a GPU where it has them (torchrun starts more machines)",
     )
     parser.add_argument(
-        "--restarts", type=int, default=0, metavar="N", help="how often ranks are started anew after one was lost"
+        "--restarts", type=int, default=0, metavar="N", help="how often ranks are started again after one was lost"
     )
 
 

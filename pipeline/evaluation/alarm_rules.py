@@ -18,7 +18,7 @@ from pipeline.evaluation.result import Evaluation, TaskScores, better, headline_
 from pipeline.evaluation.task_metrics import Estimate
 
 LEAST_DAYS = 3
-"""With fewer days before, nothing is known of how much days differ."""
+"""With fewer days before, their spread is unknown."""
 _HALF_WIDTH = 1.96
 """Standard errors in half a 95 % interval."""
 

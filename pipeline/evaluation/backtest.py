@@ -92,7 +92,7 @@ def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDay
 def _headlines(
     predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig
 ) -> list[tuple[str, Estimate, str]]:
-    """Each task's headline metric on some rows, with its name; drawn among all users, of whom some may lack rows."""
+    """Each task's headline metric on some rows, with its name; drawn among all users, some of whom may lack rows."""
     users = predictions.users()
     rows = predictions.by_task(users, mask)
     scores = evaluate_tasks(rows, Bootstrap(users.count, config.slice_replicates, config.seed), config.at).scores

@@ -103,7 +103,7 @@ def _case(
     answers_NT = _eager(ranker, inputs) if answer is None else answer(inputs)
     names = [task.name for task in ranker.schema.tasks]
     rows = inputs.candidate.rows
-    # A model that reads nothing of the candidates answers once a request.
+    # A model that reads nothing of the candidates answers once per request.
     answers_NT = np.broadcast_to(answers_NT, (rows, len(names)))
     return GoldenCase(inputs, {name: answers_NT[:, column] for column, name in enumerate(names)}, item_rows)
 

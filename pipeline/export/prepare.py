@@ -64,7 +64,7 @@ class TablePreparation:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was prepared and why, or why nothing was; `saved` multiplications a candidate."""
+    """What was prepared and why, or why nothing was; `saved` multiplications per candidate."""
 
     items: int = 0
     bytes_an_item: int = 0
@@ -146,14 +146,14 @@ def _why_not(name: str, saved: int, size: int, job: Preparing) -> str:
     """Why a table is not prepared; empty if it is."""
     if name == "user":
         asked = job.wanted in {"users", "all"}
-        return "" if asked else f"not asked for: {saved} multiplications once a request, and none of a store of users"
+        return "" if asked else f"not asked for: {saved} multiplications once per request, and none of a store of users"
     if name == "item":
         worth = job.wanted != "auto" or (saved >= WORTH and size <= MOST_BYTES)
-        return "" if worth else f"not worth it: {saved} multiplications a candidate saved for {size} bytes"
+        return "" if worth else f"not worth it: {saved} multiplications per candidate saved for {size} bytes"
     if job.wanted in {"items", "users"}:
         return "not asked for"
     if saved < PAIR_WORTH or (size > PAIR_BYTES and job.wanted == "auto"):
-        return f"not worth it: {saved} multiplications a candidate saved for {size} bytes"
+        return f"not worth it: {saved} multiplications per candidate saved for {size} bytes"
     return ""
 
 
@@ -210,7 +210,7 @@ def _in_graph(job: Preparing, names: frozenset[str], table: OnlineTable) -> tupl
         return _nothing(str(error), job.wanted)
     sizes = (items.inputs.rows, graph.bytes_an_item, _raw_bytes(table), graph.saved)
     preparation = Preparation(*sizes, tuple(sorted(names)))
-    figures = f"{preparation.saved} multiplications a candidate saved for {preparation.bytes_an_item} bytes an item"
+    figures = f"{preparation.saved} multiplications per candidate saved for {preparation.bytes_an_item} bytes per item"
     bytes_ = preparation.items * preparation.bytes_an_item
     if job.wanted == "auto" and (preparation.saved < WORTH or bytes_ > MOST_BYTES):
         return Preparation(reason=f"not worth it: {figures}, {preparation.items} items"), None

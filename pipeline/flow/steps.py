@@ -165,7 +165,7 @@ def _settings(config: ProjectConfig) -> dict[str, Any]:
         "model": config.model.model_dump(mode="json"),
         "train": config.train.identity(world_size()),
     }
-    # A teacher that was trained anew under the same path teaches something else.
+    # A teacher that was trained again under the same path teaches something else.
     return settings | ({"teacher": teacher_id(config.train.teacher)} if config.train.teacher else {})
 
 

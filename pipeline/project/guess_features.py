@@ -189,7 +189,7 @@ def calendar_columns(table: RawTable, moment: str, columns: Iterable[ColumnProfi
 
 
 def _comes_once(column: pa.ChunkedArray) -> bool:
-    """Whether each value of a column stands in one piece, and there is more than one row a value."""
+    """Whether each value of a column stands in one piece, and there is more than one row per value."""
     codes = column.combine_chunks().dictionary_encode().indices.fill_null(-1)
     runs = 1 + int(pc.sum(pc.not_equal(codes[1:], codes[:-1])).as_py() or 0)
     distinct = pc.count_distinct(codes).as_py()

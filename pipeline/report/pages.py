@@ -13,7 +13,7 @@ from pipeline.report.svg import number
 
 @functools.cache
 def environment() -> Environment:
-    """The templates, each compiled once a process; every value is escaped, and a name not given is an error."""
+    """The templates, each compiled once per process; every value is escaped, and a name not given is an error."""
     made = Environment(
         loader=PackageLoader("pipeline.report", "."),
         autoescape=True,

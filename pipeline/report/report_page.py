@@ -49,7 +49,7 @@ class ReportFacts(Settings):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Read it; nothing is said where there is none.
+        """Read the facts of a run; empty ones where there is no file.
 
         Raises:
             DataError: it cannot be read.

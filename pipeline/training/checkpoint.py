@@ -55,7 +55,7 @@ class BestPointer(Settings):
 
 
 def resume(run_dir: Path, sharded: Sharded, weighting: Weighting, say: Callable[[str], None] = print) -> RunProgress:
-    """Load the latest sound checkpoint into a model, optimisers and loss weighting; without one, start anew.
+    """Load the latest sound checkpoint into a model, optimisers and loss weighting; without one, start over.
 
     `say` is told of checkpoints that are damaged and passed over.
 

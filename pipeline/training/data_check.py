@@ -1,6 +1,6 @@
 """A look at the labels and weights of the training rows before the first step.
 
-What would ruin a task silently is refused by name: weights below zero, labels that are not finite, and a label so far
+What would ruin a task silently is refused: weights below zero, labels that are not finite, and a label so far
 out that the task's scale is that one row's.
 """
 

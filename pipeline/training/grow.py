@@ -2,7 +2,7 @@
 
 Sources: Komatsuzaki et al. 2023, "Sparse Upcycling: Training Mixture-of-Experts from Dense Checkpoints" (every expert
 is a copy, the router is new); Nakamura et al. 2025, "Drop-Upcycling: Training Sparse Mixture of Experts with Partial
-Re-initialization", section 3 (a share of each copy's hidden units is drawn anew, with the mean and spread that the
+Re-initialization", section 3 (a share of each copy's hidden units is redrawn, with the mean and spread that the
 layer had); Nie et al. 2021, "EvoMoE: An Evolutional Mixture-of-Experts Training Framework", section 3.2 (one expert is
 trained first, and its copies become diverse by random masks on their weights; dense_to_sparse is its gate). Here the
 first copy of each source stays whole, so that nothing learned is lost.
@@ -108,7 +108,7 @@ def _layers(old: Mapping[str, Tensor], before: ModelConfig, now: ModelConfig) ->
 
 
 def _drop(layers: list[_Layer], expert: int, share: float, generator: torch.Generator) -> None:
-    """Draw a share of an expert's hidden units anew: their inputs, and the next layer's weights that read them."""
+    """Draw a share of an expert's hidden units again: their inputs, and the next layer's weights that read them."""
     for layer, following in pairwise(layers):
         weights, reads = layer.weights[expert], following.weights[expert]
         hidden = weights.shape[0]

@@ -13,7 +13,7 @@ _SIGNALS = {"SIGKILL": "the system does so when memory runs out: use a smaller t
 
 
 def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
-    """Run ``moerank WORDS`` on so many ranks of this machine, started anew so often after a rank was lost.
+    """Run ``moerank WORDS`` on so many ranks of this machine, started again so often after a rank was lost.
 
     Returns:
         The exit code of the first rank that failed, which has told why; 0 if none did.

@@ -140,7 +140,7 @@ class WarmConfig(Settings):
     grow: Literal["copy", "drop", "mask"] | None = None
     """Start a mixture from a smaller model: from a shared bottom, from one expert (EvoMoE's first phase), or from fewer
     experts. ``copy``: experts are copies (sparse upcycling); ``drop``: with `grow_share` of their hidden units drawn
-    anew (drop-upcycling); ``mask``: with `grow_share` of their weights at zero (EvoMoE). Gates start fresh."""
+    again (drop-upcycling); ``mask``: with `grow_share` of their weights at zero (EvoMoE). Gates start fresh."""
     grow_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """The share that ``drop`` and ``mask`` take; the first copy of each source stays whole."""
 

@@ -33,7 +33,7 @@ class WeightAverage:
         sharded.beside[AVERAGE] = self.state
 
     def begin(self) -> None:
-        """Begin anew with the weights as they are now."""
+        """Begin again with the weights as they are now."""
         for name, tensor in self._own.items():
             self.state[name].copy_(tensor.detach())
 

@@ -9,7 +9,7 @@ from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE
 FEWER_FROM, FALLBACK_FROM = 0.25, 0.5
 """Shares of a call's deadline that are gone."""
 BUSY_FROM = 0.5
-"""The share of all calls that the server admits, from which on it takes fewer experts a row."""
+"""The share of all calls that the server admits, from which on it takes fewer experts per row."""
 
 
 class Degradation:

@@ -12,7 +12,7 @@ from contract import errors
 DOMAIN = "moerank"
 DETAILS_KEY = "grpc-status-details-bin"
 RETRY_SECONDS = 0.1
-"""What a refused caller is told to wait at least."""
+"""How long a refused caller should wait at least."""
 PUBLIC: tuple[type[errors.MoerankError], ...] = (
     errors.RequestError,
     errors.ModelNotFoundError,

@@ -75,7 +75,7 @@ class RankResult:
 
     @cached_property
     def unknown_items(self) -> list[int] | list[str]:
-        """The ids of which the server knows nothing."""
+        """The ids that the server does not know."""
         return [self.items[position] for position in self.answer.unknown_items]
 
 

@@ -31,7 +31,7 @@ class Clock:
         self._last = now
 
     def take(self) -> dict[Phase, int]:
-        """The laps so far; the clock begins anew."""
+        """The laps so far; the clock begins again."""
         laps, self._laps = self._laps, {}
         return laps
 

@@ -163,7 +163,7 @@ class Engine:
         return answers
 
     def _spread(self, answers: Sequence[NDArray[np.float32]], rows: int) -> Sequence[NDArray[np.float32]]:
-        """One answer for each candidate, of a graph that reads nothing of them and so answers once a request."""
+        """One answer for each candidate, of a graph that reads nothing of them and so answers once per request."""
         if self._reads_candidates or rows == 1:
             return answers
         return [np.repeat(each, rows, axis=0) if len(each) == 1 else each for each in answers]

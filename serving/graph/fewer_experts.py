@@ -1,4 +1,4 @@
-"""The graph that takes fewer experts a row: how many is decided where it is served."""
+"""The graph that takes fewer experts per row: how many is decided where it is served."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

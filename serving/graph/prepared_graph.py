@@ -56,7 +56,7 @@ class PreparedEngine:
 
     @property
     def holds_users(self) -> bool:
-        """Whether users are prepared, of whom a store that they are looked up in knows no rows."""
+        """Whether users are prepared; a user store has no prepared rows for them."""
         return self.shares is not None and "user" in self.shares.tables
 
     def encoder(self, general: RequestEncoder) -> PreparedEncoder:

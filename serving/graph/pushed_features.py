@@ -27,7 +27,7 @@ from serving.stubs.moerank.v1 import ranking_pb2
 LOG = logging.getLogger("moerank.pushed")
 Kind = Literal["user", "item", "pair"]
 COMPACT_BYTES = 4096
-"""A value that has grown beyond it is written anew with the newest of each feature alone."""
+"""A value that has grown beyond it is written again with the newest of each feature alone."""
 LARGEST_BYTES = 1 << 20
 """What is larger is not read: somebody appends to it without compacting."""
 
@@ -77,7 +77,7 @@ class PushCounts:
 
 
 class PushedReader:
-    """Looks pushed values up, one MGET a request (and one more for pairs)."""
+    """Looks pushed values up, one MGET per request (and one more for pairs)."""
 
     def __init__(self, store: UserStore, kinds: Iterable[str], max_age_seconds: float = 0.0) -> None:
         """Ask for these kinds; values older than the bound count as if they were not there, 0 for no bound."""
@@ -103,7 +103,7 @@ class PushedReader:
             yield from self._columns(side, self._store.get(words))
 
     def refuse(self, name: str, error: RequestError) -> None:
-        """As `PushedSource.refuse`: counted, and logged once a feature."""
+        """As `PushedSource.refuse`: counted, and logged once per feature."""
         self.counts.add("refused")
         if name not in self._warned:
             self._warned.add(name)

@@ -93,7 +93,7 @@ class RankingModel:
 
     @property
     def score(self) -> Score:
-        """The formula of requests that nothing else is said of."""
+        """The formula of requests that name no other."""
         return self.policy.default
 
     def ordering(

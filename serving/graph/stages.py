@@ -1,4 +1,4 @@
-"""Cheaper ways to answer that a bundle may hold: a cascade, fewer experts a row, and a ranking by item priors.
+"""Cheaper ways to answer that a bundle may hold: a cascade, fewer experts per row, and a ranking by item priors.
 
 Shape legend: N candidates, M of them refined, T tasks, I items.
 """
@@ -97,7 +97,7 @@ class Stages:
         return cls(cheap, fewer, prior, most)
 
     def cascades(self, candidates: int) -> bool:
-        """Whether so many candidates are more than the experts shall see."""
+        """Whether these are more candidates than the experts should see."""
         return self.cheap is not None and 0 < self.most < candidates
 
     def check(self, inputs: Inputs) -> None:

@@ -1,6 +1,6 @@
 """Several serving processes on one port, and their parent, which answers no calls itself.
 
-The kernel spreads connections over the processes (SO_REUSEPORT). The parent starts a process anew when one dies, has
+The kernel spreads connections over the processes (SO_REUSEPORT). The parent starts a process again when one dies, has
 all take a new version at the same time, adds up their metrics on one page, and ends them all when it is told to end;
 should it be killed, they see its end and drain. Tables are mapped into memory, and so shared.
 """
@@ -34,7 +34,7 @@ SWAP_SECONDS = 30.0
 PAGE_SECONDS = 2.0
 """How long a process may take to tell its metrics."""
 QUICK_SECONDS, LONGEST_PAUSE_SECONDS = 10.0, 30.0
-"""A process that lived for less is started anew after a pause, which doubles up to the longest."""
+"""A process that lived for less is started again after a pause, which doubles up to the longest."""
 SPARE_SECONDS = 10.0
 """Beyond drain and grace time, before a process that does not end is killed."""
 
@@ -100,7 +100,7 @@ class ProcessGroup(Collector):
         self._ask_pages(workers)
         yield from self._sums.families([worker.page for worker in workers if worker.page])
         yield GaugeMetricFamily("moerank_processes", "Processes that serve", value=len(workers))
-        yield CounterMetricFamily("moerank_process_restarts", "Processes that were started anew", value=self.restarts)
+        yield CounterMetricFamily("moerank_process_restarts", "Processes that were started again", value=self.restarts)
 
     def stop(self) -> None:
         """Have all processes drain at the same time, and wait for them; one that does not end is killed."""

@@ -1,4 +1,4 @@
-"""Who may connect: TLS with certificates that are read anew when they change, client certificates, bearer tokens."""
+"""Who may connect: TLS with certificates that are read again when they change, client certificates, bearer tokens."""
 
 import hmac
 import logging
@@ -16,7 +16,7 @@ OPEN_TO_ALL = "/grpc.health.v1."
 
 
 class Followed(Generic[T]):
-    """Something made from files, made anew when one of them changes; the last good one stays on failure."""
+    """Something made from files, made again when one of them changes; the last good one stays on failure."""
 
     def __init__(self, paths: tuple[Path, ...], make: Callable[[tuple[bytes, ...]], T]) -> None:
         """Make it a first time.
@@ -30,7 +30,7 @@ class Followed(Generic[T]):
         self.value = self._read()
 
     def refresh(self) -> bool:
-        """Make it anew if a file has changed; whether it did."""
+        """Make it again if a file has changed; whether it did."""
         try:
             state = self._look()
             if state == self._state:
@@ -40,7 +40,7 @@ class Followed(Generic[T]):
         except ConfigError as error:
             LOG.error("kept what was read before: %s", error)  # noqa: TRY400 the message says it all
             return False
-        LOG.info("read %s anew", ", ".join(map(str, self._paths)))
+        LOG.info("read %s again", ", ".join(map(str, self._paths)))
         return True
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:

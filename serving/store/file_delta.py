@@ -19,7 +19,7 @@ from contract.errors import IntegrityError
 from contract.sha256 import RunningSha256
 
 BLOCK_BYTES = 64
-"""The rows of a file of which nothing else is known."""
+"""The row size assumed for a file without described rows."""
 _CHUNK = 2**24
 _MIXING = 0x9E3779B97F4A7C15
 Bytes = NDArray[np.uint8]

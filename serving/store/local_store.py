@@ -83,7 +83,7 @@ def pointed(content: bytes, folder: str) -> int:
         IntegrityError: it is not a version number.
     """
     if not re.fullmatch(rb"[1-9][0-9]{0,17}\n", content):
-        message = f"{folder}/{POINTER_FILE} holds {content[:40]!r} instead of a version number; point it anew"
+        message = f"{folder}/{POINTER_FILE} holds {content[:40]!r} instead of a version number; point it again"
         raise IntegrityError(message)
     return int(content)
 

@@ -185,7 +185,7 @@ class Remote:
             return None
         if (delta.model, delta.version) != (model, version) or delta.base >= version:
             message = (
-                f"{self._url}/{name} is that of version {delta.version} of {delta.model}; push version {version} anew"
+                f"{self._url}/{name} is that of version {delta.version} of {delta.model}; push version {version} again"
             )
             raise IntegrityError(message)
         return delta

@@ -41,7 +41,7 @@ class Shipment(NamedTuple):
 
 
 def blocks(_: Path) -> dict[str, list[RowSpan]]:
-    """Where nothing is known of a bundle's tables, all files are compared in blocks."""
+    """For a bundle whose tables are unknown, all files are compared in blocks."""
     return {}
 
 
@@ -60,7 +60,7 @@ class RemoteStore:
     def push(self, store: Path, model: str, version: int | None = None) -> int:
         """Copy a version (None: the current one) of a local store, under the same number, and make it current.
 
-        What was cut short is begun anew; what is there already is only pointed to.
+        What was cut short is begun again; what is there already is only pointed to.
 
         Returns:
             The version.

@@ -17,7 +17,7 @@ from serving.store.local_store import current, point, versions
 from tests.faults.conftest import Rounds, seeded
 from tests.tiny_bundle import publish_tiny
 
-# Forks a fresh publisher for each line on stdin and answers its process id: importing anew would take minutes.
+# Forks a fresh publisher for each line on stdin and answers its process id: importing again would take minutes.
 PUBLISHER = """
 import os, pathlib, shutil, sys, signal
 from serving.store.bundle import publish

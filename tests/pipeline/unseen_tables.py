@@ -249,7 +249,7 @@ def write_nested(directory: Path, rows: int = 2_000) -> None:
 
 
 def write_board(directory: Path, rows: int = 2_000) -> None:
-    """Times as ISO texts under names that do not say so, and a table of users with several rows a key."""
+    """Times as ISO texts under names that do not say so, and a table of users with several rows per key."""
     draw = np.random.default_rng(20)
     people, posts = draw.integers(0, 100, rows), draw.integers(0, 60, rows)
     stamps = [datetime.fromtimestamp(at / 1_000, tz=UTC).isoformat() for at in _moments(draw, rows, 20)]

@@ -1,4 +1,4 @@
-"""A request encoded at serving is its training row, bit for bit; wrong requests are refused by name."""
+"""A request encoded at serving is its training row, bit for bit; wrong requests are refused."""
 
 from pathlib import Path
 from typing import Any

@@ -47,7 +47,7 @@ def world(folder: Path) -> Requests:
 
 
 def requests_of(events: pa.Table) -> Requests:
-    """A request an event, with its item and others as candidates: its id, its time and itself."""
+    """One request per event, with its item and others as candidates: its id, its time and itself."""
     draw = np.random.default_rng(3)
     made = []
     for number, row in enumerate(events.to_pylist()):

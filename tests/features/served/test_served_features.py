@@ -1,4 +1,4 @@
-"""Training rows hold what was served: joined with outcomes, encoded anew where versions differ, computed where not."""
+"""Training rows hold what was served: joined with outcomes, re-encoded where versions differ, computed where not."""
 
 import shutil
 from pathlib import Path

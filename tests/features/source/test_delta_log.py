@@ -1,4 +1,4 @@
-"""Of a Delta table the live files are read, and what would be read wrongly is refused by name."""
+"""Of a Delta table the live files are read, and what would be read wrongly is refused."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ids that a type has already merged, and times in the wrong unit, are refused by name: nothing tells them later."""
+"""Ids that a type has already merged, and times in the wrong unit, are refused: nothing tells them later."""
 
 from decimal import Decimal
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cheaper graphs: a cheap head that follows the model, and the model with fewer experts a row."""
+"""Cheaper graphs: a cheap head that follows the model, and the model with fewer experts per row."""
 
 from pathlib import Path
 from typing import Any

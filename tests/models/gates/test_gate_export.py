@@ -57,7 +57,7 @@ STATIC = {"top_k", "dselect_k", "comet"}
 
 
 class AllGates(nn.Module):
-    """One graph of all gates: weights and selected sets, two outputs a gate."""
+    """One graph of all gates: weights and selected sets, two outputs per gate."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Nights that go on from the published model: which run they start from, what they say, and when they start anew."""
+"""Nights that go on from the published model: which run they start from, what they say, and when they start over."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def test_each_night_goes_on_from_the_published_model(
     assert night(config).directory == first.directory
     with pytest.raises(ConfigError, match=r"no newer rows than those of .*set train.start_from: none"):
         steps.train_model(read_config(project, [f"train.start_from={first.directory}", WARM[1], "train.epochs=3"]))
-    # A file that was written anew is another build, though of the same rows; a late row of a day gone by is no newer.
+    # A file that was written again is another build, though of the same rows; a late row of a day gone by is no newer.
     pq.write_table(early, tmp_path / "raw" / "events.parquet", row_group_size=500)
     assert night(config).directory == first.directory
     late = pa.concat_tables([early.slice(0, 300), early]).sort_by("time")

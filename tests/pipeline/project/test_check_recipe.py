@@ -41,7 +41,7 @@ def test_a_sample_shows_raw_values_and_what_the_model_takes(checked: dict[str, o
 
 def test_each_feature_is_told_with_its_bytes_columns_and_joins(checked: dict[str, object]) -> None:
     costs = by_name(checked["features"])
-    # Four numbers of four bytes a row; the row 0 is for what is not known.
+    # Four numbers of four bytes per row; row 0 is for what is not known.
     assert costs["item"]["embedding_bytes"] == (ITEMS + 1) * 4 * 4
     assert costs["item"]["online_bytes"] == ITEMS * 4
     assert costs["year"]["join"] == "1 join with items"

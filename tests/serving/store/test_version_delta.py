@@ -1,4 +1,4 @@
-"""Versions shipped as deltas: what a server puts together is the whole version, or is refused by name."""
+"""Versions shipped as deltas: what a server puts together is the whole version, or is refused."""
 
 import logging
 from pathlib import Path
