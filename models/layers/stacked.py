@@ -3,6 +3,7 @@
 On a processor one product per network is faster, and that is what the modules' own forward passes do. Here their
 parameters are stacked when a step runs, so that checkpoints know nothing of it; gradients go back to each network's
 own.
+
 Shape legend: B rows, G networks, D inputs and H outputs of one of them.
 """
 
