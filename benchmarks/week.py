@@ -235,7 +235,7 @@ def mean(nights: Sequence[Figures], figure: str) -> float:
 
 def table(week: Week) -> str:
     """Arms by tasks in Markdown: means, and the difference to `SCRATCH` over all seeds and nights."""
-    rows = [["arm", *TASKS, "CPU s a night", "rows a night"], ["---"] * (len(TASKS) + 3)]
+    rows = [["arm", *TASKS, "CPU s per night", "rows per night"], ["---"] * (len(TASKS) + 3)]
     for arm, seeds in week.items():
         cells = []
         for task in TASKS:

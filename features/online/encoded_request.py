@@ -30,7 +30,7 @@ class EncodedRequest:
     pushed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By feature the rows whose value was pushed since the tables were made."""
     stale: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """By feature the rows of which only a value that is too old was pushed."""
+    """By feature, the rows whose pushed values are all too old."""
     item_rows: NDArray[np.int64] | None = None
     rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By table whose features are prepared, its rows [N], or [1] for all candidates."""

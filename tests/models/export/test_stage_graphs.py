@@ -34,7 +34,7 @@ def answers(graph: Path, given: Inputs, most: int = 1) -> dict[str, NDArray[Any]
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, Path]:
-    """A ranker of two experts a row, and its graphs: the model's, the cheap head's, and that with fewer experts."""
+    """A ranker of two experts per row, and its graphs: the model's, the cheap head's, and that with fewer experts."""
     folder = tmp_path_factory.mktemp("stages")
     ranker = lively_ranker(SCHEMA, small_config(gate=GATE, experts=4))
     report = export(ranker, SCHEMA, inputs(SCHEMA, 60, 60), folder / "model.onnx", "sparse")
