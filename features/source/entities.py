@@ -13,7 +13,7 @@ from features.source.event_log import read_events
 from features.source.functions import epoch_ms
 from features.source.query_engine import Backend
 from features.source.tables import key_of, place_of, read_entity, require_columns, require_zone, with_lists
-from features.source.used_columns import raw_columns
+from features.source.used_columns import raw_columns, used_columns
 from features.table_config import EntityConfig
 
 Entities = dict[str, ir.Table]
@@ -43,7 +43,31 @@ def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str
             # Either may have keys that the other's type cannot hold.
             events = events.mutate(**{key: events[key].cast("int64")})
             entities[side] = entity.mutate(**{key: entity[key].cast("int64")})
-    return Sources(events, entities)
+    used = used_columns(config) | {entity.known_at for entity in _configs(config).values() if entity.known_at}
+    return Sources(events, _apart(events, entities, used))
+
+
+def _apart(events: ir.Table, entities: Entities, used: set[str]) -> Entities:
+    """The entity tables without unused columns that another table spells with other capitals.
+
+    Raises:
+        DataError: a used one: an engine would give the other table's values.
+    """
+    known = {name.lower(): (name, "the log") for name in events.columns}
+    apart = {}
+    for side, entity in entities.items():
+        where = f"data.{side}s"
+        alike = [c for c in entity.columns if known.setdefault(c.lower(), (c, where))[0] != c]
+        for column in alike:
+            other, there = known[column.lower()]
+            if column in used:
+                message = (
+                    f"{where} has the column {column!r}, and {there} {other!r}, which engines take for one; name it "
+                    f"otherwise, such as `columns: {{{side}_{column}: {column}}}` under {where}"
+                )
+                raise DataError(message)
+        apart[side] = entity.drop(*alike) if alike else entity
+    return apart
 
 
 def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:

@@ -56,6 +56,10 @@ def prepared(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
         require_columns(table, {name: f"{where}.times"}, place_of(config))
         table = table.mutate(**{name: as_moment(table[name], how, f"{where}.times.{name}")})
     for name, text in config.columns.items():
+        alike = [c for c in table.columns if c != name and c.lower() == name.lower()]
+        if alike:
+            message = f"{where}.columns.{name} differs only in capitals from {alike[0]!r}, which engines take for one"
+            raise ConfigError(message)
         table = table.mutate(**{name: compile_expression(text, table, f"{where}.columns.{name}")})
     return table.filter(compile_condition(config.where, table, f"{where}.where")) if config.where else table
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.errors import DataError
+from contract.dataset import EncodedDataset
+from contract.errors import ConfigError, DataError
 from features.build import build
 from features.feature_config import FeaturesConfig
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
@@ -74,3 +75,28 @@ def test_another_statement_than_one_select_is_refused(tmp_path: Path, text: str)
     events = {"sql": text.replace("events.parquet", f"{tmp_path}/events.parquet"), "user": "user", "time": "at"}
     with pytest.raises(Exception, match=r"data\.events\.sql"):
         build(plain(tmp_path, events=events), tmp_path / "features", quiet)
+
+
+def test_a_used_column_that_two_tables_spell_with_other_capitals_is_refused(tmp_path: Path) -> None:
+    tables = raw_tables()
+    items = tables["items"].rename_columns({"maker": "Surface"})
+    write_raw(tmp_path, {**tables, "items": items})
+    there = {"items": {"path": str(tmp_path / "items.parquet"), "key": "item"}}
+    with pytest.raises(DataError, match=r"data\.items has the column 'Surface', and the log 'surface'"):
+        build(plain(tmp_path, **there, features=[{"name": "Surface"}]), tmp_path / "features", quiet)
+    # Beside it, the log's own may be used.
+    build(plain(tmp_path, **there, features=[{"name": "surface"}]), tmp_path / "features", quiet)
+    named = {**there["items"], "columns": {"item_surface": "Surface"}}
+    features = [{"name": "surface"}, {"name": "item_surface"}]
+    build(plain(tmp_path, items=named, features=features), tmp_path / "named", quiet)
+    makers = pq.read_table(tmp_path / "items.parquet")["Surface"]
+    learned = EncodedDataset.open(tmp_path / "named" / "train").read(["item_surface"])["item_surface"]
+    assert len(set(learned.to_pylist())) == len(makers.unique())
+
+
+def test_a_derived_column_that_differs_only_in_capitals_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path, raw_tables())
+    events = {"path": str(tmp_path / "events.parquet"), "user": "user", "item": "item", "time": "at"}
+    config = plain(tmp_path, events={**events, "columns": {"Surface": "upper(surface)"}})
+    with pytest.raises(ConfigError, match="differs only in capitals from 'surface'"):
+        build(config, tmp_path / "features", quiet)

@@ -39,9 +39,11 @@ def runs_of(api: str) -> list[dict[str, Any]]:
     return found
 
 
-def completed_runs(api: str, *, by_the_clock: bool) -> int:
-    """How many runs have ended well: of those that the schedule itself started, or of the others."""
-    return sum(r["state_type"] == "COMPLETED" and r["auto_scheduled"] is by_the_clock for r in runs_of(api))
+def has_fired(api: str, missed: set[str]) -> bool:
+    """Whether a run that the schedule itself started has ended well, and of those missed nothing is left to do."""
+    runs = runs_of(api)
+    left = [run for run in runs if run["id"] in missed and run["state_type"] not in {"COMPLETED", "CANCELLED"}]
+    return not left and any(run["auto_scheduled"] and run["state_type"] == "COMPLETED" for run in runs)
 
 
 def miss_nights(api: str) -> set[str]:
@@ -89,8 +91,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
             filed = ["deploy", "--all", "--prefect-file", str(DEPLOYMENTS)]
             line = [sys.executable, "-m", "prefect", "--no-prompt", *filed]
             made = subprocess.run(line, check=False, capture_output=True, text=True, cwd=ROOT, env=environment)
-            wait_for(lambda: completed_runs(api, by_the_clock=False) > 0, 900, server, worker)
-            wait_for(lambda: completed_runs(api, by_the_clock=True) > 0, 900, server, worker)
+            wait_for(lambda: has_fired(api, missed), 900, server, worker)
             runs = runs_of(api)
     return Nights(folder, runs, missed, worker.read_text(encoding="utf-8"), made.stdout + made.stderr)
 
@@ -105,16 +106,18 @@ def test_the_deployments_of_the_file_are_taken_by_a_server(nights: Nights) -> No
         assert f"moerank/{deployment}'" in nights.filed
 
 
-def test_of_two_missed_nights_one_is_made_up_for_and_the_other_is_left_out(nights: Nights) -> None:
-    states = sorted(run["state_type"] for run in nights.runs if run["id"] in nights.missed)
-    assert states == ["CANCELLED", "COMPLETED"]
+def test_of_several_nights_that_are_due_at_once_one_runs_and_the_others_are_left_out(nights: Nights) -> None:
+    ran = min((run for run in nights.runs if run["state_type"] == "COMPLETED"), key=lambda run: run["start_time"])
+    states = [run["state_type"] for run in nights.runs if run["id"] in nights.missed | {ran["id"]}]
+    assert states.count("COMPLETED") == 1
+    assert states.count("CANCELLED") == len(states) - 1 >= 1
 
 
 def test_two_runs_of_one_deployment_never_train_at_once(nights: Nights) -> None:
-    ran = sorted((run["start_time"], run["end_time"] or "z") for run in nights.runs if run["start_time"])
-    ran = [(begin, end) for begin, end in ran if begin != end]
-    assert len(ran) >= 2
-    assert all(end <= begin for (_, end), (begin, _) in pairwise(ran))
-    # The night after the one that was made up for had no newer rows: the version stays the only one.
+    ran = sorted(
+        (run["start_time"], run["end_time"]) for run in nights.runs if run["state_type"] in {"COMPLETED", "RUNNING"}
+    )
+    assert all(end is not None and end <= begin for (_, end), (begin, _) in pairwise(ran))
+    # A night that was made up for, or comes a minute later, has no newer rows: the version stays the only one.
     store = nights.folder / "runs" / "tiny" / "store" / "tiny"
     assert [path.name for path in store.glob("[0-9]*")] == ["1"]
