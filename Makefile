@@ -21,7 +21,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick bench pairs long faults check format proto docs site pictures clean
+.PHONY: help setup demo test quick bench pairs long faults check types lint format proto docs site pictures clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | while IFS=: read -r name text; do printf '  make %-8s%s\n' "$$name" "$$text"; done
@@ -57,9 +57,14 @@ faults: $(READY) ## the fault tests in their long forms: overload, soak, swaps, 
 	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 1800
 
 check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling, the site's links
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint
+
+types: $(READY)
+	$(BIN)/mypy
+
+lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 	$(BIN)/buf lint proto
@@ -96,11 +101,13 @@ $(READY): requirements/common.txt requirements/$(DEVICE).txt pyproject.toml
 	@echo "Setting up $(VENV): the packages of requirements/$(DEVICE).txt. This takes some minutes, once."
 	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "1 of 3: $(TORCH)"
-	@$(PIP) install --quiet --no-deps '$(TORCH)' 2>/dev/null || { echo "not on this machine's package index;" \
+	@$(PIP) install --quiet --no-compile --no-deps '$(TORCH)' 2>/dev/null || { echo "not on this machine's package index;" \
 		"asking $(TORCH_INDEX_$(DEVICE))"; \
-		$(PIP) install --quiet --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'; }
+		$(PIP) install --quiet --no-compile --no-deps --index-url $(TORCH_INDEX_$(DEVICE)) '$(TORCH)'; }
 	@echo "2 of 3: all other packages"
-	@$(PIP) install --quiet --no-deps --use-pep517 -r requirements/$(DEVICE).txt
+	@$(PIP) install --quiet --no-compile --no-deps --use-pep517 -r requirements/$(DEVICE).txt
 	@echo "3 of 3: moerank itself"
-	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	@$(PIP) install --quiet --no-compile --no-deps --no-build-isolation -e .
+	@# pip would compile 19,600 files one after the other, for over a minute. Some are for other Pythons, and fail.
+	@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib || true
 	@touch $@
