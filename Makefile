@@ -6,9 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := $(VENV)/ready-$(DEVICE)
-# Tests run side by side, each file in one process; those that load a server run alone, after the others. Many wait for
-# programs that they start: with two processes, two cores stood idle for a fifth of the time.
+# Tests run side by side, each file in one process. Many wait for programs that they start: with two processes, two
+# cores stood idle for a fifth of the time.
 WORKERS ?= 3
+# These hold a server to times, and run alone, after the others.
+ALONE := $(addprefix tests/faults/test_,overload.py half_open.py connections.py degradation.py)
 SINCE ?= HEAD
 BENCH ?=
 PACKAGES := contract features models serving pipeline moerank
@@ -34,10 +36,10 @@ demo: $(READY) ## the main job on real data, from download to an answered reques
 test: $(READY) ## the whole test suite, the examples in docstrings, and the coverage of both
 	rm -f .coverage .coverage.*
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.covered_lines --numprocesses $(WORKERS) --dist loadfile \
-		--no-loadscope-reorder --ignore tests/faults
+		--no-loadscope-reorder $(addprefix --ignore ,$(ALONE))
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p tests.covered_lines --doctest-modules $(PACKAGES) \
 		--ignore serving/stubs --ignore-glob '*/__main__.py'
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m tests.coverage_floor
 
 quick: $(READY) ## the tests of what changed since the last commit (SINCE=main: since then), in under a minute

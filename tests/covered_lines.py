@@ -6,11 +6,14 @@ as they are imported. Each process hands the lines that ran to coverage.py, as a
 combines with the others.
 """
 
+import os
 from pathlib import Path
 
 import pytest
 from coverage import Coverage, CoverageData
 from slipcover import FileMatcher, ImportManager, Slipcover
+
+from tests.covered_program import MEASURED
 
 ROOT = Path(__file__).resolve().parent.parent
 _NEVER = 2**31 - 1
@@ -22,13 +25,16 @@ class CoveredLines:
 
     def __init__(self) -> None:
         settings = Coverage(config_file=str(ROOT / "pyproject.toml")).config
-        self._data_file = settings.data_file
+        self._data_file = str(ROOT / settings.data_file)
         self._packages = [ROOT / name for name in settings.source_pkgs]
-        self._files = FileMatcher(sources=self._packages, omit=settings.run_omit)
+        self._files = FileMatcher(sources=self._packages, omit=[str(ROOT / pattern) for pattern in settings.run_omit])
         self._probes = Slipcover(d_miss_threshold=_NEVER)
         ImportManager(self._probes, self._files).__enter__()
 
     def pytest_sessionfinish(self) -> None:
+        self.write()
+
+    def write(self) -> None:
         data = CoverageData(basename=self._data_file, suffix=True)
         data.add_lines({relative(Path(file)): lines for file, lines in self._probes.newly_seen.items()})
         files = (file for package in self._packages for file in package.rglob("*.py") if self._files.matches(file))
@@ -41,8 +47,10 @@ def relative(file: Path) -> str:
 
 
 # Before any test or conftest.py is imported, which import the packages.
-_MEASURING = CoveredLines()
+MEASURING = CoveredLines()
+# Tells commands that tests start to be measured as well: see `tests.covered_program`.
+os.environ[MEASURED] = "1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(_MEASURING)
+    config.pluginmanager.register(MEASURING)

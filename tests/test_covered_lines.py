@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from coverage import Coverage, CoverageData
 
-from tests.covered_lines import ROOT
+from tests.covered_program import MEASURED, program
 
+ROOT = Path(__file__).resolve().parent.parent
 TESTS = "tests/contract/test_ranking_policy.py"
 
 
@@ -37,3 +39,14 @@ def test_the_lines_are_those_that_coverages_own_tracer_sees(tmp_path: Path) -> N
     # Files that nothing imports count as well.
     assert data.lines("pipeline/release/shipping.py") == []
     assert not [name for name in data.measured_files() if "stubs" in name or name.startswith("tests")]
+
+
+def test_a_program_that_a_test_starts_is_measured_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {MEASURED: "1", "COVERAGE_FILE": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    subprocess.run([*program("pipeline"), "--version"], cwd=folder, check=True)
+    coverage = Coverage(data_file=tmp_path / "data")
+    coverage.combine([str(tmp_path)])
+    assert coverage.get_data().lines("pipeline/cli/main.py")

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.covered_program import program
 from tests.prefect_home import prefect_home
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,7 +40,7 @@ class Shop:
 
 
 def command(folder: Path, environment: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
-    line = [sys.executable, "-m", "pipeline", *words]
+    line = [*program("pipeline"), *words]
     return subprocess.run(line, check=False, capture_output=True, text=True, cwd=folder, env=environment)
 
 
