@@ -29,6 +29,8 @@ from pipeline.evaluation.task_rows import TaskRows
 
 Floats = NDArray[np.float64]
 TRUTH_ROWS = 1_000_000
+_TRUTH_SIZE = 200
+"""So many times as large as a draw, at least, is what the truth is taken from: its own error shifts all intervals."""
 AT = (3,)
 BAND = (0.93, 0.97)
 _PLANTED = 0.43
@@ -76,8 +78,8 @@ def _sigmoid(logit: Floats) -> Floats:
 
 def coverage(world: World, draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:
     """The share of intervals that hold the truth, for every metric."""
-    large = world.draw(10**6, TRUTH_ROWS // world.each)
-    scores_by_task = evaluate_tasks(large, Bootstrap(TRUTH_ROWS // world.each, 1), AT).scores
+    users = max(TRUTH_ROWS // world.each, _TRUTH_SIZE * world.users)
+    scores_by_task = evaluate_tasks(world.draw(10**6, users), Bootstrap(users, 1), AT).scores
     truth = {(task, metric): each.value for task, scores in scores_by_task.items() for metric, each in scores.items()}
     hits: dict[tuple[str, str], list[bool]] = {key: [] for key in truth}
     for ends in run(partial(_intervals, world, replicates), range(draws)):

@@ -114,11 +114,12 @@ class BatchReader:
         self._seed, self._rank, self._world = seed, rank, world
         self._with_time = with_time
         self._columns = [*_column_names(schema), *[TIME] * with_time]
+        # Rows of another schema lack columns, too, which is not what to mend.
+        self.dataset.require(schema)
         missing = [name for name in self._columns if name not in self.dataset.column_names]
         if missing:
             message = f"{path} lacks column {missing[0]!r} of the schema ({len(missing)} missing); rebuild the features"
             raise DataError(message)
-        self.dataset.require(schema)
         self._kept = None if later_than is None else later_rows(self.dataset, later_than, replay, seed or 0)
         self._read_groups = [group for group in self.dataset.row_groups if self._rows_in(group)]
         self.total_rows: int = sum(map(self._rows_in, self._read_groups))

@@ -3,7 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from pipeline.cli.evaluation_arguments import add_columns, add_raw_rows, is_raw, method_from, raw_days, slices_from
+from pipeline.cli.evaluation_arguments import (
+    add_columns,
+    add_raw_rows,
+    add_slices,
+    is_raw,
+    method_from,
+    raw_days,
+    slices_from,
+)
 from pipeline.cli.paths import a_bundle, encoded_rows
 from pipeline.cli.verb import Verb, add_json, respond
 
@@ -21,9 +29,7 @@ def _compare_arguments(parser: ArgumentParser) -> None:
         help="where comparison.json and the page comparison.html go [%(default)s]",
     )
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
-    parser.add_argument(
-        "--slice-by", default="", help="columns of A's rows, hour, user_activity or item_activity, with commas between"
-    )
+    add_slices(parser, "columns of A's rows")
     add_json(parser)
 
 

@@ -4,7 +4,16 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from contract.errors import ConfigError
-from pipeline.cli.evaluation_arguments import add_columns, add_raw_rows, is_raw, method_from, raw_days, slices_from
+from pipeline.cli.evaluation_arguments import (
+    add_columns,
+    add_raw_rows,
+    add_slices,
+    is_raw,
+    method_from,
+    raw_days,
+    slices_from,
+    some,
+)
 from pipeline.cli.paths import a_bundle, encoded_rows
 from pipeline.cli.verb import Verb, add_json, respond
 
@@ -22,12 +31,11 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--train", type=Path, help="encoded training rows, for the popularity baseline and slices")
     parser.add_argument("--out", type=Path, default=Path("evaluation"), help="where results go [%(default)s]")
     parser.add_argument("--replicates", type=int, help="bootstrap draws")
-    parser.add_argument(
-        "--slice-by", default="", help="columns, hour, user_activity or item_activity, with commas between them"
-    )
+    add_slices(parser)
     parser.add_argument("--lists-by", metavar="FEATURE", help="what is ranked together: item, or an id feature [user]")
     parser.add_argument("--processes", type=int, help="processes that score side by side [1]")
-    parser.add_argument("--at", default="", help="list lengths k of NDCG, MRR, MAP, precision and recall [10]")
+    at = "list lengths of NDCG, MRR, MAP, precision and recall; several with commas, or one after the other [10]"
+    parser.add_argument("--at", type=some, action="extend", default=[], metavar="K", help=at)
     parser.add_argument(
         "--importance", type=int, nargs="?", const=5, default=0, metavar="N", help="shuffle each feature N times [5]"
     )
@@ -66,7 +74,7 @@ def _evaluate(args: Namespace) -> None:
 def _settings(args: Namespace) -> dict[str, object]:
     settings = slices_from(args)
     if args.at:
-        settings["at"] = tuple(args.at.split(","))
+        settings["at"] = tuple(args.at)
     settings |= {name: getattr(args, name) for name in ("lists_by", "processes") if getattr(args, name) is not None}
     return settings | {"importance": args.importance} | method_from(args.replicates)
 

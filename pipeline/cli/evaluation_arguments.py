@@ -20,6 +20,17 @@ def a_day(text: str) -> date:
         raise ArgumentTypeError(message) from error
 
 
+def some(text: str) -> list[str]:
+    """Values with commas between them, for an option of several values (``action="extend"``)."""
+    return [value for value in text.split(",") if value]
+
+
+def add_slices(parser: ArgumentParser, of: str = "columns") -> None:
+    """``--slice-by``, given once or several times."""
+    what = f"{of}, hour, user_activity or item_activity; several with commas, or one after the other"
+    parser.add_argument("--slice-by", type=some, action="extend", default=[], metavar="SLICE", help=what)
+
+
 def add_raw_rows(parser: ArgumentParser) -> None:
     """``--events`` and what else says which raw rows to encode."""
     group = parser.add_argument_group("raw rows, encoded by the model's own recipe")
@@ -42,6 +53,7 @@ def add_columns(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--columns",
         nargs="+",
+        action="extend",
         default=[],
         metavar="WHAT=COLUMN",
         help="what columns of prediction files are called: user=uid label.click=y prediction.click=p",
@@ -57,7 +69,7 @@ def raw_days(args: Namespace) -> "RawDays":
 
 def slices_from(args: Namespace) -> dict[str, object]:
     """The slices that a command line asks for."""
-    return {"slice_by": tuple(name for name in args.slice_by.split(",") if name)}
+    return {"slice_by": tuple(args.slice_by)}
 
 
 def method_from(replicates: int | None) -> dict[str, object]:

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contract.errors import ConfigError, DataError, IntegrityError
+from contract.dataset import EncodedWith
+from contract.errors import ConfigError, DataError, IntegrityError, SchemaMismatchError
 from features.source.parquet_files import write_table
 from pipeline.evaluation import metrics
 from pipeline.evaluation.concordance import xauc as xauc_of
@@ -158,6 +159,14 @@ def test_an_empty_table_is_refused(judged: Judged, tmp_path: Path) -> None:
     write_table(pq.read_table(judged.test).slice(0, 0), tmp_path / "none.parquet")
     with pytest.raises(DataError, match="has no rows to evaluate on"):
         evaluate(judged.bundle, tmp_path / "none.parquet", judged.train, tmp_path / "out", config=QUICK)
+
+
+def test_rows_of_a_build_with_other_features_are_refused_as_such(judged: Judged, tmp_path: Path) -> None:
+    rows = pq.read_table(judged.test).drop_columns(["tab"])
+    others = EncodedWith(schema_fingerprint="of another build", encoding="").metadata()
+    write_table(rows.replace_schema_metadata(others), tmp_path / "others.parquet")
+    with pytest.raises(SchemaMismatchError, match="use rows and a model of one features build"):
+        evaluate(judged.bundle, tmp_path / "others.parquet", None, tmp_path / "out", config=QUICK)
 
 
 def test_training_rows_without_a_label_are_refused(judged: Judged, tmp_path: Path) -> None:

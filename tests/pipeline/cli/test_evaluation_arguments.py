@@ -1,0 +1,29 @@
+"""Options of several values may be given once or several times: none is lost."""
+
+from argparse import ArgumentParser
+
+import pytest
+
+from pipeline.cli.compare_verb import VERB as COMPARE
+from pipeline.cli.evaluate_verb import VERB as EVALUATE
+from pipeline.cli.evaluate_verb import _settings
+from pipeline.cli.verb import Verb
+
+
+def _parser(verb: Verb) -> ArgumentParser:
+    parser = ArgumentParser()
+    verb.arguments(parser)
+    return parser
+
+
+def test_values_with_commas_and_repeated_options_are_all_kept() -> None:
+    line = ["--at", "3,5", "--at", "10", "--slice-by", "tab", "--slice-by", "hour,price"]
+    settings = _settings(_parser(EVALUATE).parse_args([*line, "--columns", "user=u", "--columns", "item=i"]))
+    assert (settings["at"], settings["slice_by"]) == (("3", "5", "10"), ("tab", "hour", "price"))
+
+
+@pytest.mark.parametrize("verb", [EVALUATE, COMPARE])
+def test_repeated_columns_are_all_kept(verb: Verb) -> None:
+    line = ["--columns", "user=u", "label.y=l", "--columns", "item=i"]
+    args = _parser(verb).parse_args(line if verb is EVALUATE else ["a", "b", *line])
+    assert args.columns == ["user=u", "label.y=l", "item=i"]
