@@ -119,10 +119,10 @@ class EncodedDataset:
         manifest = _manifest(path, filesystem)
         files = (str(path),) if manifest is None else tuple(f"{path}/{part.file}" for part in manifest.parts)
         footers = tuple(_footer(file, filesystem) for file in files)
-        told = tuple(EncodedWith.read(footer.metadata) for footer in footers)
+        encodings = tuple(EncodedWith.read(footer.metadata) for footer in footers)
         if manifest is None:
-            return cls(path, files, told[0], None, footers, filesystem)
-        for part, footer, encoded_with in zip(manifest.parts, footers, told, strict=True):
+            return cls(path, files, encodings[0], None, footers, filesystem)
+        for part, footer, encoded_with in zip(manifest.parts, footers, encodings, strict=True):
             if (footer.num_rows, encoded_with) != (part.rows, part.encoded_with):
                 message = f"{path}/{part.file} is not the part that {DATASET_MANIFEST} tells of; build features again"
                 raise IntegrityError(message)

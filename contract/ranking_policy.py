@@ -99,17 +99,17 @@ class BoundPolicy:
         """The formula of requests that name no other."""
         return self.scores[self.config.default]
 
-    def name_for(self, context: Mapping[str, Any], asked: str = "") -> str:
+    def name_for(self, context: Mapping[str, Any], requested: str = "") -> str:
         """The name of a request's formula.
 
         Raises:
             RequestError: the request names a formula that there is not.
         """
-        if asked:
-            if asked not in self.scores:
-                message = f"this model has no score formula {asked[:80]!r}; allowed are: {', '.join(self.scores)}"
+        if requested:
+            if requested not in self.scores:
+                message = f"this model has no score formula {requested[:80]!r}; allowed are: {', '.join(self.scores)}"
                 raise RequestError(message, field="score")
-            return asked
+            return requested
         for feature, choices in self.config.by.items():
             value = context.get(feature)
             if value is not None and str(value) in choices:

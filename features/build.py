@@ -99,8 +99,8 @@ def _build(
     for name, why in sorted(served.computed.items()) if served else ():
         progress(f"feature {name!r} {why} by a version in the log: its values are computed")
     for leak in report.leaks:
-        told = f"feature {leak['feature']!r} alone tells {leak['task']!r} ({leak['measure']} {leak['value']})"
-        progress(f"{told}: is it known before the label? then name it in data.checks.allow")
+        leak_text = f"feature {leak['feature']!r} alone tells {leak['task']!r} ({leak['measure']} {leak['value']})"
+        progress(f"{leak_text}: is it known before the label? then name it in data.checks.allow")
     result = FeatureBuild(
         finished,
         schema.fingerprint(),

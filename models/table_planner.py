@@ -152,10 +152,10 @@ def table_places(plan: ShardingPlan, tables: Mapping[str, TableOptions]) -> list
                 rank, (rows, dim) = each.placement.rank(), each.shard_sizes
                 by_rank[rank] = by_rank.get(rank, 0) + rows * dim * _FLOAT_BYTES
             rows = sum(each.shard_sizes[0] for each in shards)
-            asked = tables.get(name, TableOptions()).sharding is not None
+            is_fixed = tables.get(name, TableOptions()).sharding is not None
             in_host = table.compute_kernel == EmbeddingComputeKernel.FUSED_UVM_CACHING.value
             places.append(
-                TablePlace(name, rows, shards[0].shard_sizes[1], table.sharding_type, by_rank, asked, in_host)
+                TablePlace(name, rows, shards[0].shard_sizes[1], table.sharding_type, by_rank, is_fixed, in_host)
             )
     return places
 
@@ -181,7 +181,7 @@ def _ranks_here(world: int) -> int:
     return min(int(os.environ.get("LOCAL_WORLD_SIZE", world)), world)
 
 
-def _shardings(shapes: Mapping[str, TableShape], name: str, world: int, asked: str | None) -> list[str]:
+def _shardings(shapes: Mapping[str, TableShape], name: str, world: int, sharding: str | None) -> list[str]:
     """The ways in which a table may be shared out.
 
     Raises:
@@ -190,15 +190,15 @@ def _shardings(shapes: Mapping[str, TableShape], name: str, world: int, asked: s
     rows = shapes[name].rows
     several_widths = len({shape.dim for shape in shapes.values()}) > 1
     empty = (world - 1) * -(-rows // world) >= rows
-    if asked == ShardingType.ROW_WISE.value and empty and several_widths and world > 1:
+    if sharding == ShardingType.ROW_WISE.value and empty and several_widths and world > 1:
         # fbgemm tells neighbouring tables apart by their first rows, and takes an empty one for the next.
         message = (
             f"train.tables.{name}.sharding is row_wise, but {rows} rows leave one of {world} ranks without any, "
             "which tables of several widths do not allow: leave it out, or use fewer ranks"
         )
         raise ConfigError(message)
-    if asked is not None:
-        return [asked]
+    if sharding is not None:
+        return [sharding]
     whole = world == 1 or empty or shapes[name].bytes <= _TINY_BYTES
     return _SHARDINGS[:1] if whole else _SHARDINGS
 
@@ -207,8 +207,8 @@ def _no_plan(
     shapes: Mapping[str, TableShape], world: int, memory: RankMemory, tables: Mapping[str, TableOptions]
 ) -> ConfigError:
     largest = max(shapes, key=lambda name: shapes[name].bytes)
-    asked = [name for name in shapes if tables.get(name, TableOptions()).sharding is not None]
-    limits = f", leave out train.tables.{asked[0]}.sharding" if asked else ""
+    fixed = [name for name in shapes if tables.get(name, TableOptions()).sharding is not None]
+    limits = f", leave out train.tables.{fixed[0]}.sharding" if fixed else ""
     ranks = "one rank, which has" if world == 1 else f"{world} ranks, each of which has"
     return ConfigError(
         f"the embedding tables ({size(sum(shape.bytes for shape in shapes.values()))}, of which {largest} has "

@@ -167,9 +167,9 @@ class RequestEncoder:
         clipped = {column.name: column.clipped for column in context if column.clipped}
         clipped |= self._fill_given(own_values, columns, check)
         unseen = tuple(column.name for column in context if column.unseen)
-        told = {column.name: column.rows for column, _ in fresh}
+        pushed_rows = {column.name: column.rows for column, _ in fresh}
         encoded = self._encoded(columns, known_user, known_items, missing)
-        return replace(encoded, unseen_context=unseen, clipped=clipped, given=given, pushed=told, stale=stale)
+        return replace(encoded, unseen_context=unseen, clipped=clipped, given=given, pushed=pushed_rows, stale=stale)
 
     def _fill_entities(
         self, request: RankRequest, columns: Mapping[PartName, Columns]

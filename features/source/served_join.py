@@ -25,13 +25,13 @@ def with_served(connection: Backend, table: ir.Table, events: EventsConfig) -> i
         DataError: keys that are of another type than the log's.
     """
     served = read_parquet(connection, find_files(str(events.served), "data.events.served"))
-    told = [c for c in served.columns if c.startswith("served_") and c not in table.columns]
+    served_columns = [c for c in served.columns if c.startswith("served_") and c not in table.columns]
     item, time = str(events.item), str(events.time)
     require_columns(table, {item: "data.events.item", time: "data.events.time"}, place_of(events))
     by = [_REQUEST_ID, item] if _REQUEST_ID in table.columns else [key for key in (events.user, item) if key]
     for key in by:
         _check_type(table, served, key, events)
-    values = {c: served[c] for c in (SERVED_ROW, *told)}
+    values = {c: served[c] for c in (SERVED_ROW, *served_columns)}
     rows = served.select(*by, served[time].name(_AT), **values).filter([served[key].notnull() for key in by])
     if _REQUEST_ID in by:
         first = rows.group_by(by).aggregate(**{c: rows[c].argmax(rows[SERVED_ROW]) for c in (_AT, *values)})

@@ -178,11 +178,11 @@ def spark_hash(table: ir.Table, columns: Sequence[str]) -> ir.Value:
 
     Spark's own skips nulls, so that it would not tell which of two columns is null: each column says so beside it.
     """
-    told = {f"{place}": table[c] for place, c in enumerate(columns)}
+    present = {f"{place}": table[c] for place, c in enumerate(columns)}
     missing = {f"{place}/null": table[c].isnull() for place, c in enumerate(columns)}
     # Lists with nulls inside are told apart by their texts.
     texts = {f"{place}/text": table[c].cast("string") for place, c in enumerate(columns) if table[c].type().is_array()}
-    return _xxhash64(ibis.struct({**told, **missing, **texts}))
+    return _xxhash64(ibis.struct({**present, **missing, **texts}))
 
 
 def _quoted(frame: Any) -> list[str]:

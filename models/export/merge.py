@@ -58,9 +58,9 @@ def expert_distances(ranker: Ranker, batches: Iterable[Inputs]) -> list[Tensor]:
     levels = ranker.network.typed_levels
     products = [[_Products() for _ in level.typed_banks] for level in levels]
     hooks = [
-        bank.experts.register_forward_hook(found.add)
+        bank.experts.register_forward_hook(distances.add)
         for level, banks in zip(levels, products, strict=True)
-        for bank, found in zip(level.typed_banks, banks, strict=True)
+        for bank, distances in zip(level.typed_banks, banks, strict=True)
     ]
     for inputs in batches:
         ranker(TensorInputs.from_numpy(inputs))
@@ -74,11 +74,11 @@ def merge(ranker: Ranker, distances: list[Tensor], use: list[list[Tensor]], dist
     levels, groups, weights = ranker.network.typed_levels, [], 0
     experts = ranker.network.plan.experts
     for level, apart_EE, gates in zip(levels, distances, use, strict=True):
-        found = _groups(level, apart_EE, torch.stack(gates).sum(dim=0), distance)
-        groups.append(found)
-        if found:
+        merged_groups = _groups(level, apart_EE, torch.stack(gates).sum(dim=0), distance)
+        groups.append(merged_groups)
+        if merged_groups:
             before = _weights(level)
-            merge_experts(level, found)
+            merge_experts(level, merged_groups)
             weights += before - _weights(level)
     ranker.network.plan = replace(ranker.network.plan, levels=tuple(level.plan for level in levels))
     return Merged(tuple(groups), experts, weights, distance)

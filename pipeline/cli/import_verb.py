@@ -32,8 +32,8 @@ def _import(args: Namespace) -> None:
         rows = adult.import_adult(adult.fetch(args.cache, say), args.out).rows
     else:
         rows = kuairand.import_kuairand(args.source, args.out).rows
-    told = ", ".join(f"{count} {name}" for name, count in rows.items())
-    respond(args, {"directory": str(args.out), "rows": rows}, [f"{args.out}: {told}"])
+    counts = ", ".join(f"{count} {name}" for name, count in rows.items())
+    respond(args, {"directory": str(args.out), "rows": rows}, [f"{args.out}: {counts}"])
 
 
 VERB = Verb(

@@ -33,12 +33,12 @@ def speaks(message: str, seconds: float = 0.0) -> bool:
     file = os.environ.get(ERROR_FILE)
     if not rank_of() or not file:
         return True
-    told = Path(file).parent.parent / TOLD
+    marker = Path(file).parent.parent / TOLD
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not told.exists():
+    while time.monotonic() < end and not marker.exists():
         time.sleep(_LOOK_SECONDS)
     try:
-        with told.open("x", encoding="utf-8") as mark:
+        with marker.open("x", encoding="utf-8") as mark:
             mark.write(message)
         extra = {"py_callstack": message, "timestamp": str(int(time.time()))}
         error = {"message": {"message": message, "extraInfo": extra}}

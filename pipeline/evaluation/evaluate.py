@@ -103,10 +103,10 @@ def evaluate(
         )
         more = beside.submit(job.importance)
         evaluation = measure(predictions, context, config, out_dir, state)
-        for file, found in ((EXPERT_USE_FILE, known.experts), (IMPORTANCE_FILE, more.result())):
+        for file, result in ((EXPERT_USE_FILE, known.experts), (IMPORTANCE_FILE, more.result())):
             (out_dir / file).unlink(missing_ok=True)
-            if found is not None:
-                found.save(out_dir)
+            if result is not None:
+                result.save(out_dir)
     return evaluation
 
 

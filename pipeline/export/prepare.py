@@ -113,18 +113,18 @@ def prepare(job: Preparing) -> tuple[Preparation, PreparedItems | None]:
         return _nothing("no feature hangs on the item alone", job.wanted)
     try:
         first_layer(job.ranker)
-        shares, told = _chosen_tables(job, tables)
+        shares, preparations = _chosen_tables(job, tables)
     except ExportError as error:
         if job.wanted not in {"auto", "items"} or job.form != "fp32":
             message = f"{error}; rows of items can still be prepared in float32: --prepare items --item-rows fp32"
             raise ExportError(message) from error
         return _in_graph(job, names, tables.item)
-    return _outside(job, shares, told), None
+    return _outside(job, shares, preparations), None
 
 
 def _chosen_tables(job: Preparing, tables: OnlineTables) -> tuple[PreparedShares | None, dict[str, TablePreparation]]:
     schema, by_name = job.ranker.schema, tables.by_name()
-    shared, told = [], {}
+    shared, preparations = [], {}
     layer = FirstLayer(job.ranker, frozenset())
     for name, features in features_of(schema, tables).items():
         parts = {schema.part_of(spec) for spec in schema.features if spec.name in features}
@@ -136,17 +136,21 @@ def _chosen_tables(job: Preparing, tables: OnlineTables) -> tuple[PreparedShares
         reason = _why_not(name, saved, size * (len(table.keys) + 1), job)
         raw = _raw_bytes(table)
         figures = f"{saved} multiplications saved by a row of {size} bytes, {len(table.keys) + 1} rows"
-        told[name] = TablePreparation(len(table.keys) + 1, size, raw, saved, not reason, reason or figures)
+        preparations[name] = TablePreparation(len(table.keys) + 1, size, raw, saved, not reason, reason or figures)
         if not reason:
             shared.append(SharedTable(name, part, features, part_inputs(schema.part(part), table)))
-    return (PreparedShares(job.ranker, shared) if told["item"].prepared else None), told
+    return (PreparedShares(job.ranker, shared) if preparations["item"].prepared else None), preparations
 
 
 def _why_not(name: str, saved: int, size: int, job: Preparing) -> str:
     """Why a table is not prepared; empty if it is."""
     if name == "user":
-        asked = job.wanted in {"users", "all"}
-        return "" if asked else f"not asked for: {saved} multiplications once per request, and none of a store of users"
+        is_requested = job.wanted in {"users", "all"}
+        return (
+            ""
+            if is_requested
+            else f"not asked for: {saved} multiplications once per request, and none of a store of users"
+        )
     if name == "item":
         worth = job.wanted != "auto" or (saved >= WORTH and size <= MOST_BYTES)
         return "" if worth else f"not worth it: {saved} multiplications per candidate saved for {size} bytes"
@@ -163,17 +167,17 @@ def _raw_bytes(table: OnlineTable) -> int:
     return int(table.ids.nbytes + table.dense.nbytes + table.key_hashes.nbytes + lists) // (len(table.keys) + 1)
 
 
-def _outside(job: Preparing, shares: PreparedShares | None, told: dict[str, TablePreparation]) -> Preparation:
-    item = told["item"]
+def _outside(job: Preparing, shares: PreparedShares | None, preparations: dict[str, TablePreparation]) -> Preparation:
+    item = preparations["item"]
     if shares is None:
-        return Preparation(reason=item.reason, tables=told)
+        return Preparation(reason=item.reason, tables=preparations)
     export_shared(job.ranker, job.report, shares, job.sample, job.out / PREPARED_FILE)
     judged = _judge(job, shares) if job.form != "fp32" else {}
     rows = {name: ShareRows.stored(values, job.form) for name, values in shares.rows.items()}
     ShareTables(rows).save(job.out / SHARES_FOLDER)
-    saved = sum(each.saved for name, each in told.items() if each.prepared and name != "user")
+    saved = sum(each.saved for name, each in preparations.items() if each.prepared and name != "user")
     sizes = (item.rows, item.bytes_a_row, item.raw_bytes_a_row, saved)
-    return Preparation(*sizes, tuple(sorted(shares.names)), item.reason, job.form, told, judged)
+    return Preparation(*sizes, tuple(sorted(shares.names)), item.reason, job.form, preparations, judged)
 
 
 def _judge(job: Preparing, shares: PreparedShares) -> dict[str, Any]:

@@ -64,14 +64,14 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
             start_new_session=True,
         )
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
-    asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, partial(_leave, asked))
+    signals: list[int] = []
+    before = signal.signal(signal.SIGTERM, partial(_leave, signals))
     try:
         yield lambda: _wait(server, port, home / "server.log")
     except BaseException:
         # An import that is left half way may answer with an error of its own, long after it.
-        if asked:
-            raise SystemExit(128 + asked[0]) from None
+        if signals:
+            raise SystemExit(128 + signals[0]) from None
         raise
     finally:
         _stop(server)
@@ -79,10 +79,10 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
         os.environ.pop("PREFECT_API_URL", None)
 
 
-def _leave(asked: list[int], number: int, frame: FrameType | None) -> None:
+def _leave(signals: list[int], number: int, frame: FrameType | None) -> None:
     """End the process by an exception, and note by which signal."""
     del frame
-    asked.append(number)
+    signals.append(number)
     raise SystemExit(128 + number)
 
 

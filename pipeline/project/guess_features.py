@@ -178,14 +178,14 @@ def separator_of(texts: Sequence[str]) -> str | None:
 
 def calendar_columns(table: RawTable, moment: str, columns: Iterable[ColumnProfile]) -> set[str]:
     """The columns that only tell when a row was, such as a folder's day: no later row has a value that was seen."""
-    asked = {f"c{n}": c.path for n, c in enumerate(columns) if is_scalar(c.dtype) and c.distinct > 1}
-    if not asked:
+    paths = {f"c{n}": c.path for n, c in enumerate(columns) if is_scalar(c.dtype) and c.distinct > 1}
+    if not paths:
         return set()
     head = table.table.limit(_CALENDAR_ROWS)
-    values = {name: compile_expression(path, head, table.path) for name, path in asked.items()}
+    values = {name: compile_expression(path, head, table.path) for name, path in paths.items()}
     rows = to_arrow(table.connection, head.select(__at=compile_expression(moment, head, table.path), **values))
     rows = rows.filter(pc.is_valid(rows["__at"])).sort_by("__at")
-    return {path for name, path in asked.items() if _comes_once(rows[name])}
+    return {path for name, path in paths.items() if _comes_once(rows[name])}
 
 
 def _comes_once(column: pa.ChunkedArray) -> bool:

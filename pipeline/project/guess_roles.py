@@ -53,8 +53,12 @@ class Roles:
         return self.user is not None and self.item is not None and self.time is not None
 
 
-def guess_roles(events: Profiles, user: KeyPair | None, item: KeyPair | None, asked: Sequence[str] = ()) -> Roles:
-    """The roles of a log's columns; `user` and `item` were found in tables of theirs, `asked` names labels.
+def guess_roles(
+    events: Profiles, user: KeyPair | None, item: KeyPair | None, named_labels: Sequence[str] = ()
+) -> Roles:
+    """The roles of a log's columns; `user` and `item` were found in their own tables.
+
+    `named_labels` are the labels that were named on the command line.
 
     Raises:
         ConfigError: a label that is no column.
@@ -62,13 +66,13 @@ def guess_roles(events: Profiles, user: KeyPair | None, item: KeyPair | None, as
     who = user.column if user else _named_key(events, words.USERS, item.column if item else None)
     what = item.column if item else _named_key(events, words.ITEMS, who)
     by_name = {name: path for path, column in events.items() for name in (column.title, path)}
-    for label in asked:
+    for label in named_labels:
         if label not in by_name:
             message = (
                 f"--label {label!r} is not a column of the log; there are {', '.join(c.title for c in events.values())}"
             )
             raise ConfigError(message)
-    labels = {by_name[label] for label in asked}
+    labels = {by_name[label] for label in named_labels}
     when = find_moment(c for c in events.values() if c.path not in (who, what, *labels))
     free = [c for c in events.values() if c.path not in (who, what, when.column if when else None)]
     if labels:

@@ -68,9 +68,9 @@ def _graph(export: Mapping[str, Any]) -> list[str]:
         lines.append(f"None of these rows selected the experts {numbers} (counted from 0 over all levels).")
     if export["calibration"]:
         lines += ["", "| calibrated task | by | log loss before | after |", "|---|---|---|---|"]
-        for task, told in export["calibration"].items():
-            loss = told["log_loss"]
-            lines.append(f"| {task} | {told['method']} | {loss['before']:.5f} | {loss['after']:.5f} |")
+        for task, calibration in export["calibration"].items():
+            loss = calibration["log_loss"]
+            lines.append(f"| {task} | {calibration['method']} | {loss['before']:.5f} | {loss['after']:.5f} |")
     if export.get("pruned"):
         lines.append(f"Of its experts, export {export['pruned']['said']}, which are the validation rows.")
     if export.get("merged"):

@@ -38,8 +38,8 @@ class Shipping:
                 )
                 raise ConfigError(message)
             return None
-        asked = config.mirror_delta if delta is None else delta
-        base = None if asked is False else 0 if asked is True else asked
+        setting = config.mirror_delta if delta is None else delta
+        base = None if setting is False else 0 if setting is True else setting
         return cls(config.store, config.name, config.mirror, base)
 
     def ship(self, version: int, record: Path) -> None:

@@ -16,14 +16,14 @@ class Precision(NamedTuple):
 
 def precision_of(config: TrainConfig, device: torch.device) -> Precision:
     """Decide; ``auto`` is bfloat16 where the device has it, else float16 on CUDA, else float32."""
-    asked = config.precision
-    if asked == "auto" and config.bf16 != "auto":
-        asked = "bf16" if config.bf16 == "on" else "fp32"
-    if asked == "fp64":
+    precision = config.precision
+    if precision == "auto" and config.bf16 != "auto":
+        precision = "bf16" if config.bf16 == "on" else "fp32"
+    if precision == "fp64":
         return Precision(weights=torch.float64)
-    if asked == "auto":
+    if precision == "auto":
         return Precision(autocast=_native(device))
-    return Precision(autocast={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[asked])
+    return Precision(autocast={"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[precision])
 
 
 def _native(device: torch.device) -> torch.dtype | None:

@@ -105,8 +105,8 @@ def _other_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = str(error)
-        if world_size() > 1 and any(words in told for words in _LOST):
+        text = str(error)
+        if world_size() > 1 and any(words in text for words in _LOST):
             message = (
                 "another rank has ended, and training cannot go on without it; if it left no message, something "
                 "outside ended it, such as the system for lack of memory. The same command goes on from the last "

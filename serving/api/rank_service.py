@@ -80,11 +80,11 @@ class RankingService:
         """RankRequest -> RankResponse."""
         message = codec_rank.parse(ranking_pb2.RankRequest, body)
         self._limits.require_candidates(codec_rank.count_items(message.items), "items")
-        asked = self._ask(message, call)
-        (answer,) = self._answer([asked], call)
+        pending = self._ask(message, call)
+        (answer,) = self._answer([pending], call)
         written = codec_rank.answer_bytes(answer, debug=message.debug)
         call.clock.lap("output")
-        self._telemetry.ranked(asked.model, answer, call.clock.take(), trace=call.clock.trace)
+        self._telemetry.ranked(pending.model, answer, call.clock.take(), trace=call.clock.trace)
         return written
 
     def batch_rank(self, body: bytes, call: CallContext) -> bytes:
@@ -94,22 +94,24 @@ class RankingService:
             text = f"the batch has {len(requests)} requests; allowed are 1 to {self._limits.users}"
             raise RequestError(text, field="requests")
         self._limits.require_candidates(sum(codec_rank.count_items(request.items) for request in requests), "requests")
-        asked = []
+        pending = []
         for position, request in enumerate(requests):
             try:
-                asked.append(self._ask(request, call, ahead=position, together=True))
+                pending.append(self._ask(request, call, ahead=position, together=True))
             except RequestError as error:
                 where = f"requests[{position}]"
                 text = f"{where}: {error}"
                 raise RequestError(text, field=f"{where}.{error.field}") from error
         answers: dict[int, RankAnswer] = {}
-        for run in runs_of(asked):
-            run_answers = dict(zip(run, self._answer([asked[position] for position in run], call), strict=True))
+        for run in runs_of(pending):
+            run_answers = dict(zip(run, self._answer([pending[position] for position in run], call), strict=True))
             for position, answer in run_answers.items():
                 executions = int(position == run[0])
-                self._telemetry.ranked(asked[position].model, answer, call.clock.take(), executions, call.clock.trace)
+                self._telemetry.ranked(pending[position].model, answer, call.clock.take(), executions, call.clock.trace)
             answers |= run_answers
-        return codec_rank.batch_bytes([answers[i] for i in range(len(asked))], [request.debug for request in requests])
+        return codec_rank.batch_bytes(
+            [answers[i] for i in range(len(pending))], [request.debug for request in requests]
+        )
 
     def get_model(self, body: bytes, call: CallContext) -> bytes:
         """GetModelRequest -> GetModelResponse."""
@@ -148,8 +150,8 @@ class RankingService:
                 fallback = model.fallback(request, top_k, ordering)
                 stage = FEWER_STAGE
                 if fallback is not None:
-                    told = (arm, ordering, request_id, False, FALLBACK_STAGE, fallback)
-                    return PendingRequest(model, None, request, None, top_k, False, *told)  # noqa: FBT003
+                    about = (arm, ordering, request_id, False, FALLBACK_STAGE, fallback)
+                    return PendingRequest(model, None, request, None, top_k, False, *about)  # noqa: FBT003
             encoded = model.encode(request, call.require_time, together=together)
             call.clock.lap("input")
         experts = message.debug or self._telemetry.due(model, ahead)
@@ -193,8 +195,8 @@ class RankingService:
         return answers
 
 
-def _sources(asked: PendingRequest) -> dict[str, str]:
-    return asked.model.sources(asked.encoded) if asked.debug and asked.encoded is not None else {}
+def _sources(pending: PendingRequest) -> dict[str, str]:
+    return pending.model.sources(pending.encoded) if pending.debug and pending.encoded is not None else {}
 
 
 _KINDS = {"binary": ranking_pb2.TASK_KIND_BINARY, "regression": ranking_pb2.TASK_KIND_REGRESSION}

@@ -83,8 +83,8 @@ def attempts(
 
 def _pause(failed: FailedCall, attempt: int) -> float | None:
     """What the server asks for at least, longer with each attempt, and not the same for all callers."""
-    told = retry_delay(failed)
-    if told is None:
+    requested = retry_delay(failed)
+    if requested is None:
         return None
     grown = min(FIRST_PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE)
-    return told + grown * random.uniform(0.5, 1.0)  # noqa: S311 nothing here is secret
+    return requested + grown * random.uniform(0.5, 1.0)  # noqa: S311 nothing here is secret

@@ -169,10 +169,10 @@ class StoredUsers:
         """As `OnlineTable.lookup`; one MGET for all that are not recent."""
         users = hashes.tolist()
         rows = [self._recent.get(user) for user in users]
-        asked = [place for place, row in enumerate(rows) if row is None]
-        if asked:
-            blobs = self._store.fetch([self.key(users[place]) for place in asked])
-            for place, blob in zip(asked, blobs, strict=True):
+        missing = [place for place, row in enumerate(rows) if row is None]
+        if missing:
+            blobs = self._store.fetch([self.key(users[place]) for place in missing])
+            for place, blob in zip(missing, blobs, strict=True):
                 row = rows[place] = self._decode(blob)
                 if row is not None:
                     self._recent.put(users[place], row)

@@ -167,9 +167,9 @@ class ProcessGroup(Collector):
         with self._told:
             self._number += 1
             number = self._number
-        asked = [worker for worker in workers if worker.channel.send({"metrics": number})]
+        reached = [worker for worker in workers if worker.channel.send({"metrics": number})]
         with self._told:
-            self._told.wait_for(lambda: all(w.page_number >= number or not w.alive for w in asked), PAGE_SECONDS)
+            self._told.wait_for(lambda: all(w.page_number >= number or not w.alive for w in reached), PAGE_SECONDS)
 
     def _loaded(self, worker: _Worker, model: str, version: int) -> None:
         with self._lock:

@@ -31,12 +31,12 @@ _BY_TASK = TypeAdapter(dict[str, ValidationCounts])
 
 def validation_counts(predictions_NT: NDArray[np.float32], schema: Schema) -> dict[str, dict[str, Any]]:
     """What the manifest is to say of a model's predictions for its validation rows."""
-    told = {}
+    histograms = {}
     for task, values in zip(schema.tasks, predictions_NT.T, strict=True):
         distribution = ValueDistribution.of(task)
         distribution.add(values)
-        told[task.name] = {"edges": distribution.edges.tolist(), "counts": distribution.counts.tolist()}
-    return told
+        histograms[task.name] = {"edges": distribution.edges.tolist(), "counts": distribution.counts.tolist()}
+    return histograms
 
 
 def validation_shares(manifest: Manifest, schema: Schema) -> dict[str, list[float]]:
@@ -46,12 +46,12 @@ def validation_shares(manifest: Manifest, schema: Schema) -> dict[str, list[floa
     """
     about: Any = manifest.about.get(EXPORT)
     try:
-        told = _BY_TASK.validate_python(about.get(PREDICTIONS, {}) if isinstance(about, Mapping) else {})
+        histograms = _BY_TASK.validate_python(about.get(PREDICTIONS, {}) if isinstance(about, Mapping) else {})
     except ValidationError:
         return {}
     shares = {}
     for task in schema.tasks:
-        counts = told.get(task.name)
+        counts = histograms.get(task.name)
         edges = ValueDistribution.of(task).edges
         if counts is None or len(counts.edges) != len(edges) or not np.allclose(counts.edges, edges):
             continue

@@ -105,12 +105,12 @@ class ServerCollector(Collector):
         expected = GaugeMetricFamily("moerank_prediction_expected_ratio", text, labels=(*LABELS, "task", "le"))
         for model in self._registry.models():
             key = (model.name, str(model.version))
-            told = validation_shares(model.bundle.manifest, model.bundle.schema)
+            shares = validation_shares(model.bundle.manifest, model.bundle.schema)
             created.add_metric(key, datetime.fromisoformat(model.bundle.manifest.created).timestamp())
             for task in model.bundle.schema.tasks:
                 rates.add_metric((*key, task.name), task.base_rate)
                 bounds = bounds_of(ValueDistribution.of(task).edges)
-                for bound, share in zip(bounds, told.get(task.name, ()), strict=task.name in told):
+                for bound, share in zip(bounds, shares.get(task.name, ()), strict=task.name in shares):
                     expected.add_metric((*key, task.name, bound), share)
         yield from (created, rates, expected)
         refused = GaugeMetricFamily(

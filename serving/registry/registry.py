@@ -73,8 +73,8 @@ class Registry:
         elif model in served:
             current = served[model]
         else:
-            asked = f"no model {model!r}" if model or not served else "several models, so name one"
-            message = f"this server has {asked}; it serves {', '.join(sorted(served)) or 'none'}"
+            problem = f"no model {model!r}" if model or not served else "several models, so name one"
+            message = f"this server has {problem}; it serves {', '.join(sorted(served)) or 'none'}"
             raise ModelNotFoundError(message)
         if version not in {0, current.version}:
             canary = self.arms.canary(current.name, version)

@@ -26,21 +26,21 @@ def main(channel: ProcessChannel) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The parent's to handle.
     # Decoding takes a twentieth of the time, and the other cores have work.
     pa.set_cpu_count(1)
-    asked: SimpleQueue[Message] = SimpleQueue()
-    threading.Thread(target=_listen, args=(channel, asked), daemon=True).start()
-    job = asked.get()
+    messages: SimpleQueue[Message] = SimpleQueue()
+    threading.Thread(target=_listen, args=(channel, messages), daemon=True).start()
+    job = messages.get()
     try:
         engine = Engine(Path(job["bundle"]), threads=job["threads"])
         while True:
-            begin, end = asked.get()["rows"]
+            begin, end = messages.get()["rows"]
             channel.send(_scored(engine, job, (begin, end)))
     except MoerankError as error:
         channel.send({"failed": str(error), "reason": error.reason})
 
 
-def _listen(channel: ProcessChannel, asked: "SimpleQueue[Message]") -> None:
+def _listen(channel: ProcessChannel, messages: "SimpleQueue[Message]") -> None:
     for message in channel.messages():
-        asked.put(message)
+        messages.put(message)
     os._exit(0)  # Nobody waits for what is being scored.
 
 
