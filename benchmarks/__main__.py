@@ -28,7 +28,7 @@ NAMES = tuple(
     )
 )
 # A variable that a benchmark cannot do without.
-NEEDS = {"kuairand": "KUAIRAND_DIR", "week": "KUAIRAND_DIR"}
+NEEDS = {"fresh_rates": "KUAIRAND_DIR", "kuairand": "KUAIRAND_DIR", "week": "KUAIRAND_DIR"}
 # What only a person can name.
 BY_HAND = {"flagship": "it compares bundles: python -m benchmarks.flagship --old STORE/M/1 --new STORE/M/2"}
 # The least that shows that a benchmark works.
@@ -38,6 +38,7 @@ QUICK = {
     "evaluation": "--rows 100000 --events 20000 --score-rows 20000 --rounds 1",
     "features": "--rows 20000 --rounds 1",
     "flagship": "",
+    "fresh_rates": "--as-of day",
     "gates": "--seeds 1 --epochs 1",
     "gpu_serving": "--cpu-dry-run",
     "gpu_training": "--cpu-dry-run",

@@ -18,6 +18,7 @@ from benchmarks.trees import SETTINGS, predictions, read_rows
 from contract.digests import digest_of
 from contract.schema import Schema
 from features.batches import BatchReader
+from features.feature_config import AsOf
 from models.model_config import ModelConfig
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, ece, rmse
@@ -75,13 +76,16 @@ def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
     """
     name, _, form = table.partition("_")
     recipe = RECIPES / f"{name}.yaml"
-    given = _up_to_the_event(recipe) if form == "event" else _AT_RANDOM if form == "random" else []
+    given = _AT_RANDOM if form == "random" else []
+    if form == "event":
+        given = ["workspace=runs/event", rates_up_to("event", recipe)]
     return read_config(recipe, [*given, *overrides, f"train.seed={seed}"])
 
 
-def _up_to_the_event(recipe: Path) -> list[str]:
-    aggregates = [each.model_dump(mode="json") | {"as_of": "event"} for each in read_config(recipe, []).data.aggregates]
-    return ["workspace=runs/event", f"data.aggregates={json.dumps(aggregates)}"]
+def rates_up_to(as_of: AsOf, recipe: Path) -> str:
+    """The change of a recipe by which all its aggregates count events up to the row, the last hour or the last day."""
+    aggregates = [each.model_dump(mode="json") | {"as_of": as_of} for each in read_config(recipe, []).data.aggregates]
+    return f"data.aggregates={json.dumps(aggregates)}"
 
 
 def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:
