@@ -1,8 +1,8 @@
 """How fresh rates should be: KuaiRand with rates up to the day before, to the last whole hour, or to the row itself.
 
-``KUAIRAND_DIR=... python -m benchmarks.fresh_rates [--as-of day hour event] [--json]``; LightGBM with ids as numbers, on the recipe's columns,
-trained on 25 to 29 April and judged on 30 April and 1 May, so that nothing is chosen on the days by which recipes are
-judged.
+``KUAIRAND_DIR=... python -m benchmarks.fresh_rates [--as-of day hour event] [--json]``; LightGBM with ids as numbers,
+on the recipe's columns, trained on 25 to 29 April and judged on 30 April and 1 May, so that nothing is chosen on the
+days by which recipes are judged.
 """
 
 import sys
