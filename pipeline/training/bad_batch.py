@@ -17,6 +17,7 @@ from contract.schema import Schema
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
+from pipeline.training.dense_form import as_it_is
 from pipeline.training.late_check import StepFlags
 
 _ROWS, _VALUES = 3, 8
@@ -46,7 +47,7 @@ class _BadTensor:
 def diagnose_loss(model: nn.Module, ranker: Ranker, loss: RankingLoss, batch: Batch, step: int) -> BadBatch:
     """Run the batch forward once more, watched, and name what breaks first; every rank must call it together."""
     device = loss.unit_T.device
-    with torch.no_grad(), _watched(ranker) as faults:
+    with torch.no_grad(), as_it_is(), _watched(ranker) as faults:
         output = model(TensorInputs.from_numpy(batch.inputs).to(device))
         labels, weights = (torch.from_numpy(a).to(device) for a in (batch.labels, batch.weights))
         each_BT = loss.by_row(output.logits_BT, labels, weights)

@@ -95,6 +95,8 @@ class EpochLoop:
         self._updates = (step + 1) % every == 0 or rows.batch_end(begin) == rows.total_rows
         # A checkpoint holds no gradients: training ends, or saves, only where none are kept for the next batch.
         wishes = Wishes(self.stop.asked and self._updates, self._updates and self.writer.is_due(self.progress))
+        if decided := self.run.form.step():
+            self.log.say(decided)
         return self.run.step(batch, share, step, self.run.total_steps, wishes, update=self._updates)
 
     def _between_steps(self, wishes: Wishes) -> None:

@@ -226,6 +226,8 @@ class TrainConfig(Settings):
     """When training saves its state."""
     tracking: TrackingConfig = TrackingConfig()
     """Where the run's numbers go."""
+    compile: Literal["off", "on", "auto"] = "off"
+    """Whether the network is compiled, which rounds otherwise; ``auto``: on a card, if that makes steps faster."""
     profile_steps: Annotated[int, Field(ge=0)] = 0
     """Record so many steps as a trace in the run's directory, profile/trace.json."""
     seed: Seed = 0

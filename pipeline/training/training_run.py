@@ -20,6 +20,7 @@ from models.table_planner import TableOptions
 from pipeline.training.anchor import Anchor, fisher_information
 from pipeline.training.balanced_hash import deal_ids
 from pipeline.training.data_check import check_rows
+from pipeline.training.dense_form import DenseForm, as_it_is
 from pipeline.training.precision import precision_of
 from pipeline.training.stopping_metric import StoppingMetric
 from pipeline.training.teacher import FileTeacher, teacher_of
@@ -91,6 +92,7 @@ class TrainingRun:
         self.remarks += [teacher.remark] if isinstance(teacher, FileTeacher) else []
         parts = self.sharded, loss, self.weighting, self.config
         self.step = TrainingStep(*parts, autocast=precision.autocast, teacher=teacher)
+        self.form = DenseForm(self.sharded.ranker.network, config.compile, device)
 
     @property
     def total_steps(self) -> int:
@@ -100,7 +102,7 @@ class TrainingRun:
     def validate(self) -> Validation:
         """Judge the model as it is on the held-out rows."""
         average = self.step.average
-        with nullcontext() if average is None else average.applied():
+        with nullcontext() if average is None else average.applied(), as_it_is():
             return validate(self.sharded, self.held_out, self.device, self.stopping_metric.metric)
 
     def start_from(self, start: Start, features_dir: Path) -> None:
