@@ -30,9 +30,11 @@ GATES: list[dict[str, Any]] = [
     {"name": "dselect_k", "k": 2},
     {"name": "comet", "k": 2},
     {"name": "gumbel"},
-    {"name": "dense_to_sparse", "k": 2},
+    {"name": "dense_to_sparse", "k": 2, "switch_step": 2},
     {"name": "top_p", "p": 0.6},
     {"name": "hash", "feature": "item"},
+    {"name": "top_any"},
+    {"name": "mask_moe", "feature": "item", "k": 2, "rare": 60},
 ]
 FORMS: list[Form] = ["wide", "moe"]
 

@@ -148,3 +148,25 @@ def test_a_host_that_waits_reads_whether_loss_gradients_and_columns_are_finite(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [len(asked) for asked in numbers_read(features, tmp_path, monkeypatch, {"name": "softmax"}, {})] == [3] * 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_card_torch_itself_sees_no_step_wait(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, count = TrainingStep.__call__, 0
+
+    def watched(self: TrainingStep, *args: Any, **kwargs: Any) -> StepResult:
+        nonlocal count
+        count += 1
+        # In the first one torchrec looks at the ids, and fbgemm fetches its count of steps.
+        torch.cuda.set_sync_debug_mode("error" if count > 1 else "default")
+        try:
+            return step(self, *args, **kwargs)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(TrainingStep, "__call__", watched)
+    train(features, MODEL, config(epochs=1), tmp_path, silent)
+    assert count > 2
