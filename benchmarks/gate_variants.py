@@ -33,21 +33,29 @@ def _gates(recipe: str, epochs: int) -> dict[str, Change]:
     }
 
 
+_OWN_GATES: Change = {"gate_scope": "per_task"}
 _DIN: Change = {"last_items": {"name": "din"}}
 _OTHERS: dict[str, dict[str, Change]] = {
     "norm": {"norm none": {"norm": "none"}, "norm layer": {"norm": "layer"}},
     # As many experts for each task as MMoE's 8: its own and the shared ones.
     "architectures": {
         "shared_bottom": {"architecture": {"name": "shared_bottom"}, "gate": {"name": "dselect_k"}},
-        "cgc": {"architecture": {"name": "cgc"}, "experts": 7},
-        "ple": {"architecture": {"name": "ple", "levels": 2}, "experts": 7},
-        "home": {"architecture": {"name": "home"}, "experts": 6},
+        "cgc": {"architecture": {"name": "cgc"}, **_OWN_GATES, "experts": 7},
+        "ple": {"architecture": {"name": "ple", "levels": 2}, **_OWN_GATES, "experts": 7},
+        "home": {"architecture": {"name": "home"}, **_OWN_GATES, "experts": 6},
     },
     # Of recipes with a history that shares the item's embedding: MovieLens.
     "histories": {
         "din": {"sequences": _DIN},
         "sim": {"sequences": {"last_items": {"name": "sim", "search": "last_items"}}},
         "aw_moe": {"sequences": _DIN, "routing": "history", "history_contrast": {}},
+    },
+    # Of recipes with these ids as features: MovieLens.
+    "personal": {
+        "ppnet": {"personal_gates": {"by": ["user_id", "item_id"]}},
+        "epnet": {"interaction": {"name": "epnet", "by": ["occupation"]}},
+        # Eight columns for each task and eight shared ones, and as many experts as MMoE's 8.
+        "stem": {"architecture": {"name": "stem"}, **_OWN_GATES, "embedding_dim": 24, "experts": 6},
     },
     "interactions": {"dcn_v2": {"interaction": {"name": "dcn_v2"}}, "autoint": {"interaction": {"name": "autoint"}}},
     "weightings": {name: {"train.weighting": {"name": name}} for name in ("uncertainty", "gradnorm", "pcgrad")},

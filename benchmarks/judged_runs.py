@@ -116,7 +116,7 @@ def _once(
     built = build_features(config).result
     of_rows = built["fingerprint"], built["rows"], JUDGED[table]
     ledger = config.root / "judged.jsonl"
-    known = _known(ledger, settings, of_rows)
+    known = known_run(ledger, settings, of_rows)
     if known is not None and (kept is None or kept.is_dir()):
         return known
     judged = make()
@@ -151,7 +151,7 @@ def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
     return Judged(judge(schema, np.concatenate(answers).astype(np.float64), labels, weights), cpu, union)
 
 
-def _known(ledger: Path, settings: list[Any], of_rows: tuple[Any, ...]) -> Judged | None:
+def known_run(ledger: Path, settings: list[Any], of_rows: tuple[Any, ...]) -> Judged | None:
     """The newest run of these settings on these rows; a setting that there was not yet counts by its default."""
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []
     for entry in map(json.loads, reversed(lines)):

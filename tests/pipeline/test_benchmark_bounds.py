@@ -1,5 +1,6 @@
 """The comparison with LightGBM: it reads the very columns that models train on, and judges both alike."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from contract.digests import digest_of
+from models.model_config import ModelConfig
+from pipeline.training.train_config import TrainConfig
 from tests.models.small import inputs, small_schema
 from tests.pipeline.tiny_features import write_features
 
@@ -14,7 +18,7 @@ pytest.importorskip("lightgbm")
 
 from benchmarks import trees
 from benchmarks.bounds import against, better_trees, cases
-from benchmarks.judged_runs import Judged, judge
+from benchmarks.judged_runs import Judged, judge, known_run
 
 SCHEMA = small_schema()
 
@@ -59,3 +63,17 @@ def test_differences_are_tested_by_seed_and_adjusted_by_holm() -> None:
     alone = stats.ttest_1samp([0.01, 0.02, 0.03], 0.0).pvalue
     assert lines[2].endswith(f"| {2 * alone:.3f} |")
     assert lines[3].endswith("| 1.000 |")
+
+
+def test_a_run_is_found_again_when_a_setting_has_been_added_since(tmp_path: Path) -> None:
+    settings = [part.model_dump(mode="json") for part in (ModelConfig(), TrainConfig())]
+    of_rows = ("features", {"train": 9}, "test")
+    before = [{name: value for name, value in settings[0].items() if name != "monotone"}, settings[1]]
+    figures = {"figures": {"like auc": 0.7}, "cpu": 1.0, "union": 0.5}
+    entry = {"key": digest_of(before, *of_rows), "settings": before, **figures}
+    ledger = tmp_path / "judged.jsonl"
+    ledger.write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    assert known_run(ledger, settings, of_rows) == Judged({"like auc": 0.7}, 1.0, 0.5)
+    assert known_run(ledger, settings, ("other features", {"train": 9}, "test")) is None
+    other = [settings[0] | {"monotone": {"price": "increasing"}}, settings[1]]
+    assert known_run(ledger, other, of_rows) is None

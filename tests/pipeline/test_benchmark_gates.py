@@ -1,13 +1,19 @@
 """The comparison of gates: differences seed by seed, their interval, and how they are drawn."""
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from scipy import stats
 
 from benchmarks.gate_plot import drawing
+from benchmarks.gate_variants import GROUPS, overrides
 from benchmarks.gates import gaps, table
 from benchmarks.paired import paired
+from models.architectures import PlanRequest
+from pipeline.project.project_config import read_config
+
+RECIPE = Path(__file__).parents[2] / "pipeline" / "recipes" / "movielens.yaml"
 
 FOUND = {
     "softmax": [{"like": 0.70, "rating": 1.00, "union/n": 1.0}, {"like": 0.72, "rating": 1.02, "union/n": 1.0}],
@@ -36,3 +42,10 @@ def test_the_drawing_tells_better_from_worse_by_the_unit() -> None:
     for panel, top_k in ((like, "worse"), (rating, "better")):
         dots = [dot.get("class") for dot in panel.iter("{http://www.w3.org/2000/svg}circle")]
         assert dots == [top_k, "open"]
+
+
+@pytest.mark.parametrize("variant", [name for variants in GROUPS.values() for name in variants])
+def test_every_variant_is_a_model_of_the_movielens_recipe(variant: str) -> None:
+    model = read_config(RECIPE, overrides("movielens", variant, 0, 1)).model
+    request = PlanRequest(("like", "rating"), model.experts, model.gate_scope == "shared")
+    assert model.architecture.plan(request).task_streams
