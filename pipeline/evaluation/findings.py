@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pipeline.evaluation.task_metrics import Estimate, Scores
+from pipeline.evaluation.task_metrics import Estimate, Scores, TaskRows
 
 _MOST_OFF = 0.03
 """How far the sum of the probabilities may be from that of the labels, as a share, before it is a finding."""
@@ -30,6 +30,15 @@ def calibration_findings(tasks: Mapping[str, Scores]) -> list[str]:
                 f"{task}: the probabilities are far from calibrated: {' and '.join(signs)}. Remedy: {_REMEDY}"
             )
     return findings
+
+
+def interval_findings(tasks: Mapping[str, TaskRows]) -> list[str]:
+    """A sentence for each task whose rows are all of one user, because its intervals have no width."""
+    return [
+        f"{task}: all rows are of one user, so the intervals say nothing; judge on rows of two users at least"
+        for task, rows in tasks.items()
+        if rows.is_of_one
+    ]
 
 
 def _ratio(calibration: Estimate | None) -> str:

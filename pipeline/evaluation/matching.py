@@ -23,6 +23,30 @@ def common_rows(first: Predictions, second: Predictions) -> tuple[Predictions, P
     return first.take(in_first), second.take(in_second)
 
 
+def common_tasks(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
+    """Both, of the same rows, with the tasks that both have.
+
+    Raises:
+        DataError: they have no task in common, or one of another kind, labels or weights: two recipes define it.
+    """
+    names = [name for name in first.tasks if name in second.tasks]
+    if not names:
+        message = f"no task in common: one has {', '.join(first.tasks)}, the other {', '.join(second.tasks)}"
+        raise DataError(message)
+    one, other = first.of_tasks(names), second.of_tasks(names)
+    for place, name in enumerate(names):
+        weights, others = one.weights[:, place], other.weights[:, place]
+        labels_agree = np.isclose(one.labels[:, place], other.labels[:, place], rtol=1e-6, atol=0.0)
+        differ = (weights != others) | ((weights > 0) & ~labels_agree)
+        if differ.any() or one.tasks[name] != other.tasks[name]:
+            message = (
+                f"{name} has other labels or weights in {np.count_nonzero(differ)} of {one.rows} rows, because the "
+                "recipes define it differently, so its metrics cannot be compared"
+            )
+            raise DataError(message)
+    return one, other
+
+
 def places_of_common_rows(first: Predictions, common: Predictions) -> NDArray[np.int64]:
     """Where the rows of `common`, as `common_rows` returned them, stand among those of `first`."""
     keys = _keys(first)

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue
 
 from contract.settings import Settings
 from pipeline.evaluation.curves import draw
-from pipeline.evaluation.findings import calibration_findings
+from pipeline.evaluation.findings import calibration_findings, interval_findings
 from pipeline.evaluation.influence import TaskInfluence, influences
 from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
 from pipeline.evaluation.predictions import Predictions
@@ -119,13 +119,14 @@ def measure(
     if state is not None and not state.is_whole:
         whole = overall(state, results.scores, predictions.tasks, bootstrap)
     scores = {name: metrics | whole.scores.get(name, {}) for name, metrics in results.scores.items()}
+    told_apart = {name: metrics for name, metrics in scores.items() if not tasks[name].is_of_one}
     result = Evaluation(
         model=context.model,
         data=context.data,
         rows=whole.rows,
         tasks=scores,
         undefined=results.undefined,
-        findings=(*context.notes, *whole.notes, *calibration_findings(scores)),
+        findings=(*context.notes, *whole.notes, *interval_findings(tasks), *calibration_findings(told_apart)),
         baselines=baselines,
         slices=_with_tests(slices, influences(tasks, results.statistics)),
         experts=dict(context.experts),

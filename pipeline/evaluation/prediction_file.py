@@ -30,6 +30,10 @@ from pipeline.evaluation.predictions import Kind, Predictions, joined
 
 _ROLE = re.compile(r"^(user|item|time|list|key|(label|prediction|weight)\.[^.=]+)$")
 STRETCH_ROWS = 1 << 18
+_ORDER_ROWS = 1 << 14
+"""Of so many rows of a stretch it is looked whether their scores stay apart."""
+_MOST_MERGED = 0.05
+"""So many of them may become equal: too few pairs to move AUC, and more than the scores of ordinary models lose."""
 Columns = Mapping[str, str]
 """What a column is (``user``, ``label.click`` ...) -> its name in the file."""
 
@@ -237,8 +241,16 @@ def _task(
     """Labels, weights and scores [N] of a task; where it does not apply the weight is 0."""
     labels = _floats(path, table, names[f"label.{task}"])
     scores = _floats(path, table, names[f"prediction.{task}"])
+    _check_order(path, table, names[f"prediction.{task}"], scores)
     weight = names[f"weight.{task}"]
     weights = _floats(path, table, weight) if weight in table.column_names else np.ones(labels.size, np.float32)
+    unusable = (weights < 0) | np.isinf(weights)
+    if unusable.any():
+        message = (
+            f"{path}: {weight} is {weights[unusable][0]} in {np.count_nonzero(unusable)} rows; a weight is a finite "
+            "number of at least 0, where 0 says that the task does not apply to the row"
+        )
+        raise DataError(message)
     applies = ~np.isnan(labels) & (np.nan_to_num(weights) > 0)
     bad = int(np.count_nonzero(applies & ~np.isfinite(scores)))
     if bad:
@@ -246,6 +258,22 @@ def _task(
         raise DataError(message)
     zero = np.float32(0)
     return np.where(applies, labels, zero), np.where(applies, weights, zero), np.where(applies, scores, zero)
+
+
+def _check_order(path: str, table: pa.Table, name: str, scores: NDArray[np.float32]) -> None:
+    """Refuse scores whose order 32 bits do not keep, such as times in milliseconds: AUC would be that of ties."""
+    if not pa.types.is_floating(table[name].type) and not pa.types.is_integer(table[name].type):
+        return
+    step = max(1, scores.size // _ORDER_ROWS)
+    given = np.unique(table[name].to_numpy()[::step])
+    kept = np.unique(scores[::step])
+    if given.size - kept.size > max(1, _MOST_MERGED * given.size):
+        message = (
+            f"{path}: of {given.size} different values of {name!r}, from {given[0]:.17g} to {given[-1]:.17g}, only "
+            f"{kept.size} differ as numbers of 32 bits, so their order would be lost; shift or scale them (of "
+            "probabilities give the logits): AUC and the list metrics need only the order"
+        )
+        raise DataError(message)
 
 
 def _floats(path: str, table: pa.Table, name: str) -> NDArray[np.float32]:
@@ -275,12 +303,7 @@ def _ids(table: pa.Table, name: str, *, mapped: bool) -> NDArray[np.uint64] | No
         column = column.cast(pa.uint64())
     if not mapped and pa.types.is_integer(column.type):
         return np.asarray(pc.fill_null(column, 0).to_numpy(zero_copy_only=False)).astype(np.uint64)
-    if pa.types.is_floating(column.type):
-        # What pandas makes of whole numbers with gaps.
-        column = pc.if_else(pc.is_nan(column), None, column).cast(pa.int64())
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return np.asarray(hash_array(column), dtype=np.uint64)
+    return np.asarray(hash_array(column, name), dtype=np.uint64)
 
 
 def _times(path: str, table: pa.Table, name: str) -> NDArray[np.int64] | None:

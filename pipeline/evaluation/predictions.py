@@ -97,6 +97,12 @@ class Predictions:
             )
         return task_rows
 
+    def of_tasks(self, names: Sequence[str]) -> Self:
+        """The same rows with some of the tasks, in this order."""
+        columns = [list(self.tasks).index(name) for name in names]
+        matrices: dict[str, Any] = {name: getattr(self, name)[:, columns] for name in ("labels", "weights", "scores")}
+        return replace(self, tasks={name: self.tasks[name] for name in names}, **matrices)
+
     def take(self, rows: NDArray[Any]) -> Self:
         """Some of the rows, by number or by mask."""
         return replace(self, **{name: array[rows] for name, array in self.by_row().items()})

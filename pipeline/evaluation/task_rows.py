@@ -35,6 +35,11 @@ class TaskRows:
         return int(np.count_nonzero(self.labels == 1)) if self.kind == "binary" else None
 
     @property
+    def is_of_one(self) -> bool:
+        """Whether there are rows, but all of one user: nothing says how another user's would differ."""
+        return self.labels.size > 0 and bool((self.users.group == self.users.group[0]).all())
+
+    @property
     def row_weights(self) -> Floats:
         """The sample weights, or ones."""
         return np.ones(self.labels.size) if self.weights is None else self.weights

@@ -12,7 +12,7 @@ from features.encode_days import FittedRecipe, RawDays, encoded_days
 from pipeline.evaluation.baselines import read_training
 from pipeline.evaluation.comparing.paired_test import compare_predictions
 from pipeline.evaluation.comparing.slice_differences import SliceDifference, compare_slices
-from pipeline.evaluation.matching import common_rows, places_of_common_rows
+from pipeline.evaluation.matching import common_rows, common_tasks, places_of_common_rows
 from pipeline.evaluation.measure import PREDICTIONS_FILE
 from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.predictions import Predictions, predict
@@ -49,8 +49,8 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
     path = config.store / config.name / str(version)
     try:
         new = load_predictions(evaluation_dir / PREDICTIONS_FILE)
-        ours, theirs = common_rows(new, _score(path, held_out, new))
-        differences, _ = compare_predictions(theirs, ours, config.evaluate)
+        ours, theirs = common_tasks(*common_rows(new, _score(path, held_out, new)))
+        differences, undefined = compare_predictions(theirs, ours, config.evaluate)
         chosen = places_of_common_rows(new, ours)
         masks = {
             name: {value: mask[chosen] for value, mask in values.items()}
@@ -79,6 +79,16 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
     )
     metrics = {task: next(m for m, d in differences[task].items() if d.headline) for task in headlines}
     findings = [_finding(compared, task, metrics[task], config) for task in headlines]
+    findings += [
+        GateFinding(
+            rule=rule,
+            # A task may have no positive label on these rows; if no task has a test, nothing has been compared.
+            passed=bool(headlines),
+            text=f"{task} cannot be compared with version {version}: {next(iter(undefined[task].values()))}",
+        )
+        for task in differences
+        if task not in headlines
+    ]
     return CurrentTest((*findings, *_slice_findings(compared, config)), compared)
 
 

@@ -17,11 +17,12 @@ from pipeline.evaluation.measure import EvaluateConfig
 from pipeline.evaluation.multiple_tests import holm, smallest_shown, two_sided, weights_of
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.ranking import Floats
-from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, task_statistics
+from pipeline.evaluation.task_metrics import HEADLINE, LOWER_IS_BETTER, metric_names, task_statistics
 
 Reasons = dict[str, dict[str, str]]
 """Task -> metric -> why the rows do not define it."""
 K = TypeVar("K", bound=Hashable)
+_OF_ONE = "all rows are of one user, and a test needs two at least"
 
 
 class Difference(Settings):
@@ -99,6 +100,11 @@ def measure_difference(
         one, two = task_statistics(rows, config.at), task_statistics(others[name], config.at)
         if one.undefined:
             undefined[name] = one.undefined
+        if rows.is_of_one:
+            # Every draw is the same, which would make any difference a certain one.
+            names = metric_names(rows.kind, config.at, grouped=rows.grouped)
+            undefined[name] = dict.fromkeys(names, _OF_ONE) | one.undefined
+            continue
         pairs = [
             pair
             for pair in zip(one.statistics, two.statistics, strict=True)

@@ -1,6 +1,7 @@
 """Score files from anywhere."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from contract.errors import ConfigError, DataError
 from pipeline.cli.main import main
@@ -98,6 +100,45 @@ def test_scores_that_are_no_probabilities_have_an_auc_and_no_log_loss(tmp_path: 
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert {"auc", "pr_auc"} <= found["tasks"]["click"].keys()
     assert found["undefined"]["click"]["log_loss"].startswith("the scores are no probabilities: they lie from -2.99")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("w", np.r_[-1.0, np.ones(299)], "w is -1.0 in 1 rows; a weight is a finite number of at least 0"),
+        ("w", np.r_[np.inf, np.ones(299)], "w is inf in 1 rows"),
+        ("uid", np.arange(300) + 0.5, "'uid' is a key, but has fractions such as 0.5"),
+        ("p", 1_700_000_000_000.0 + np.arange(300), "of 300 different values of 'p'"),
+    ],
+)
+def test_values_that_would_be_misread_are_refused(
+    tmp_path: Path, name: str, values: NDArray[np.float64], says: str
+) -> None:
+    table = _table().select(["y", "p"])
+    table = table.drop_columns(["p"]) if name == "p" else table
+    pq.write_table(table.append_column(name, pa.array(values)), tmp_path / "scores.parquet")
+    roles = {"label.click": "y", "prediction.click": "p"} | {"w": {"weight.click": "w"}, "uid": {"user": "uid"}}.get(
+        name, {}
+    )
+    with pytest.raises(DataError, match=re.escape(says)):
+        load_predictions(tmp_path / "scores.parquet", roles)
+
+
+def test_rows_of_one_user_have_no_winner_and_the_report_says_why(tmp_path: Path) -> None:
+    # Every draw of one user is the same, which gave intervals without width and p-values of 0.
+    rng = np.random.default_rng(5)
+    one = _table().select(["y", "p"]).append_column("uid", pa.array(["u"] * 300))
+    pq.write_table(one, tmp_path / "a.parquet")
+    noisy = pa.array(np.clip(one["p"].to_numpy() + rng.normal(scale=0.01, size=300), 0, 1))
+    pq.write_table(one.set_column(1, "p", noisy), tmp_path / "b.parquet")
+    columns = {"user": "uid", "label.click": "y", "prediction.click": "p"}
+    found = compare(tmp_path / "a.parquet", tmp_path / "b.parquet", config=QUICK, columns=columns)
+    assert found.tasks["click"] == {}
+    assert found.undefined["click"]["auc"] == "all rows are of one user, and a test needs two at least"
+    evaluation = evaluate_file(tmp_path / "a.parquet", tmp_path / "out", columns=columns, config=QUICK)
+    assert evaluation.findings == (
+        "click: all rows are of one user, so the intervals say nothing; judge on rows of two users at least",
+    )
 
 
 def test_wrong_words_and_missing_columns_are_named(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from pipeline.evaluation.measure import Context, EvaluateConfig, measure
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.quality_gate import QualityConfig
 from pipeline.project.project_config import ProjectConfig
+from pipeline.release import against_current
 from pipeline.release.against_current import paired_with_current
 from pipeline.report import write_report
 from serving.store.bundle import publish
@@ -110,6 +111,36 @@ def test_what_cannot_be_compared_does_not_pass(nights: Nights, tmp_path: Path) -
     (finding,) = paired_with_current(nights.config, tmp_path / "nowhere", nights.held_out).findings
     assert not finding.passed
     assert finding.text.startswith("version 1 cannot be compared: ")
+
+
+def test_a_task_that_the_recipes_define_differently_is_not_compared(nights: Nights, tmp_path: Path) -> None:
+    # The current version's AUC of its own labels says nothing about the new model's of others.
+    new = _predictions(nights)
+    new.labels[:5, 0] = 1.0 - new.labels[:5, 0]
+    new.save(tmp_path / "predictions.parquet")
+    (finding,) = paired_with_current(nights.config, tmp_path, nights.held_out).findings
+    assert not finding.passed
+    assert f"like has other labels or weights in 5 of {new.rows} rows" in finding.text
+
+
+def test_a_task_that_one_version_lacks_is_left_out_of_the_comparison(nights: Nights, tmp_path: Path) -> None:
+    _predictions(nights).of_tasks(["watch"]).save(tmp_path / "predictions.parquet")
+    found = paired_with_current(nights.config, tmp_path, nights.held_out)
+    assert found.compared is not None
+    assert found.compared.tasks.keys() == {"watch"}
+
+
+def test_a_task_without_positives_is_named_beside_those_that_were_compared(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = _predictions(nights)
+    new.labels[:, 0] = 0.0
+    new.save(tmp_path / "predictions.parquet")
+    monkeypatch.setattr(against_current, "_score", lambda *_: new)
+    found = paired_with_current(nights.config, tmp_path, nights.held_out).findings
+    (like,) = [finding for finding in found if finding.text.startswith("like cannot be compared")]
+    assert like.passed
+    assert like.text.endswith(f"with version 1: none of the {new.rows} rows is positive")
 
 
 def test_versions_by_day_are_one_table_in_which_one_that_cannot_be_scored_says_why(
