@@ -16,7 +16,6 @@ from features.online.online_table import Lookup, OnlineTable, RowsOf, TableRows
 from features.point_in_time.ragged import Ragged
 
 _NO_VALUES = np.zeros(0, np.int64)
-_NO_VALUES.flags.writeable = False
 Places = slice | NDArray[np.int64]
 
 
