@@ -245,7 +245,8 @@ def _choose(log: LogRows, config: FeaturesConfig, days: RawDays) -> RawDataset:
     if not chosen:
         zone, span = config.events.time_zone, log.work.span
         known = " to ".join(str(np.datetime64(day_number(ms, zone), "D")) for ms in (span.first_ms, span.last_ms))
-        message = f"{config.events.path} has no rows from {days.first} to {days.last}; it has those of {known}"
+        wanted = " ".join(f"{word} {day}" for word, day in (("from", days.first), ("to", days.last)) if day)
+        message = f"{config.events.path} has no rows {wanted}; it has those of {known}"
         raise DataError(message)
     parts, last_days, splits = zip(*chosen, strict=True)
     return RawDataset(parts, last_days, log.work.store.carry_over_folder, splits)

@@ -55,6 +55,10 @@ def _evaluate(args: Namespace) -> None:
     if (args.engine == "spark" and not args.predictions) or (args.master and args.engine != "spark"):
         message = "--engine spark reads --predictions, and --master is its cluster; name both, or neither"
         raise ConfigError(message)
+    if args.predictions and (args.train or args.importance):
+        what = "--train" if args.train else "--importance"
+        message = f"{what} needs a BUNDLE's own features; a file of scores has none, so leave it out"
+        raise ConfigError(message)
     from pipeline.evaluation.prediction_file import parse_columns  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.report.commands import evaluate_for_command, evaluate_predictions  # noqa: PLC0415
     from pipeline.report.evaluate_and_report import evaluation_settings  # noqa: PLC0415

@@ -198,7 +198,8 @@ def _tables(path: Path) -> Iterator[pa.Table]:
             if empty:
                 yield file.schema_arrow.empty_table()
     except (OSError, pa.ArrowInvalid) as error:
-        message = f"{path} cannot be read as Parquet: {error}"
+        kind = "a table of text" if path.suffix in {".csv", ".tsv"} else "Parquet"
+        message = f"{path} cannot be read as {kind}: {error}"
         raise DataError(message) from error
 
 

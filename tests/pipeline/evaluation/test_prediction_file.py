@@ -124,6 +124,23 @@ def test_values_that_would_be_misread_are_refused(
         load_predictions(tmp_path / "scores.parquet", roles)
 
 
+@pytest.mark.parametrize("option", ["--importance", "--train"])
+def test_what_needs_a_bundle_s_features_is_refused_beside_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    # They were left out in silence.
+    pq.write_table(_table(), tmp_path / "scores.parquet")
+    words = [option, str(tmp_path)] if option == "--train" else [option]
+    assert main(["evaluate", "--predictions", str(tmp_path / "scores.parquet"), *words]) == 2
+    assert f"{option} needs a BUNDLE's own features" in capsys.readouterr().err
+
+
+def test_a_damaged_text_file_is_not_called_parquet(tmp_path: Path) -> None:
+    (tmp_path / "scores.csv").write_text("y,p\n1,0.5\n1\n", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be read as a table of text"):
+        load_predictions(tmp_path / "scores.csv")
+
+
 def test_rows_of_one_user_have_no_winner_and_the_report_says_why(tmp_path: Path) -> None:
     # Every draw of one user is the same, which gave intervals without width and p-values of 0.
     rng = np.random.default_rng(5)
