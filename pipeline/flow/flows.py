@@ -225,7 +225,9 @@ def demonstrate(workspace: Path, data: Path) -> tuple[Published, demo.Answers]:
         films = data / demo.FILMS
         fetch(data)
         published = published_by(_make(project))
-        return published, answer(published, films)
+        answers = answer(published, films)
+    write_index(project.workspace)
+    return published, answers
 
 
 def published_by(state: State[Any]) -> Published:
