@@ -48,9 +48,17 @@ def floor_divide(number: Any, by: Any) -> Any:
     """A division rounded down; of whole numbers of 64 bits to the last digit, which a fraction would not hold."""
     whole = all(isinstance(v, int) or (isinstance(v, ibis.Expr) and v.type().is_integer()) for v in (number, by))
     expressions = [v for v in (number, by) if isinstance(v, ibis.Expr)]
-    if not whole or not expressions or not all(v.get_backend().name == "duckdb" for v in expressions):
+    if not whole or not expressions:
         return number // by
-    return _divide(number - modulo(number, by), by)
+    rest = number - modulo(number, by)
+    if all(v.get_backend().name == "duckdb" for v in expressions):
+        return _divide(rest, by)
+    return (_exact(rest) / _exact(by)).cast("int64")
+
+
+def _exact(number: Any) -> Any:
+    value = number if isinstance(number, ibis.Expr) else ibis.literal(number, "int64")
+    return value.cast("decimal(20, 0)")
 
 
 def _log1p(value: Any) -> Any:
