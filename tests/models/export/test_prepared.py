@@ -57,7 +57,7 @@ def some_pairs() -> list[Any]:
 def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_items(
     architecture: str, gate: str, tmp_path: Path
 ) -> None:
-    named = {"name": architecture, **ARCHITECTURES.get(architecture, {})}
+    named = {"name": architecture.partition("+")[0], **ARCHITECTURES.get(architecture, {})}
     form = "dense" if gate == "softmax" else "sparse"
     assert write(tmp_path, form, architecture=named, gate={"name": gate, **GATES[gate]})[1] <= 1e-5
 
