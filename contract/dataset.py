@@ -139,7 +139,8 @@ class EncodedDataset:
         if self.encoded_with is None:
             message = (
                 f"{self.path} does not say what it was encoded with: its Parquet metadata lack "
-                f"{SCHEMA_KEY.decode()!r}; take a directory that `moerank features CONFIG` made, or keep the metadata"
+                f"{SCHEMA_KEY.decode()!r}; take a directory that `moerank features CONFIG` made, or keep the "
+                "metadata; raw rows go to --events"
             )
             raise DataError(message)
         if self.encoded_with.schema_fingerprint != ours:

@@ -55,8 +55,8 @@ def _evaluate(args: Namespace) -> None:
     if (args.engine == "spark" and not args.predictions) or (args.master and args.engine != "spark"):
         message = "--engine spark reads --predictions, and --master is its cluster; name both, or neither"
         raise ConfigError(message)
-    if args.predictions and (args.train or args.importance):
-        what = "--train" if args.train else "--importance"
+    if args.predictions and (args.train or args.importance or args.key):
+        what = "--train" if args.train else "--importance" if args.importance else "--key"
         message = f"{what} needs a BUNDLE's own features; a file of scores has none, so leave it out"
         raise ConfigError(message)
     from pipeline.evaluation.prediction_file import parse_columns  # noqa: PLC0415 - keeps `moerank --help` fast

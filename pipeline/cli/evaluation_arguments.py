@@ -5,6 +5,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contract.errors import ConfigError
+
 if TYPE_CHECKING:
     from features.encode_days import RawDays
 
@@ -48,6 +50,17 @@ def is_raw(args: Namespace) -> bool:
     return any(getattr(args, name) is not None for name in _ROWS)
 
 
+def refuse_reversed(args: Namespace) -> None:
+    """Refuse days that are the wrong way round.
+
+    Raises:
+        ConfigError: ``--to`` is before ``--from``.
+    """
+    if args.first and args.last and args.first > args.last:
+        message = f"--from {args.first} is after --to {args.last}; give the earlier day first"
+        raise ConfigError(message)
+
+
 def add_columns(parser: ArgumentParser) -> None:
     """``--columns``: what a prediction file calls its columns."""
     parser.add_argument(
@@ -61,7 +74,12 @@ def add_columns(parser: ArgumentParser) -> None:
 
 
 def raw_days(args: Namespace) -> "RawDays":
-    """The raw rows that a command line names."""
+    """The raw rows that a command line names.
+
+    Raises:
+        ConfigError: the last day is before the first.
+    """
+    refuse_reversed(args)
     from features.encode_days import RawDays  # noqa: PLC0415 - keeps `moerank --help` fast
 
     return RawDays(**{name: getattr(args, name) for name in _ROWS}, key=args.key)

@@ -4,7 +4,7 @@ from argparse import ArgumentParser, Namespace
 from datetime import date, timedelta
 
 from contract.errors import AlarmError, ConfigError, MoerankError
-from pipeline.cli.evaluation_arguments import a_day
+from pipeline.cli.evaluation_arguments import a_day, refuse_reversed
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
 
@@ -23,11 +23,8 @@ def _days(args: Namespace) -> list[date | None]:
         raise ConfigError(message)
     if args.first is None:
         return [args.day]
-    count = (args.last - args.first).days + 1
-    if count < 1:
-        message = f"--from {args.first} is after --to {args.last}; give the earlier day first"
-        raise ConfigError(message)
-    return [args.first + timedelta(number) for number in range(count)]
+    refuse_reversed(args)
+    return [args.first + timedelta(number) for number in range((args.last - args.first).days + 1)]
 
 
 def _monitor(args: Namespace) -> int:

@@ -20,6 +20,9 @@ def _runs(args: Namespace) -> None:
             f"there is no workspace at {args.workspace}; name the directory that `workspace` names in the YAML file"
         )
         raise ConfigError(message)
+    if (args.workspace / "training").is_dir():
+        message = f"{args.workspace} is one project; name the workspace above it, {args.workspace.absolute().parent}"
+        raise ConfigError(message)
     from pipeline.monitor.run_list import HEADER, list_runs, write_index  # noqa: PLC0415 - keeps `moerank --help` fast
 
     runs, page = list_runs(args.workspace), write_index(args.workspace)

@@ -163,7 +163,7 @@ class _Judge:
     @classmethod
     def of(cls, batch: Batch, schema: Schema) -> Self:
         """Tasks whose rows define their headline metric."""
-        users = Users.of(batch.user) if schema.user_key else Users.apart(batch.rows)
+        users = Users.of_hashes(batch.user) if schema.user_key else Users.apart(batch.rows)
         tasks: dict[str, str] = {}
         labels, applies = {}, {}
         for place, task in enumerate(schema.tasks):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit, ndtr, stdtrit
 
+from contract.hashing import NULL_HASH
 from pipeline.evaluation.numbering import numbered
 from pipeline.evaluation.ranking import Floats, Ranking, Values
 
@@ -73,6 +74,23 @@ class Users:
         """Number the distinct users of n rows."""
         distinct, group = numbered(user)
         return cls(group=group, count=distinct.size)
+
+    @classmethod
+    def of_hashes(cls, user: NDArray[np.uint64]) -> "Users":
+        """Number the users of n rows by their hashes; each row without a user stands by itself.
+
+        Example:
+            >>> Users.of_hashes(np.array([7, 0, 7, 0], dtype=np.uint64)).count
+            3
+        """
+        missing = user == NULL_HASH
+        users = cls.of(user)
+        if not missing.any():
+            return users
+        # The null hash sorts first, so that it is number 0, which the first of those rows keeps.
+        group, rows = users.group.copy(), int(missing.sum())
+        group[missing] = [0, *range(users.count, users.count + rows - 1)]
+        return cls(group=group, count=users.count + rows - 1)
 
     @classmethod
     def apart(cls, rows: int) -> "Users":

@@ -205,7 +205,7 @@ def _slice(
     predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig, whole: Users
 ) -> _EvaluatedSlice:  # fmt: skip
     """The metrics that these rows define, resampling the users that occur in them; `whole` numbers all users."""
-    users = Users.of(predictions.user[mask]) if predictions.grouped else Users.apart(int(mask.sum()))
+    users = Users.of_hashes(predictions.user[mask]) if predictions.grouped else Users.apart(int(mask.sum()))
     everywhere = Users(group=np.zeros(predictions.rows, dtype=np.int64), count=users.count)
     everywhere.group[mask] = users.group
     bootstrap = Bootstrap(users.count, config.slice_replicates, config.seed)

@@ -70,9 +70,13 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
     binary where all its labels are 0 or 1.
 
     Raises:
-        DataError: not a table, a column is missing, or a value that cannot be used.
+        DataError: not a table, no rows, a column is missing, or a value that cannot be used.
     """
-    return joined(list(prediction_stretches(path, columns)))
+    predictions = joined(list(prediction_stretches(path, columns)))
+    if not predictions.rows:
+        message = f"{path} has no rows; a file of scores has one for each labelled event"
+        raise DataError(message)
+    return predictions
 
 
 def prediction_stretches(path: Path, columns: Columns | None = None) -> Iterator[Predictions]:

@@ -75,7 +75,7 @@ class Predictions:
 
     def users(self) -> Users:
         """The users to resample; every row by itself where the data have none."""
-        return Users.of(self.user) if self.grouped else Users.apart(self.rows)
+        return Users.of_hashes(self.user) if self.grouped else Users.apart(self.rows)
 
     def with_scores(self, scores: NDArray[np.float32]) -> Self:
         """The same rows scored by something else, [N, T]."""

@@ -10,15 +10,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.hashing import mix
+from contract.hashing import NULL_HASH, mix
 from pipeline.evaluation.predictions import Predictions, joined
 from pipeline.evaluation.streaming.mergeable import Arrays, nested, part_of
 
 
 def unit_hashes(rows: Predictions, first_row: int) -> NDArray[np.uint64]:
-    """An even hash of each row's user [n]; of the row itself where the data have no users."""
-    numbers = rows.user if rows.grouped else np.arange(first_row, first_row + rows.rows, dtype=np.uint64)
-    return mix(numbers)
+    """An even hash of each row's user [n]; of the row itself where it has none."""
+    numbers = np.arange(first_row, first_row + rows.rows, dtype=np.uint64)
+    return mix(np.where(rows.user == NULL_HASH, numbers, rows.user) if rows.grouped else numbers)
 
 
 @dataclass

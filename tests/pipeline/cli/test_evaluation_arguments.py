@@ -4,9 +4,11 @@ from argparse import ArgumentParser
 
 import pytest
 
+from contract.errors import ConfigError
 from pipeline.cli.compare_verb import VERB as COMPARE
 from pipeline.cli.evaluate_verb import VERB as EVALUATE
 from pipeline.cli.evaluate_verb import _settings
+from pipeline.cli.evaluation_arguments import raw_days
 from pipeline.cli.verb import Verb
 
 
@@ -27,3 +29,9 @@ def test_repeated_columns_are_all_kept(verb: Verb) -> None:
     line = ["--columns", "user=u", "label.y=l", "--columns", "item=i"]
     args = _parser(verb).parse_args(line if verb is EVALUATE else ["a", "b", *line])
     assert args.columns == ["user=u", "label.y=l", "item=i"]
+
+
+def test_days_the_wrong_way_round_are_refused_before_anything_is_computed() -> None:
+    args = _parser(EVALUATE).parse_args(["v1", "--from", "2026-11-09", "--to", "2026-11-08"])
+    with pytest.raises(ConfigError, match="--from 2026-11-09 is after --to 2026-11-08"):
+        raw_days(args)

@@ -124,13 +124,13 @@ def test_values_that_would_be_misread_are_refused(
         load_predictions(tmp_path / "scores.parquet", roles)
 
 
-@pytest.mark.parametrize("option", ["--importance", "--train"])
+@pytest.mark.parametrize("option", ["--importance", "--train", "--key"])
 def test_what_needs_a_bundle_s_features_is_refused_beside_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     # They were left out in silence.
     pq.write_table(_table(), tmp_path / "scores.parquet")
-    words = [option, str(tmp_path)] if option == "--train" else [option]
+    words = [option] if option == "--importance" else [option, str(tmp_path)]
     assert main(["evaluate", "--predictions", str(tmp_path / "scores.parquet"), *words]) == 2
     assert f"{option} needs a BUNDLE's own features" in capsys.readouterr().err
 
@@ -211,3 +211,27 @@ def test_a_file_is_sliced_by_any_of_its_columns_and_judged_in_lists_of_its_own(t
     with pytest.raises(ConfigError, match="name its column, as in --columns list=session"):
         evaluate_file(tmp_path / "scores.parquet", tmp_path / "out", columns=columns,
                       config=EvaluateConfig(lists_by="session"))  # fmt: skip
+
+
+def test_rows_without_a_user_are_not_rows_of_one_user(tmp_path: Path) -> None:
+    # They were one user, whose rows were compared with each other in GAUC and drawn together.
+    table = _table()
+    missing = np.arange(300) % 3 == 0
+    users = [None if lost else user for lost, user in zip(missing, table["uid"].to_pylist(), strict=True)]
+    pq.write_table(table.set_column(0, "uid", pa.array(users)), tmp_path / "some.parquet")
+    pq.write_table(table.filter(pa.array(~missing)), tmp_path / "known.parquet")
+    columns = parse_columns(COLUMNS[:4])
+    some, known = (
+        evaluate_file(tmp_path / f"{name}.parquet", tmp_path / name, columns=columns, config=QUICK).tasks["click"]
+        for name in ("some", "known")
+    )
+    assert some["gauc"].value == pytest.approx(known["gauc"].value, abs=1e-12)
+    assert some["auc"].value != known["auc"].value
+    assert load_predictions(tmp_path / "some.parquet", columns).users().count == 26 + 100
+
+
+def test_a_file_without_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(_table().slice(0, 0), tmp_path / "empty.parquet")
+    words = ["--predictions", str(tmp_path / "empty.parquet"), "--columns", *COLUMNS, "--out", str(tmp_path / "out")]
+    assert main(["evaluate", *words]) == 1
+    assert "empty.parquet has no rows" in capsys.readouterr().err

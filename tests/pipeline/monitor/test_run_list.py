@@ -59,3 +59,9 @@ def test_the_command_prints_a_table_or_json_and_writes_a_page(
     assert 'href="shop/training/a/evaluation/report.html"' in page
     assert "shop, like: AUC of its runs" in page
     assert main(["runs", str(workspace / "nowhere")]) == 2
+
+
+def test_a_project_is_not_taken_for_its_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", str(workspace / "shop")]) == 2
+    assert f"name the workspace above it, {workspace}" in capsys.readouterr().err
+    assert not (workspace / "shop" / "index.html").exists()
