@@ -227,7 +227,7 @@ def test_rows_without_a_user_are_not_rows_of_one_user(tmp_path: Path) -> None:
     )
     assert some["gauc"].value == pytest.approx(known["gauc"].value, abs=1e-12)
     assert some["auc"].value != known["auc"].value
-    assert load_predictions(tmp_path / "some.parquet", columns).users().count == 26 + 100
+    assert load_predictions(tmp_path / "some.parquet", columns).users().count == 40 + 100
 
 
 def test_a_file_without_rows_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
