@@ -72,11 +72,7 @@ def load_predictions(path: Path, columns: Columns | None = None) -> Predictions:
     Raises:
         DataError: not a table, no rows, a column is missing, or a value that cannot be used.
     """
-    predictions = joined(list(prediction_stretches(path, columns)))
-    if not predictions.rows:
-        message = f"{path} has no rows; a file of scores has one for each labelled event"
-        raise DataError(message)
-    return predictions
+    return joined(list(prediction_stretches(path, columns)))
 
 
 def prediction_stretches(path: Path, columns: Columns | None = None) -> Iterator[Predictions]:
@@ -89,9 +85,14 @@ def prediction_stretches(path: Path, columns: Columns | None = None) -> Iterator
     if not files:
         message = f"{path} has no files *.parquet; name a file of labels and predictions, or a directory of such files"
         raise DataError(message)
+    rows = 0
     for file in files:
         for table in _tables(file):
+            rows += table.num_rows
             yield from_table(table, columns, str(file))
+    if not rows:
+        message = f"{path} has no rows; a file of scores has one for each labelled event"
+        raise DataError(message)
 
 
 def from_table(table: pa.Table, columns: Columns | None = None, path: str = "the table") -> Predictions:
