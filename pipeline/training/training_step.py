@@ -3,6 +3,8 @@
 Shape legend: B rows of this rank, D columns of the input matrix, T tasks.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -96,11 +98,8 @@ class TrainingStep:
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
         with rows_of_batch(None if alone else share):
-            inputs, labels, weights, users = self.copies.take(batch)
-            output = self._forward(inputs)
-            weights[: share.repeated] = 0.0
-            taught = None if self.teacher is None else self.teacher.labels(batch, labels)
-            losses = self.loss(output, labels, weights, users, taught_BT=taught)
+            output, weights, loss = self._answers(batch, share)
+            losses = loss()
             sums_T, finite, wishes = _agree(weights, losses, wishes)
             if not finite:
                 self._seed(step)
@@ -108,7 +107,7 @@ class TrainingStep:
                 bad = bad if alone else _with_rows(bad)
                 return self._refuse(bad, statistics, wishes)
             if not alone:
-                losses = self.loss(output, labels, weights, users, sums_T, taught)
+                losses = loss(sums_T)
             losses, bad_gradient = self._backward(output, losses)
         if bad_gradient:
             self._gathered = 0
@@ -144,14 +143,11 @@ class TrainingStep:
         alone = dist.get_world_size() == 1
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         with rows_of_batch(None if alone else share):
-            inputs, labels, weights, users = self.copies.take(batch)
-            output = self._forward(inputs)
-            weights[: share.repeated] = 0.0
-            taught = None if self.teacher is None else self.teacher.labels(batch, labels)
-            losses = self.loss(output, labels, weights, users, taught_BT=taught)
+            output, weights, loss = self._answers(batch, share)
+            losses = loss()
             sums_T, finite, asked = _everywhere(weights, losses, wishes)
             if not alone:
-                losses = self.loss(output, labels, weights, users, sums_T, taught)
+                losses = loss(sums_T)
             losses, flags = self._guarded(output, losses, finite)
         self.sharded.skip_update(~flags.all)
         self._gathered = 1
@@ -161,6 +157,14 @@ class TrainingStep:
         past, told = late.exchange(PastStep(place[0], batch, flags, asked, statistics))
         bad = None if past is None else self._told(past)
         return StepResult(zero_unless(flags.all, losses), wishes if alone else Wishes(*told), bad)
+
+    def _answers(self, batch: Batch, share: RowShare) -> tuple[RankerOutput, Tensor, Callable[..., Losses]]:
+        """The model's answers, the rows' weights [B, T], and the losses, given the sums of weights of all ranks [T]."""
+        inputs, labels, weights, users = self.copies.take(batch)
+        output = self._forward(inputs)
+        weights[: share.repeated] = 0.0
+        taught = None if self.teacher is None else self.teacher.labels(batch, labels)
+        return output, weights, functools.partial(self.loss, output, labels, weights, users, taught_BT=taught)
 
     def _guarded(self, output: RankerOutput, losses: Losses, finite: Tensor) -> tuple[Losses, StepFlags]:
         guard = Guard(finite)
