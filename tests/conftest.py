@@ -33,6 +33,11 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def pytest_unconfigure() -> None:
+    """What is still frozen at the end is reported as leaked by compiled libraries, which buries the result."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """Let programs under test hear ctrl-c also where the tests run in the background.
