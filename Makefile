@@ -9,8 +9,8 @@ READY := $(VENV)/ready-$(DEVICE)
 # Tests run side by side, each file in one process. Many wait for programs that they start: with two processes, two
 # cores stood idle for a fifth of the time.
 WORKERS ?= 3
-# These hold a server to times, and run alone, after the others.
-ALONE := $(addprefix tests/faults/test_,overload.py half_open.py connections.py degradation.py)
+# These hold a server to times or to a load, and run alone, after the others.
+ALONE := $(addprefix tests/faults/test_,overload.py half_open.py connections.py degradation.py soak.py)
 SINCE ?= HEAD
 BENCH ?=
 PACKAGES := contract features models serving pipeline moerank

@@ -135,7 +135,7 @@ def _compare(
         Predictions(
             {"click": "binary", "like": "binary"}, labels, np.ones(labels.shape, np.float32),
             _sigmoid(logit + rng.normal(scale=each, size=logit.shape)).astype(np.float32),
-            user, np.arange(user.size, dtype=np.uint64), np.zeros(user.size, np.int64),
+            user + 1, np.arange(user.size, dtype=np.uint64), np.zeros(user.size, np.int64),
         )
         for each in noise
     )  # fmt: skip
@@ -190,7 +190,7 @@ def _marked_slices(seed: int, *, worse: bool = False) -> set[tuple[str, str]]:
     scores = np.stack((_sigmoid(logit + noise), logit + noise + 5.0), axis=1).astype(np.float32)
     labels = np.stack((labels, watch), axis=1)
     predictions = Predictions(
-        {"click": "binary", "watch": "regression"}, labels, np.ones_like(labels), scores, user.astype(np.uint64),
+        {"click": "binary", "watch": "regression"}, labels, np.ones_like(labels), scores, user.astype(np.uint64) + 1,
         np.arange(user.size, dtype=np.uint64), np.zeros(user.size, np.int64),
     )  # fmt: skip
     sides = {"day": day, "group": group, "kind": kind}

@@ -127,7 +127,7 @@ def test_the_graph_answers_alike(changes: dict[str, Any], tmp_path: Path) -> Non
 
 def test_no_sum_is_prepared_outside_a_graph_whose_towers_read_inputs() -> None:
     ranker = lively_ranker(small_schema(), small_config(**PERSONAL, bottom=(12,)))
-    with pytest.raises(ExportError, match="the towers read inputs beside their mixtures"):
+    with pytest.raises(ExportError, match="the towers read inputs besides their mixtures"):
         first_layer(ranker)
 
 

@@ -26,7 +26,8 @@ def _rows(seed: int, users: int = 60, each: int = 10) -> tuple[Predictions, NDAr
     labels = (rng.random(user.size) < 1.0 / (1.0 + np.exp(-logit))).astype(np.float32)[:, None]
     scores = (1.0 / (1.0 + np.exp(-logit - 0.5 * rng.normal(size=user.size)))).astype(np.float32)[:, None]
     none = np.zeros(user.size, dtype=np.int64)
-    return Predictions({"click": "binary"}, labels, np.ones_like(labels), scores, user, user, none), logit
+    # No user has the hash of a missing one, 0.
+    return Predictions({"click": "binary"}, labels, np.ones_like(labels), scores, user + 1, user, none), logit
 
 
 def _slices(rows: Predictions, masks: Masks, out: Path) -> dict[str, dict[str, Slice]]:
@@ -72,7 +73,7 @@ def _auc(out: Path) -> float:
 
 def test_slices_of_few_users_and_slices_that_are_almost_everything_are_not_tested(tmp_path: Path) -> None:
     rows, _ = _rows(0)
-    few = rows.user < 19
+    few = rows.user <= 19
     masks = {"user": {"few": few, "most": ~few}, "all": {"rows": np.ones(rows.rows, dtype=bool)}}
     found = _slices(rows, masks, tmp_path)
     assert [part.tests for parts in found.values() for part in parts.values()] == [{}, {}, {}]
