@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,8 @@ def serving(store: Path, *flags: str, program: Sequence[str] = ("-m", "serving")
         assert child.stderr is not None
         try:
             port = next(int(m[1]) for line in child.stderr if (m := re.search(r"on 127\.0\.0\.1:(\d+)", line)))
+            # A server whose log nobody reads stops once the pipe is full.
+            threading.Thread(target=child.stderr.read, daemon=True).start()
             yield Served(psutil.Process(child.pid), port)
         finally:
             # Without this a test that fails would wait for the server for ever.
