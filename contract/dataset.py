@@ -88,6 +88,27 @@ class RowGroup(NamedTuple):
     rows: int
 
 
+class OpenParts:
+    """Local files that stay open from one read to the next, in one thread; they close when nobody holds this."""
+
+    _MOST = 64
+
+    def __init__(self) -> None:
+        self._files: dict[str, pq.ParquetFile] = {}
+
+    def file(self, path: str, footer: pq.FileMetaData) -> pq.ParquetFile:
+        """The open file; the one that was opened first is closed where there are too many.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        if path not in self._files:
+            if len(self._files) == self._MOST:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[path] = _parquet(path, footer)
+        return self._files[path]
+
+
 @dataclass(frozen=True)
 class EncodedDataset:
     """Encoded rows in one file or several; `filesystem` is fsspec's where `path` is a URL.
@@ -185,8 +206,10 @@ class EncodedDataset:
         table = self.read_groups(self.row_groups[:needed], names)
         return table if most is None else table.slice(0, most)
 
-    def read_groups(self, groups: Sequence[RowGroup], names: Sequence[str]) -> pa.Table:
-        """Columns of some row groups, one after the other; each file is opened once.
+    def read_groups(
+        self, groups: Sequence[RowGroup], names: Sequence[str], opened: OpenParts | None = None
+    ) -> pa.Table:
+        """Columns of some row groups, one after the other; each file is opened once, or taken from those `opened`.
 
         Raises:
             DataError: a page is damaged.
@@ -194,7 +217,7 @@ class EncodedDataset:
         numbers: dict[int, list[RowGroup]] = {}
         for group in groups:
             numbers.setdefault(group.file, []).append(group)
-        tables = {file: self._read_file(file, [group.number for group in of_file], names)
+        tables = {file: self._read_file(file, [group.number for group in of_file], names, opened)
                   for file, of_file in numbers.items()}  # fmt: skip
         if len(tables) == 1:
             return next(iter(tables.values()))
@@ -222,14 +245,19 @@ class EncodedDataset:
         schema = self.footers[0].schema.to_arrow_schema()
         return pa.schema([schema.field(name) for name in names]).empty_table()
 
-    def _read_file(self, file: int, groups: list[int], names: Sequence[str]) -> pa.Table:
-        path = self.files[file]
+    def _read_file(
+        self, file: int, groups: list[int], names: Sequence[str], opened: OpenParts | None = None
+    ) -> pa.Table:
+        path, footer = self.files[file], self.footers[file]
         with ExitStack() as stack:
             try:
                 # Of a local file Arrow reads the pages itself, without the interpreter.
-                source = path if self.filesystem is None else stack.enter_context(self._stream(path))
-                checked = {"page_checksum_verification": True, "pre_buffer": True}
-                parquet = stack.enter_context(pq.ParquetFile(source, metadata=self.footers[file], **checked))
+                if self.filesystem is not None:
+                    parquet = stack.enter_context(_parquet(stack.enter_context(self._stream(path)), footer))
+                elif opened is not None:
+                    parquet = opened.file(path, footer)
+                else:
+                    parquet = stack.enter_context(_parquet(path, footer))
                 return parquet.read_row_groups(groups, columns=list(names))
             except OSError as error:
                 named = ", ".join(map(str, groups))
@@ -238,6 +266,10 @@ class EncodedDataset:
 
     def _stream(self, file: str) -> Any:
         return _open(file, self.filesystem)
+
+
+def _parquet(source: Any, footer: pq.FileMetaData) -> pq.ParquetFile:
+    return pq.ParquetFile(source, metadata=footer, page_checksum_verification=True, pre_buffer=True)
 
 
 def split_directory(path: Path) -> Path | None:

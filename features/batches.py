@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_columns, weight_column
-from contract.dataset import EncodedDataset, RowGroup
+from contract.dataset import EncodedDataset, OpenParts, RowGroup
 from contract.errors import DataError
 from contract.hashing import mix
 from contract.inputs import Batch, Inputs, PartInputs
@@ -24,8 +24,8 @@ T = TypeVar("T", bound=np.generic)
 S = TypeVar("S", bound=np.generic)
 
 
-MIXED_ROWS = 65_536
-"""Rows that are mixed at a time, at least, where there are so many."""
+ROWS_AT_ONCE = 65_536
+"""Rows that are read, and mixed, at a time, at least, where there are so many: many small reads cost more than one."""
 Order = NDArray[np.int64] | None
 """An order of a row group's rows; None: as they lie in the file, which costs no gathering."""
 
@@ -74,7 +74,7 @@ class _Rows:
 class BatchReader:
     """Batches of encoded rows, in the order of reading or, with a seed, in one that changes by epoch.
 
-    With a seed, each epoch permutes the row groups of all parts, and mixes the rows of as many as have `MIXED_ROWS`
+    With a seed, each epoch permutes the row groups of all parts, and mixes the rows of as many as have `ROWS_AT_ONCE`
     together: a row group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off,
     rows stay as they lie in their row group, which saves gathering them. With `by_user`, a user's rows among those
     mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
@@ -191,9 +191,9 @@ class BatchReader:
     def _rows_in(self, group: RowGroup) -> int:
         return group.rows if self._kept is None else len(self._kept[group])
 
-    def _table(self, groups: list[RowGroup], names: list[str]) -> pa.Table:
+    def _table(self, groups: list[RowGroup], names: list[str], opened: OpenParts | None = None) -> pa.Table:
         """Columns of the rows of some row groups that are read at all."""
-        table = self.dataset.read_groups(groups, names)
+        table = self.dataset.read_groups(groups, names, opened)
         if self._kept is None:
             return table
         begins = np.cumsum([0, *(group.rows for group in groups)])
@@ -208,14 +208,16 @@ class BatchReader:
         mixing = generator if self._mix_rows else None
         shares = np.array(self._shares(start), dtype=np.int64).reshape(-1, 2)
         begin = 0
-        for groups, rows in self._together(generator, 1 if mixing is None else MIXED_ROWS):
+        # A file stays open from one read to the next: opening it anew for each costs a tenth of the decoding.
+        opened = OpenParts()
+        for groups, rows in self._together(generator, ROWS_AT_ONCE):
             places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
             if len(places) and mixed is None and places[-1] - places[0] == len(places) - 1:
-                yield functools.partial(self._read, groups, None), int(places[0]), int(places[-1]) + 1
+                yield functools.partial(self._read, opened, groups, None), int(places[0]), int(places[-1]) + 1
             elif len(places):
                 salt = np.uint64(epoch) if self._by_user else None
-                yield functools.partial(self._read, groups, mixed, salt, places), 0, len(places)
+                yield functools.partial(self._read, opened, groups, mixed, salt, places), 0, len(places)
             begin += rows
 
     def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[RowGroup], int]]:
@@ -232,8 +234,15 @@ class BatchReader:
         if groups:
             yield groups, together
 
-    def _read(self, groups: list[RowGroup], order: Order, salt: np.uint64 | None = None, places: Order = None) -> _Rows:
-        table = self._table(groups, self._columns)
+    def _read(
+        self,
+        opened: OpenParts,
+        groups: list[RowGroup],
+        order: Order,
+        salt: np.uint64 | None = None,
+        places: Order = None,
+    ) -> _Rows:
+        table = self._table(groups, self._columns, opened)
         if salt is not None and order is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
             order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]

@@ -8,7 +8,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from contract.dataset import DATASET_MANIFEST, DatasetManifest, EncodedDataset
+from contract.dataset import DATASET_MANIFEST, DatasetManifest, EncodedDataset, OpenParts
 from contract.errors import DataError, IntegrityError, SchemaMismatchError
 from contract.schema import Schema, TaskSpec
 from tests.encoded_rows import stamped, write_dataset
@@ -45,6 +45,18 @@ def test_row_groups_come_in_the_order_asked_for(split: Path) -> None:
     apart = [dataset.read_groups([group], ["row"])["row"].to_pylist() for group in groups]
     assert dataset.read_groups(groups, ["row"])["row"].to_pylist() == [row for rows in apart for row in rows]
     assert dataset.read_groups([], ["row"]).num_rows == 0
+
+
+@pytest.mark.parametrize("most", [1, 64])
+def test_files_that_stay_open_are_read_as_files_opened_anew(
+    split: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenParts, "_MOST", most)
+    dataset, opened = EncodedDataset.open(split), OpenParts()
+    for _ in range(2):
+        for group in dataset.row_groups:
+            assert dataset.read_groups([group], ["row"], opened) == dataset.read_groups([group], ["row"])
+    assert len(opened._files) == min(most, len(SIZES))
 
 
 def test_other_tools_read_the_parts_and_pass_over_the_manifest(split: Path) -> None:
