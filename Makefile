@@ -10,7 +10,7 @@ READY := $(VENV)/ready-$(DEVICE)
 # cores stood idle for a fifth of the time.
 WORKERS ?= 3
 # These hold a server to times or to a load, and run alone, after the others.
-ALONE := $(addprefix tests/faults/test_,overload.py half_open.py connections.py degradation.py soak.py)
+ALONE := $(addprefix tests/faults/test_,overload.py half_open.py connections.py degradation.py frozen_replica.py soak.py)
 SINCE ?= HEAD
 BENCH ?=
 PACKAGES := contract features models serving pipeline moerank

@@ -52,7 +52,7 @@ Step = Send | Pause
 
 
 def attempts(
-    target: str, most: int, seconds: float, metadata: Sequence[tuple[str, str]], options: CallOptions | None
+    target: str, most: int, seconds: float, metadata: Sequence[tuple[str, str]], options: CallOptions
 ) -> Generator[Step, Any, Any]:
     """Say what to do next, and take the outcome of each `Send`: the response, or the exception of grpcio.
 
@@ -62,7 +62,6 @@ def attempts(
     Raises:
         MoerankError: the leaf for the last failure.
     """
-    options = options or CallOptions()
     sent = (*metadata, *options.metadata)
     if options.request_id:
         sent = (*sent, (REQUEST_ID, options.request_id))

@@ -12,7 +12,7 @@ from serving.grpc_server.server_settings import ServerSettings
 
 AGE_GRACE_MS = 30_000
 """How long calls may go on on a connection that has come of age."""
-PING_MS = 5_000
+PING_MS = 1_000
 """How often a client may ask whether the connection lives, without being taken for a flood."""
 HANDSHAKE_MS = 10_000
 """How long a connection may take to say what it speaks."""
@@ -29,7 +29,7 @@ def build(settings: ServerSettings) -> grpc.Server:
         ("grpc.max_concurrent_streams", settings.max_streams),
         ("grpc.max_allowed_incoming_connections", settings.max_connections or connections_that_fit()),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_MS),
         # Two servers on one port would share connections, and so hide that the first is still there; processes of one
         # server have a parent that looks for another first.
         ("grpc.so_reuseport", int(settings.processes > 1)),

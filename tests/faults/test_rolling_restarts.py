@@ -1,30 +1,17 @@
 """Replicas are replaced one after the other under load: no call of our clients fails."""
 
-import asyncio
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import grpc
 import pytest
 
-from contract.errors import MoerankError
-from serving.client.aio_client import AsyncRankingClient
-from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.faults.callers import Caller, Outcomes, call_carelessly, call_from_a_loop, call_synchronously
 from tests.faults.conftest import Rounds
-from tests.faults.load import BODY, RANK
 from tests.patience import PATIENCE
-
-ITEMS = list(range(100, 120))
-ROUND_ROBIN = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
-Outcomes = Counter[str]
-Caller = Callable[[str, threading.Event, Outcomes], None]
 
 
 def free_ports(count: int) -> list[int]:
@@ -35,43 +22,6 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
-
-
-def call_synchronously(target: str, done: threading.Event, outcomes: Outcomes) -> None:
-    with RankingClient(target, seconds=PATIENCE, attempts=20) as client:
-        while not done.is_set():
-            outcomes[named(lambda: client.rank(1, ITEMS))] += 1
-
-
-def call_from_a_loop(target: str, done: threading.Event, outcomes: Outcomes) -> None:
-    async def ask() -> None:
-        async with AsyncRankingClient(target, seconds=PATIENCE, attempts=20) as client:
-            while not done.is_set():
-                try:
-                    await client.rank(1, ITEMS)
-                    outcomes["answered"] += 1
-                except Exception as error:  # noqa: BLE001 any failure is what this test looks for
-                    outcomes[type(error).__name__] += 1
-
-    asyncio.run(ask())
-
-
-def call_carelessly(target: str, done: threading.Event, outcomes: Outcomes) -> None:
-    """Neither health nor another attempt."""
-    with grpc.insecure_channel(target, ROUND_ROBIN) as channel:
-        rank = channel.unary_unary(RANK, request_serializer=bytes, response_deserializer=bytes)
-        while not done.is_set():
-            outcomes[named(lambda: rank(BODY, timeout=PATIENCE))] += 1
-
-
-def named(call: Callable[[], Any]) -> str:
-    try:
-        call()
-    except MoerankError as error:
-        return type(error).__name__
-    except Exception as error:  # noqa: BLE001 the same
-        return f"bare {type(error).__name__}"
-    return "answered"
 
 
 def restarted(store: Path, callers: list[Caller], replicas: int, times: int, drain_seconds: float) -> Outcomes:

@@ -230,6 +230,9 @@ def test_a_hedged_call_is_sent_once_more_and_the_first_answer_counts(kind: str) 
         # It returns, though the first call is still held.
         rank(kind, server.port, CallOptions(hedge_seconds=0.1))
         assert len(server.seen) == 2
+    with held() as slow, Flaky(slow) as server:
+        rank(kind, server.port, hedge_seconds=0.1)
+        assert len(server.seen) == 2
     with Flaky() as server:
         rank(kind, server.port, CallOptions(hedge_seconds=PATIENCE))
         assert len(server.seen) == 1

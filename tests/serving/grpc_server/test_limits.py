@@ -9,9 +9,11 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contract.errors import DeadlineError, MoerankError, OverloadedError
 from serving.client.blocking_client import Query, RankingClient
+from serving.grpc_server import server_builder
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE, wait_until
@@ -134,3 +136,29 @@ def test_calls_under_way_may_end_within_the_grace_time_and_not_later(
     assert len(seen) == (30 if answered else 1)
     assert isinstance(seen[0], MoerankError) is not answered
     assert not isinstance(seen[0], DeadlineError)
+
+
+@pytest.mark.parametrize(("allowed_ms", "kept"), [(1, True), (60_000, False)], ids=["allowed", "too often"])
+def test_a_connection_that_is_asked_no_more_often_than_allowed_is_kept(
+    store: Path, monkeypatch: pytest.MonkeyPatch, allowed_ms: int, *, kept: bool
+) -> None:
+    monkeypatch.setattr(server_builder, "PING_MS", allowed_ms)
+    options = [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.keepalive_time_ms", 50),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+    with (
+        start(ServerSettings(store=store, port=0)) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}", options) as channel,
+    ):
+        watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        if kept:
+            # Three that came too early would have ended it.
+            time.sleep(0.5)
+            assert watch.is_active()
+        else:
+            with pytest.raises(grpc.RpcError, match="pings"):
+                next(watch)
+        watch.cancel()
