@@ -12,14 +12,16 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import grimp
 from pydantic import ValidationError
 
 from contract.files import write_text
 from contract.settings import Settings
 from contract.sha256 import RunningSha256, sha256_of_bytes
+
+if TYPE_CHECKING:
+    import grimp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("contract", "features", "models", "serving", "pipeline")
@@ -126,7 +128,9 @@ def _closure(module: str) -> set[str]:
 
 
 @cache
-def _graph() -> grimp.ImportGraph:
+def _graph() -> "grimp.ImportGraph":
+    import grimp  # noqa: PLC0415 - most commands need no digest of code, or have it in a memo
+
     # Not grimp's cache: it would be written wherever the command is run.
     return grimp.build_graph(*PACKAGES, include_external_packages=True, cache_dir=None)
 

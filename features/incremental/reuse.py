@@ -91,7 +91,7 @@ def plan_work(connection: Backend, sources: Sources, config: FeaturesConfig, sto
             why = "attributes of users or items that are in these days have changed"
             reused = sum(day_begin_ms(p.last + 1, zone) <= changed for p in plan[:reused])
     store.keep(plan[:reused])
-    for side, entity in sources.entities.items():
+    for side, entity in sources.entities.items() if config.incremental else ():
         save_parquet(connection, _attributes(entity, config), store.attributes(side))
     first, last = day_begin_ms(plan[0].first, zone), max(day.last_ms for day in facts.values())
     carry_over = None

@@ -138,10 +138,10 @@ def record_batches(connection: Backend, table: ir.Table, rows: int) -> Iterator[
     return iter(connection.con.sql(connection.compile(table)).to_arrow_reader(rows))
 
 
-def save_parquet(connection: Backend, table: ir.Table, path: Path) -> None:
-    """Run an expression; its rows as a file, there whole or not at all."""
+def save_parquet(connection: Backend, table: ir.Table, path: Path, *, durable: bool = True) -> None:
+    """Run an expression; its rows as a file, there whole or not at all; `durable` if a later process reads it."""
     schema = table.schema().to_pyarrow()
-    with AtomicWriter(path, schema, "lz4") as writer:
+    with AtomicWriter(path, schema, "lz4", durable=durable) as writer:
         for batch in record_batches(connection, table, ROW_GROUP_ROWS):
             # Sums of whole numbers come as decimals, though ibis calls them what they are stored as here.
             writer.write(pa.Table.from_batches([batch]).cast(schema))

@@ -3,11 +3,11 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond, uncollected
+from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond, without_pandas
 
 
 def _check(args: Namespace) -> None:
-    with uncollected():
+    with without_pandas():
         from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
         from pipeline.project.data_project import read_data  # noqa: PLC0415
 

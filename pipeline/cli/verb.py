@@ -1,11 +1,14 @@
 """What every verb of the command has in common."""
 
+import atexit
 import gc
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +55,29 @@ def respond(args: Namespace, result: dict[str, Any], lines: list[str]) -> None:
     answer(json.dumps(result, indent=1, default=str) if args.json else "\n".join(lines))
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Work of a second or two that makes many small objects: Python's collector would take a fifth of the time."""
-    was_on = gc.isenabled()
+def never_collect() -> None:
+    """For a process of a second or two that makes many small objects: the collector would take a fifth of its time."""
     gc.disable()
+    atexit.register(gc.freeze)  # else all objects are looked through when Python ends
+
+
+@contextmanager
+def without_pandas() -> Iterator[None]:
+    """Work that needs no pandas, which pyarrow imports, if it can, with the first list that becomes an array."""
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        sys.meta_path.remove(finder)
+
+
+class _NoPandas(MetaPathFinder):
+    """Says that there is no pandas; one that has been imported stays."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002 - Python's signature
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname, name=fullname)
 
 
 def config_arguments(parser: ArgumentParser) -> None:

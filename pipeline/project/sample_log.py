@@ -63,7 +63,8 @@ def _save(
     events = config.events
     used = used_columns(config) | {name for name in (events.time, *events.user_columns, *events.item_columns) if name}
     head, whole = _some(connection, sources.events, events.user, rows)
-    save_parquet(connection, head.select([c for c in head.columns if c in used]), folder / "events.parquet")
+    log = head.select([c for c in head.columns if c in used])
+    save_parquet(connection, log, folder / "events.parquet", durable=False)
     kept = {
         name: getattr(events, name) for name in ("user", "item", "time", "time_zone", "user_columns", "item_columns")
     }
@@ -72,7 +73,7 @@ def _save(
         key, path = key_of(config, side), folder / f"{side}s.parquet"
         known_at = getattr(config, f"{side}s").known_at
         wanted = [c for c in table.columns if c in used or c in (key, known_at)]
-        save_parquet(connection, table.select(wanted).semi_join(head, key), path)
+        save_parquet(connection, table.select(wanted).semi_join(head, key), path, durable=False)
         changed[f"{side}s"] = EntityConfig(path=str(path), key=key, known_at=known_at, verify=False)
     features = tuple(feature.model_copy(update={"separator": None}) for feature in config.features)
     quiet = ChecksConfig(leakage="warn" if config.checks.leakage != "off" else "off", allow=config.checks.allow)
