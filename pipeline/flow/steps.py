@@ -36,8 +36,6 @@ from pipeline.training.train import train, world_size
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
 FEATURE_FILES = (*(f"{split}/{DATASET_MANIFEST}" for split in ("train", "valid", "test")), SCHEMA_FILE, "online")
-EXPORT_CODE = ("models", "pipeline.release.release", "pipeline.export.golden_cases", "pipeline.export.post_export")
-JUDGE_CODE = ("pipeline", "serving.graph.engine")
 
 
 @dataclass(frozen=True)
@@ -308,7 +306,10 @@ def publish_model(run: Run, *, delta: bool | int | None = None) -> Published:
     exported = required(run.export_dir, "moerank export RUN")
     judged = required(run.evaluation_dir, "moerank publish RUN")
     settings = [None if part is None else part.model_dump(mode="json") for part in (config.quality, config.score)]
-    stamp = digest_of("publish", settings, exported.stamp, judged.stamp, code_digest(publish_run))
+    code = [code_digest(publish_run)]
+    if config.quality.no_worse_than == "current":
+        code.append(code_digest(paired_with_current))
+    stamp = digest_of("publish", settings, exported.stamp, judged.stamp, *code)
 
     def work(progress: Progress) -> dict[str, Any]:
         progress("asking the quality gate, copying and checking the files")

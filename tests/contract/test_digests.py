@@ -1,5 +1,6 @@
 """Which steps run again when a file changes: found from imports, so a copy of the code is edited and asked."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.digests import PACKAGES, code_digest, digest_of
+from contract.digests import PACKAGES, _closure, _files, _graph, _ours, code_digest, digest_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # The module that does each step, as pipeline/flow/steps.py names it by its function.
@@ -64,6 +65,13 @@ def before(copy: Path) -> dict[str, str]:
         ("features/feature_config.py", '"""', '"""In other words: ', set()),
         ("contract/schema.py", "import json\n", "import json\n\nEXTRA = 1\n", ALL),
         ("serving/grpc_server/server.py", "\nclass ", "\nEXTRA = 1\n\n\nclass ", set()),
+        # The evaluation starts it as a process of its own.
+        (
+            "pipeline/evaluation/streaming/scoring_process.py",
+            "\n\ndef main",
+            "\nEXTRA = 1\n\n\ndef main",
+            {"evaluate", "publish"},
+        ),
     ],
 )
 def test_an_edit_runs_again_exactly_what_depends_on_it(
@@ -78,6 +86,32 @@ def test_an_edit_runs_again_exactly_what_depends_on_it(
     finally:
         path.write_text(text, encoding="utf-8")
     assert {step for step in STEPS if before[step] != after[step]} == again
+
+
+def test_a_module_that_a_step_names_in_a_text_is_in_its_digest() -> None:
+    """Such as one that it starts with `python -m`."""
+    modules = _graph().modules
+    for entry in STEPS.values():
+        closure = _closure(entry)
+        files = {file for name in closure if _ours(name) for file in _files(name) if file.suffix == ".py"}
+        nodes = (node for file in files for node in ast.walk(ast.parse(file.read_bytes())))
+        texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+        named = {text for text in texts & modules if "." in text and _ours(text)}
+        # Kept days remember that module's digest; naming it does not run it.
+        assert named - closure - {"features.build"} == set(), entry
+
+
+def test_what_the_steps_call_is_in_a_digest() -> None:
+    tree = ast.parse((ROOT / "pipeline" / "flow" / "steps.py").read_bytes())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and _ours(node.module or "")]
+    origin = {alias.name: node.module or "" for node in imports for alias in node.names}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    digested = {ast.unparse(node.args[0]) for node in calls if ast.unparse(node.func) == "code_digest"}
+    closures = set().union(*(_closure(origin[name]) for name in digested))
+    works = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "work"]
+    called = {ast.unparse(node.func) for work in works for node in ast.walk(work) if isinstance(node, ast.Call)}
+    # This one says what was made, for the steps that follow.
+    assert {origin[name] for name in called & origin.keys()} - closures == {"pipeline.flow.data_facts"}
 
 
 def test_another_version_of_a_library_changes_the_steps_that_import_it(

@@ -16,11 +16,13 @@ import pyarrow as pa
 
 from contract.errors import PredictionError, raised_elsewhere
 from pipeline.evaluation.predictions import Predictions, Progress, predict_stretches
+from pipeline.evaluation.streaming import scoring_process
 from pipeline.evaluation.streaming.rows_to_score import RowsToScore
 from serving.graph.engine import Engine
 from serving.grpc_server.process_channel import Message, ProcessChannel
 
-_WORKER = "pipeline.evaluation.streaming.scoring_process"
+# By its import, so that its code is in the digest of a step that scores: a name in a text would not be.
+_WORKER = scoring_process.__name__
 Part = tuple[int, int]
 """The first row of a stretch, and the one after its last."""
 
