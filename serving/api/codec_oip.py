@@ -1,7 +1,7 @@
 """Tensors of the Open Inference Protocol to arrays and back. Shape legend: N candidate rows."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,7 @@ from serving.stubs.inference import grpc_service_pb2 as pb
 
 DATATYPES: dict[str, np.dtype[np.generic]] = {"INT64": np.dtype("<i8"), "FP32": np.dtype("<f4")}
 """The datatypes that a graph here can take."""
+MAX_DIMENSIONS = 8
 
 
 def arrays_from(request: pb.ModelInferRequest) -> dict[str, Array]:
@@ -21,21 +22,56 @@ def arrays_from(request: pb.ModelInferRequest) -> dict[str, Array]:
     Raises:
         RequestError: a datatype that no graph takes, contents that do not fill the shape, or a name that comes twice.
     """
+    return {tensor.name: _array(tensor, raw) for tensor, raw in tensors_of(request)}
+
+
+def tensors_of(request: pb.ModelInferRequest) -> Iterator[tuple[pb.ModelInferRequest.InferInputTensor, bytes | None]]:
+    """The input tensors, each with its raw contents if the request has such.
+
+    Raises:
+        RequestError: not one of the raw contents for each, or a name that comes twice.
+    """
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         message = f"there are {len(raw)} raw_input_contents for {len(request.inputs)} inputs; give one for each"
         raise RequestError(message, field="raw_input_contents")
-    arrays: dict[str, Array] = {}
+    names: set[str] = set()
     for position, tensor in enumerate(request.inputs):
-        if tensor.name in arrays:
+        if tensor.name in names:
             message = f"the input {tensor.name[:80]!r} comes twice"
             raise RequestError(message, field=tensor.name)
-        arrays[tensor.name] = _array(tensor, raw[position] if raw else None)
-    return arrays
+        names.add(tensor.name)
+        yield tensor, raw[position] if raw else None
+
+
+def elements_of(tensor: pb.ModelInferRequest.InferInputTensor) -> int:
+    """How many elements a tensor's shape promises.
+
+    Raises:
+        RequestError: a negative length, or more dimensions than any tensor here has: a product of thousands of numbers
+            takes minutes.
+    """
+    shape = tensor.shape
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=0) < 0:
+        text = f"the shape {list(shape[: MAX_DIMENSIONS + 1])}; allowed are {MAX_DIMENSIONS} lengths, none negative"
+        message = f"{tensor.name[:80]} has {text}"
+        raise RequestError(message, field=tensor.name)
+    return math.prod(shape)
+
+
+def require_filled(tensor: pb.ModelInferRequest.InferInputTensor, count: int) -> None:
+    """Check that so many elements fill the tensor's shape.
+
+    Raises:
+        RequestError: they do not.
+    """
+    if elements_of(tensor) != count:
+        message = f"{tensor.name} has {count} elements, which do not fill the shape {list(tensor.shape)}"
+        raise RequestError(message, field=tensor.name)
 
 
 def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> Array:
-    name, datatype, shape = tensor.name, tensor.datatype, tuple(tensor.shape)
+    name, datatype = tensor.name, tensor.datatype
     dtype = DATATYPES.get(datatype)
     if dtype is None:
         message = f"{name} has datatype {datatype[:20]!r}; allowed are {', '.join(DATATYPES)}"
@@ -50,10 +86,8 @@ def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> 
         flat = np.array(tensor.contents.int64_contents, np.int64)
     else:
         flat = np.array(tensor.contents.fp32_contents, np.float32)
-    if min(shape, default=0) < 0 or math.prod(shape) != flat.size:
-        message = f"{name} has {flat.size} elements, which do not fill the shape {list(shape)}"
-        raise RequestError(message, field=name)
-    return flat.reshape(shape)
+    require_filled(tensor, flat.size)
+    return flat.reshape(tuple(tensor.shape))
 
 
 def response_of(

@@ -12,6 +12,7 @@ import numpy as np
 
 from contract.errors import RequestError
 from features.online.request_encoder import RankRequest
+from serving.api.codec_oip import elements_of, require_filled, tensors_of
 from serving.stubs.inference import grpc_service_pb2 as pb
 
 USER, ITEMS = "user", "items"
@@ -32,23 +33,24 @@ def has_raw_ids(request: pb.ModelInferRequest) -> bool:
 
 
 def count_raw_items(request: pb.ModelInferRequest) -> int:
-    """How many candidates a request says to have, without reading them."""
-    return max((int(np.prod(list(tensor.shape))) for tensor in request.inputs if tensor.name == ITEMS), default=0)
+    """How many candidates a request says to have, without reading them.
+
+    Raises:
+        RequestError: a shape that no tensor here has.
+    """
+    return max((elements_of(tensor) for tensor in request.inputs if tensor.name == ITEMS), default=0)
 
 
 def raw_request_from(request: pb.ModelInferRequest) -> RankRequest:
     """The ranking request that the tensors say.
 
     Raises:
-        RequestError: a datatype that is none of these, contents that do not fill the shape, or several users.
+        RequestError: a datatype that is none of these, contents that do not fill the shape, a name that comes twice, or
+            several users.
     """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        message = f"there are {len(raw)} raw_input_contents for {len(request.inputs)} inputs; give one for each"
-        raise RequestError(message, field="raw_input_contents")
     values: dict[str, Sequence[Any]] = {}
-    for place, tensor in enumerate(request.inputs):
-        values[tensor.name] = _values(tensor, raw[place] if raw else None)
+    for tensor, raw in tensors_of(request):
+        values[tensor.name] = _values(tensor, raw)
         if tensor.name != ITEMS and len(values[tensor.name]) != 1:
             message = f"{tensor.name} has {len(values[tensor.name])} elements; one call ranks for one user and context"
             raise RequestError(message, field=tensor.name)
@@ -71,9 +73,7 @@ def _values(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) ->
         dtype = np.dtype(_NUMBERS[datatype])
         whole = len(raw) - len(raw) % dtype.itemsize
         values = np.frombuffer(raw[:whole], dtype).tolist() if whole == len(raw) else []
-    if len(values) != int(np.prod(list(tensor.shape))):
-        message = f"{name} has {len(values)} elements, which do not fill the shape {list(tensor.shape)}"
-        raise RequestError(message, field=name)
+    require_filled(tensor, len(values))
     return values
 
 

@@ -13,6 +13,9 @@ DOMAIN = "moerank"
 DETAILS_KEY = "grpc-status-details-bin"
 RETRY_SECONDS = 0.1
 """How long a refused caller should wait at least."""
+MAX_TEXT, MAX_FIELD = 1024, 256
+"""Bound a message and the name in it, in bytes: both travel in headers, which callers limit to 8 KiB, the message twice
+and, where it is not ASCII, in three times its bytes."""
 PUBLIC: tuple[type[errors.MoerankError], ...] = (
     errors.RequestError,
     errors.ModelNotFoundError,
@@ -41,7 +44,7 @@ def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
 def _details(error: errors.MoerankError) -> list[Message]:
     if isinstance(error, errors.RequestError):
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=str(error), reason=error.reason
+            field=_cut(error.field, MAX_FIELD), description=_cut(str(error), MAX_TEXT), reason=error.reason
         )
         return [error_details_pb2.BadRequest(field_violations=[violation])]
     if isinstance(error, errors.OverloadedError):
@@ -51,7 +54,7 @@ def _details(error: errors.MoerankError) -> list[Message]:
 
 
 def _status(code: grpc.StatusCode, text: str, details: Sequence[Message]) -> status_pb2.Status:
-    status = status_pb2.Status(code=code.value[0], message=text[:MAX_TEXT])
+    status = status_pb2.Status(code=code.value[0], message=_cut(text, MAX_TEXT))
     for detail in details:
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -59,5 +62,6 @@ def _status(code: grpc.StatusCode, text: str, details: Sequence[Message]) -> sta
     return status
 
 
-MAX_TEXT = 1024
-"""Bounds a message: details travel in headers, which are limited to 8 KiB."""
+def _cut(text: str, most: int) -> str:
+    """So many bytes at most: a name that a caller made up may be as long as a message."""
+    return text.encode()[:most].decode(errors="ignore")

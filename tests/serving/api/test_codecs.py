@@ -129,7 +129,7 @@ def test_tensors_arrive_and_their_predictions_return_the_same_way(rows: list[tup
     [
         ({"datatype": "FP64"}, "allowed are INT64, FP32"),
         ({"shape": [3]}, "do not fill the shape"),
-        ({"shape": [-1]}, "do not fill the shape"),
+        ({"shape": [-1]}, "none negative"),
         ({"name": "dense"}, "comes twice"),
     ],
 )

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from contract.errors import RequestError
-from serving.api.codec_raw_ids import raw_request_from
+from serving.api.codec_oip import arrays_from
+from serving.api.codec_raw_ids import count_raw_items, raw_request_from
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import RunningServer
 from serving.stubs.inference import grpc_service_pb2 as pb
@@ -75,9 +76,25 @@ def test_typed_contents_rank_as_well(server: RunningServer, client: RankingClien
         ("BYTES", [1], b"\xff\0\0\0x"),
         ("BYTES", [1], b"\x01\0\0\0\xff"),
         ("FP16", [1], b"\0\0"),
+        ("INT64", [-1, -1], np.array([1]).tobytes()),
+        ("INT64", [2**62] * 300_000, np.array([1]).tobytes()),
     ],
 )
 def test_wrong_tensors_are_refused_by_name(datatype: str, shape: list[int], raw: bytes) -> None:
     with pytest.raises(RequestError) as refused:
         raw_request_from(message("user", datatype, shape, raw))
     assert refused.value.field == "user"
+
+
+def test_an_input_that_comes_twice_is_refused() -> None:
+    with pytest.raises(RequestError, match="comes twice"):
+        raw_request_from(message("items", "INT64", [1], np.array([1]).tobytes()))
+
+
+def test_a_shape_of_thousands_of_lengths_is_refused_before_they_are_multiplied() -> None:
+    request = pb.ModelInferRequest()
+    request.inputs.add(name="items", datatype="INT64", shape=[2**62] * 300_000)
+    with pytest.raises(RequestError, match="allowed are 8 lengths"):
+        count_raw_items(request)
+    with pytest.raises(RequestError, match="allowed are 8 lengths"):
+        arrays_from(request)

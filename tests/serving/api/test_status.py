@@ -1,6 +1,7 @@
 """An error becomes a gRPC status with details, and the client's status becomes that error again."""
 
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -80,3 +81,14 @@ def test_the_reason_stands_in_the_error_info() -> None:
     info = error_details_pb2.ErrorInfo()
     assert status_of(made(errors.DeadlineError), "r").details[0].Unpack(info)
     assert (info.reason, info.domain) == (errors.DeadlineError.reason, "moerank")
+
+
+@pytest.mark.parametrize("letter", ["k", "я", "💥"])
+def test_a_status_fits_into_headers_however_long_the_name_that_a_caller_made_up(letter: str) -> None:
+    error = errors.RequestError(f"context.{letter * 1_000_000} is not known", field=f"context.{letter * 1_000_000}")
+    status = status_of(error, "r-1")
+    sent = len(quote(status.message)) + 4 * len(status.SerializeToString()) // 3
+    assert sent < 8192 - 512
+    back = error_of(Failed(status), "here:1")
+    assert isinstance(back, errors.RequestError)
+    assert back.field.startswith(f"context.{letter}")
