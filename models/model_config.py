@@ -15,6 +15,8 @@ from models.sequences import HistoryContrastConfig, SequenceConfig
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Width = Annotated[int, Field(ge=1)]
+# fbgemm's kernels read four numbers at a time.
+Columns = Annotated[int, Field(ge=4, multiple_of=4)]
 
 
 class ModelConfig(Settings):
@@ -22,9 +24,9 @@ class ModelConfig(Settings):
 
     architecture: ArchitectureConfig = MMoEConfig()
     """How experts are shared between tasks."""
-    embedding_dim: Annotated[int, Field(ge=1)] = 16
+    embedding_dim: Columns = 16
     """Columns of an embedding."""
-    table_dims: dict[str, Width] = {}
+    table_dims: dict[str, Columns] = {}
     """Columns of single tables' embeddings, by a table's name; others have `embedding_dim`."""
     embedding_init: Annotated[float, Field(gt=0.0)] = 0.05
     """The standard deviation of the normal distribution from which embeddings start."""

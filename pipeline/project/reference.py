@@ -120,11 +120,17 @@ def _plain(value: Node, schema: Node) -> str:
 
 
 _NAMES = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false", "null": "null"}
-_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+_BOUNDS = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "multipleOf": "a multiple of",
+}
 
 
 def _bounds(value: Node) -> str:
-    bounds = [f"{sign} {value[key]:g}" for key, sign in _SIGNS.items() if key in value]
+    bounds = [f"{sign} {value[key]:g}" for key, sign in _BOUNDS.items() if key in value]
     if "pattern" in value:
         bounds.append(f"matching `{value['pattern']}`".replace("|", "\\|"))
     return f" {', '.join(bounds)}" if bounds else ""

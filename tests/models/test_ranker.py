@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from contract.errors import ConfigError
@@ -139,13 +140,19 @@ def test_a_single_expert_is_taken_whatever_the_default_gate_selects() -> None:
 
 
 def test_a_table_may_have_columns_of_its_own_which_all_its_features_read() -> None:
-    ranker = Ranker(SCHEMA, small_config(table_dims={"item": 3, "tab": 5}))
+    ranker = Ranker(SCHEMA, small_config(table_dims={"item": 4, "tab": 12}))
     widths = {name: table.shape[1] for name, table in ranker.table_weights().items()}
-    assert widths == {"user": 8, "item": 3, "tab": 5, "genres": 8, "tags": 8}
+    assert widths == {"user": 8, "item": 4, "tab": 12, "genres": 8, "tags": 8}
     # user, the history of items, tab; item, genres and tags.
     dense = 1 + 1 + 4 + 1
-    assert ranker.width == (8 + 3 + 5) + (3 + 8 + 8) + dense
+    assert ranker.width == (8 + 4 + 12) + (4 + 8 + 8) + dense
     assert answers(ranker.eval(), inputs(SCHEMA, 6, 6)).shape == (6, 2)
+
+
+@pytest.mark.parametrize("given", [{"embedding_dim": 6}, {"table_dims": {"item": 2}}])
+def test_columns_that_the_kernels_cannot_read_are_refused(given: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"(multiple of|greater than or equal to) 4"):
+        ModelConfig.model_validate(given)
 
 
 def test_columns_of_a_table_that_there_is_not_are_refused() -> None:

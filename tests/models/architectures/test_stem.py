@@ -15,7 +15,7 @@ from tests.models.small import graph_path, inputs, lively_ranker, small_config, 
 
 STEM: dict[str, Any] = {
     "architecture": {"name": "stem"},
-    "embedding_dim": 6,
+    "embedding_dim": 12,
     "gate": {"name": "softmax"},
     "experts": 2,
     "expert_widths": (5,),
@@ -29,12 +29,12 @@ def stem(**changes: Any) -> Ranker:
 
 def test_streams_are_the_tasks_shares_of_every_embedding_the_shared_share_and_all_numbers() -> None:
     network = stem().network
-    users = network.streams_SW[:, :2]
-    assert users.tolist() == [[0, 1], [2, 3], [4, 5]]
+    users = network.streams_SW[:, :4]
+    assert users.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     counts = torch.bincount(network.streams_SW.flatten(), minlength=network.inputs)
-    # Six embeddings of six columns are read once; age, plays and the price's components by all three streams.
+    # Six embeddings of twelve columns are read once; age, plays and the price's components by all three streams.
     assert sorted(counts.unique().tolist()) == [1, 3]
-    assert int((counts == 1).sum()) == 36
+    assert int((counts == 1).sum()) == 72
 
 
 def test_the_answers_equal_the_architecture_written_out() -> None:
@@ -67,7 +67,7 @@ def test_a_task_teaches_its_own_and_the_shared_embeddings_alone() -> None:
     gradient = ranker.table_weights()["user"].grad
     assert gradient is not None
     used = gradient.abs().sum(dim=0) > 0
-    assert used.tolist() == [True, True, False, False, True, True]
+    assert used.tolist() == [True] * 4 + [False] * 4 + [True] * 4
     banks = ranker.network.typed_levels[0].typed_banks
     taught = [any(p.grad is not None and bool(p.grad.any()) for p in bank.parameters()) for bank in banks]
     assert taught == [True, False, True]

@@ -34,7 +34,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"gate": {"name": "dselect_k", "k": 2}}, "sparse", "sparse"),
     ({"gate": TOP_K, "routing": "static", "expert_widths": (16,)}, "auto", "static"),
     ({"gate": {"name": "hash", "feature": "user"}}, "sparse", "sparse"),
-    ({"gate": TOP_K, "table_dims": {"item": 3, "tab": 1, "tags": 12}}, "sparse", "sparse"),
+    ({"gate": TOP_K, "table_dims": {"item": 8, "tab": 4, "tags": 12}}, "sparse", "sparse"),
 ]
 
 

@@ -69,7 +69,7 @@ def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_items(
         {"routing": "static"},
         {"routing": "user"},
         {"architecture": {"name": "shared_bottom"}},
-        {"table_dims": {"item": 3, "user": 12}},
+        {"table_dims": {"item": 4, "user": 12}},
     ],
     ids=["bottom", "static", "routed by user", "shared bottom", "tables of several widths"],
 )
