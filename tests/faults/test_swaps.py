@@ -16,6 +16,7 @@ from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.store.local_store import point
 from tests.faults.conftest import FRONTS, Front, Rounds
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 ITEMS = list(range(100, 120))
@@ -40,7 +41,7 @@ def test_swaps_under_load_fail_no_call_and_mix_no_versions(
     done = threading.Event()
 
     def ask(port: int) -> None:
-        with RankingClient(f"127.0.0.1:{port}", attempts=1) as client:
+        with RankingClient(f"127.0.0.1:{port}", attempts=1, seconds=PATIENCE) as client:
             while not done.is_set():
                 try:
                     result = client.rank(3, ITEMS, {"tab": "home"})

@@ -17,6 +17,7 @@ from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.store.model_source import open_source
+from tests.patience import PATIENCE
 
 RECIPE = Path(__file__).parent / "income.yaml"
 
@@ -68,7 +69,7 @@ def test_a_census_table_trains_exports_and_serves(tmp_path: Path, monkeypatch: p
     assert encoded.inputs.candidate.rows == 2
     server = start(ServerSettings(store=made.store, port=0))
     try:
-        with RankingClient(f"127.0.0.1:{server.port}") as client:
+        with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
             answer = client.rank(user=None, items=[0, 1], item_features=columns)
     finally:
         server.stop()

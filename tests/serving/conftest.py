@@ -29,7 +29,7 @@ def server(store: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[RankingClient]:
-    with RankingClient(f"127.0.0.1:{server.port}") as connected:
+    with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as connected:
         yield connected
 
 

@@ -100,7 +100,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_goes_from_files_as_they_lie_to_an_answered_request(name: str, target: str) -> None:
     raw = SETS[name]
-    with RankingClient(target) as client:
+    with RankingClient(target, seconds=PATIENCE) as client:
         answer = client.rank(user=raw.user, items=raw.items, context=raw.context, model=name)
     assert sorted(answer.ranked) == sorted(raw.items)
     assert set(answer.predictions) == raw.tasks

@@ -15,6 +15,7 @@ from serving.graph.served_model import RankingModel
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.store.bundle import publish
+from tests.patience import PATIENCE
 from tests.tiny_bundle import make_files, make_schema, publish_tiny, write_graph
 
 QUERIES = [Query(user, [100 + user + place for place in range(user)], {"tab": "home"}) for user in range(1, 9)]
@@ -33,7 +34,7 @@ def server(store: Path) -> Iterator[RunningServer]:
 
 
 def test_a_batch_is_answered_as_its_requests_are_one_by_one(server: RunningServer) -> None:
-    with RankingClient(f"127.0.0.1:{server.port}") as client:
+    with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         alone = [client.rank(query.user, query.items, query.context) for query in QUERIES]
         before = server.telemetry.work()[0]
         together = client.batch_rank(QUERIES)
@@ -47,7 +48,7 @@ def test_a_batch_is_answered_as_its_requests_are_one_by_one(server: RunningServe
 
 
 def test_who_asks_for_experts_has_a_run_of_their_own(server: RunningServer) -> None:
-    with RankingClient(f"127.0.0.1:{server.port}") as client:
+    with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         client.batch_rank(QUERIES)
         before = server.telemetry.work()[0].executions
         answers = client.batch_rank([*QUERIES, Query(1, [100], debug=True)])
@@ -57,7 +58,7 @@ def test_who_asks_for_experts_has_a_run_of_their_own(server: RunningServer) -> N
 
 
 def test_one_request_in_sixteen_counts_its_experts_wherever_it_stands_in_a_batch(server: RunningServer) -> None:
-    with RankingClient(f"127.0.0.1:{server.port}") as client:
+    with RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         client.rank(1, [100])
         client.batch_rank(QUERIES * 4)
     work = server.telemetry.work()[0]

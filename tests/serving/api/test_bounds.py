@@ -14,6 +14,7 @@ from serving.client.client_request import build_request
 from serving.graph.context import CallContext
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 
 LONG = "x" * (4 << 20)
 
@@ -68,7 +69,7 @@ def test_the_deadline_is_looked_at_while_a_request_is_read_and_encoded(encoder: 
 def test_numbers_beyond_what_training_saw_are_clipped_counted_and_named(store: Path) -> None:
     with (
         start(ServerSettings(store=store, port=0)) as server,
-        RankingClient(f"127.0.0.1:{server.port}") as client,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
     ):
         far = client.rank(1, [100, 101], {"tab": "home"}, user_features={"activity": 1e300})
         most = client.rank(1, [100, 101], {"tab": "home"}, user_features={"activity": 8.0})

@@ -14,6 +14,7 @@ from serving.client.attempts import CallOptions
 from serving.client.blocking_client import Query, RankingClient
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 
 ITEMS = list(range(100, 112))
 FORMULAS = {"like": {"weights": {"like": 1.0}}, "rating": {"weights": {"rating": -1.0}}}
@@ -28,7 +29,7 @@ def settings(store: Path, policy: dict[str, Any], **changes: Any) -> ServerSetti
 def test_formulas_are_chosen_by_surface_or_by_the_request(store: Path) -> None:
     with (
         start(settings(store, {"by": {"tab": {"search": "rating"}}})) as server,
-        RankingClient(f"127.0.0.1:{server.port}") as client,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
     ):
         answers = [client.rank(1, ITEMS, {"tab": tab}, score=score).answer
                    for tab, score in (("home", ""), ("search", ""), ("search", "like"))]  # fmt: skip
@@ -41,7 +42,10 @@ def test_formulas_are_chosen_by_surface_or_by_the_request(store: Path) -> None:
 
 def test_an_explored_ranking_tells_its_propensities_and_greedy_callers_get_none(store: Path) -> None:
     explore = {"method": "epsilon", "epsilon": 0.5, "depth": 3}
-    with start(settings(store, {"explore": explore})) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with (
+        start(settings(store, {"explore": explore})) as server,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
+    ):
         greedy = client.rank(1, ITEMS, greedy=True)
         assert (greedy.propensities, greedy.answer.exploration) == (None, "")
         firsts: Counter[int] = Counter()
@@ -64,7 +68,7 @@ def test_the_log_has_each_candidates_propensity_and_what_drew_it(store: Path, tm
     log = tmp_path / "log"
     with (
         start(settings(store, {"explore": explore}, log=log, log_share=1.0)) as server,
-        RankingClient(f"127.0.0.1:{server.port}") as client,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
     ):
         answer = client.rank(1, ITEMS, top_k=4).answer
     (row,) = ds.dataset(log, partitioning="hive").to_table().to_pylist()
@@ -76,7 +80,10 @@ def test_the_log_has_each_candidates_propensity_and_what_drew_it(store: Path, tm
 
 def test_requests_of_a_batch_explore_each_on_its_own_under_ids_of_their_own(store: Path) -> None:
     explore = {"method": "plackett_luce", "temperature": 5.0}
-    with start(settings(store, {"explore": explore})) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with (
+        start(settings(store, {"explore": explore})) as server,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
+    ):
         found = client.batch_rank([Query(1, ITEMS)] * 4, options=CallOptions(request_id="b"))
     assert [each.request_id for each in found] == ["b/0", "b/1", "b/2", "b/3"]
     assert len({tuple(each.ranked) for each in found}) > 1

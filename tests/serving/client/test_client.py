@@ -34,7 +34,7 @@ def free_port() -> int:
 
 def test_the_asyncio_client_answers_as_the_synchronous_one(server: RunningServer, client: RankingClient) -> None:
     async def ask() -> None:
-        async with AsyncRankingClient(f"127.0.0.1:{server.port}") as other:
+        async with AsyncRankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as other:
             one, two = await asyncio.gather(other.rank(1, [100, 101]), other.batch_rank([Query(1, [100, 101])]))
             assert one.ranked == two[0].ranked == client.rank(1, [100, 101]).ranked
             assert (await other.model()).name == (await other.models())[0].name == "tiny"

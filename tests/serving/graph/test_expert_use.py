@@ -16,6 +16,7 @@ from serving.graph.expert_use import read_gates
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe.telemetry import SAMPLE
+from tests.patience import PATIENCE
 from tests.tiny_bundle import make_files
 
 # Prices of these are -1, -0.5, 0 and 0.9.
@@ -43,7 +44,7 @@ def test_who_does_not_ask_is_not_told_and_gets_the_same_answer(client: RankingCl
 
 def test_the_load_of_the_experts_is_counted_for_a_sample(store: Path) -> None:
     settings = ServerSettings(store=store, port=0, metrics_port=0, poll_seconds=600)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         for _ in range(SAMPLE + 1):
             client.rank(1, ITEMS)
         assert server.metrics is not None

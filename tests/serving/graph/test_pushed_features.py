@@ -210,7 +210,7 @@ def test_debug_names_where_values_came_from_and_metrics_their_age(store: Path, r
     settings = ServerSettings(
         store=store, port=0, user_store=redis_server.url, user_store_seconds=10, pushed=ALL, poll_seconds=0.05
     )
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE)).put_users(
             {3: {"activity": 0.7}}
         )
@@ -230,13 +230,13 @@ def test_debug_tells_apart_what_was_overridden_pushed_stale_null_unknown_and_loo
     store: Path, redis_server: Redis
 ) -> None:
     settings = ServerSettings(
-        store=store, port=0, user_store=redis_server.url, user_store_seconds=2, pushed=ALL, push_max_age_seconds=60
+        store=store, port=0, user_store=redis_server.url, user_store_seconds=10, pushed=ALL, push_max_age_seconds=60
     )
     now = int(time.time() * 1000)
     writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE))
     writer.put_items({101: {"price": 0.5}}, at_ms=now)
     writer.put_items({102: {"price": 0.5}}, at_ms=now - 3_600_000)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
 
         def told(items: list[int], **given: Any) -> str:
             return client.rank(3, items, {"tab": "home"}, debug=True, **given).answer.sources["price"]

@@ -1,7 +1,6 @@
 """Requests that wait at the same time share a run, and each gets its own answer."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,20 +10,20 @@ from contract.errors import PredictionError
 from contract.inputs import Inputs
 from serving.graph.request_joiner import Predictions, RequestJoiner
 from tests.models.small import inputs, small_schema
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 
 SCHEMA = small_schema()
 
 
 class Slow:
-    """Answers the first candidate's first id, and remembers how many requests each run had."""
+    """Answers the first candidate's first id, when it may, and remembers how many requests each run had."""
 
-    def __init__(self, seconds: float = 0.05) -> None:
-        self.seconds, self.runs = seconds, list[int]()
+    def __init__(self) -> None:
+        self.go, self.runs = threading.Event(), list[int]()
 
     def predict(self, requests: list[Inputs]) -> list[Predictions]:
         self.runs.append(len(requests))
-        time.sleep(self.seconds)
+        assert self.go.wait(PATIENCE)
         return [{"like": each.candidate.ids[:, 0].astype(np.float32)} for each in requests]
 
 
@@ -35,29 +34,36 @@ class Broken:
         raise PredictionError(message)
 
 
+def answered(asked: list[Inputs], engine: Slow, **limits: int) -> list[Predictions]:
+    """Answers to requests of as many threads; the first run ends when all the others wait."""
+    joiner = RequestJoiner(engine, **limits)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        calls = [pool.submit(joiner.predict, each) for each in asked]
+        # One may have been taken from the queue and found too large for the run.
+        wait_until(lambda: sum(engine.runs) + joiner._queue.qsize() >= len(asked) - 1)
+        engine.go.set()
+        return [call.result() for call in calls]
+
+
 def test_what_waits_together_shares_a_run_and_is_answered_in_its_own_order() -> None:
     engine = Slow()
-    joiner = RequestJoiner(engine)
     asked = [inputs(SCHEMA, 1, 1 + seed % 7, seed=seed) for seed in range(24)]
-    with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(joiner.predict, asked))
-    for each, answer in zip(asked, answers, strict=True):
+    for each, answer in zip(asked, answered(asked, engine), strict=True):
         np.testing.assert_array_equal(answer["like"], each.candidate.ids[:, 0])
     assert sum(engine.runs) == 24
-    assert len(engine.runs) < 12
+    assert len(engine.runs) <= 4
 
 
 def test_a_run_is_closed_when_it_has_enough_candidates() -> None:
     engine = Slow()
-    joiner = RequestJoiner(engine, delay_seconds=0.5, most_rows=20)
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(joiner.predict, [inputs(SCHEMA, 1, 8, seed=seed) for seed in range(6)]))
+    answers = answered([inputs(SCHEMA, 1, 8, seed=seed) for seed in range(6)], engine, most_rows=20)
     assert [len(answer["like"]) for answer in answers] == [8] * 6
     assert max(engine.runs) == 2
 
 
 def test_a_request_alone_waits_no_longer_than_the_delay() -> None:
-    engine = Slow(0.0)
+    engine = Slow()
+    engine.go.set()
     joiner = RequestJoiner(engine, delay_seconds=0.001)
     assert len(joiner.predict(inputs(SCHEMA, 1, 3))["like"]) == 3
     assert engine.runs == [1]
@@ -71,7 +77,9 @@ def test_a_failed_run_fails_its_requests_and_no_later_ones() -> None:
 
 
 def test_its_thread_ends_when_nobody_holds_it() -> None:
-    joiner = RequestJoiner(Slow(0.0))
+    engine = Slow()
+    engine.go.set()
+    joiner = RequestJoiner(engine)
     joiner.predict(inputs(SCHEMA, 1, 1))
     (thread,) = [each for each in threading.enumerate() if each.name == "moerank-joiner" and each.is_alive()][-1:]
     del joiner

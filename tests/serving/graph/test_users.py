@@ -51,7 +51,7 @@ def test_lists_survive_blob_and_damage_is_noticed() -> None:
 
 def test_a_server_goes_on_from_the_bundle_while_the_store_is_away(store: Path, redis_server: Redis) -> None:
     settings = ServerSettings(store=store, port=0, user_store=redis_server.url, user_store_seconds=10)
-    with start(settings) as running, RankingClient(f"127.0.0.1:{running.port}") as client:
+    with start(settings) as running, RankingClient(f"127.0.0.1:{running.port}", seconds=PATIENCE) as client:
         writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE))
         before = client.rank(1, [100, 101])
         writer.put_users({1: {"activity": 5.0}})

@@ -26,7 +26,10 @@ def test_a_message_may_not_be_larger_than_allowed(store: Path) -> None:
     items = [100] * 4000
     for limit, refused in ((2048, True), (1 << 20, False)):
         settings = ServerSettings(store=store, port=0, max_message_bytes=limit)
-        with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", attempts=1) as client:
+        with (
+            start(settings) as server,
+            RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client,
+        ):
             if refused:
                 with pytest.raises(OverloadedError, match="larger than max"):
                     client.rank(1, items)

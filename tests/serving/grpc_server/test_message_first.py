@@ -73,7 +73,7 @@ def test_a_call_without_a_message_ends_after_a_bounded_time(store: Path) -> None
     ):
         assert {call.code() for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert "did not come in time" in calls[0].details()
-        assert server._listener.without_message == 0
+        wait_until(lambda: server._listener.without_message == 0)
 
 
 def test_a_call_that_is_half_closed_without_a_message_is_told_so(server: RunningServer) -> None:

@@ -86,7 +86,10 @@ class Asking:
 
 def test_answers_are_those_of_grpcio(store: Path, client: RankingClient) -> None:
     items = [100 + i for i in range(20)]
-    with start(ServerSettings(store=store, port=0)) as other, RankingClient(f"127.0.0.1:{other.port}") as plain:
+    with (
+        start(ServerSettings(store=store, port=0)) as other,
+        RankingClient(f"127.0.0.1:{other.port}", seconds=PATIENCE) as plain,
+    ):
         ours, theirs = client.rank(3, items, context={"tab": "home"}), plain.rank(3, items, context={"tab": "home"})
     assert ours.ranked == theirs.ranked
     for task, values in theirs.answer.predictions.items():
@@ -151,16 +154,25 @@ def test_a_call_whose_deadline_passed_in_the_queue_never_reaches_the_model(
     settings: ServerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with start(settings.model_copy(update={"threads": 1})) as server:
-        held = Held(server, monkeypatch)
+        held, expire, submit = Held(server, monkeypatch), list[float](), server._pool.submit
+
+        def submitted(*given: Any) -> None:
+            expire.append(given[-1])
+            submit(*given)
+
+        monkeypatch.setattr(server._pool, "submit", submitted)
         target = f"127.0.0.1:{server.port}"
         with (
             RankingClient(target, attempts=1, seconds=PATIENCE) as client,
-            RankingClient(target, attempts=1, seconds=0.2) as hasty,
+            RankingClient(target, attempts=1, seconds=1) as hasty,
         ):
+            hasty.wait_until_ready(PATIENCE)
             first = Asking(client)
             assert held.entered.acquire(timeout=PATIENCE)
             with pytest.raises(DeadlineError):
                 hasty.rank(1, [101])
+            # The caller's clock began earlier than the server's.
+            wait_until(lambda: time.monotonic() > min(expire))
             held.go.set()
             assert first.answered()
             assert client.rank(1, [100]).version == 1

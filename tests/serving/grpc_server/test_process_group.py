@@ -40,7 +40,7 @@ def versions(port: int, connections: int = 16) -> list[int]:
     """What so many connections, each a new one, are answered by."""
     found = []
     for _ in range(connections):
-        with RankingClient(f"127.0.0.1:{port}") as client:
+        with RankingClient(f"127.0.0.1:{port}", seconds=PATIENCE) as client:
             found.append(client.rank(1, [100, 101]).version)
     return found
 

@@ -42,7 +42,7 @@ def test_a_signal_ends_the_server_with_success(
     process: tuple["subprocess.Popen[str]", int], number: signal.Signals
 ) -> None:
     child, port = process
-    with RankingClient(f"127.0.0.1:{port}") as client:
+    with RankingClient(f"127.0.0.1:{port}", seconds=PATIENCE) as client:
         assert client.rank(1, [100, 101]).version == 1
     child.send_signal(number)
     assert child.wait(PATIENCE) == 0

@@ -160,7 +160,10 @@ def test_models_and_versions_that_are_not_served_are_not_found(client: RankingCl
 
 def test_a_model_must_be_named_where_there_are_several(store: Path, tmp_path: Path) -> None:
     publish_tiny(store, tmp_path / "other", model="other", seed=1)
-    with start(ServerSettings(store=store, port=0)) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with (
+        start(ServerSettings(store=store, port=0)) as server,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
+    ):
         with pytest.raises(ModelNotFoundError, match="several models, so name one; it serves other, tiny"):
             client.rank(1, [100])
         assert client.rank(1, [100], model="other").model == "other"
@@ -222,7 +225,7 @@ def test_a_score_file_changes_the_score_without_a_restart(store: Path, tmp_path:
     file = tmp_path / "score.json"
     file.write_text('{"tiny": {"weights": {"rating": 2.0}}}')
     settings = ServerSettings(store=store, port=0, score=file, poll_seconds=600)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         first = client.rank(1, [100, 101])
         np.testing.assert_allclose(first.scores, 2 * first.predictions["rating"])
         file.write_text('{"tiny": {"form": "product_of_powers", "weights": {"like": 0.5}}}')

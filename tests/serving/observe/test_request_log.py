@@ -40,7 +40,7 @@ def read(folder: Path) -> Any:
 def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: Path, tmp_path: Path) -> None:
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
     items = [105, 100, 7777]
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         own = {"activity": 0.5, "recent": [101, 102]}
         answer = client.rank(
             3, items, {"tab": "home"}, user_features=own, top_k=2, options=CallOptions(request_id="r-1")
@@ -74,7 +74,7 @@ def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: P
 
 def test_a_share_of_the_requests_is_logged_by_their_id(store: Path, tmp_path: Path) -> None:
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=0.3)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         for number in range(200):
             client.rank(1, [100], options=CallOptions(request_id=f"r-{number}"))
     assert 30 < len(read(tmp_path / "log")) < 90
@@ -110,7 +110,7 @@ def test_answers_beyond_the_memory_of_the_log_are_dropped(
 ) -> None:
     monkeypatch.setattr(request_log, "WAITING_ROWS", 12)
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0, log_seconds=600)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         for _ in range(5):
             client.rank(1, [100, 101, 102, 103, 104])
         assert server.log is not None
@@ -129,7 +129,7 @@ def test_requests_become_one_table_as_they_would_one_by_one(tmp_path: Path) -> N
 def test_a_target_that_takes_nothing_fails_no_request(store: Path, tmp_path: Path) -> None:
     (tmp_path / "log").write_text("in the way")
     settings = ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         assert client.rank(1, [100]).version == 1
         assert server.log is not None
         log = server.log
@@ -138,7 +138,7 @@ def test_a_target_that_takes_nothing_fails_no_request(store: Path, tmp_path: Pat
 
 def test_a_url_takes_the_log_too(store: Path) -> None:
     settings = ServerSettings(store=store, port=0, log="memory://served/log", log_share=1.0)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         client.rank(1, [100, 101])
     import fsspec  # noqa: PLC0415 only here
 

@@ -15,6 +15,7 @@ from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe.logs import JsonFormatter
 from serving.observe.telemetry import SAMPLE
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 
@@ -37,7 +38,7 @@ def scrape(server: RunningServer) -> dict[tuple[str, str], float]:
 
 def test_metrics_count_what_was_done(store: Path, tmp_path: Path) -> None:
     settings = ServerSettings(store=store, port=0, metrics_port=0, poll_seconds=600)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         for _ in range(SAMPLE + 1):
             client.rank(99, [100, 101, 7])
         with pytest.raises(RequestError):

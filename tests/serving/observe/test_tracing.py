@@ -12,6 +12,7 @@ from contract.errors import RequestError
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
+from tests.patience import PATIENCE
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -49,7 +50,9 @@ def test_calls_are_spans_below_those_of_their_callers(store: Path, monkeypatch: 
     monkeypatch.setattr(trace, "get_tracer", lambda _: keeper)
     with start(ServerSettings(store=store, port=0, traces=True)) as server:
         target = f"127.0.0.1:{server.port}"
-        with RankingClient(target, metadata=[("traceparent", PARENT), ("x-request-id", "mine")]) as client:
+        with RankingClient(
+            target, metadata=[("traceparent", PARENT), ("x-request-id", "mine")], seconds=PATIENCE
+        ) as client:
             client.rank(1, [100, 101])
             with pytest.raises(RequestError):
                 client.rank(1, [100], {"planet": "mars"})
@@ -65,6 +68,9 @@ def test_calls_are_spans_below_those_of_their_callers(store: Path, monkeypatch: 
 def test_without_the_option_there_are_no_spans(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keeper = Keeper()
     monkeypatch.setattr(trace, "get_tracer", lambda _: keeper)
-    with start(ServerSettings(store=store, port=0)) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with (
+        start(ServerSettings(store=store, port=0)) as server,
+        RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client,
+    ):
         client.rank(1, [100])
     assert keeper.spans == []

@@ -13,7 +13,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.registry.registry import Registry
 from serving.registry.traffic import falls_in, read_traffic
 from serving.store.local_store import point
-from tests.patience import wait_until
+from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
 CANARY = {"tiny": {"canary": {"version": 2, "share": 0.3}}}
@@ -87,7 +87,7 @@ def test_a_wrong_traffic_file_changes_nothing_while_serving(two: Path, tmp_path:
 def test_a_shadow_is_compared_and_never_answers(two: Path, tmp_path: Path) -> None:
     traffic = write(tmp_path / "traffic.json", {"tiny": {"shadow": {"version": 2, "share": 1.0}}})
     settings = ServerSettings(store=two, port=0, traffic=traffic)
-    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}") as client:
+    with start(settings) as server, RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE) as client:
         answers = [client.rank(user, [100, 101, 102]) for user in range(1, 6)]
         wait_until(lambda: any(each.compared == len(answers) for each in server.shadows.comparisons()))
         found = server.shadows.comparisons()
