@@ -6,18 +6,19 @@ Both sides are encoded by the model's own vocabularies and bins, so what differs
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from contract.columns import label_column, weight_column
 from contract.dataset import EncodedDataset
 from contract.errors import DataError
 from contract.files import write_text
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
-from contract.settings import Settings
+from contract.settings import Settings, renamed
 from features.batches import BatchReader
 from features.quality.shift_measures import chance_of_psi, jensen_shannon, kolmogorov_smirnov, psi
 from pipeline.evaluation.predictions import BATCH_ROWS
@@ -62,19 +63,24 @@ class DriftOf(Settings):
 
 
 class Drift(Settings):
-    """``drift.json``: everything that was compared, and what is beyond the threshold."""
+    """``drift.json``: every feature, label and prediction that was compared, and what is beyond the threshold."""
 
     data: str
     reference: str
     rows: int
     reference_rows: int
     threshold: float
-    found: tuple[DriftOf, ...]
+    columns: tuple[DriftOf, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_old(cls, data: Any) -> Any:
+        return renamed(data, {"found": "columns"})
 
     @property
     def by_psi(self) -> list[DriftOf]:
         """What drifted most first."""
-        return sorted(self.found, key=lambda each: -each.psi)
+        return sorted(self.columns, key=lambda each: -each.psi)
 
     @property
     def alarms(self) -> list[DriftOf]:
@@ -144,7 +150,7 @@ def measure_drift(
         rows=sides[1].rows,
         reference_rows=sides[0].rows,
         threshold=threshold,
-        found=tuple(drifts),
+        columns=tuple(drifts),
     )
 
 

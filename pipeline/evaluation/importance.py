@@ -10,16 +10,17 @@ Shape legend: N rows, U users, T tasks, P permutations.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from contract.errors import DataError
 from contract.files import write_text
 from contract.inputs import Batch, Inputs
 from contract.schema import Schema
-from contract.settings import Settings
+from contract.settings import Settings, renamed
 from features.batches import BatchReader
 from pipeline.evaluation.feature_groups import feature_groups
 from pipeline.evaluation.intervals import Bootstrap, Users, interval
@@ -54,13 +55,21 @@ class FeatureLoss(Settings):
 
 
 class Importance(Settings):
-    """``importance.json``: all features and groups; `metrics` are the tasks' headline metrics and whole values."""
+    """``importance.json``: all features and groups.
+
+    `metrics` are the tasks' headline metrics, and `baseline_score` their values before anything is shuffled.
+    """
 
     rows: int
     permutations: int
     metrics: dict[str, str]
-    whole: dict[str, float]
+    baseline_score: dict[str, float]
     features: tuple[FeatureLoss, ...]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_old(cls, data: Any) -> Any:
+        return renamed(data, {"whole": "baseline_score"})
 
     def save(self, directory: Path) -> None:
         """Write ``importance.json``."""
@@ -134,7 +143,7 @@ def importance(
         rows=batch.rows,
         permutations=permutations,
         metrics={task: HEADLINE[kind] for task, kind in rows.tasks.items()},
-        whole={task: rows.metric(task, whole[task], ones) for task in rows.tasks},
+        baseline_score={task: rows.metric(task, whole[task], ones) for task in rows.tasks},
         features=tuple(losses),
     )
 

@@ -27,7 +27,7 @@ def importance_chart(importance: Importance, task: str, unit: str) -> Chart:
         plot.span((loss.low, place + 0.5), (loss.high, place + 0.5), f"bar {css}", tip)
     groups = any(len(each.features) > 1 for each in most)
     legend = (("c0", "feature"), ("c2", "group, shuffled together")) if groups else ()
-    return Chart(f"{task}: {metric} {number(importance.whole[task])} loses", plot.svg(), legend)
+    return Chart(f"{task}: {metric} {number(importance.baseline_score[task])} loses", plot.svg(), legend)
 
 
 def calibration_by_slice(name: str, task: str, parts: Sequence[tuple[str, Slice]]) -> Chart:

@@ -12,7 +12,7 @@ import pytest
 from features.quality.shift_measures import chance_of_psi, jensen_shannon, kolmogorov_smirnov, psi
 from features.source.parquet_files import write_table
 from pipeline.cli.main import main
-from pipeline.evaluation.drift import Drift, Side, measure_drift
+from pipeline.evaluation.drift import DRIFT_FILE, Drift, Side, measure_drift
 from tests.pipeline.conftest import Judged
 
 
@@ -36,14 +36,14 @@ def _changed(judged: Judged, path: Path) -> Path:
 def test_rows_of_the_same_kind_do_not_alarm(judged: Judged) -> None:
     found = measure_drift(judged.bundle, Side(judged.train, "train"), Side(judged.test, "test"), threshold=0.1)
     assert found.alarms == []
-    names = {each.name for each in found.found}
+    names = {each.name for each in found.columns}
     assert {"price", "item_id", "recent", "label of like", "prediction of like", "prediction of rating"} <= names
 
 
 def test_what_changed_is_found_with_its_rates(judged: Judged, tmp_path: Path) -> None:
     new = _changed(judged, tmp_path / "new.parquet")
     found = measure_drift(judged.bundle, Side(judged.test, "before"), Side(new, "now"))
-    by_name = {each.name: each for each in found.found}
+    by_name = {each.name: each for each in found.columns}
     assert {"price", "item_id", "words"} <= {each.name for each in found.alarms}
     assert by_name["tab"].psi == 0.0
     item, price, words = by_name["item_id"], by_name["price"], by_name["words"]
@@ -55,6 +55,17 @@ def test_what_changed_is_found_with_its_rates(judged: Judged, tmp_path: Path) ->
     assert words.missing is not None
     assert words.missing.now == 1.0
     assert by_name["prediction of like"].mean is not None
+
+
+def test_a_file_that_an_earlier_version_wrote_is_read(tmp_path: Path) -> None:
+    shares = {"bins": ["a"], "before": [1.0], "now": [1.0]}
+    label = {"name": "label of like", "kind": "label", "psi": 0.0, "chance": 1.0, "js": 0.0, **shares}
+    sides = {"data": "new", "reference": "old", "rows": 1, "reference_rows": 1}
+    old = {**sides, "threshold": 0.2, "found": [label]}
+    (tmp_path / DRIFT_FILE).write_text(json.dumps(old), encoding="utf-8")
+    drift = Drift.load(tmp_path)
+    assert drift is not None
+    assert [each.name for each in drift.columns] == ["label of like"]
 
 
 def test_the_command_writes_a_page_and_ends_with_4_beyond_the_threshold(

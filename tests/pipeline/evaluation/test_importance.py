@@ -11,7 +11,7 @@ from contract.schema import DenseSpec, IdSpec, KeySpec, Schema, TaskSpec
 from features.batches import BatchReader
 from pipeline.evaluation.expert_slices import ExpertSlices, expert_slices
 from pipeline.evaluation.feature_groups import feature_groups
-from pipeline.evaluation.importance import Importance, importance
+from pipeline.evaluation.importance import IMPORTANCE_FILE, Importance, importance
 from pipeline.evaluation.shuffled_inputs import shuffled, slice_of
 from serving.graph.engine import Engine
 from tests.pipeline.conftest import Judged
@@ -32,8 +32,8 @@ def test_what_the_graph_looks_at_is_worth_something_and_what_it_ignores_nothing(
 
 def test_the_whole_metric_is_that_of_the_evaluation(judged: Judged, found: Importance) -> None:
     assert found.metrics == {"like": "auc", "rating": "rmse"}
-    assert found.whole["like"] == pytest.approx(judged.evaluation.tasks["like"]["auc"].value, abs=1e-9)
-    assert found.whole["rating"] == pytest.approx(judged.evaluation.tasks["rating"]["rmse"].value, abs=1e-6)
+    assert found.baseline_score["like"] == pytest.approx(judged.evaluation.tasks["like"]["auc"].value, abs=1e-9)
+    assert found.baseline_score["rating"] == pytest.approx(judged.evaluation.tasks["rating"]["rmse"].value, abs=1e-6)
 
 
 def test_it_is_read_back_and_ranked(found: Importance, tmp_path: Path) -> None:
@@ -44,6 +44,12 @@ def test_it_is_read_back_and_ranked(found: Importance, tmp_path: Path) -> None:
     values = [each.tasks["like"].value for each in found.most("like", 4)]
     assert values == sorted(values, reverse=True)
     assert len(values) == 4
+
+
+def test_a_file_that_an_earlier_version_wrote_is_read(found: Importance, tmp_path: Path) -> None:
+    text = found.model_dump_json().replace('"baseline_score"', '"whole"')
+    (tmp_path / IMPORTANCE_FILE).write_text(text, encoding="utf-8")
+    assert Importance.load(tmp_path) == found
 
 
 def test_lists_pairs_and_vectors_are_groups() -> None:
