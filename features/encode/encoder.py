@@ -158,7 +158,8 @@ def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
     if not (numeric or pa.types.is_null(values.type)):
         message = f"feature {name!r} takes numbers, but the column is {values.type}"
         raise DataError(message)
-    floats = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    # Whole numbers from 2**53 on become the nearest of those that float64 has.
+    floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if np.isinf(floats).any():
         message = f"feature {name!r} has an infinite value; replace it by null or a bound"
         raise DataError(message)

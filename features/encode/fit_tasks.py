@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.columns import label_column
+from contract.columns import label_column, weight_column
 from contract.errors import DataError
 from contract.schema import TaskSpec
 from features.encode.encoder import as_float64
@@ -17,10 +17,12 @@ def fit_task(train: RawDataset, task: TaskConfig) -> TaskSpec:
     """A task with its mean and spread over training rows.
 
     Raises:
-        DataError: labels of one class, none, too many classes, or too large to fit.
+        DataError: labels of one class, none, too many classes, or too large to fit; weights that are all 0.
     """
     labels = as_float64(train.read([label_column(task.name)])[label_column(task.name)], task.name)
     labels = labels[~np.isnan(labels)]
+    if task.weight:
+        _require_weights(as_float64(train.read([weight_column(task.name)])[weight_column(task.name)], task.name), task)
     if task.kind == "binary":
         ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)
         if not ones or not zeros or ones + zeros < len(labels):
@@ -39,6 +41,15 @@ def fit_task(train: RawDataset, task: TaskConfig) -> TaskSpec:
         message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
         raise DataError(message)
     return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=mean, spread=spread)
+
+
+def _require_weights(weights: NDArray[np.float64], task: TaskConfig) -> None:
+    if len(weights) and not np.nan_to_num(weights).any():
+        message = (
+            f"task {task.name!r}: its weight {task.weight!r} is 0 in all {len(weights)} training rows, so that nothing "
+            "could be learned; look at data.tasks[].weight"
+        )
+        raise DataError(message)
 
 
 def _not_binary(task: TaskConfig, labels: NDArray[np.float64]) -> DataError:

@@ -28,7 +28,7 @@ def vector_element(column: pa.Array, element: int, width: int, name: str) -> pa.
         message = f"feature {name!r} has width {width}, but {pc.sum(wrong).as_py()} rows hold another, such as {seen}"
         raise DataError(message)
     present = column.is_valid().to_numpy(zero_copy_only=False)
-    flat = column.drop_null().flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+    flat = column.drop_null().flatten().cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     values = np.full(len(column), np.nan)
     values[present] = flat[element::width]
     return pa.array(values, from_pandas=True)

@@ -82,7 +82,7 @@ def typed_ids(values: Sequence[Value], dtype: str, where: str) -> pa.Array:
     try:
         if dtype == "string":
             return pa.array(values, type=pa.string())
-        return pa.array([None if value is None else signed(value) for value in values], type=pa.int64())
+        return pa.array([None if value is None else signed(int(value)) for value in values], type=pa.int64())
     except (pa.ArrowInvalid, OverflowError) as error:
         message = f"{where}: an id is outside the range of 64-bit integers"
         raise RequestError(message, field=where) from error

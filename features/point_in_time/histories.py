@@ -100,12 +100,17 @@ def _last_events(connection: Backend, carry_over: CarryOver, history: HistoryCon
     )
 
 
+def _as_id(value: ir.Value) -> ir.Value:
+    """A condition as the whole number that it is as an id."""
+    return value.cast("int8") if value.type().is_boolean() else value
+
+
 def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Table:
     """Key, time, the values under the lists' names, and whether the row is an event that the lists hold."""
     counts = (table[KIND] <= PAST) & table[history.of].notnull()
     if history.where:
         counts = counts & compile_condition(history.where, table, f"{where}.where")
-    values = {name: table[of] for name, of in {history.name: history.of, **history.columns}.items()}
+    values = {name: _as_id(table[of]) for name, of in {history.name: history.of, **history.columns}.items()}
     flagged = table.select(TIME, ORDER, ROW, **{_KEY: table[history.by], _COUNTS: counts.cast("int64"), **values})
     return flagged.filter(flagged[_KEY].notnull())
 

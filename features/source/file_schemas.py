@@ -4,8 +4,10 @@ Texts are texts however they are stored, whole numbers take the widest type, tim
 their unit and zone, and a column that some files lack is null there. What no feature uses may differ as it likes.
 """
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -208,11 +210,11 @@ def refuse_contradictions(
     for place, file in enumerate(files):
         for name, values in partitions.items():
             column = next((n for n in file.names if n.lower() == name.lower()), None)
-            seen = {str(values[place])} if column is None else _values(file.path, column)
-            if seen != {str(values[place])}:
+            seen = set() if column is None else _values(file.path, column)
+            if not all(_is_said(value, values[place]) for value in seen):
                 message = (
                     f"{where}: {file.path} lies in the partition {name}={values[place]}, but its column {column!r} has "
-                    f"{', '.join(sorted(seen)[:3])}; rename the folder, or drop the column from the files"
+                    f"{', '.join(sorted(map(str, seen))[:3])}; rename the folder, or drop the column from the files"
                 )
                 raise DataError(message)
         hidden = next((n for n in file.names if n in above and partitions), None)
@@ -224,5 +226,14 @@ def refuse_contradictions(
             raise DataError(message)
 
 
-def _values(path: str, name: str) -> set[str]:
-    return {str(value) for value in pq.read_table(path, columns=[name], partitioning=None)[name].unique().to_pylist()}
+def _values(path: str, name: str) -> set[Any]:
+    return set(pq.read_table(path, columns=[name], partitioning=None)[name].unique().to_pylist())
+
+
+def _is_said(value: Any, text: str | None) -> bool:
+    """Whether a folder's name says a column's value; whole numbers may have zeros before them, as months have."""
+    if text is None or value is None or isinstance(value, str):
+        return bool(value == text)
+    if isinstance(value, int) and re.fullmatch(r"-?[0-9]+", text):
+        return int(text) == int(value)
+    return str(value).lower() == text.lower()

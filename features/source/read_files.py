@@ -40,12 +40,19 @@ def read_files(
     refuse_contradictions(schemas, partitions, data.above(), where)
     if filesystem is not None and not is_spark(connection):
         _register(connection, filesystem)
-    folders = {name: partition_type(values) for name, values in partitions.items()}
+    folders = {name: _folder_type(values, types.get(name)) for name, values in partitions.items()}
     parts = [
         _aligned(read_parquet(connection, files, folders, data.root), types, folders)
         for files in _alike(schemas, types)
     ]
     return ibis.union(*parts) if len(parts) > 1 else parts[0]
+
+
+def _folder_type(values: Sequence[str | None], own: pa.DataType | None) -> str:
+    """The type of a partition's values; where the files have the column, too, it keeps its `own`."""
+    kinds = ((pa.types.is_integer, "int64"), (pa.types.is_string, "string"), (pa.types.is_boolean, "boolean"))
+    kept = (name for is_kind, name in kinds if own is not None and is_kind(own))
+    return next(kept, None) or partition_type(values)
 
 
 def _register(connection: Backend, filesystem: Any) -> None:

@@ -34,16 +34,21 @@ SUMMARY = re.compile(
 """A number that says something of the time before the event."""
 POSITIVE = re.compile(
     r"^(yes|y|true|t|1|pos|positive|success|successful|won|win|hit|pass|passed|good|accept|accepted|approved|click|clicked"
-    r"|convert|converted|purchase|purchased|bought|booked|hired|like|liked)$"
+    r"|convert|converted|purchase|purchased|bought|booked|hired|like|liked|applied|ordered|installed|subscribed|downloaded|responded|opened"
+    r"|saved|shared)$"
 )
 NEGATIVE = re.compile(
-    r"^(no|n|false|f|0|neg|negative|fail|failed|failure|lost|miss|bad|reject|rejected|declined|none|not_.*|no_.*)$"
+    r"^(no|n|false|f|0|neg|negative|fail|failed|failure|lost|miss|bad|reject|rejected|declined|none|nothing|ignore|ignored|no_?show|abandoned|bounced|expired|not_.*|no_.*|un[a-z]+ed)$"
 )
+OUTCOME = re.compile(r"(^|_)(outcome|result|status|response|reaction|decision|answer|disposition)(_(type|name|code))?$")
+"""A column that says in words what came of its own row."""
 TYPE = re.compile(
     r"(^|_)(event|action|behavi[a-z]*r|activity|interaction|feedback|signal|verb)(_(type|name|kind|class|id|code))?$|^type$"
 )
 """A column that tells kinds of events apart."""
 SHOWN = re.compile(r"view|impress|show|expos|display|page|play|serve|deliver|sent|recommend|visit|open|load|pdp")
+SEEN = re.compile(r"^(view|viewed|shown|seen|displayed|impression|exposed|visited|sent|delivered|served)$")
+"""What a row says of which nothing came."""
 TAKEN = re.compile(
     r"purchas|buy|bought|order|checkout|install|convert|conversion|subscrib|book|apply|applied|cart|transaction|payment|sale"
 )
@@ -76,11 +81,15 @@ TIME = re.compile(
     r"|began|begun|updated|modified|logged|shown|happened|ms|millis|us|micros|unix|utc)(_|$)|(time|date)$"
 )
 OTHER_TIME = re.compile(
-    r"(^|_)(birth|birthday|dob|signup|sign_up|registered|registration|register|joined|join|updated|modified|ingest|ingested"
-    r"|ingestion|load|loaded|processed|expires|expiry|end|ended|until|click|clicked|convert|converted|deliver|delivered|due"
+    r"(^|_)(birth|birthday|dob|signup|sign_up|registered|registration|register|joined|join|updated|modified|expires"
+    r"|expiry|until|click|clicked|convert|converted|deliver|delivered|due"
     r"|published|release|released|applied|booked|purchased|check_?in|check_?out|partition)(_|$)"
 )
 """Times that are not the event's own, where there is another."""
+AFTER = re.compile(
+    r"(^|_)(end|ended|stop|stopped|ingest|ingested|ingestion|load|loaded|processed|received|inserted)(_|$)"
+)
+"""Times soon after the event, which tell its moment better than a day does."""
 CHANGED = re.compile(r"(^|_)(updated|modified|changed|version|valid_from|ingested|loaded|as_of)(_|$)")
 """Times at which a row of a table was written."""
 NAME_OF = re.compile(

@@ -80,7 +80,7 @@ def guess_features(
         if _is_among(column.path, without):
             continue
         title = column.title
-        guess = _guess(column)
+        guess = _guess(column, side)
         if isinstance(guess, str):
             left_out.append(LeftOut(title, guess))
             continue
@@ -110,7 +110,7 @@ def _is_among(path: str, others: Collection[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in others)
 
 
-def _guess(column: ColumnProfile) -> tuple[Kind, dict[str, object], str] | str:
+def _guess(column: ColumnProfile, side: str) -> tuple[Kind, dict[str, object], str] | str:
     """A column's kind, its options and its value as an expression; or why it is no feature."""
     moment = read_as(column)
     if column.dtype.is_array():
@@ -118,15 +118,22 @@ def _guess(column: ColumnProfile) -> tuple[Kind, dict[str, object], str] | str:
         return (*listed, column.path) if listed else "a list of neither names nor numbers"
     if not is_scalar(column.dtype):
         return f"of type {type(column.dtype).__name__.lower()}"
-    if column.distinct <= 1:
+    if column.distinct <= 1 and not _is_sparse(column):
         return "one value" if column.distinct else "no value"
     if moment is not None and (is_moment(column.dtype) or is_text(column.dtype)):
         written = words.CHANGED.search(words.snake(column.title))
         path = moment.value if is_text(column.dtype) else column.path
         return "when the row was written" if written else ("dense", {}, path)
-    if column.is_unique and (is_text(column.dtype) or column.dtype.is_integer()):
+    # A table of items has one row each, so that a size, such as a price, may have a value of its own in every one.
+    sized = bool(side) and column.dtype.is_integer() and not words.NAME_OF.search(words.snake(column.title))
+    if column.is_unique and not sized and (is_text(column.dtype) or column.dtype.is_integer()):
         return "a value of its own in each row"
     return (*_kind_of(column), _bounded(column))
+
+
+def _is_sparse(column: ColumnProfile) -> bool:
+    """Whether a column is one name where it is anything, such as a mark of what is on sale: nulls are the other."""
+    return bool(column.distinct and column.nulls and (is_text(column.dtype) or column.dtype.is_boolean()))
 
 
 def _bounded(column: ColumnProfile) -> str:

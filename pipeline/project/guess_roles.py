@@ -11,6 +11,7 @@ from pipeline.project.guess_times import Moment, find_moment
 from pipeline.project.match_keys import KeyPair
 
 Profiles = Mapping[str, ColumnProfile]
+_MOST_OUTCOMES = 8
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,14 @@ class EventType:
 
 @dataclass(frozen=True)
 class BinaryLabel:
-    """A column that says what came of an event, and the value that means yes, as an expression writes it."""
+    """A column that says what came of an event, and the value that means yes, as an expression writes it.
+
+    `name` is what the answer is called, where it is not as the column.
+    """
 
     column: str
     yes: str | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,9 +143,25 @@ def _answers(free: Sequence[ColumnProfile], kind: EventType | None) -> list[Bina
         if (kind is None or column.path != kind.column) and words.ANSWER.match(words.snake(column.title))
         if (label := _binary(column)) is not None
     ]
+    if not answers and kind is None:
+        answers = _outcomes(free)
     if answers or kind is not None or _measures(free):
         return answers
     return [label for c in free if not c.is_nested and c.dtype.is_boolean() and (label := _binary(c)) is not None][:1]
+
+
+def _outcomes(free: Sequence[ColumnProfile]) -> list[BinaryLabel]:
+    """Of a column that says in words what came of its row, each word other than those for nothing."""
+    named = (c for c in free if is_text(c.dtype) and words.OUTCOME.search(words.snake(c.title)))
+    column = next((c for c in named if 1 < len(c.values) <= _MOST_OUTCOMES), None)
+    if column is None:
+        return []
+    if (label := _binary(column)) is not None:
+        return [label]
+    nothing = [v for v in column.values if words.NEGATIVE.match(words.snake(v)) or words.SEEN.match(words.snake(v))]
+    if not nothing:
+        return []
+    return [BinaryLabel(column.path, repr(v), v) for v in column.values if v not in nothing]
 
 
 def _measures(free: Sequence[ColumnProfile]) -> list[str]:

@@ -80,7 +80,7 @@ def shown_rows(log: RawTable, roles: Roles) -> RawTable:
 
 
 def _binary_task(label: BinaryLabel, names: Names) -> Task:
-    name = names.take(words.plain(label.column))
+    name = names.take(words.plain(label.name or label.column))
     text = label.column if label.yes is None else f"{label.column} == {label.yes}"
     return Task(name, "binary", text, reads=(label.column,))
 

@@ -49,7 +49,7 @@ def find_moment(columns: Iterable[ColumnProfile]) -> Moment | None:
     return replace(moment, times="", expression=moment.value) if column.is_nested else moment
 
 
-def _likeness(column: ColumnProfile) -> tuple[bool, bool, bool, bool, bool, int]:
+def _likeness(column: ColumnProfile) -> tuple[bool, bool, bool, bool, bool, bool, int]:
     """How well a column fits as the event's own time: its names first, then how finely it tells times apart."""
     name = words.snake(column.title)
     fine = not (column.dtype.is_date() or _are_days(column))
@@ -57,6 +57,7 @@ def _likeness(column: ColumnProfile) -> tuple[bool, bool, bool, bool, bool, int]
         not column.is_nested,
         not words.OTHER_TIME.search(name),
         fine,
+        not words.AFTER.search(name),
         not column.nulls,
         bool(words.TIME.search(name)),
         column.distinct,
@@ -71,7 +72,7 @@ def read_as(column: ColumnProfile) -> Moment | None:
     if dtype.is_date() or are_iso(column):
         return Moment(path, "zone: UTC", has_nulls=has_nulls)
     name = words.snake(column.title)
-    if not (words.TIME.search(name) or words.OTHER_TIME.search(name)):
+    if not any(known.search(name) for known in (words.TIME, words.OTHER_TIME, words.AFTER)):
         return None
     unit = epoch_unit(column)
     if unit is not None:

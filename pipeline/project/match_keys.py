@@ -16,6 +16,8 @@ _LEAST_SHARED = 0.3
 """The share of a key's values that the other table must have."""
 _MOST_VALUES = 50_000
 _TRIED = 8
+_NESTED = 0.25
+"""How much less likely a field of a struct is than a column of its own."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,15 @@ def match_key(
     best, most = None, 0.0
     for key in _keys(table):
         for column in log.columns.values():
-            if column.path == taken or column.is_nested or column.distinct <= 1 or not _is_key(column):
+            if column.path == taken or column.distinct <= 1 or not _is_key(column):
                 continue
-            same = words.snake(column.title) == words.snake(key.title)
+            # The field of a struct may be called as the key is; whole paths seldom are.
+            same = words.snake(key.title) in {words.snake(column.title), words.snake(column.title.rpartition(".")[2])}
             shared = _shared(log, column, table, key)
             if shared < _LEAST_SHARED and not (same and shared > 0):
                 continue
             score = shared + 2 * same + _likeness(words.snake(column.title), words.snake(key.title), table.word, roles)
+            score -= _NESTED * (column.is_nested + key.is_nested)
             if score > most:
                 best, most = KeyPair(column.path, key.path, _cast(column, key)), score
     return best
@@ -88,8 +92,8 @@ def match_key(
 
 def _keys(table: RawTable) -> Iterator[ColumnProfile]:
     """The columns that may name the rows of a table, the likeliest first; a few may stand twice."""
-    fits = [c for c in table.columns.values() if not c.is_nested and _is_key(c) and c.distinct * 2 >= c.rows - c.nulls]
-    named = sorted(fits, key=lambda c: (not c.is_unique, not words.NAME_OF.search(words.snake(c.title))))
+    fits = [c for c in table.columns.values() if _is_key(c) and c.distinct * 2 >= c.rows - c.nulls]
+    named = sorted(fits, key=lambda c: (not c.is_unique, c.is_nested, not words.NAME_OF.search(words.snake(c.title))))
     yield from named[:_TRIED]
 
 

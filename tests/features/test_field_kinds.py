@@ -99,3 +99,29 @@ def test_a_negative_weight_is_refused_by_its_task(tmp_path: Path) -> None:
 
 def test_a_log_whose_features_say_nothing_of_items_builds(tmp_path: Path) -> None:
     assert built(tmp_path, log(), features=[{"name": "user"}, {"name": "page"}]).rows > 300
+
+
+def test_weights_that_are_all_zero_are_refused_by_their_task(tmp_path: Path) -> None:
+    tasks = [{"name": "click", "kind": "binary", "label": "click", "weight": "item * 0"}]
+    with pytest.raises(DataError, match=r"task 'click': its weight 'item \* 0' is 0 in all \d+ training rows"):
+        built(tmp_path, log(), tasks=tasks)
+
+
+def test_a_history_of_conditions_holds_them_as_ids(tmp_path: Path) -> None:
+    histories = [{"name": "clicks", "of": "click", "by": "user", "last": 5}]
+    built(tmp_path, log(), histories=histories)
+    assert vocabulary(tmp_path, "clicks") == ["0", "1"]
+
+
+def test_whole_numbers_beyond_what_floats_tell_apart_are_the_nearest(tmp_path: Path) -> None:
+    table = log()
+    huge = pa.array([2**64 - 1 if n % 9 == 0 else n for n in range(len(table))], pa.uint64())
+    table = table.append_column("huge", huge).append_column(
+        "pair", pa.array([[2**60 + 1, n] for n in range(len(table))])
+    )
+    features = [
+        {"name": "item"},
+        {"name": "huge", "kind": "dense", "encoding": "standardise"},
+        {"name": "pair", "kind": "vector", "width": 2},
+    ]
+    assert built(tmp_path, table, features=features).rows > 300

@@ -95,6 +95,21 @@ def test_a_folder_that_agrees_with_its_file_is_read(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "log", tmp_path)["page"].to_pylist() == ["home"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "value"),
+    [("03", 3), ("03", "03"), ("3", "3"), ("true", True), ("2026-03-01", date(2026, 3, 1))],
+)
+def test_a_column_that_its_folder_says_too_keeps_its_own_type(tmp_path: Path, folder: str, value: object) -> None:
+    write(tmp_path / "log" / f"page={folder}" / "x.parquet", page=[value])
+    assert rows_of(tmp_path / "log", tmp_path)["page"].to_pylist() == [value]
+
+
+def test_a_number_that_its_folder_says_otherwise_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "log" / "page=04" / "x.parquet", page=[3])
+    with pytest.raises(DataError, match=r"partition page=04, but its column 'page' has 3"):
+        rows_of(tmp_path / "log", tmp_path)
+
+
 def test_a_column_that_a_part_of_the_path_would_override_is_refused_beside_partitions(tmp_path: Path) -> None:
     write(tmp_path / "page=v2" / "log" / "dt=1" / "x.parquet", page=["home"])
     with pytest.raises(DataError, match=r"column 'page' .* stands in the path itself"):
