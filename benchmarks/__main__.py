@@ -4,16 +4,19 @@ Each runs in a process of its own, so that none measures what another left in me
 data set is absent) is a row that says why and fails nothing; a bound that falls short makes the exit code 1.
 
 ``--quick`` runs each with as little as it can, to see that all of them work: `make bench BENCH=--quick`. What it prints
-is no measurement, so no bound is looked at.
+is no measurement, so no bound is judged. It ends within 20 minutes: what takes longer is a row that says so.
 """
 
 import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,18 @@ NAMES = tuple(
         if file.stem != "__main__" and "return finish(" in file.read_text(encoding="utf-8")
     )
 )
-# A variable that a benchmark cannot do without.
-NEEDS = {"fresh_rates": "KUAIRAND_DIR", "kuairand": "KUAIRAND_DIR", "week": "KUAIRAND_DIR"}
+KUAIRAND, MOVIELENS, ADULT = "KUAIRAND_DIR", "movielens", "adult"
+# The data sets that a benchmark cannot do without; its quick form needs the first one alone.
+NEEDS = {
+    "bounds": (MOVIELENS, ADULT, KUAIRAND),
+    "comet_protocol": (MOVIELENS,),
+    "fresh_rates": (KUAIRAND,),
+    "gates": (MOVIELENS,),
+    "kuairand": (KUAIRAND,),
+    "training_sizes": (MOVIELENS, ADULT),
+    "twins": (MOVIELENS, KUAIRAND),
+    "week": (KUAIRAND,),
+}
 # What only a person can name.
 BY_HAND = {"flagship": "it compares bundles: python -m benchmarks.flagship --old STORE/M/1 --new STORE/M/2"}
 # The least that shows that a benchmark works.
@@ -56,6 +69,11 @@ QUICK = {
     "twins": "--tables movielens --seeds 1 --variants top_k",
     "week": "--seeds 1 --nights 1",
 }
+
+
+QUICK_SECONDS, QUICK_SECONDS_EACH = 1200.0, 180.0
+END_SECONDS = 20.0
+"""How long a benchmark that is interrupted may take to end its servers."""
 
 
 @dataclass(frozen=True)
@@ -86,18 +104,57 @@ def outcome_of(name: str, output: str, errors: str) -> Outcome:
         return Outcome(name, skipped=f"not installed: {absent[1]}") if absent else Outcome(name, failed=reason)
 
 
-def run(name: str, *, quick: bool = False) -> Outcome:
-    """Run one benchmark, showing its table as it comes."""
-    variable = NEEDS.get(name)
-    if variable and not os.environ.get(variable):
-        return Outcome(name, skipped=f"{variable} is not set")
+def missing_data(needs: Sequence[str]) -> str:
+    """Which data set is not there, and what to do; empty if all are."""
+    for need in needs:
+        if need == KUAIRAND and not os.environ.get(KUAIRAND):
+            return f"{KUAIRAND} is not set"
+        if need != KUAIRAND and not Path("data", need).is_dir():
+            return f"data/{need} is not there: moerank import {need}"
+    return ""
+
+
+def run(name: str, *, quick: bool = False, seconds: float | None = None) -> Outcome:
+    """Run one benchmark for at most some seconds, and show its table."""
+    absent = missing_data(NEEDS.get(name, ())[: 1 if quick else None])
+    if absent:
+        return Outcome(name, skipped=absent)
     if name in BY_HAND:
         return Outcome(name, skipped=BY_HAND[name])
+    if seconds is not None and seconds <= 0:
+        return Outcome(name, skipped=f"the {QUICK_SECONDS / 60:g} minutes of a quick run are over")
     print(f"\n## {name}{': quick, no measurement' if quick else ''}\n", flush=True)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *(QUICK[name].split() if quick else ())]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    print("\n".join(line for line in ran.stdout.splitlines() if not line.startswith("{")), flush=True)
-    return outcome_of(name, ran.stdout, ran.stderr)
+    try:
+        output, errors = said_by(command, seconds)
+    except subprocess.TimeoutExpired:
+        return Outcome(name, skipped=f"it was not done after {seconds:.0f} seconds; run it alone")
+    print("\n".join(line for line in output.splitlines() if not line.startswith("{")), flush=True)
+    return outcome_of(name, output, errors)
+
+
+def said_by(command: Sequence[str], seconds: float | None) -> tuple[str, str]:
+    """What a program prints, and its errors.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer; it has been ended, with all that it started.
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as running:
+        try:
+            return running.communicate(timeout=seconds)
+        finally:
+            if running.poll() is None:
+                _end(running)
+
+
+def _end(running: "subprocess.Popen[str]") -> None:
+    """Interrupt it, as ctrl-c does, so that it can end its servers; then kill what is left of its session."""
+    running.send_signal(signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        running.wait(END_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(running.pid, signal.SIGKILL)
 
 
 def summary(outcomes: Sequence[Outcome], *, quick: bool = False) -> list[str]:
@@ -121,6 +178,29 @@ def summary(outcomes: Sequence[Outcome], *, quick: bool = False) -> list[str]:
     return [*lines, f"{held} of {len(bounded)} bounds hold"]
 
 
+def bounds_table(outcomes: Sequence[Outcome], *, quick: bool = False) -> list[str]:
+    """Every bound with the value that it was held against, in Markdown; of a quick run, none is judged."""
+    rows = ["| benchmark | case | value | bound | holds |", "|---|---|---|---|---|"]
+    for outcome in outcomes:
+        for case in outcome.cases:
+            if case["bound"] is not None:
+                sign = "<=" if case["better"] == "lower" else ">="
+                verdict = "not judged" if quick else "yes" if case["holds"] else "NO"
+                value = f"{case['value']:.4g} {case['unit']}"
+                rows.append(f"| {outcome.name} | {case['case']} | {value} | {sign} {case['bound']:g} | {verdict} |")
+    return rows
+
+
+def run_all(names: Sequence[str], *, quick: bool = False) -> list[Outcome]:
+    """Run them one after the other; a quick run begins with those that need no data set, and ends in time."""
+    end = time.monotonic() + QUICK_SECONDS
+    order = sorted(names, key=lambda name: name in NEEDS) if quick else names
+    return [
+        run(name, quick=quick, seconds=min(QUICK_SECONDS_EACH, end - time.monotonic()) if quick else None)
+        for name in order
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, or all; exit code 1 if a bound falls short or a benchmark ends in an error."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -131,8 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = sorted(set(chosen) - set(NAMES))
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
-    outcomes = [run(name, quick=options.quick) for name in chosen]
-    print("\n## All\n\n" + "\n".join(summary(outcomes, quick=options.quick)))
+    outcomes = run_all(chosen, quick=options.quick)
+    print("\n## All\n\n" + "\n".join([*bounds_table(outcomes, quick=options.quick), ""]))
+    print("\n".join(summary(outcomes, quick=options.quick)))
     return 1 if any(outcome.failed or (outcome.short and not options.quick) for outcome in outcomes) else 0
 
 

@@ -1,10 +1,29 @@
 """`make bench`: what falls short is said, what is absent fails nothing, and every benchmark is run by it."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
-from benchmarks.__main__ import BY_HAND, NAMES, NEEDS, QUICK, Outcome, main, outcome_of, run, summary
+from benchmarks import __main__ as bench
+from benchmarks.__main__ import (
+    BY_HAND,
+    NAMES,
+    NEEDS,
+    QUICK,
+    Outcome,
+    bounds_table,
+    main,
+    outcome_of,
+    run,
+    run_all,
+    said_by,
+    summary,
+)
+from tests.patience import PATIENCE
 
 CASE = {"case": "a day", "value": 0.3, "unit": "of a build", "bound": 0.2, "better": "lower", "holds": False}
 HELD = CASE | {"value": 0.1, "holds": True}
@@ -40,6 +59,13 @@ def test_a_data_set_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert run("kuairand").skipped == "KUAIRAND_DIR is not set"
 
 
+def test_a_table_that_was_not_imported_is_said_with_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("gates", quick=True).skipped == "data/movielens is not there: moerank import movielens"
+
+
 def test_an_unknown_name_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["sparsegraph"])
@@ -67,3 +93,38 @@ def test_every_benchmark_says_what_the_least_of_it_is() -> None:
 
 def test_what_only_a_person_can_name_is_not_run() -> None:
     assert run("flagship").skipped.startswith("it compares bundles")
+
+
+def test_every_bound_is_in_one_table_and_a_quick_run_judges_none() -> None:
+    outcomes = [outcome_of("features", said(CASE, HELD, HELD | {"bound": None}), "")]
+    assert bounds_table(outcomes)[2:] == [
+        "| features | a day | 0.3 of a build | <= 0.2 | NO |",
+        "| features | a day | 0.1 of a build | <= 0.2 | yes |",
+    ]
+    assert {row.split(" | ")[-1] for row in bounds_table(outcomes, quick=True)[2:]} == {"not judged |"}
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    with pytest.raises(subprocess.TimeoutExpired):
+        said_by([sys.executable, "-c", "import time; time.sleep(600)"], seconds=0.1)
+
+
+def test_what_is_ended_leaves_nothing_that_it_started() -> None:
+    child = "import time; time.sleep(600)"
+    code = (
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {child!r}]).pid, flush=True); {child}"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        started = psutil.Process(int(running.stdout.readline()))
+        bench._end(running)
+    assert psutil.wait_procs([started], PATIENCE)[1] == []
+
+
+def test_a_quick_run_begins_no_benchmark_when_its_minutes_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "QUICK_SECONDS", 0.0)
+    assert {outcome.skipped for outcome in run_all(["features", "serving"], quick=True)} == {
+        "the 0 minutes of a quick run are over"
+    }
