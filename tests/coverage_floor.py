@@ -2,7 +2,8 @@
 
 It combines the data files that each process of the suite left (see `tests.covered_lines`).
 
-The floor, `fail_under` in pyproject.toml, only rises: whoever brings the coverage a whole point above it raises it.
+The floor, `fail_under` in pyproject.toml, only rises: whoever brings the coverage a point and a half above it raises it
+by one. The half is for lines that run on some machines only.
 """
 
 import io
@@ -28,8 +29,8 @@ def main() -> int:
     if total < floor:
         sys.stdout.write("that is below the floor: test what you added (--all lists the lines)\n")
         return 1
-    if total >= floor + 1:
-        sys.stdout.write(f"raise fail_under in pyproject.toml to {int(total)}\n")
+    if total >= floor + 1.5:
+        sys.stdout.write(f"raise fail_under in pyproject.toml to {floor + 1}\n")
     return 0
 
 
