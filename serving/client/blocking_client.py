@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from serving.client.attempts import CallOptions, Pause, Send
 from serving.client.channel import unreachable
+from serving.client.client_request import listed
 from serving.client.client_response import Query, RankResult, answer_from
 from serving.client.connection import Connection
 from serving.graph.arrays import Columnar
@@ -45,8 +46,7 @@ class RankingClient(Connection):
 
         `score` names the formula to order by, where the server has several; `greedy` asks not to explore.
         """
-        listed: Any = list(items)
-        query = Query(user, listed, context, user_features, item_features, top_k, debug, score, greedy)
+        query = Query(user, listed(items), context, user_features, item_features, top_k, debug, score, greedy)
         return RankResult(query.items, answer_from(self._call("Rank", query.message(model, version), options)))
 
     def batch_rank(

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from contract.errors import RequestError
@@ -32,8 +33,8 @@ def build_request(  # noqa: PLR0913 what one call may say
     Raises:
         RequestError: a value has a type that the service does not know, naming the field.
     """
-    if not 0 <= top_k <= UINT32:
-        message = f"top_k is {top_k}; allowed are 1 to {UINT32}, and 0 for all candidates"
+    if isinstance(top_k, bool) or not isinstance(top_k, WHOLE) or not 0 <= top_k <= UINT32:
+        message = f"top_k is {top_k!r}; allowed are 1 to {UINT32}, and 0 for all candidates"
         raise RequestError(message, field="top_k")
     _integers("version", [version])
     _text("model", model)
@@ -45,14 +46,17 @@ def build_request(  # noqa: PLR0913 what one call may say
         context=_by_name("context", context, value),
         user_features=_by_name("user_features", user_features, value),
         item_features=_by_name("item_features", item_features, column),
-        top_k=top_k,
-        debug=debug,
+        top_k=int(top_k),
+        debug=bool(debug),
         score=_text("score", score),
-        greedy=greedy,
+        greedy=bool(greedy),
     )
 
 
-def _by_name(field: str, features: Mapping[str, Any] | None, made: Callable[[str, Any], T]) -> dict[str, T]:
+def _by_name(field: str, features: Any, made: Callable[[str, Any], T]) -> dict[str, T]:
+    if features is not None and not isinstance(features, Mapping):
+        message = f"{field} is a {type(features).__name__}; allowed is a mapping from names to values"
+        raise RequestError(message, field=field)
     return {_text(field, name): made(f"{field}.{name}", each) for name, each in (features or {}).items()}
 
 
@@ -64,16 +68,31 @@ def _id(identity: int | str | None) -> ranking_pb2.Id | None:
     return ranking_pb2.Id(integer=_integers("user", [identity])[0])
 
 
+def listed(items: Any) -> list[Any]:
+    """Candidates as a list, which may be read twice.
+
+    Raises:
+        RequestError: one text, which would be a candidate a letter, or nothing that can be listed.
+    """
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable):
+        message = f"items is {items!r}; allowed is a list of ids, of one candidate, too"
+        raise RequestError(message, field="items")
+    return list(items)
+
+
 def _ids(items: Iterable[int] | Iterable[str]) -> ranking_pb2.Ids:
-    ids = list(items)
+    ids = listed(items)
     texts = [item for item in ids if isinstance(item, str)]
     if texts and len(texts) == len(ids):
         return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=[_text("items", text) for text in texts]))
     return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", ids)))
 
 
-def _text(field: str, text: str) -> str:
+def _text(field: str, text: Any) -> str:
     """A string that has a form in UTF-8; half of a surrogate pair has none."""
+    if not isinstance(text, str):
+        message = f"{field} holds {text!r} where a text belongs"
+        raise RequestError(message, field=field)
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -91,7 +110,7 @@ def _integers(field: str, values: Sequence[Any]) -> list[int]:
 
 
 def value(field: str, content: Any) -> ranking_pb2.Value:
-    """One feature's value: None, bool, int, float, str, a date, a datetime, or a list of those.
+    """One feature's value: None, bool, int, float, Decimal, str, a date, a datetime, or a list of those.
 
     Raises:
         RequestError: of another type, or an integer beyond 64 bits.
@@ -105,8 +124,8 @@ def value(field: str, content: Any) -> ranking_pb2.Value:
         return ranking_pb2.Value(flag=content)
     if isinstance(content, int):
         return ranking_pb2.Value(integer=_integers(field, [content])[0])
-    if isinstance(content, float):
-        return ranking_pb2.Value(number=content)
+    if isinstance(content, float | Decimal):
+        return ranking_pb2.Value(number=float(content))
     if isinstance(content, str):
         return ranking_pb2.Value(text=_text(field, content))
     if isinstance(content, list | tuple | set | frozenset):

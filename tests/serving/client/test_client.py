@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +86,32 @@ def test_ids_of_other_types_are_refused_before_they_are_sent(items: list[object]
 def test_what_no_message_can_hold_is_refused_by_its_name(user: str, top_k: int, words: str) -> None:
     with RankingClient("127.0.0.1:9", seconds=0.2, attempts=1) as client, pytest.raises(RequestError, match=words):
         client.rank(user, ["a"], top_k=top_k)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"items": "abc"},
+        {"items": 5},
+        {"context": {1: 2}},
+        {"context": [1]},
+        {"top_k": 1.5},
+        {"top_k": "1"},
+        {"top_k": True},
+        {"score": 3},
+    ],
+    ids=str,
+)
+def test_arguments_of_other_types_are_refused_by_their_name(words: dict[str, Any]) -> None:
+    with (
+        RankingClient("127.0.0.1:9", seconds=0.2, attempts=1) as client,
+        pytest.raises(RequestError, match=next(iter(words))),
+    ):
+        client.rank("u", **({"items": ["a"]} | words))
+
+
+def test_a_decimal_travels_as_a_number() -> None:
+    assert client_request.value("a", Decimal("1.5")).number == 1.5
 
 
 def test_numpy_values_travel_as_plain_ones() -> None:
