@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from contract.errors import ExportError
+from contract.inputs import PartInputs
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.prepared_export import PreparedGraph, export_prepared
@@ -36,9 +37,16 @@ def write(folder: Path, form: Any = "auto", **changes: Any) -> tuple[PreparedGra
     ranker = lively_ranker(SCHEMA, small_config(**(SIZES | changes)))
     sample = inputs(SCHEMA, 100, 100)
     report = export(ranker, SCHEMA, sample, folder / "model.onnx", form)
-    items = PreparedItems(PREPARED, inputs(SCHEMA, 1, 50, seed=3).candidate)
-    prepared = PreparedGraph(ranker, report, items)
+    prepared = PreparedGraph(ranker, report, PreparedItems(PREPARED, mapped_items()))
     return prepared, export_prepared(prepared, sample, folder / "prepared.onnx").worst
+
+
+def mapped_items() -> PartInputs:
+    """As out of a file that is mapped into memory: nobody may write there, of which torch warns."""
+    part = inputs(SCHEMA, 1, 50, seed=3).candidate
+    for array in (part.ids, part.list_values, part.list_lengths, part.dense):
+        array.flags.writeable = False
+    return part
 
 
 def some_pairs() -> list[Any]:
