@@ -14,6 +14,7 @@ from contract.errors import DataError
 from contract.schema import Schema
 from pipeline.evaluation.baselines import TrainingRows, read_training
 from pipeline.evaluation.expert_slices import EXPERT_USE_FILE, ExpertSlices, expert_slices
+from pipeline.evaluation.findings import two_value_findings
 from pipeline.evaluation.importance import IMPORTANCE_FILE, Importance, importance
 from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import (
@@ -245,7 +246,7 @@ def _of_scores(
     weights = predictions.weights.astype(np.float64)
     means = (weights * predictions.labels).sum(axis=0) / np.maximum(weights.sum(axis=0), 1e-300)
     constant = np.tile(means.astype(np.float32), (predictions.rows, 1))
-    context = Context(*names, {"constant": constant}, masks)
+    context = Context(*names, {"constant": constant}, masks, notes=two_value_findings(predictions))
     return measure(predictions, context, config, out_dir, state)
 
 

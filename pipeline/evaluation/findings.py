@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.task_metrics import Estimate, Scores, TaskRows
 
 _MOST_OFF = 0.03
@@ -39,6 +40,26 @@ def interval_findings(tasks: Mapping[str, TaskRows]) -> list[str]:
         for task, rows in tasks.items()
         if rows.is_of_one
     ]
+
+
+def two_value_findings(rows: Predictions) -> tuple[str, ...]:
+    """A sentence for each regression task of a file of scores whose labels look like a yes and a no, but not 0 and 1.
+
+    The kind of such a task is read off its labels, so 0 and 2 or 1 and 2 would get RMSE without a word.
+    """
+    findings = []
+    for column, (task, kind) in enumerate(rows.tasks.items()):
+        labels = rows.labels[rows.weights[:, column] > 0, column]
+        if kind == "binary" or labels.size == 0:
+            continue
+        low, high = float(labels.min()), float(labels.max())
+        if low < high and bool(((labels == low) | (labels == high)).all()):
+            findings.append(
+                f"{task}: the labels are {low:g} and {high:g} and nothing else, so the task is judged as a regression; "
+                f"if {high:g} means yes, write 0 for {low:g} and 1 for {high:g}, and evaluate again: only labels of 0 "
+                "and 1 get AUC, log loss and calibration"
+            )
+    return tuple(findings)
 
 
 def _ratio(calibration: Estimate | None) -> str:

@@ -14,6 +14,7 @@ from pipeline.evaluation.comparing.alignment import align, require_build
 from pipeline.evaluation.comparing.comparison import MOST_MODELS, Comparison, PairedComparison
 from pipeline.evaluation.comparing.paired_test import MeasuredDifference, adjusted_together, measure_difference
 from pipeline.evaluation.comparing.slice_differences import SliceDifference, slice_differences, widened
+from pipeline.evaluation.findings import two_value_findings
 from pipeline.evaluation.intervals import LEVEL
 from pipeline.evaluation.list_keys import by_lists
 from pipeline.evaluation.measure import EvaluateConfig
@@ -154,7 +155,7 @@ def _together(
                 units={task: pair.units[task] for task in pair.tasks if task in pair.units},
                 slices=widened(pair.slices, tests),
                 untested=pair.untested,
-                notes=(*notes, *pair.notes),
+                notes=tuple(dict.fromkeys((*notes, *pair.notes))),
             )
         )
     return tuple(comparisons)
@@ -175,7 +176,8 @@ class _Source:
         self.progress(f"scoring {path}" if path.is_dir() else f"reading {path}")
         if not path.is_dir():
             rows = self._loaded(path)
-            return ScoredRows(rows, file_slices(rows, path, self.config.slice_by) if sliced else {})
+            masks = file_slices(rows, path, self.config.slice_by) if sliced else {}
+            return ScoredRows(rows, masks, notes=two_value_findings(rows))
         if (path / MANIFEST_FILE).exists():
             bundle.load(path)
         engine = Engine(path, threads=self.config.threads)

@@ -56,6 +56,29 @@ def test_another_tool_s_scores_get_the_full_report(tmp_path: Path, capsys: pytes
     assert "<h1>lightgbm</h1>" in (out / "report.html").read_text("utf-8")
 
 
+@pytest.mark.parametrize(("no", "yes"), [(0, 2), (1, 2), (-1, 1)])
+def test_two_labels_that_are_not_0_and_1_are_named_with_the_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], no: int, yes: int
+) -> None:
+    table = _table()
+    labels = [yes if each else no for each in table["y"].to_pylist()]
+    pq.write_table(table.set_column(2, "y", pa.array(labels)).select(["uid", "y", "p"]), tmp_path / "scores.parquet")
+    columns = ["--columns", "user=uid", "label.click=y", "prediction.click=p", "--replicates", "50"]
+    scores = str(tmp_path / "scores.parquet")
+    assert main(["evaluate", "--predictions", scores, "--out", str(tmp_path / "out"), *columns]) == 0
+    said = f"note: click: the labels are {no} and {yes} and nothing else, so the task is judged as a regression"
+    assert said in capsys.readouterr().out
+    assert f"write 0 for {no} and 1 for {yes}" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert main(["compare", scores, scores, "--out", str(tmp_path / "both"), *columns]) == 0
+    assert capsys.readouterr().out.count(said) == 1
+
+
+def test_a_regression_with_more_than_two_labels_is_taken_as_one(tmp_path: Path) -> None:
+    pq.write_table(_table(), tmp_path / "scores.parquet")
+    found = evaluate_file(tmp_path / "scores.parquet", tmp_path / "out", columns=parse_columns(COLUMNS), config=QUICK)
+    assert not any("nothing else" in finding for finding in found.findings)
+
+
 def test_files_without_ids_are_matched_by_their_order(tmp_path: Path) -> None:
     bare = _table().select(["y", "p"])
     pyarrow.csv.write_csv(bare, tmp_path / "bare.csv")
