@@ -3,7 +3,7 @@
 Shape legend: N rows, U users.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -26,6 +26,18 @@ class SliceInfluence:
 
     tasks: Mapping[str, TaskInfluence]
     numbers: NDArray[np.int64]
+
+
+def named_few(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names and how many more there are, for a sentence.
+
+    Example:
+        >>> named_few(["day 1", "day 2", "day 3", "day 4", "day 5"])
+        'day 1, day 2, day 3 and 2 more'
+    """
+    shown = names if len(names) <= most + 1 else names[:most]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 class Tested(NamedTuple):

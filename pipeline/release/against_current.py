@@ -18,6 +18,7 @@ from pipeline.evaluation.prediction_file import load_predictions
 from pipeline.evaluation.predictions import Predictions, predict
 from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.row_slices import LabelledRows, slice_masks
+from pipeline.evaluation.slice_tests import named_few
 from pipeline.evaluation.slices import Masks
 from pipeline.project.project_config import ProjectConfig
 from pipeline.report.version_test import AgainstCurrent
@@ -114,7 +115,7 @@ def _slice_findings(compared: AgainstCurrent, config: ProjectConfig) -> list[Gat
     worse = [each for each in compared.slices if _is_worse(each, config.quality.no_worse_by)]
     count = len(compared.slices)
     if not worse:
-        small = f"; too few users to tell: {', '.join(compared.untested)}" if compared.untested else ""
+        small = f"; too few users to tell: {named_few(compared.untested)}" if compared.untested else ""
         text = f"no slice is clearly worse than with version {compared.version} ({count} tests{small})"
         return [GateFinding(rule=rule, passed=True, text=text)]
     return [GateFinding(rule=rule, passed=False, text=_of_slice(each, compared.version, count)) for each in worse]

@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from contract.files import write_text
 from features.quality.quality_page import STYLE
+from pipeline.evaluation.slice_tests import named_few
 from pipeline.report.svg import number
 
 
@@ -23,6 +24,7 @@ def environment() -> Environment:
         extensions=["jinja2.ext.loopcontrols"],
     )
     made.filters["number"] = number
+    made.filters["few"] = named_few
     return made
 
 

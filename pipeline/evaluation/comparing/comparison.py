@@ -7,6 +7,7 @@ from contract.settings import Settings
 from pipeline.evaluation.comparing.paired_test import Difference, Reasons
 from pipeline.evaluation.comparing.slice_differences import SliceDifference
 from pipeline.evaluation.result import EvaluationMethod
+from pipeline.evaluation.slice_tests import named_few
 
 COMPARISON_FILE = "comparison.json"
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -115,5 +116,5 @@ def _slice_lines(pair: PairedComparison, letter: str) -> list[str]:
         count = f"{len(lines)} of {len(pair.slices)}" if lines else f"none of {len(pair.slices)}"
         lines.insert(0, f"  slices: {count} differ clearly, by intervals that hold for all of them together")
     if pair.untested:
-        lines.append(f"  too few users to tell: {', '.join(pair.untested)}")
+        lines.append(f"  too few users to tell: {named_few(pair.untested)}")
     return lines
