@@ -14,6 +14,7 @@ Shape legend: U users, B bins, D draws of the noise.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class CalibrationError:
         """As `__call__` for each draw of counts, [D, U]."""
         return self.of_totals(counts @ self.sums)
 
-    @property
+    @cached_property
     def sums(self) -> Floats:
         """Gaps and rows side by side, [U, B + 1]."""
         return np.concatenate((self.gaps, self.rows[:, None]), axis=1)

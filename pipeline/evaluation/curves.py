@@ -126,16 +126,17 @@ def _bins(rows: TaskRows) -> tuple[Bin, ...]:
     if labels.size == 0:
         return ()
     index = metrics.bins_of(scores, BINS)
+    counts = np.bincount(index)
+    means = [np.bincount(index, weights=values) / np.maximum(counts, 1) for values in (scores, labels)]
     bins = []
-    for number in np.unique(index):
-        mine = index == number
-        actual, count = float(labels[mine].mean()), int(mine.sum())
+    for number in np.flatnonzero(counts):
+        count, (predicted, actual) = int(counts[number]), (float(each[number]) for each in means)
         if rows.kind == "binary":
             # Wilson's interval: stays within 0 and 1 for the rarest labels.
             low, high = _wilson(actual, count)
         else:
-            low, high = (float(edge) for edge in np.quantile(labels[mine], (0.1, 0.9)))
-        bins.append(Bin(predicted=float(scores[mine].mean()), actual=actual, low=low, high=high, rows=count))
+            low, high = (float(edge) for edge in np.quantile(labels[index == number], (0.1, 0.9)))
+        bins.append(Bin(predicted=predicted, actual=actual, low=low, high=high, rows=count))
     return tuple(bins)
 
 

@@ -9,7 +9,7 @@ Shape legend: U users, R replicates, K numbers that a statistic sums.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,8 @@ MOST_UNITS = 8192
 """What is drawn at most: groups of users where there are more."""
 _BATCH_BYTES = 1 << 26
 """Memory for the counts of the draws that are summed at once."""
+_MOST_KEPT = 1 << 22
+"""Draws of more counts than these are made again each time."""
 
 
 class Statistic(Protocol):
@@ -177,9 +179,10 @@ class Bootstrap:
 
     def _unit_draws(self) -> Iterator[Floats]:
         """Counts of the users or groups of users in each replicate."""
-        generator, count = np.random.default_rng((_STREAM, self.seed)), self._count
-        for _ in range(self.replicates):
-            yield np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)
+        if self.replicates * self._count > _MOST_KEPT:
+            yield from _drawn(self._count, self.replicates, self.seed)
+        else:
+            yield from _kept_draws(self._count, self.replicates, self.seed)
 
     def run(self, statistics: Sequence[Statistic]) -> list[Floats]:
         """Every statistic on every replicate: one array [R, metrics] each."""
@@ -214,12 +217,33 @@ class Bootstrap:
     def _batches(self) -> Iterator[Floats]:
         """Counts of several replicates, [D, U] or [D, groups], of about `_BATCH_BYTES`."""
         most = max(1, min(self.replicates, _BATCH_BYTES // (8 * max(self._count, 1))))
-        draws = self._unit_draws()
+        if self.replicates * self._count <= _MOST_KEPT:
+            kept = _kept_draws(self._count, self.replicates, self.seed)
+            yield from (kept[begin : begin + most] for begin in range(0, self.replicates, most))
+            return
+        draws = _drawn(self._count, self.replicates, self.seed)
         for begin in range(0, self.replicates, most):
             batch = np.empty((min(most, self.replicates - begin), self._count))
             for row, counts in zip(batch, draws, strict=False):
                 row[:] = counts
             yield batch
+
+
+def _drawn(units: int, replicates: int, seed: int) -> Iterator[Floats]:
+    """How often each of so many units is drawn, [units], replicate after replicate."""
+    generator = np.random.default_rng((_STREAM, seed))
+    for _ in range(replicates):
+        yield np.bincount(generator.integers(0, units, units), minlength=units).astype(np.float64)
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(units: int, replicates: int, seed: int) -> Floats:
+    """As `_drawn`, [R, units], for all that draws the same: a model, its baselines, and slices of many users."""
+    draws = np.empty((replicates, units))
+    for row, counts in zip(draws, _drawn(units, replicates, seed), strict=True):
+        row[:] = counts
+    draws.flags.writeable = False
+    return draws
 
 
 def interval(values: Floats, users: int | None = None, level: float = LEVEL) -> tuple[float, float]:
