@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.main import main
@@ -56,10 +58,8 @@ def test_the_readme_s_line_judges_the_file_and_prints_what_it_shows(
 def test_the_guide_s_line_compares_the_file_with_predictions_by_the_row_key(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pandas as pd  # noqa: PLC0415 - the fixture skips without it
-
-    scores = pd.read_parquet(folder / "lightgbm.parquet").sample(frac=1.0, random_state=1)
-    names = {"liked": "label__like", "score": "prediction__like"}
-    scores.rename(columns=names).drop(columns="user_id").to_parquet("moerank.parquet")
+    scores = pq.read_table(folder / "lightgbm.parquet").take(np.random.default_rng(1).permutation(600))
+    columns = {"impression": scores["impression"], "label__like": scores["liked"], "prediction__like": scores["score"]}
+    pq.write_table(pa.table(columns), folder / "moerank.parquet")
     assert main(words(GUIDE, "compare moerank.parquet lightgbm.parquet")) == 0
     assert re.search(r"like +auc .* \+0\.0000", capsys.readouterr().out)
