@@ -5,30 +5,66 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
+from contract.settings import Settings
 from pipeline.evaluation.curves import draw
-from pipeline.evaluation.evaluate_config import EvaluateConfig
-from pipeline.evaluation.evaluated_slices import EvaluatedSlice, evaluated_slice
 from pipeline.evaluation.findings import calibration_findings, interval_findings
 from pipeline.evaluation.influence import TaskInfluence, influences
-from pipeline.evaluation.intervals import LEVEL, Bootstrap, Users
+from pipeline.evaluation.intervals import LEVEL, REPLICATES, Bootstrap, Users
+from pipeline.evaluation.numbering import numbered
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.result import Evaluation, EvaluationMethod, Slice, SliceTest, TaskScores
-from pipeline.evaluation.slice_tests import tested_slices
+from pipeline.evaluation.slice_tests import SliceInfluence, tested_slices
 from pipeline.evaluation.slices import Masks
 from pipeline.evaluation.streaming.overall import Overall, overall
-from pipeline.evaluation.streaming.stream_state import StreamState
-from pipeline.evaluation.task_metrics import EXACT_ROWS, evaluate_tasks
-
-__all__ = ["PREDICTIONS_FILE", "Baseline", "Context", "EvaluateConfig", "evaluated_baselines", "measure"]
+from pipeline.evaluation.streaming.score_pairs import MOST_ROWS
+from pipeline.evaluation.streaming.stream_state import MEMORY_ROWS, Budget, StreamState
+from pipeline.evaluation.task_metrics import EXACT_ROWS, LISTS_AT, evaluate_tasks
 
 PREDICTIONS_FILE = "predictions.parquet"
 _PARALLEL_ROWS = 2_000_000
 _MOST_THREADS = 4
+
+
+class EvaluateConfig(Settings):
+    """How metrics and their intervals are computed."""
+
+    replicates: int = Field(default=REPLICATES, ge=50)
+    """Bootstrap draws behind each interval."""
+    slice_replicates: int = Field(default=200, ge=50)
+    """Bootstrap draws behind the intervals of slices."""
+    seed: int = 0
+    """Of the draws."""
+    slice_by: tuple[str, ...] = ()
+    """Id features, or `day`, `hour`, `user_activity` and `item_activity`, by which the rows are sliced."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of one call of the graph."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that score rows side by side."""
+    at: tuple[Annotated[int, Field(ge=1)], ...] = LISTS_AT
+    """The lengths k of NDCG@k, recall@k and the other list metrics."""
+    lists_by: str = "user"
+    """What is ranked together in GAUC, grouped XAUC and the list metrics: ``user``, ``item`` or an id feature."""
+    memory_rows: int = Field(default=MEMORY_ROWS, ge=1)
+    """More rows than these are judged in one pass: some metrics on all rows, the others on all rows of some users."""
+    exact_rows: int = Field(default=MOST_ROWS, ge=1)
+    """More rows than these have an AUC between two bounds."""
+    trees: bool = True
+    """Hold the model against LightGBM on the same columns, where it is installed and training rows are given."""
+    importance: int = Field(default=0, ge=0)
+    """How often each feature is shuffled to see what it is worth; 0 leaves that out."""
+
+    @property
+    def budget(self) -> Budget:
+        """What a pass may keep."""
+        return Budget(self.memory_rows, self.exact_rows)
+
+
 Baseline = NDArray[np.float32] | TaskScores
 """Scores [N, T], or the metrics of scores on all rows."""
 
@@ -120,7 +156,15 @@ def _of_scores(
     return evaluate_tasks(rows.with_scores(scores).by_task(users), bootstrap, config.at).scores
 
 
-_EvaluatedSlices = Mapping[str, Mapping[str, EvaluatedSlice]]
+@dataclass(frozen=True)
+class _EvaluatedSlice:
+    """A slice, and what is known of its users for a test against the whole."""
+
+    found: Slice
+    influence: SliceInfluence
+
+
+_EvaluatedSlices = Mapping[str, Mapping[str, _EvaluatedSlice]]
 
 
 def _slices(
@@ -131,8 +175,8 @@ def _slices(
     whole: Users,
 ) -> _EvaluatedSlices:
     jobs = {
-        name: {value: workers.submit(evaluated_slice, predictions, mask, config, whole) for value, mask in each.items()}
-        for name, each in masks.items()
+        name: {value: workers.submit(_slice, predictions, mask, config, whole) for value, mask in values.items()}
+        for name, values in masks.items()
     }
     return {name: {value: job.result() for value, job in values.items()} for name, values in jobs.items()}
 
@@ -156,6 +200,21 @@ def _with_tests(slices: _EvaluatedSlices, whole: Mapping[str, TaskInfluence]) ->
 def _cores() -> int:
     """Cores that this process may use, as far as more of them help."""
     return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+
+
+def _slice(
+    predictions: Predictions, mask: NDArray[np.bool_], config: EvaluateConfig, whole: Users
+) -> _EvaluatedSlice:  # fmt: skip
+    """The metrics that these rows define, resampling the users that occur in them; `whole` numbers all users.
+
+    Only the slice's own rows are touched. Its users are told by their numbers, which lie close together.
+    """
+    numbers, group = numbered(whole.group[mask])
+    rows, users = predictions.take(mask), Users(group, numbers.size)
+    tasks = rows.by_task(users)
+    results = evaluate_tasks(tasks, Bootstrap(users.count, config.slice_replicates, config.seed), config.at)
+    evaluated = Slice(rows=rows.rows, tasks=results.scores, undefined=results.undefined)
+    return _EvaluatedSlice(evaluated, SliceInfluence(influences(tasks, results.statistics), numbers))
 
 
 def _method(config: EvaluateConfig, *, grouped: bool) -> EvaluationMethod:
