@@ -13,6 +13,7 @@ each in an interpreter that has ``mlserver onnxruntime`` or ``nvidia-pytriton on
 import argparse
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -92,13 +93,15 @@ def _measured(args: argparse.Namespace, folder: Path, running: ExitStack) -> lis
     sparse = _subject("sparse", folder / "sparse", running, _Users(1, ITEMS, {}), None)
     rivals = running.enter_context(others(folder / "tiled.onnx", folder, args.others))
     seen: Seen = defaultdict(list)
-    for _ in range(args.rounds):
+    for number in range(1, args.rounds + 1):
+        began = time.monotonic()
         for subject in subjects:
             _efficiencies(subject, seen)
         for front, server in dense.servers.items():
             _latencies(front, server, dense.payloads[LATENCY_CANDIDATES], seen)
         _logged_latencies(dense, loggers, seen)
         _rows_a_second(sparse, rivals, seen)
+        print(f"round {number} of {args.rounds}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     cases = [*_efficiency_cases(subjects, seen), *_latency_cases(dense, seen), *_log_cases(seen)]
     return [*cases, *_rival_cases(rivals, seen)]
 
@@ -138,10 +141,10 @@ def _efficiencies(subject: Subject, seen: Seen) -> None:
         ]
         if subject.name == "dense" and size == LATENCY_CANDIDATES:
             loads += [(f"one connection {front}", s, INFER, each.infer, 1) for front, s in subject.servers.items()]
-        before = floor(subject.model.engine, each.feed, CALLS[size] // 2)
+        before = floor(subject.model.engine, each.feed, CALLS[size] // 3)
         for key, server, path, message, connections in loads:
             _, spent = server.loaded(path, message, CALLS[size], CALLERS, connections)
-            after = floor(subject.model.engine, each.feed, CALLS[size] // 2)
+            after = floor(subject.model.engine, each.feed, CALLS[size] // 3)
             seen[f"floor {subject.name} {size}"].append(after * 1000)
             seen[key].append((before + after) / 2 / spent)
             before = after

@@ -49,7 +49,7 @@ def read_traffic(path: Path | None) -> ArmConfigs:
         message = f"the traffic file {path} cannot be read: {error.strerror}"
         raise ConfigError(message) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
         message = f"the traffic file {path} is wrong: {problems}"
         raise ConfigError(message) from error
     pairs = ((model, arm, getattr(config, arm)) for model, config in configs.items() for arm in ARMS)

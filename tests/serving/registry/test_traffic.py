@@ -13,6 +13,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.registry.registry import Registry
 from serving.registry.traffic import falls_in, read_traffic
 from serving.store.local_store import point
+from serving.store.model_selection import read_scores
 from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
@@ -99,3 +100,10 @@ def test_a_shadow_is_compared_and_never_answers(two: Path, tmp_path: Path) -> No
         assert found[0].failed == 0
         assert np.isfinite(found[0].difference["like"])
         assert found[0].difference["like"] > 0
+
+
+def test_a_file_that_is_no_json_is_named_and_so_is_where(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_text("{nope")
+    for read in (read_traffic, read_scores):
+        with pytest.raises(ConfigError, match=r"file\.json is wrong: the whole file: Invalid JSON"):
+            read(tmp_path / "file.json")
