@@ -101,7 +101,7 @@ def test_a_fallback_ranks_by_the_items_means(bundle: Path) -> None:
     assert answer.stage == "fallback"
 
 
-def call(gone: float, queued: float = 0.4) -> CallContext:
+def call(gone: float, queued: float = 40.0) -> CallContext:
     """A call that waited so many seconds, which are that share of its deadline."""
     left = queued / gone - queued
     return CallContext("r", time.monotonic() + left, Clock(int(queued * 1e9)))
