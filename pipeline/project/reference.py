@@ -7,6 +7,7 @@ import difflib
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ take for completion and checks.
 - `--set model.experts=4` on the command line wins over the file.
 - Paths are relative to the current directory.
 - Labels, masks, splits and derived columns are expressions on columns: numbers, strings, `true`, `false`, `+ - * /`,
-  comparisons, `and`, `or`, `not`, `in [..]`, and functions: FUNCTIONS.
+  comparisons, `and`, `or`, `not`, `in [..]`, and functions:
+FUNCTIONS.
   They are parsed and translated to the engine's own query; nothing in the file is executed.
 """
 
@@ -43,7 +45,7 @@ def page() -> str:
     for path, node in _blocks("", schema, schema):
         _, paths = places.setdefault(id(node), (node, []))
         paths += [path] if path not in paths else []
-    functions = ", ".join(f"`{name}`" for name in FUNCTIONS)
+    functions = textwrap.indent(textwrap.fill(", ".join(f"`{name}`" for name in FUNCTIONS), 118), "  ")
     sections = [_section(paths, node, schema) for node, paths in places.values()]
     return "\n".join([INTRODUCTION.replace("FUNCTIONS", functions), *sections])
 
