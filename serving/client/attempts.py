@@ -1,16 +1,22 @@
 """What both clients do with one call, free of any way to wait: deadlines, attempts, pauses, named errors."""
 
+import math
 import random
+import re
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from contract.errors import RequestError
 from serving.client.call_errors import FailedCall, error_of, retry_delay
 
 REQUEST_ID = "x-request-id"
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""What the server takes over; it would give any other call an id of its own."""
+_KEY, _VALUE = re.compile(r"[a-z0-9._-]+"), re.compile(r"[ -~]*")
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
-Metadata = tuple[tuple[str, str], ...]
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ Step = Send | Pause
 
 
 def attempts(
-    target: str, most: int, seconds: float, metadata: Sequence[tuple[str, str]], options: CallOptions
+    target: str, most: int, seconds: float, metadata: Sequence[tuple[str, str | bytes]], options: CallOptions
 ) -> Generator[Step, Any, Any]:
     """Say what to do next, and take the outcome of each `Send`: the response, or the exception of grpcio.
 
@@ -60,12 +66,13 @@ def attempts(
         The response.
 
     Raises:
+        RequestError: an option that no call can have, naming it.
         MoerankError: the leaf for the last failure.
     """
-    sent = (*metadata, *options.metadata)
-    if options.request_id:
-        sent = (*sent, (REQUEST_ID, options.request_id))
-    allowed = seconds if options.seconds is None else options.seconds
+    sent = _sendable((*metadata, *options.metadata), options.request_id)
+    allowed = _positive("seconds", seconds if options.seconds is None else options.seconds)
+    if options.hedge_seconds:
+        _positive("hedge_seconds", options.hedge_seconds)
     end = time.monotonic() + allowed
     attempt = 0
     while True:
@@ -78,6 +85,37 @@ def attempts(
         if pause is None or attempt >= most or time.monotonic() + pause >= end:
             raise error_of(failed, target) from outcome
         yield Pause(pause)
+
+
+def _positive(field: str, seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        message = f"{field} is {seconds!r}; allowed are numbers greater than 0"
+        raise RequestError(message, field=field)
+    return seconds
+
+
+def _sendable(metadata: Metadata, request_id: str) -> Metadata:
+    """The metadata with the request's id; grpcio would say of what it cannot send that the server failed."""
+    for key, value in metadata:
+        if not _is_metadata(key, value):
+            message = (
+                f"metadata {key[:80]!r} is {value[:80]!r}; allowed are names of lower-case letters, digits and -_. with"
+                f" values of printable ASCII, and names that end in -bin with bytes"
+            )
+            raise RequestError(message, field="metadata")
+    if not request_id:
+        return metadata
+    if not _ID.fullmatch(request_id):
+        message = f"request_id is {request_id[:80]!r}; allowed are up to 64 ASCII letters, digits and -_."
+        raise RequestError(message, field="request_id")
+    return (*metadata, (REQUEST_ID, request_id))
+
+
+def _is_metadata(key: str, value: str | bytes) -> bool:
+    named = _KEY.fullmatch(key) is not None
+    if isinstance(value, bytes):
+        return named and key.endswith("-bin")
+    return named and not key.endswith("-bin") and _VALUE.fullmatch(value) is not None
 
 
 def _pause(failed: FailedCall, attempt: int) -> float | None:

@@ -23,7 +23,7 @@ class Connection:
         seconds: float = 5.0,
         attempts: int = ATTEMPTS,
         credentials: grpc.ChannelCredentials | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Sequence[tuple[str, str | bytes]] = (),
         hedge_seconds: float | None = None,
     ) -> None:
         """Prepare a channel to ``HOST:PORT``; the first call connects.

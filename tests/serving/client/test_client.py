@@ -24,6 +24,7 @@ from serving.client.attempts import CallOptions
 from serving.client.blocking_client import Query, RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from serving.grpc_server.unary_handlers import request_id_of
 from tests.patience import PATIENCE, wait_until
 
 
@@ -249,6 +250,33 @@ def test_one_call_may_have_its_own_deadline_metadata_and_request_id(kind: str) -
         }
     with held() as slow, Flaky(slow) as server, pytest.raises(DeadlineError):
         rank(kind, server.port, CallOptions(seconds=0.2))
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (CallOptions(seconds=0), "seconds"),
+        (CallOptions(seconds=float("nan")), "seconds"),
+        (CallOptions(seconds=float("inf")), "seconds"),
+        (CallOptions(hedge_seconds=-1), "hedge_seconds"),
+        (CallOptions(request_id="r-ü"), "request_id"),
+        (CallOptions(request_id="r" * 65), "request_id"),
+        (CallOptions(metadata=(("X-Team", "shop"),)), "metadata"),
+        (CallOptions(metadata=(("x-team", "a\nb"),)), "metadata"),
+    ],
+)
+def test_options_that_no_call_can_have_are_refused_by_name(options: CallOptions, field: str) -> None:
+    with Flaky() as server, pytest.raises(RequestError, match=field) as refused:
+        rank("blocking", server.port, options)
+    assert refused.value.field == field
+    assert not server.seen
+
+
+def test_the_longest_request_id_is_one_that_the_server_takes_over() -> None:
+    longest = "r" * 64
+    with Flaky() as server:
+        rank("blocking", server.port, CallOptions(request_id=longest, metadata=(("x-trace-bin", b"\xff"),)))
+    assert request_id_of(server.seen[0].items()) == longest
 
 
 @KINDS
