@@ -19,6 +19,7 @@ import torch
 from benchmarks.judged_runs import DEFAULTS, JUDGED, Judged, of_model, of_trees, recipe_of
 from benchmarks.paired import p_value, paired
 from benchmarks.report import Case, arguments, finish
+from benchmarks.trees import absent
 from pipeline.evaluation.multiple_tests import holm
 
 BOUNDS = {
@@ -97,6 +98,8 @@ def main() -> int:
     parser.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
     parser.add_argument("--override", nargs="*", default=[], help="changes to the recipe, such as model.gate.k=1")
     options = parser.parse_args()
+    if missing := absent():
+        return finish("bounds", missing, as_json=options.json)
     torch.set_num_threads(1)
     rows: list[Case] = []
     overrides = [*(DEFAULTS if options.defaults else []), *options.override]

@@ -10,6 +10,7 @@ from typing import get_args
 
 from benchmarks.judged_runs import RECIPES, of_trees, rates_up_to
 from benchmarks.report import Case, arguments, finish
+from benchmarks.trees import absent
 from features.feature_config import AsOf
 from pipeline.project.project_config import ProjectConfig, read_config
 
@@ -31,6 +32,8 @@ def main() -> int:
     known = get_args(AsOf)
     parser.add_argument("--as-of", nargs="+", default=known, choices=known, help="up to when events count (all)")
     options = parser.parse_args()
+    if missing := absent():
+        return finish("fresh_rates", missing, as_json=options.json)
     rows: list[Case] = []
     for as_of in options.as_of:
         found = of_trees("kuairand", earlier_days(as_of), ids_as_numbers=True)

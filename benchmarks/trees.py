@@ -2,12 +2,14 @@
 
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.report import NotInstalled
 from contract.inputs import Batch
 from contract.schema import IdSpec, Part, Schema
 from features.batches import BatchReader
@@ -16,6 +18,11 @@ LONGEST_TABLE = 64
 """A list becomes a column for each value of its table; lists of larger tables, such as histories, are left out."""
 SETTINGS = {"learning_rate": 0.05, "num_leaves": 31, "verbose": -1, "num_threads": 1, "deterministic": True}
 ROUNDS, PATIENCE = 2000, 40
+
+
+def absent() -> list[NotInstalled]:
+    """The row in the place of all others where LightGBM is not installed."""
+    return [] if find_spec("lightgbm") else [NotInstalled("all: trees on the same columns", "lightgbm")]
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,17 @@ def _task(
 ) -> NDArray[np.float64]:  # fmt: skip
     binary = schema.tasks[place].kind == "binary"
     settings = SETTINGS | {"objective": "binary" if binary else "l2", "metric": "auc" if binary else "rmse"}
+    import lightgbm  # noqa: PLC0415 - a rival that need not be there
+
     sets = [_dataset(rows, place, ids) for rows in (train, valid)]
     stop = lightgbm.early_stopping(PATIENCE, verbose=False)
     booster = lightgbm.train(settings, sets[0], ROUNDS, valid_sets=[sets[1]], callbacks=[stop])
     return np.asarray(booster.predict(judged.inputs), dtype=np.float64)
 
 
-def _dataset(rows: Rows, place: int, ids: list[int]) -> lightgbm.Dataset:
+def _dataset(rows: Rows, place: int, ids: list[int]) -> Any:
+    import lightgbm  # noqa: PLC0415 - as above
+
     applies = rows.weights[:, place] > 0
     return lightgbm.Dataset(
         rows.inputs[applies], rows.labels[applies, place], weight=rows.weights[applies, place], categorical_feature=ids

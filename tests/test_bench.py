@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,18 @@ def test_a_bound_that_falls_short_is_named_with_value_and_bound() -> None:
 def test_a_missing_package_is_a_row_and_no_failure() -> None:
     errors = "Traceback ...\nModuleNotFoundError: No module named 'lightgbm'\n"
     assert outcome_of("bounds", "", errors) == Outcome("bounds", skipped="not installed: lightgbm")
+
+
+@pytest.mark.parametrize("name", ["bounds", "fresh_rates"])
+def test_without_lightgbm_its_benchmarks_say_so_by_themselves(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("trees", "judged_runs", name):
+        monkeypatch.delitem(sys.modules, f"benchmarks.{part}", raising=False)
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    monkeypatch.setattr(sys, "argv", [name])
+    assert import_module(f"benchmarks.{name}").main() == 0
+    assert "not installed: lightgbm" in capsys.readouterr().out
 
 
 def test_any_other_error_is_a_failure_with_its_last_line() -> None:
