@@ -212,6 +212,13 @@ MUTATIONS = (
         "tests/pipeline/evaluation/test_quality_gate.py",
     ),
     Mutation(
+        "a rule on a metric that is not defined passes",
+        "pipeline/evaluation/quality_gate.py",
+        "False, text=f\"{estimate}, but {sign} {right:g} is asked for\")\n    worst",
+        "True, text=f\"{estimate}, but {sign} {right:g} is asked for\")\n    worst",
+        "tests/pipeline/evaluation/test_quality_gate.py",
+    ),
+    Mutation(
         "a graph that differs from the model passes",
         "models/export/parity.py",
         "if (difference > allowed).any():",

@@ -41,18 +41,22 @@ def test_a_long_column_is_encoded_as_its_pieces_are() -> None:
     assert np.array_equal(whole, np.concatenate(pieces))
 
 
-@given(TEXTS, st.integers(1, 5))
-def test_null_and_unseen_values_take_the_rows_that_policies_reserve(values: list[str | None], shared: int) -> None:
-    reserved = pa.concat_arrays([pa.nulls(1 + shared, pa.string()), WORDS])
-    spec = id_spec(null_row=True, unknown_rows=shared, rows=5 + shared)
+@given(TEXTS, st.integers(1, 5), st.booleans())
+def test_null_and_unseen_values_take_the_rows_that_policies_reserve(
+    values: list[str | None],
+    shared: int,
+    own: bool,  # noqa: FBT001 - drawn by hypothesis
+) -> None:
+    reserved = pa.concat_arrays([pa.nulls(own + shared, pa.string()), WORDS])
+    spec = id_spec(null_row=own, unknown_rows=shared, rows=4 + own + shared)
     rows = encoder(reserved).ids(spec, pa.array(values, pa.string())).tolist()
     for value, row in zip(values, rows, strict=True):
         if value is None:
-            assert row == 1
+            assert row == (1 if own else 0)
         elif value in {"a", "b", "c"}:
-            assert row == 2 + shared + "abc".index(value)
+            assert row == 1 + own + shared + "abc".index(value)
         else:
-            assert 2 <= row < 2 + shared
+            assert 1 + own <= row < 1 + own + shared
 
 
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1), max_size=40), st.integers(2, 1000))

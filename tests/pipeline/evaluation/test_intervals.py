@@ -117,6 +117,12 @@ def test_rows_of_one_user_widen_the_interval() -> None:
     assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
 
 
+def test_draws_of_few_users_are_cut_further_out() -> None:
+    """By Hesterberg 2015: with 5 users at the share of sqrt(5 / 4) times Student's quantile, -2.776."""
+    assert interval(np.arange(1001.0), users=5) == pytest.approx((0.956, 999.044), abs=0.01)
+    assert interval(np.arange(1001.0), users=10**6) == pytest.approx((25.0, 975.0), abs=0.01)
+
+
 def test_undefined_draws_are_left_out_of_an_interval() -> None:
     assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
     assert np.isnan(interval(np.array([np.nan]))[0])

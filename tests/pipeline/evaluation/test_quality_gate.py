@@ -40,6 +40,23 @@ def test_certain_asks_for_the_unfavourable_end_of_the_interval(judged: Judged) -
     assert not examine(judged.evaluation, QualityConfig(rules=(rule,), certain=True))[1].passed
 
 
+def test_certain_holds_the_unfavourable_end_of_the_interval_against_a_baseline(judged: Judged) -> None:
+    auc = judged.evaluation.tasks["like"]["auc"]
+    close = auc.model_copy(update={"value": (auc.low + auc.value) / 2})
+    evaluation = judged.evaluation.model_copy(update={"baselines": {"constant": {"like": {"auc": close}}}})
+    rule = QualityConfig(beat=("constant",), tasks=("like",))
+    assert examine(evaluation, rule)[1].passed
+    assert not examine(evaluation, rule.model_copy(update={"certain": True}))[1].passed
+
+
+def test_a_rule_on_a_metric_that_the_rows_do_not_define_does_not_pass(judged: Judged) -> None:
+    reason = "all rows are positive"
+    undefined = judged.evaluation.model_copy(update={"undefined": {"like": {"auc": reason}}})
+    finding = examine(undefined, QualityConfig(rules=("like.auc >= 0.1",)))[1]
+    assert not finding.passed
+    assert finding.text == f"like.auc is not defined because {reason}, but >= 0.1 is asked for"
+
+
 def test_too_few_rows_are_refused(judged: Judged) -> None:
     with pytest.raises(QualityGateError, match="evaluated on 2000 rows"):
         enforce(judged.evaluation, QualityConfig(min_rows=5000))
