@@ -214,8 +214,8 @@ MUTATIONS = (
     Mutation(
         "a rule on a metric that is not defined passes",
         "pipeline/evaluation/quality_gate.py",
-        "False, text=f\"{estimate}, but {sign} {right:g} is asked for\")\n    worst",
-        "True, text=f\"{estimate}, but {sign} {right:g} is asked for\")\n    worst",
+        'False, text=f"{estimate}, but {sign} {right:g} is asked for")\n    worst',
+        'True, text=f"{estimate}, but {sign} {right:g} is asked for")\n    worst',
         "tests/pipeline/evaluation/test_quality_gate.py",
     ),
     Mutation(
