@@ -12,10 +12,12 @@ import functools
 import operator
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+from ibis.common.annotations import ValidationError
 
 from contract.errors import ConfigError
 from features.source.functions import FUNCTIONS, floor_divide, modulo, nan_as_null, widened
@@ -25,6 +27,8 @@ _TOKENS = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|`(?P<name>[^`]+)`|(?P<before>^|[(,\[=<>+*/%-]|\b(?:and|or|not|in)\b)(?P<space>\s*)if\s*\("""
 )
 _QUOTED, _IF = "__quoted_", "__if"
+_UNFIT = (TypeError, AttributeError, ZeroDivisionError, ValidationError, ibis.common.exceptions.IbisError)
+"""What ibis and Python raise of operands that do not go together."""
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -51,7 +55,9 @@ def compile_expression(text: str, table: ir.Table, where: str) -> Any:
         ConfigError: a syntax error, an unknown column or function, or a construct outside the grammar.
     """
     tree, quoted = _parse(text, where)
-    return _Compiler(table, f"{where}: {text!r}", quoted).compiled(tree)
+    value = _Compiler(table, f"{where}: {text!r}", quoted).compiled(tree)
+    # A table would take a bare text for the name of a column.
+    return ibis.literal(value) if isinstance(value, str) else value
 
 
 def compile_condition(text: str, table: ir.Table, where: str) -> ir.BooleanValue:
@@ -111,7 +117,7 @@ class _Compiler(ast.NodeVisitor):
         """
         try:
             return self.visit(tree)
-        except (TypeError, AttributeError, ibis.common.exceptions.IbisError) as error:
+        except _UNFIT as error:
             what = f"these values do not go together ({str(error).splitlines()[0][:200]})"
             raise self._refuse(what) from error
 
@@ -213,12 +219,29 @@ class _Compiler(ast.NodeVisitor):
 
     def _link(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Any:
         if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.List | ast.Tuple):
-            inside = nan_as_null(self.visit(left)).isin([self.visit(element) for element in right.elts])
+            value, elements = self._side(left), [self._side(element) for element in right.elts]
+            for element in elements:
+                self._compared(operator.eq, value, element)
+            inside = value.isin(elements)
             return inside if isinstance(op, ast.In) else ~inside
         if type(op) not in _COMPARE:
             return self.generic_visit(op)
-        # NaN is missing; engines take it for more than every number.
-        return _COMPARE[type(op)](nan_as_null(self.visit(left)), nan_as_null(self.visit(right)))
+        return self._compared(_COMPARE[type(op)], self._side(left), self._side(right))
+
+    def _side(self, node: ast.expr) -> Any:
+        """A value to be compared. NaN is missing; engines take it for more than every number."""
+        value = nan_as_null(self.visit(node))
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return ibis.literal(Decimal(value), "decimal(38, 0)")
+        return value
+
+    def _compared(self, compare: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
+        compared = compare(left, right)
+        if isinstance(compared, bool) and (isinstance(left, ibis.Expr) or isinstance(right, ibis.Expr)):
+            # Python's answer where ibis has none, which is the same for all rows.
+            message = f"cannot compare {left} with {right}"
+            raise TypeError(message)
+        return compared
 
     def visit_Call(self, node: ast.Call) -> Any:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
@@ -231,7 +254,7 @@ class _Compiler(ast.NodeVisitor):
             raise self._refuse(what)
         try:
             return FUNCTIONS[name](*[self.visit(argument) for argument in node.args])
-        except (TypeError, AttributeError, ibis.common.exceptions.IbisError) as error:
+        except _UNFIT as error:
             what = f"{name} does not take these arguments"
             raise self._refuse(what) from error
 

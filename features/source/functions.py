@@ -49,7 +49,7 @@ def floor_divide(number: Any, by: Any) -> Any:
     whole = all(isinstance(v, int) or (isinstance(v, ibis.Expr) and v.type().is_integer()) for v in (number, by))
     expressions = [v for v in (number, by) if isinstance(v, ibis.Expr)]
     if not whole or not expressions:
-        return number // by
+        return nan_as_null(number) // nan_as_null(by)
     rest = number - modulo(number, by)
     if all(v.get_backend().name == "duckdb" for v in expressions):
         return _divide(rest, by)
@@ -115,6 +115,7 @@ def from_epoch(value: Any, unit: str = "s") -> Any:
         ConfigError: a unit that there is not.
     """
     each = _per_second(unit)
+    value = nan_as_null(value)
     if value.type().is_floating() or value.type().is_decimal():
         ms = (value.cast("float64") * (1_000 / each)).round().cast("int64")
     else:
@@ -278,7 +279,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": lambda value: value.cast("float64").sqrt(),
     "starts_with": lambda value, part: value.startswith(part),
     "substring": _substring,
-    "text": lambda value: value.cast("string"),
+    "text": lambda value: nan_as_null(value).cast("string"),
     "trim": lambda value: value.strip(),
     "upper": lambda value: value.upper(),
     "weekday": _weekday,

@@ -130,6 +130,16 @@ def value_of(tmp_path: Path) -> Any:
         ("id % 10", 9),
         ("big % 10", 3),
         ("x // 2.0", 1),
+        ("nan // 1", None),
+        ("from_epoch(nan)", None),
+        ("text(nan)", None),
+        # Python would answer for a number beyond int64, and say that nothing equals it.
+        ("big == 9223372036854775813", True),
+        ("big != 9223372036854775813", False),
+        ("big in [1, 9223372036854775813]", True),
+        ("x < 99999999999999999999", True),
+        # A text is a text, also where a column has that name.
+        ("'x'", "x"),
     ],
 )
 def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:
@@ -157,6 +167,9 @@ def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:
         ("not seconds", "write a comparison such as seconds == 1"),
         ("text and x > 1", "write a comparison such as text == 1"),
         ("text - 1", "do not go together"),
+        ("x in [1, 'a']", "do not go together"),
+        ("x // 0", "by zero"),
+        ("contains(text, x)", "does not take these"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(value_of: Any, text: str, words: str) -> None:
