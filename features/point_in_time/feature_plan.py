@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from contract.columns import ITEM_HASH, TIME, USER_HASH, task_columns
+from contract.errors import ConfigError
 from contract.schema import Side
 from features.feature_config import CrossConfig, FeatureConfig, FeaturesConfig, HistoryConfig
 from features.point_in_time.aggregates import AggregateColumns, plan_aggregate
@@ -25,7 +27,11 @@ class FeaturePlan:
 
 
 def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[FeaturePlan]:
-    """Columns, then crosses, aggregates and histories, as they stand in the recipe."""
+    """Columns, then crosses, aggregates and histories, as they stand in the recipe.
+
+    Raises:
+        ConfigError: two features of one name, or one that is named like another column of training rows.
+    """
     planned: list[FeaturePlan] = []
     for feature in config.features:
         planned += _plan_column(feature, ownership.side(feature.name, "data.features"))
@@ -41,7 +47,26 @@ def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[FeatureP
         side = ownership.group_side((history.by,), f"data.histories[{place}].by")
         keys = (history.by,) if side == "pair" else ()
         planned += [FeaturePlan(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
+    _refuse_clashes([plan.name for plan in planned], config)
     return planned
+
+
+def _refuse_clashes(names: list[str], config: FeaturesConfig) -> None:
+    """What an aggregate makes is named after its keys, columns and windows, so another block may make the same name."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        message = (
+            f"names used twice: {', '.join(twice)}; aggregates name their features by `by`, `of` and window: put what "
+            "has the same into one block, say `count: false` or `since: false` in one of two, or rename a column"
+        )
+        raise ConfigError(message)
+    reserved = sorted({USER_HASH, ITEM_HASH, TIME, *task_columns(task.name for task in config.tasks)} & set(names))
+    if reserved:
+        message = (
+            f"a feature cannot have the name {reserved[0]!r}, which another column of training rows has; rename it, "
+            f"such as with `columns: {{my{reserved[0]}: {reserved[0]}}}`"
+        )
+        raise ConfigError(message)
 
 
 def _plan_column(feature: FeatureConfig, side: Side) -> list[FeaturePlan]:

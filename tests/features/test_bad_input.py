@@ -66,6 +66,10 @@ def test_wrong_sources_are_refused_by_name(tmp_path: Path, change: Callable[[Tab
         ({"aggregates": [{"by": ["user"], "of": ["surface"]}]}, "allowed are numbers"),
         ({"split": {"by": "expression", "valid": "day == 77"}}, "no valid rows"),
         ({"tasks": [{"name": "like", "kind": "binary", "label": "day"}]}, "make it a comparison"),
+        (
+            {"aggregates": [{"by": ["item"]}, {"by": ["item"], "of": ["seconds"], "stats": ["sum"], "as_of": "day"}]},
+            "names used twice: item__count; aggregates",
+        ),
     ],
 )
 def test_wrong_recipes_are_refused_by_name(tmp_path: Path, blocks: dict[str, Any], words: str) -> None:
@@ -79,6 +83,15 @@ def test_keys_that_do_not_exist_and_names_used_twice_are_refused(tmp_path: Path)
         recipe(tmp_path, fetures=[])
     with pytest.raises(ValidationError, match="names used twice: age"):
         recipe(tmp_path, features=[{"name": "age", "kind": "dense"}] * 2)
+
+
+def test_a_feature_named_like_a_column_of_training_rows_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path, raw_tables())
+    events = {"path": str(tmp_path / "events.parquet"), "user": "user", "item": "item", "time": "at"}
+    for name in ("label__like", "__user"):
+        config = recipe(tmp_path, events={**events, "columns": {name: "seconds"}}, features=[{"name": name}])
+        with pytest.raises(ConfigError, match=f"cannot have the name '{name}'"):
+            build(config, tmp_path / "features", quiet)
 
 
 def test_repeated_rows_are_dropped_or_refused_as_asked(tmp_path: Path) -> None:
