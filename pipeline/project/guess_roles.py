@@ -66,7 +66,7 @@ def guess_roles(
     `named_labels` are the labels that were named on the command line.
 
     Raises:
-        ConfigError: a label that is no column.
+        ConfigError: a label that is no column, or one that cannot be predicted.
     """
     who = user.column if user else _named_key(events, words.USERS, item.column if item else None)
     what = item.column if item else _named_key(events, words.ITEMS, who)
@@ -81,10 +81,10 @@ def guess_roles(
     when = find_moment(c for c in events.values() if c.path not in (who, what, *labels))
     free = [c for c in events.values() if c.path not in (who, what, when.column if when else None)]
     if labels:
-        binary = [two_valued for c in free if c.path in labels and (two_valued := _binary(c)) is not None]
-        measures = [
-            c.path for c in free if c.path in labels and _is_number(c) and c.path not in {b.column for b in binary}
-        ]
+        named = [c for c in free if c.path in labels]
+        binary = [two_valued for c in named if (two_valued := _binary(c) or _either(c)) is not None]
+        measures = [c.path for c in named if _is_number(c) and c.path not in {b.column for b in binary}]
+        _refuse_unfit([c for c in named if c.distinct < 2 or c.path not in {*measures, *(b.column for b in binary)}])  # noqa: PLR2004
         return Roles(who, what, when, None, tuple(binary), tuple(measures))
     kind = _event_type(free)
     return Roles(who, what, when, kind, tuple(_answers(free, kind)), tuple(_measures(free)))
@@ -133,6 +133,23 @@ def _binary(column: ColumnProfile) -> BinaryLabel | None:
         return BinaryLabel(column.path, repr(yes[0]))
     others = [v for v in column.values if v not in no]
     return BinaryLabel(column.path, repr(others[0])) if len(no) == 1 else None
+
+
+def _either(column: ColumnProfile) -> BinaryLabel | None:
+    """A label that was named, of two texts of which none says yes: the later one in the alphabet is predicted."""
+    if not is_text(column.dtype) or len(column.values) != 2:  # noqa: PLR2004
+        return None
+    return BinaryLabel(column.path, repr(max(column.values)))
+
+
+def _refuse_unfit(columns: Sequence[ColumnProfile]) -> None:
+    for column in columns:
+        message = (
+            f"--label {column.title!r} cannot be predicted: it is {column.dtype} with {column.distinct} values; "
+            "allowed are numbers, true or false, and texts of two values; of more texts, name another label and write "
+            f"a task with `label: {column.path} == '...'` into the file"
+        )
+        raise ConfigError(message)
 
 
 def _answers(free: Sequence[ColumnProfile], kind: EventType | None) -> list[BinaryLabel]:

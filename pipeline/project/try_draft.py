@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from contract.errors import MoerankError
+from contract.errors import ConfigError, MoerankError
 from features.build import build
 from features.feature_config import FeaturesConfig
 from features.quality.check_data import QUALITY_FILE
@@ -20,9 +20,18 @@ _TRIES = 20
 
 
 def tried(draft: Draft) -> Draft:
-    """The draft without features that a build refuses, or that alone tell a label; notes say which."""
+    """The draft without features that a build refuses, or that alone tell a label; notes say which.
+
+    Raises:
+        ConfigError: no feature is left.
+    """
     for drawn in (True, False):
         for _ in range(_TRIES):
+            if not draft.features:
+                message = "no column can be a feature; " + (
+                    "; ".join(draft.notes) or "there is none but labels and times"
+                )
+                raise ConfigError(message)
             try:
                 report = _build(draft, drawn=drawn)
             except MoerankError as error:

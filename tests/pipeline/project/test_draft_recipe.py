@@ -3,7 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 
 from contract.errors import ConfigError
@@ -80,3 +82,24 @@ def test_a_label_may_be_named_and_a_file_is_never_overwritten(tmp_path: Path, mo
     project = drafted(tmp_path, monkeypatch, ("impressions.parquet", "--label", "slot"))
     assert [task.name for task in project.data.tasks] == ["slot"]
     assert main(["init", "impressions.parquet", "--label", "slot"]) == ConfigError.exit_code
+
+
+def test_a_named_label_of_two_texts_is_predicted_and_one_without_choice_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    incomes = ["<=50K", ">50K", "<=50K"] * 100
+    log = {"age": [20 + row % 37 for row in range(300)], "income": incomes, "same": [1] * 300}
+    pq.write_table(pa.table(log), tmp_path / "log.parquet")
+    project = drafted(tmp_path, monkeypatch, ("log.parquet", "--label", "income"))
+    assert [task.label for task in project.data.tasks] == ["income == '>50K'"]
+    assert main(["init", "log.parquet", "--label", "same", "--out", "other.yaml"]) == ConfigError.exit_code
+    assert "--label 'same' cannot be predicted" in capsys.readouterr().err
+
+
+def test_a_log_whose_columns_cannot_be_features_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pq.write_table(pa.table({"row": range(300), "clicked": [True, False, True] * 100}), tmp_path / "log.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "log.parquet"]) == ConfigError.exit_code
+    assert "no column can be a feature; left out: row" in capsys.readouterr().err
