@@ -60,7 +60,7 @@ QUICK = {
     "serving": "--rounds 1",
     "serving_processes": "--rounds 1",
     "serving_threads": "--rounds 1",
-    "simulations": "--draws 20",
+    "simulations": "--draws 5",
     "spark": "--rows 2000",
     "sparse_graph": "--rounds 2",
     "sparse_training": "--rows 256 --rounds 1",
