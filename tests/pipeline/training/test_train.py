@@ -263,6 +263,9 @@ def test_a_run_of_other_features_or_another_model_is_refused(features: Path, tmp
         load_ranker(tmp_path, small_schema(user_key="user"))
     with pytest.raises(DataError, match="holds another model than is configured"):
         train(features, small_config(), config(epochs=1), tmp_path, silent)
+    other = write_features(tmp_path / "other", small_schema(user_key="user"))
+    with pytest.raises(SchemaMismatchError):
+        train(other, MODEL, config(epochs=1), tmp_path, silent)
 
 
 def test_a_changed_or_damaged_checkpoint_is_refused(features: Path, tmp_path: Path) -> None:
