@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from wsgiref.simple_server import WSGIServer, make_server
 
@@ -14,6 +15,9 @@ from contract.errors import UnavailableError
 
 PAGE_SECONDS = 1.0
 """How old the page may be: making it holds the interpreter, and so costs rankings."""
+
+SILENT_SECONDS = 10.0
+"""How long a scraper may take to say what it wants."""
 
 
 class MetricsPage:
@@ -44,6 +48,22 @@ class MetricsPage:
             return page
 
 
+class _Server(ThreadingWSGIServer):
+    """As Prometheus's own, for more scrapers that come at once."""
+
+    request_queue_size = 64
+
+
+class _Handler(_SilentHandler):
+    """Leaves those who say nothing, each of whom holds a thread and a descriptor; who left is no error."""
+
+    timeout = SILENT_SECONDS
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            super().handle()
+
+
 class MetricsServer:
     """Offers ``/metrics`` on a port of its own."""
 
@@ -61,7 +81,7 @@ class MetricsServer:
             GCCollector(registry=registry)
         self.page = MetricsPage(registry)
         try:
-            self._server: WSGIServer = make_server(host, port, self.page, ThreadingWSGIServer, _SilentHandler)
+            self._server: WSGIServer = make_server(host, port, self.page, _Server, _Handler)
         except OSError as error:
             message = f"cannot listen on {host}:{port} for metrics ({error.strerror}); choose another --metrics-port"
             raise UnavailableError(message) from error

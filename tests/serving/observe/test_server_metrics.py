@@ -3,6 +3,8 @@
 import json
 import logging
 import random
+import socket
+import struct
 import urllib.request
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from contract.errors import RequestError, UnavailableError
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
+from serving.observe import metrics_page
 from serving.observe.logs import JsonFormatter
 from serving.observe.telemetry import SAMPLE
 from tests.patience import PATIENCE
@@ -94,3 +97,22 @@ def test_however_many_scrape_the_page_is_made_once_a_second(store: Path, monkeyp
             scrape(server)
         assert server.metrics is not None
         assert server.metrics.page.made == 1
+
+
+def test_scrapers_that_say_nothing_or_leave_are_forgotten_without_a_word_in_the_log(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(metrics_page._Handler, "timeout", 0.2)
+    with start(ServerSettings(store=store, port=0, metrics_port=0)) as server:
+        assert server.metrics is not None
+        address = ("127.0.0.1", server.metrics.port)
+        with socket.create_connection(address, PATIENCE) as silent, socket.create_connection(address, PATIENCE) as slow:
+            slow.sendall(b"GET /metr")
+            assert silent.recv(1) == slow.recv(1) == b""
+        for _ in range(20):
+            with socket.create_connection(address, PATIENCE) as gone:
+                # It ends with a reset, not with a farewell.
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                gone.sendall(b"GET /metrics HTTP/1.1\r\n" + b"x: y\r\n" * 200)
+        assert scrape(server)
+    assert "Traceback" not in capfd.readouterr().err
