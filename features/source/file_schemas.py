@@ -131,7 +131,7 @@ def _refuse_respelled(files: Sequence[FileSchema], used: Collection[str] | None,
                 raise DataError(message)
 
 
-def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one case per line
+def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: C901, PLR0911 - one case per line
     """What a column is read as: types that differ only in how they are stored become one."""
     if pa.types.is_dictionary(dtype):
         return canonical(dtype.value_type)
@@ -147,6 +147,8 @@ def canonical(dtype: pa.DataType) -> pa.DataType:  # noqa: PLR0911 - one case pe
         return pa.int64() if dtype.scale <= 0 else pa.float64()
     if pa.types.is_float16(dtype):
         return pa.float32()
+    if pa.types.is_fixed_size_binary(dtype):
+        return pa.binary()
     if pa.types.is_struct(dtype):
         return pa.struct([pa.field(field.name, canonical(field.type)) for field in dtype])
     if pa.types.is_list(dtype) or pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype):

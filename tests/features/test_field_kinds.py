@@ -125,3 +125,21 @@ def test_whole_numbers_beyond_what_floats_tell_apart_are_the_nearest(tmp_path: P
         {"name": "pair", "kind": "vector", "width": 2},
     ]
     assert built(tmp_path, table, features=features).rows > 300
+
+
+def test_bytes_of_one_length_that_no_feature_uses_are_ignored(tmp_path: Path) -> None:
+    table = log().append_column("digest", pa.array([bytes(16)] * 400, pa.binary(16)))
+    assert built(tmp_path, table).rows > 300
+
+
+def test_nan_in_a_file_is_null_whatever_its_statistics_say(tmp_path: Path) -> None:
+    table = log()
+    number = [float("nan") if n % 3 == 0 else float(n % 5) for n in range(len(table))]
+    table = table.set_column(0, "user", pa.array(number)).append_column("score", pa.array(number))
+    columns = {"known": "coalesce(score, 7)", "missing": "is_null(score)", "whole": "int(score)"}
+    features = [{"name": "user"}, {"name": "known"}, {"name": "missing"}, {"name": "whole"}]
+    built(tmp_path, table, {"columns": columns}, features=features)
+    whole = ["0", "1", "2", "3", "4"]
+    assert vocabulary(tmp_path, "user") == vocabulary(tmp_path, "whole") == whole
+    assert vocabulary(tmp_path, "known") == [*whole, "7"]
+    assert vocabulary(tmp_path, "missing") == ["0", "1"]

@@ -170,6 +170,7 @@ def test_expressions_compute(value_of: Any, text: str, expected: Any) -> None:
         ("x in [1, 'a']", "do not go together"),
         ("x // 0", "by zero"),
         ("contains(text, x)", "does not take these"),
+        ("0 / 0", "by zero"),
     ],
 )
 def test_anything_else_is_refused_with_its_place(value_of: Any, text: str, words: str) -> None:
