@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 
 from contract.digests import code_digest, digest_of
 from contract.durations import milliseconds
+from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.source.query_engine import Backend, row_hash, to_arrow
 from features.source.times import event_ms
@@ -71,7 +72,13 @@ def partitions(facts: Mapping[int, DayFacts], config: FeaturesConfig, seed: str)
 
     A partition's stamp covers the one before it, and the log's end while labels of its days may still change. Sampled
     negatives depend on the whole log, which is then one partition.
+
+    Raises:
+        DataError: no day; the log begins after `until`.
     """
+    if not facts:
+        message = f"data.events has no rows up to {config.events.until}, where `until` ends the log; name a later day"
+        raise DataError(message)
     end = max(day.last_ms for day in facts.values())
     lag = max((milliseconds(task.within) for task in config.tasks if task.within), default=0)
     finished: list[Partition] = []

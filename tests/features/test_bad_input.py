@@ -94,6 +94,13 @@ def test_a_feature_named_like_a_column_of_training_rows_is_refused(tmp_path: Pat
             build(config, tmp_path / "features", quiet)
 
 
+def test_a_log_that_begins_after_its_last_day_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path, raw_tables())
+    events = {"path": str(tmp_path / "events.parquet"), "user": "user", "item": "item", "time": "at"}
+    with pytest.raises(DataError, match="no rows up to 2000-01-01"):
+        build(recipe(tmp_path, events={**events, "until": "2000-01-01"}), tmp_path / "features", quiet)
+
+
 def test_repeated_rows_are_dropped_or_refused_as_asked(tmp_path: Path) -> None:
     tables = raw_tables()
     twice = pa.concat_tables([tables["events"], tables["events"].slice(0, 30)])
