@@ -1,5 +1,6 @@
 """What listens on the server's port: grpcio, or a front in Rust that spares most of the work a call."""
 
+import logging
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -11,8 +12,12 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.unary_handlers import UnaryHandler
 
+LOG = logging.getLogger("moerank.server")
 FLUSH_SECONDS = 0.2
 """How long answers may still be on the wire when the last call has been answered."""
+
+CLOSE_SECONDS = 5.0
+"""How long grpcio may take to end what is left: it may lose count of a call, and would wait for it for ever."""
 
 
 class Listener(Protocol):
@@ -83,5 +88,8 @@ class GrpcListener:
 
     def close(self, seconds: float) -> None:
         """Let answers of the last `seconds` reach the wire, then end all connections."""
-        self.server.stop(seconds).wait()
+        if not self.server.stop(seconds).wait(seconds + CLOSE_SECONDS):
+            LOG.warning(
+                "calls that were ended are still counted after %g seconds; the server ends without them", seconds
+            )
         self._timer.close()

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from contract.errors import DeadlineError, MoerankError, OverloadedError
 from serving.client.blocking_client import Query, RankingClient
-from serving.grpc_server import server_builder
+from serving.grpc_server import listener, server_builder
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE, wait_until
@@ -165,3 +165,17 @@ def test_a_connection_that_is_asked_no_more_often_than_allowed_is_kept(
             with pytest.raises(grpc.RpcError, match="pings"):
                 next(watch)
         watch.cancel()
+
+
+def test_a_server_ends_though_grpcio_lost_count_of_a_call(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "CLOSE_SECONDS", 0.1)
+    server = start(ServerSettings(store=store, port=0))
+    inner: Any = server._listener
+    stop = inner.server.stop
+
+    def never_done(grace: float) -> threading.Event:
+        stop(grace)
+        return threading.Event()
+
+    monkeypatch.setattr(inner.server, "stop", never_done)
+    server.stop()
