@@ -84,7 +84,7 @@ def outdated(project: Project, config: RetentionConfig) -> Outdated:
     versions = project.versions()
     remaining = {*versions[: config.versions], project.current()}
     runs = project.runs()
-    sources = {run for run in runs if _version_of(run) in remaining}
+    sources = {run for run in runs if (version := _version_of(run)) is not None and version in remaining}
     kept_runs = {*runs[: config.runs], *sources}
     return Outdated(
         runs=tuple(run for run in runs if run not in kept_runs),

@@ -62,3 +62,12 @@ def test_a_file_that_two_parts_share_by_a_link_counts_once(project: Project) -> 
     found = sizes(project)
     assert found["features"] + found["kept days"] == 500
     assert found["store"] >= 5000
+
+
+def test_runs_go_where_nothing_was_ever_published(tmp_path: Path) -> None:
+    for night in range(1, 4):
+        run = tmp_path / "training" / f"run{night}"
+        run.mkdir(parents=True)
+        os.utime(run, (night, night))
+    going = outdated(Project(tmp_path, tmp_path / "store", "shop"), RetentionConfig(runs=1, versions=1))
+    assert names(going.runs) == ["run1", "run2"]
