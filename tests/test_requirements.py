@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 REQUIREMENTS = Path(__file__).parent.parent / "requirements"
@@ -55,6 +56,16 @@ def test_no_pin_has_a_published_vulnerability(file: str, name: str) -> None:
 @pytest.mark.parametrize("name", FLOORS)
 def test_nothing_installed_has_a_published_vulnerability(name: str) -> None:
     assert Version(importlib.metadata.version(name)) >= Version(FLOORS[name])
+
+
+@pytest.mark.parametrize("python", ["3.11.2", "3.12.0", "3.13.0"])
+def test_every_pin_takes_the_pythons_of_the_readme(python: str) -> None:
+    """3.11.2 is Debian 12's: a pin that asks for a later patch cannot be installed there."""
+    installed = {normal(each.metadata["Name"]): each.metadata for each in importlib.metadata.distributions()}
+    asked = {name: installed[name]["Requires-Python"] for name in pins("cpu.txt") if name in installed}
+    refused = {name: spec for name, spec in asked.items() if spec and python not in SpecifierSet(spec)}
+    assert len(asked) > 100
+    assert not refused
 
 
 def test_the_pins_of_the_cpu_list_are_complete_and_agree_with_each_other() -> None:
