@@ -1,12 +1,10 @@
-"""LightGBM's scores, made as docs/evaluation.md says, are judged and compared by the lines that the pages print."""
+"""LightGBM's scores, made as docs/evaluation.md says, are judged by the README's line."""
 
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.main import main
@@ -53,13 +51,3 @@ def test_the_readme_s_line_judges_the_file_and_prints_what_it_shows(
     printed = capsys.readouterr().out.splitlines()
     assert form(shown) in map(form, printed)
     assert (folder / "evaluation" / "report.html").exists()
-
-
-def test_the_guide_s_line_compares_the_file_with_predictions_by_the_row_key(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scores = pq.read_table(folder / "lightgbm.parquet").take(np.random.default_rng(1).permutation(600))
-    columns = {"impression": scores["impression"], "label__like": scores["liked"], "prediction__like": scores["score"]}
-    pq.write_table(pa.table(columns), folder / "moerank.parquet")
-    assert main(words(GUIDE, "compare moerank.parquet lightgbm.parquet")) == 0
-    assert re.search(r"like +auc .* \+0\.0000", capsys.readouterr().out)

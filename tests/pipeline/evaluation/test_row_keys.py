@@ -39,11 +39,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = pa.table(
         {
             "impression": [f"i{number}" for number in rng.permutation(ROWS)],
-            "shopper": rng.integers(0, 60, ROWS),
+            "user_id": rng.integers(0, 60, ROWS),
             "product": rng.integers(0, 40, ROWS),
             "shown_at": pa.array(shown, pa.timestamp("ms")).cast(pa.timestamp("ms", "UTC")),
             "price": price,
-            "bought": (rng.random(ROWS) < 1.0 / (1.0 + np.exp(price / 15.0 - 0.5))).astype(np.int8),
+            "liked": (rng.random(ROWS) < 1.0 / (1.0 + np.exp(price / 15.0 - 0.5))).astype(np.int8),
         }
     )
     pq.write_table(events, folder / "events.parquet")
@@ -61,11 +61,11 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(folder: Path, key: str | None = None) -> dict[str, object]:
-    columns = {"user": "shopper", "item": "product", "time": "shown_at", "key": key}
+    columns = {"user": "user_id", "item": "product", "time": "shown_at", "key": key}
     return {
         "events": {"path": str(folder / "events.parquet"), **columns},
-        "features": [{"name": "shopper"}, {"name": "product"}, {"name": "price", "kind": "dense"}],
-        "tasks": [{"name": "buy", "kind": "binary", "label": "bought"}],
+        "features": [{"name": "user_id"}, {"name": "product"}, {"name": "price", "kind": "dense"}],
+        "tasks": [{"name": "like", "kind": "binary", "label": "liked"}],
         "split": {"by": "time", "valid": "2d"},
     }
 
@@ -104,7 +104,7 @@ def test_a_lightgbm_file_joins_by_the_row_key_as_the_page_shows(
         assert main(shlex.split(command)[1:]) == 0, command
     shown = capsys.readouterr().out
     assert f"{int(late.sum())} rows; B minus A" in shown
-    assert re.search(r"\* buy +auc +A \.?\d", shown)
+    assert re.search(r"\* like +auc +A \.?\d", shown)
     # Users came along from the file that has them, so that lists are judged too.
     assert "gauc" in shown
 
@@ -117,8 +117,8 @@ def test_the_key_goes_with_the_predictions_raw_and_hashed(here: Path, shop: Path
     assert np.array_equal(table["__key"].to_numpy(), hash_array(table["impression"]))
     log = pd.read_parquet(shop / "events.parquet").set_index("impression")
     found = table.to_pandas().set_index("impression")
-    assert (found["label__buy"] == log.loc[found.index, "bought"]).all()
-    assert (found["shopper"] == log.loc[found.index, "shopper"]).all()
+    assert (found["label__like"] == log.loc[found.index, "liked"]).all()
+    assert (found["user_id"] == log.loc[found.index, "user_id"]).all()
     mine = load_predictions(out)
     one, other = align(mine, mine.take(np.random.default_rng(1).permutation(mine.rows)))
     assert np.array_equal(one.scores, other.scores)
