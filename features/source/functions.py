@@ -8,6 +8,7 @@ from typing import Any
 import ibis
 
 from contract.errors import ConfigError
+from features.source.row_types import is_nan
 from features.source.zones import local_ms, utc_ms
 
 NANOSECONDS = 9
@@ -84,7 +85,7 @@ def _int(value: Any) -> Any:
 def _is_null(value: Any) -> Any:
     """Whether a value is missing; NaN is, too."""
     missing = value.isnull()
-    return missing | value.isnan().fill_null(False) if value.type().is_floating() else missing  # noqa: FBT003
+    return missing | is_nan(value).fill_null(False) if value.type().is_floating() else missing  # noqa: FBT003
 
 
 def _coalesce(*values: Any) -> Any:
@@ -95,7 +96,7 @@ def _coalesce(*values: Any) -> Any:
 def nan_as_null(value: Any) -> Any:
     """A value whose NaN counts as missing, like null."""
     if isinstance(value, ibis.Expr) and value.type().is_floating():
-        return ibis.ifelse(value.isnan(), ibis.null(value.type()), value)
+        return ibis.ifelse(is_nan(value), ibis.null(value.type()), value)
     return value
 
 

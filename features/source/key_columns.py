@@ -6,6 +6,7 @@ import ibis.expr.types as ir
 from contract.errors import DataError
 from features.source.file_schemas import EXACT_FLOAT
 from features.source.query_engine import Backend, to_arrow
+from features.source.row_types import is_nan
 
 _LOW_BITS = 2**63 - 1
 
@@ -22,7 +23,7 @@ def as_key(connection: Backend, table: ir.Table, name: str, path: str) -> ir.Val
         return by_bits(value)
     if not dtype.is_floating():
         return value
-    known = ibis.ifelse(value.isnan(), ibis.null(dtype), value)
+    known = ibis.ifelse(is_nan(value), ibis.null(dtype), value)
     counted = table.aggregate(
         fractions=(known != known.floor()).sum(), inexact=(known.abs() >= ibis.literal(EXACT_FLOAT, "float64")).sum()
     )

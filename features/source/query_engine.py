@@ -45,8 +45,6 @@ def connect(
     connection = ibis.duckdb.connect(memory_limit=memory_limit, temp_directory=str(spill))
     connection.raw_sql("SET TimeZone = 'UTC'").fetchall()
     connection.raw_sql("SET preserve_insertion_order = true").fetchall()
-    # Parquet's statistics leave NaN out, so that DuckDB 2.0 takes a column to have none: `isnan` would be false.
-    connection.raw_sql("SET disabled_optimizers = 'statistics_propagation'").fetchall()
     if threads is not None:
         connection.raw_sql(f"SET threads = {int(threads)}").fetchall()
     return connection

@@ -13,12 +13,21 @@ OBSERVED = "observed"
 """With sampled negatives, the column that is 0 on them and 1 on the log's events."""
 
 
+def is_nan(value: ir.Value) -> ir.Value:
+    """Whether a floating number is NaN; null for null and for 0.
+
+    Parquet's statistics leave NaN out, so that DuckDB 2.0 takes a column to have none, and `isnan` of it to be false;
+    it knows nothing of what `nullif` gives.
+    """
+    return value.nullif(0).isnan()
+
+
 def without_nan(value: ir.Value) -> ir.Value:
     """A number as float64 in which NaN is null: one way to be missing is enough."""
     number = value.cast("float64")
     if value.type().is_integer() or value.type().is_boolean():
         return number
-    return ibis.ifelse(number.isnan(), ibis.null("float64"), number)
+    return ibis.ifelse(is_nan(number), ibis.null("float64"), number)
 
 
 def tile_column(as_of: str) -> str:
