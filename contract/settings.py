@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Settings(BaseModel):
@@ -23,3 +23,8 @@ def renamed(data: Any, names: Mapping[str, str]) -> Any:
         {'baseline_score': 0.7, 'rows': 3}
     """
     return {names.get(key, key): value for key, value in data.items()} if isinstance(data, dict) else data
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with a file's values, each with its place."""
+    return "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the whole file'}: {each['msg']}" for each in error.errors())

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import ConfigError
 from contract.hashing import hash_text
-from contract.settings import Settings
+from contract.settings import Settings, problems_of
 from serving.graph.served_model import RankingModel
 from serving.store.model_selection import Scores
 
@@ -49,8 +49,7 @@ def read_traffic(path: Path | None) -> ArmConfigs:
         message = f"the traffic file {path} cannot be read: {error.strerror}"
         raise ConfigError(message) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
-        message = f"the traffic file {path} is wrong: {problems}"
+        message = f"the traffic file {path} is wrong: {problems_of(error)}"
         raise ConfigError(message) from error
     pairs = ((model, arm, getattr(config, arm)) for model, config in configs.items() for arm in ARMS)
     return {(model, arm): config for model, arm, config in pairs if config is not None}

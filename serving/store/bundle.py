@@ -15,6 +15,7 @@ from contract.errors import ConfigError, DataError, IntegrityError
 from contract.files import TEMPORARY_PREFIX, flush, flush_tree
 from contract.graph_names import MODEL_FILE
 from contract.schema import SCHEMA_FILE, Schema
+from contract.settings import problems_of
 from contract.sha256 import sha256_of
 from serving.store.local_store import locked, next_version, replace_pointer
 from serving.store.manifest import MANIFEST_FILE, Facts, FileEntry, Manifest, require_safe
@@ -109,8 +110,7 @@ def _facts(manifest: Mapping[str, Any]) -> Facts:
     try:
         return Facts.model_validate(dict(manifest))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
-        message = f"the manifest cannot be published: {problems}"
+        message = f"the manifest cannot be published: {problems_of(error)}"
         raise ConfigError(message) from error
 
 

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from contract.errors import ConfigError
 from contract.ranking_policy import RankingPolicy
 from contract.score import ScoreConfig
+from contract.settings import problems_of
 from serving.store.local_store import require_name
 
 Scores = dict[str, ScoreConfig | RankingPolicy]
@@ -52,6 +53,5 @@ def read_scores(path: Path | None) -> Scores:
         message = f"the score file {path} cannot be read: {error.strerror}"
         raise ConfigError(message) from error
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the whole file'}: {e['msg']}" for e in error.errors())
-        message = f"the score file {path} is wrong: {problems}"
+        message = f"the score file {path} is wrong: {problems_of(error)}"
         raise ConfigError(message) from error
