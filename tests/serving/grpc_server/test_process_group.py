@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,17 @@ def test_both_processes_answer_and_one_page_adds_their_counts_up(group: ProcessG
     assert sum(answered_by(group)) == 32
     assert min(answered_by(group)) > 0
     assert (found["moerank_processes"], found["moerank_model_version"]) == (2, 1)
+
+
+def test_clients_of_one_program_reach_all_processes(group: ProcessGroup) -> None:
+    with ExitStack() as opened:
+        clients = [
+            opened.enter_context(RankingClient(f"127.0.0.1:{group.port}", seconds=PATIENCE)) for _ in range(16)
+        ]
+        assert {client.rank(1, [100]).version for client in clients} == {1}
+    counts(group)
+    assert sum(answered_by(group)) == 16
+    assert min(answered_by(group)) > 0
 
 
 def test_a_killed_process_is_replaced_and_no_count_falls(group: ProcessGroup) -> None:
