@@ -4,12 +4,15 @@ h2load does not look at grpc-status, so callers must compare its count with what
 """
 
 import re
+import resource
 import shutil
 import struct
 import subprocess
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,38 +31,75 @@ class Loaded:
     latencies_ms: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Rate:
+    """Calls a second, and how many cores the generator itself took meanwhile."""
+
+    calls: float
+    client_cores: float
+
+
 def load(port: int, path: str, message: bytes, calls: int, callers: int, connections: int) -> Loaded:
     """Make `calls` calls with one message, `callers` of them at once, over so many connections if there are callers.
+
+    Each connection makes the same number of calls.
 
     Raises:
         ConfigError: h2load is not installed, or it could not make all calls.
     """
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "calls.log"
+        printed, good = _run(port, path, message, ["-n", str(calls), "--log-file", str(log)], callers, connections)
+        seen = re.search(r"finished in ([0-9.]+)(us|ms|s|m)\b", printed)
+        if seen is None or good != calls:
+            message_ = f"h2load did not make its {calls} calls: {printed[-400:]}"
+            raise ConfigError(message_)
+        latencies = [int(line.split("\t")[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines()]
+    seconds = float(seen[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}[seen[2]]
+    return Loaded(calls, seconds, np.sort(np.array(latencies)))
+
+
+def rate(port: int, path: str, message: bytes, seconds: int, callers: int, connections: int) -> Rate:
+    """What comes back with HTTP 200 while all callers call for so many seconds, after an uncounted one.
+
+    No connection waits for another: where the kernel gives one process more connections than another, a fixed number
+    of calls for each would measure the process that has most of them.
+
+    Raises:
+        ConfigError: h2load is not installed, or no call came back.
+    """
+    start, before = time.perf_counter(), _children_cpu()
+    printed, good = _run(port, path, message, ["-D", f"{seconds}s", "--warm-up-time", "1s"], callers, connections)
+    if not good:
+        message_ = f"h2load got no answer in {seconds} seconds: {printed[-400:]}"
+        raise ConfigError(message_)
+    return Rate(good / seconds, (_children_cpu() - before) / (time.perf_counter() - start))
+
+
+def _children_cpu() -> float:
+    """CPU seconds of the children that ended; servers that still run are not among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _run(
+    port: int, path: str, message: bytes, amount: Sequence[str], callers: int, connections: int
+) -> tuple[str, int]:
+    """What h2load prints, and how many calls came back with HTTP 200."""
     program = shutil.which("h2load")
     if program is None:
         message_ = "h2load is not installed; on Debian and Ubuntu: apt-get install nghttp2-client"
         raise ConfigError(message_)
     connections = min(connections, callers)
-    command = [program, "-n", str(calls), "-c", str(connections), "-m", str(callers // connections), "-t", "1"]
-    with TemporaryDirectory() as folder:
-        return _run(command, port, path, message, calls, Path(folder))
-
-
-def _run(command: list[str], port: int, path: str, message: bytes, calls: int, folder: Path) -> Loaded:
-    body, log = folder / "body.bin", folder / "calls.log"
-    body.write_bytes(struct.pack(">BI", 0, len(message)) + message)
+    command = [program, *amount, "-c", str(connections), "-m", str(callers // connections), "-t", "1"]
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers", "-H", "grpc-timeout: 30S"]
-    target = f"http://127.0.0.1:{port}{path}"
-    run = subprocess.run(
-        [*command, *headers, "-d", str(body), "--log-file", str(log), target],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    seen = re.search(r"finished in ([0-9.]+)(us|ms|s|m)\b", run.stdout)
+    with NamedTemporaryFile() as body:
+        body.write(struct.pack(">BI", 0, len(message)) + message)
+        body.flush()
+        target = f"http://127.0.0.1:{port}{path}"
+        run = subprocess.run([*command, *headers, "-d", body.name, target], capture_output=True, text=True, check=False)
     good = re.search(r"(\d+) 2xx", run.stdout)
-    if run.returncode or seen is None or good is None or int(good[1]) != calls:
-        message_ = f"h2load did not make its {calls} calls: {run.stdout[-400:]}{run.stderr[-400:]}"
+    if run.returncode or good is None:
+        message_ = f"h2load failed: {run.stdout[-400:]}{run.stderr[-400:]}"
         raise ConfigError(message_)
-    seconds = float(seen[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}[seen[2]]
-    latencies = [int(line.split("\t")[2]) / 1000 for line in log.read_text(encoding="ascii").splitlines()]
-    return Loaded(calls, seconds, np.sort(np.array(latencies)))
+    return run.stdout, int(good[1])

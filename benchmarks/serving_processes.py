@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.h2load import load
+from benchmarks.h2load import Rate, rate
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.serving_graph import ITEMS
 from benchmarks.serving_payload import current, payload
@@ -22,8 +22,8 @@ from benchmarks.serving_split import publish_sparse
 
 SCALING = 1.85
 """Of two cores over one."""
-CALLS = {100: 3000, 500: 1000}
-CALLERS, CONNECTIONS, WARM_UP = 32, 16, 200
+SIZES = (100, 500)
+CALLERS, CONNECTIONS, SECONDS = 32, 16, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,37 +55,38 @@ def _measured(
     flags = ("--front", front, "--processes", "1", "--threads", str(most))
     servers["threads"] = running.enter_context(serving(store, *flags))
     model = current(store)
-    messages = {size: payload(model, 1, ITEMS, size, {}).rank for size in CALLS}
-    rates: dict[tuple[str, int], list[float]] = defaultdict(list)
-    for server in servers.values():
-        load(server.port, RANK, messages[100], WARM_UP, CALLERS, CONNECTIONS)
+    messages = {size: payload(model, 1, ITEMS, size, {}).rank for size in SIZES}
+    rates: dict[tuple[str, int], list[Rate]] = defaultdict(list)
     for _ in range(rounds):
         for size, message in messages.items():
             for name, server in servers.items():
-                seen = load(server.port, RANK, message, CALLS[size], CALLERS, CONNECTIONS)
-                rates[name, size].append(seen.calls / seen.seconds)
-    return [case for size in CALLS for case in _cases(rates, size, counts)]
+                rates[name, size].append(rate(server.port, RANK, message, SECONDS, CALLERS, CONNECTIONS))
+    return [case for size in SIZES for case in _cases(rates, size, counts, len(cores))]
 
 
-def _cases(rates: dict[tuple[str, int], list[float]], size: int, counts: Sequence[int]) -> list[Case]:
-    alone, cases = rates["1 processes", size], []
+def _cases(rates: dict[tuple[str, int], list[Rate]], size: int, counts: Sequence[int], cores: int) -> Iterator[Case]:
+    alone = rates["1 processes", size]
     for count in counts:
-        cases.append(
-            case_of(
-                f"{size} candidates, processes: {count}",
-                rates[f"{count} processes", size],
-                "answers/s",
-                better="higher",
-            )
-        )
+        each = rates[f"{count} processes", size]
+        name = f"{size} candidates, processes: {count}"
+        yield case_of(name, [one.calls for one in each], "answers/s", better="higher")
         if count > 1:
-            ratios = [a / b for a, b in zip(rates[f"{count} processes", size], alone, strict=True)]
-            bound = SCALING if count == 2 else None  # noqa: PLR2004 the bound is that of two
-            cases.append(case_of(f"{size} candidates, {count} over 1", ratios, "x", bound=bound, better="higher"))
-    threads = rates["threads", size]
-    ratios = [a / b for a, b in zip(rates[f"{counts[-1]} processes", size], threads, strict=True)]
-    name = f"{size} candidates, {counts[-1]} processes over one with {counts[-1]} threads"
-    return [*cases, case_of(name, ratios, "x", bound=1.0, better="higher")]
+            yield from _scaling(f"{size} candidates, {count} over 1", alone, each, count, cores)
+    threads, most = rates["threads", size], counts[-1]
+    ratios = [a.calls / b.calls for a, b in zip(rates[f"{most} processes", size], threads, strict=True)]
+    name = f"{size} candidates, {most} processes over one with {most} threads"
+    yield case_of(name, ratios, "x", bound=1.0, better="higher")
+
+
+def _scaling(name: str, alone: Sequence[Rate], each: Sequence[Rate], count: int, cores: int) -> Iterator[Case]:
+    """The ratio on the clock; where all cores serve, also with the cores given back that the generator took."""
+    bound = SCALING if count == 2 else None  # noqa: PLR2004 the bound is that of two
+    ratios = [b.calls / a.calls for a, b in zip(alone, each, strict=True)]
+    yield case_of(f"{name}, the generator on the same cores", ratios, "x", better="higher")
+    if count == cores:
+        given = [ratio * cores / (cores - b.client_cores) for ratio, b in zip(ratios, each, strict=True)]
+        yield case_of(f"{name}, the generator's part of the cores given back", given, "x", bound=bound, better="higher")
+        yield case_of(f"{name}, cores that the generator took", [b.client_cores for b in each], "cores", better="lower")
 
 
 @contextmanager
