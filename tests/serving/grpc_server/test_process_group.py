@@ -78,9 +78,7 @@ def test_both_processes_answer_and_one_page_adds_their_counts_up(group: ProcessG
 
 def test_clients_of_one_program_reach_all_processes(group: ProcessGroup) -> None:
     with ExitStack() as opened:
-        clients = [
-            opened.enter_context(RankingClient(f"127.0.0.1:{group.port}", seconds=PATIENCE)) for _ in range(16)
-        ]
+        clients = [opened.enter_context(RankingClient(f"127.0.0.1:{group.port}", seconds=PATIENCE)) for _ in range(16)]
         assert {client.rank(1, [100]).version for client in clients} == {1}
     counts(group)
     assert sum(answered_by(group)) == 16
