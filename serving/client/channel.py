@@ -43,7 +43,7 @@ def channel_options() -> list[tuple[str, Any]]:
         ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         # After two questions without a call in between it would not ask for a minute.
         ("grpc.http2.max_pings_without_data", 0),
-        # Without it all clients of a program share one connection, and so reach one process of a server that has several.
+        # Else all clients of a program share one connection, and so reach one process of a server that has several.
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.max_receive_message_length", -1),
         ("grpc.max_send_message_length", -1),
