@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from benchmarks.evaluation_scoring import scoring
 from benchmarks.evaluation_stream import stream
 from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
+from pipeline.console import say
 from pipeline.evaluation import metrics
 from pipeline.evaluation.intervals import Bootstrap, Users
 from pipeline.evaluation.task_metrics import evaluate_tasks
@@ -83,7 +84,8 @@ def metric_cases(rows: int, rounds: int) -> list[Case | NotInstalled]:
     clicks = Clicks.draw(rows)
     labels, scores = clicks.labels, clicks.scores
     area, our_area, three, all_ours = [], [], [], []
-    for _ in range(rounds):
+    for number in range(rounds):
+        say(f"metrics of {rows:,} rows: round {number + 1} of {rounds}")
         area.append(timed(lambda: roc_auc_score(labels, scores)))
         our_area.append(timed(lambda: metrics.auc(labels, scores)))
         three.append(timed(clicks.theirs))

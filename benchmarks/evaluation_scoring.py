@@ -17,6 +17,7 @@ from contract.graph_names import MODEL_FILE
 from contract.schema import Schema
 from features.batches import BatchReader
 from features.encode_days import EncodedDays, FittedRecipe, RawDays, encoded_days
+from pipeline.console import say
 from pipeline.evaluation.evaluate import EvaluateConfig
 from pipeline.evaluation.predictions import BATCH_ROWS
 from pipeline.evaluation.row_slices import LabelledRows
@@ -57,6 +58,7 @@ def _quiet(_: str) -> None:
 def scoring(events: int, rows: int, rounds: int) -> list[Case]:
     """All cases of scoring on one bundle, rounds interleaved."""
     with tempfile.TemporaryDirectory(prefix="moerank-scoring-") as scratch:
+        say(f"scoring: a bundle of {events:,} events")
         bundle = make_bundle(Path(scratch), events)
         with _days(bundle) as days:
             cases = _scoring(bundle, repeated(days.dataset, rows, Path(scratch) / "rows"), rounds)
@@ -96,7 +98,8 @@ def _scoring(bundle: Path, data: Path, rounds: int) -> list[Case]:
     with bare_processes(bundle, data, rows, 2) as two_bare:
         runs = {"bare": bare.score, "two bare": two_bare.score, "one": ours(1), "two": ours(2)}
         times: dict[str, list[float]] = {name: [] for name in runs}
-        for _ in range(rounds):
+        for number in range(rounds):
+            say(f"scoring {rows:,} rows: round {number + 1} of {rounds}")
             for name, work in runs.items():
                 times[name].append(_seconds(work))
     starts = [_start_seconds(bundle, data) for _ in range(rounds)]
@@ -141,7 +144,10 @@ def _raw_days(bundle: Path, out: Path, rounds: int) -> list[Case]:
             for _ in score(bundle, days.dataset, 0):
                 pass
 
-    pairs = [(_seconds(whole), _seconds(parts)) for _ in range(rounds)]
+    pairs = []
+    for number in range(rounds):
+        say(f"raw days to report: round {number + 1} of {rounds}")
+        pairs.append((_seconds(whole), _seconds(parts)))
     name = "raw days to report / their features and scoring"
     return [
         case_of(name, [a / b for a, b in pairs], "x", bound=1.1),

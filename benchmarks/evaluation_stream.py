@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.report import Case, case_of
+from pipeline.console import say
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file
 from pipeline.evaluation.predictions import Predictions
 
@@ -39,8 +40,12 @@ def stream(rows: int, rounds: int) -> list[Case]:
     with tempfile.TemporaryDirectory(prefix="moerank-stream-") as scratch:
         folders = [Path(scratch) / str(count) for count in (rows, rows * _GROWTH)]
         for folder in folders:
+            say(f"stream: writing {int(folder.name):,} rows")
             write_parts(folder, int(folder.name))
-        pairs = [[_evaluated(folder) for folder in folders] for _ in range(rounds)]
+        pairs = []
+        for number in range(rounds):
+            say(f"stream: round {number + 1} of {rounds}")
+            pairs.append([_evaluated(folder) for folder in folders])
     small, large = (f"{count:,}" for count in (rows, rows * _GROWTH))
     return [
         case_of(f"evaluate {small} rows", [pair[0]["seconds"] for pair in pairs], "s"),

@@ -5,11 +5,13 @@ draw makes new users with new rows. Coverage: the share of 95 % intervals that h
 same kind. Equal: how often `compare` names a better model where both are equally good. Power: how often it finds a
 planted gain of .005 AUC. Slices: how often a report marks any slice as different from the whole where none is, and one
 on which the model is worse. A share of 1,000 draws near 95 % is itself uncertain by 1.4 points.
+
+Draws are counted while they run, and each share is printed as soon as it is known, before the table at the end.
 """
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Case, arguments, case_of, finish
+from pipeline.console import Progress, progress_of
 from pipeline.evaluation.comparing.paired_test import Difference, compare_predictions
 from pipeline.evaluation.intervals import Bootstrap, Users
 from pipeline.evaluation.measure import Context, EvaluateConfig, measure
@@ -28,6 +31,8 @@ from pipeline.evaluation.task_metrics import evaluate_tasks
 from pipeline.evaluation.task_rows import TaskRows
 
 Floats = NDArray[np.float64]
+Run = Callable[..., Any]
+"""Applies a function to each seed, in their order: `map`, or that of a pool of processes."""
 TRUTH_ROWS = 1_000_000
 _TRUTH_SIZE = 200
 """So many times as large as a draw, at least, is what the truth is taken from: its own error shifts all intervals."""
@@ -36,6 +41,9 @@ BAND = (0.93, 0.97)
 _PLANTED = 0.43
 """The noise of logits at which AUC is .005 above that of .5."""
 _WORSE_NOISE = 0.8
+_LINES = 10
+"""So many lines tell of a simulation's draws where there is no terminal."""
+_SLICED = "300 users x 20, 19 slices"
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ def _sigmoid(logit: Floats) -> Floats:
     return 1.0 / (1.0 + np.exp(-logit))
 
 
-def coverage(world: World, draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:
+def coverage(world: World, draws: int, run: Run = map, replicates: int = 500) -> Iterator[Case]:
     """The share of intervals that hold the truth, for every metric."""
     users = max(TRUTH_ROWS // world.each, _TRUTH_SIZE * world.users)
     scores_by_task = evaluate_tasks(world.draw(10**6, users), Bootstrap(users, 1), AT).scores
@@ -100,7 +108,7 @@ def _intervals(world: World, replicates: int, seed: int) -> dict[tuple[str, str]
     }
 
 
-def paired(draws: int, run: Callable[..., Any] = map, replicates: int = 500) -> Iterator[Case]:
+def paired(draws: int, run: Run = map, replicates: int = 500) -> Iterator[Case]:
     """The share of the intervals of differences between two models that hold the true difference."""
     truth = _pair(10**6, 0.5, 0.8, TRUTH_ROWS // 20, 50)
     hits: dict[str, list[bool]] = {}
@@ -155,28 +163,31 @@ def _gain_found(seed: int) -> bool:
     return _compare(seed, (0.5, _PLANTED), 2000, 100)["click"]["auc"].better == "b"
 
 
-def equal(draws: int, run: Callable[..., Any] = map) -> Iterator[Case]:
+def equal(draws: int, run: Run = map) -> Iterator[Case]:
     """How often equal models are told apart by any of the tests on two tasks."""
     share = float(np.mean(list(run(_told_apart, range(draws)))))
     most = 0.05 + 2.0 * float(np.sqrt(0.05 * 0.95 / draws))
     yield case_of("equal models told apart by any test of two tasks, 200 users x 20", [share], "share", bound=most)
 
 
-def power(draws: int, run: Callable[..., Any] = map) -> Iterator[Case]:
+def power(draws: int, run: Run = map) -> Iterator[Case]:
     """How often a planted gain of .005 AUC is found in the headline."""
     share = float(np.mean(list(run(_gain_found, range(draws)))))
     yield case_of("planted +.005 AUC found, 2,000 users x 20", [share], "share")
 
 
-def slices(draws: int, run: Callable[..., Any] = map) -> Iterator[Case]:
-    """How often a report marks any of 19 slices where all are alike, and how often one that is worse."""
-    name, most = "300 users x 20, 19 slices", 0.05 + 2.0 * float(np.sqrt(0.05 * 0.95 / draws))
-    marked = list(run(_marked_slices, range(draws)))
-    yield case_of(f"slices that are alike, any marked, {name}", [float(np.mean([bool(m) for m in marked]))], "share",
-                  bound=most)  # fmt: skip
+def alike_slices(draws: int, run: Run = map) -> Iterator[Case]:
+    """How often a report marks any of 19 slices where all are alike."""
+    marked, most = list(run(_marked_slices, range(draws))), 0.05 + 2.0 * float(np.sqrt(0.05 * 0.95 / draws))
+    share = float(np.mean([bool(each) for each in marked]))
+    yield case_of(f"slices that are alike, any marked, {_SLICED}", [share], "share", bound=most)
+
+
+def worse_slice(draws: int, run: Run = map) -> Iterator[Case]:
+    """How often a report marks the one of 19 slices on which the model is worse."""
     marked = list(run(partial(_marked_slices, worse=True), range(draws)))
-    yield case_of(f"a fifth of the rows with noise .8 instead of .5, marked, {name}",
-                  [float(np.mean([("group", "0") in m for m in marked]))], "share")  # fmt: skip
+    share = float(np.mean([("group", "0") in each for each in marked]))
+    yield case_of(f"a fifth of the rows with noise .8 instead of .5, marked, {_SLICED}", [share], "share")
 
 
 def _marked_slices(seed: int, *, worse: bool = False) -> set[tuple[str, str]]:
@@ -208,23 +219,53 @@ def _marked_slices(seed: int, *, worse: bool = False) -> set[tuple[str, str]]:
     }
 
 
+SIMULATIONS: dict[str, tuple[Callable[[int, Run], Iterator[Case]], ...]] = {
+    "paired": (paired,),
+    "equal": (equal,),
+    "power": (power,),
+    "slices": (alike_slices, worse_slice),
+}
+
+
+def counted(run: Run, progress: Progress, name: str) -> Run:
+    """Draws as `run` makes them, which say how many are done: in a terminal always, elsewhere at each tenth of them."""
+
+    def counting(work: Callable[[int], Any], seeds: range) -> Iterator[Any]:
+        for done, result in enumerate(run(work, seeds), 1):
+            tell = progress if done * _LINES % len(seeds) < _LINES else progress.live
+            tell(f"{name}: {done:,} of {len(seeds):,} draws")
+            yield result
+
+    return counting
+
+
+def _chosen(only: str | None, worlds: Sequence[World]) -> Iterator[tuple[str, Callable[[int, Run], Iterator[Case]]]]:
+    if only in {None, "coverage"}:
+        for world in worlds:
+            yield f"coverage, {world.name}", partial(coverage, world)
+    for name, simulations in SIMULATIONS.items():
+        if only in {None, name}:
+            for simulate in simulations:
+                yield simulate.__name__.replace("_", " "), simulate
+
+
 def main() -> int:
     """Run what the command line asks for, and print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--only", choices=("coverage", "paired", "equal", "power", "slices"))
+    parser.add_argument("--only", choices=("coverage", *SIMULATIONS))
     parser.add_argument("--world", type=int, choices=range(len(WORLDS)), help="cover this one alone")
     args = parser.parse_args()
-    with ProcessPoolExecutor(args.processes) as pool:
+    worlds = WORLDS if args.world is None else [WORLDS[args.world]]
+    cases: list[Case] = []
+    with ProcessPoolExecutor(args.processes) as pool, progress_of("simulations") as progress:
         run = map if args.processes == 1 else partial(pool.map, chunksize=5)
-        cases: list[Case] = []
-        worlds = WORLDS if args.world is None else [WORLDS[args.world]]
-        if args.only in {None, "coverage"}:
-            cases += [case for world in worlds for case in coverage(world, args.draws, run)]
-        for name, simulate in (("paired", paired), ("equal", equal), ("power", power), ("slices", slices)):
-            if args.only in {None, name}:
-                cases += simulate(args.draws, run)
+        for name, simulate in _chosen(args.only, worlds):
+            progress(name)
+            for case in simulate(args.draws, counted(run, progress, name)):
+                progress.say(f"{case.case}: {case.value:.4g}")
+                cases.append(case)
     return finish("simulations", cases, as_json=args.json)
 
 
