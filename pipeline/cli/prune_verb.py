@@ -1,4 +1,4 @@
-"""The verb `prune`: old runs and versions go, as the project's retention says."""
+"""The verb `prune`: old runs, versions and days of logs go, as the project's retention says."""
 
 from argparse import ArgumentParser, Namespace
 
@@ -19,13 +19,14 @@ def _prune(args: Namespace) -> None:
     with exclusive(config.root):
         gone = retention.prune(config.parts, config.retention)
     lines = [*(f"removed: {run}" for run in gone.runs), *(f"removed: version {number}" for number in gone.versions)]
-    nothing = "nothing to remove; retention.runs and retention.versions say how many stay"
+    lines += [f"removed: {day}" for day in gone.logs]
+    nothing = "nothing to remove; retention.runs, retention.versions and retention.logs say how many stay"
     respond(args, gone.as_json(), lines or [nothing])
 
 
 VERB = Verb(
     "prune",
-    "remove old runs and versions as the project's retention says; never what is served",
+    "remove old runs, versions and days of logs as the project's retention says; never what is served",
     "moerank prune shop.yaml --set retention.runs=7 --set retention.versions=7",
     _prune_arguments,
     _prune,

@@ -21,7 +21,8 @@ def _store(args: Namespace) -> None:
     lines = [f"{name:<10} {_size(size):>9}" for name, size in parts.items()]
     lines.append(f"{'all':<10} {_size(sum(parts.values())):>9}")
     lines.append(f"{len(config.parts.runs())} runs; versions {', '.join(map(str, config.parts.versions())) or 'none'}")
-    lines.append(f"`moerank prune` would remove {len(going.runs)} runs and {len(going.versions)} versions")
+    logs = f" and {len(going.logs)} days of the served log" if going.logs else ""
+    lines.append(f"`moerank prune` would remove {len(going.runs)} runs and {len(going.versions)} versions{logs}")
     respond(args, {"bytes": parts, **going.as_json()}, lines)
 
 

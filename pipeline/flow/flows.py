@@ -128,10 +128,11 @@ def publish(run: Run) -> Published | State[Any]:
 @task(name="prune", task_run_name="prune")
 @logged
 def prune(project: ProjectConfig) -> None:
-    """Let old runs and versions go, as the project's `retention` says."""
+    """Let old runs, versions and days of logs go, as the project's `retention` says."""
     gone = retention.prune(project.parts, project.retention)
-    if gone.runs or gone.versions:
-        say(f"prune: {len(gone.runs)} runs and versions {', '.join(map(str, gone.versions)) or 'none'} removed")
+    if gone.runs or gone.versions or gone.logs:
+        logs = f", {len(gone.logs)} days of the served log" if gone.logs else ""
+        say(f"prune: {len(gone.runs)} runs, versions {', '.join(map(str, gone.versions)) or 'none'}{logs} removed")
 
 
 @task(name="import", task_run_name="import")

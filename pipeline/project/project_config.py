@@ -58,7 +58,7 @@ class ProjectConfig(Workspace):
     mirror_delta: bool = False
     """Copy to the mirror only what changed since its current version; servers make the rest from what they have."""
     retention: RetentionConfig = RetentionConfig()
-    """How many runs and versions to keep."""
+    """How many runs, versions and days of logs to keep."""
 
     @property
     def root(self) -> Path:
@@ -78,12 +78,20 @@ class ProjectConfig(Workspace):
     @property
     def parts(self) -> Project:
         """Its parts, for sizes and for what may go."""
-        return Project(self.root, self.store, self.name)
+        return Project(self.root, self.store, self.name, self._own_log())
 
     @property
     def store(self) -> Path:
         """The model store that `moerank serve` reads."""
         return self.root / "store"
+
+    def _own_log(self) -> Path | None:
+        """The folder of served requests that only judges; none where it is trained on, or lies behind a URL."""
+        log, trained = self.monitor.served, self.data.events.served
+        if log is None or "://" in log or not Path(log).is_dir():
+            return None
+        folder, read = Path(log).resolve(), None if trained is None else Path(trained).resolve()
+        return None if read is not None and (folder in (read, *read.parents) or read in folder.parents) else folder
 
 
 def read_config(path: Path, overrides: list[str] | None = None) -> ProjectConfig:

@@ -1,6 +1,7 @@
 """What a project keeps: how large its parts are, and which old runs and versions may go.
 
-Never removed: the version that is current, the newest ones, the runs that made these, and the newest runs.
+Never removed: the version that is current, the newest ones, the runs that made these, the newest runs, and a log of
+served requests that is trained on.
 """
 
 import shutil
@@ -15,6 +16,7 @@ from pipeline.step_cache import read_record
 from serving.store import local_store
 
 Count = Annotated[int, Field(ge=1)]
+_DAY = "[0-9]" * 4 + "-[0-9][0-9]" * 2
 
 
 class RetentionConfig(Settings):
@@ -24,15 +26,19 @@ class RetentionConfig(Settings):
     """Training runs to keep; null: all."""
     versions: Count | None = None
     """Published versions to keep; null: all."""
+    logs: Count | None = None
+    """Days to keep of the log of served requests in the folder `monitor.served`; null: all. A log that `data.events`
+    trains on stays whole."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """Where a project's parts lie: below `root`, its model `name` in `store`."""
+    """Where a project's parts lie: below `root`, its model `name` in `store`; `log` is that of served requests."""
 
     root: Path
     store: Path
     name: str
+    log: Path | None = None
 
     def runs(self) -> list[Path]:
         """Training runs, the newest first."""
@@ -43,6 +49,13 @@ class Project:
     def versions(self) -> list[int]:
         """Published versions, the newest first."""
         return local_store.versions(self.store, self.name)[::-1]
+
+    def logged_days(self) -> list[Path]:
+        """The folders of days of the log, the newest first."""
+        if self.log is None:
+            return []
+        own = self.log / f"model={self.name}"
+        return sorted((own if own.is_dir() else self.log).glob(f"date={_DAY}"), reverse=True)
 
     def current(self) -> int | None:
         """The version that is served, if any is."""
@@ -55,17 +68,20 @@ class Outdated:
 
     runs: tuple[Path, ...]
     versions: tuple[int, ...]
+    logs: tuple[Path, ...] = ()
 
     def as_json(self) -> dict[str, list[str] | list[int]]:
         """Plain values."""
-        return {"runs": [str(run) for run in self.runs], "versions": list(self.versions)}
+        paths = {"runs": list(map(str, self.runs)), "logs": list(map(str, self.logs))}
+        return {**paths, "versions": list(self.versions)}
 
 
 def sizes(project: Project) -> dict[str, int]:
     """Bytes of each part of a project; a file that stands in two parts by a hard link counts in the first."""
     seen: set[tuple[int, int]] = set()
     parts = {"features": "features", "kept days": "features-days", "training": "training", "store": "store"}
-    return {name: _bytes(project.root / folder, seen) for name, folder in parts.items()}
+    found = {name: _bytes(project.root / folder, seen) for name, folder in parts.items()}
+    return found if project.log is None else {**found, "served log": _bytes(project.log, seen)}
 
 
 def _bytes(folder: Path, seen: set[tuple[int, int]]) -> int:
@@ -80,7 +96,7 @@ def _bytes(folder: Path, seen: set[tuple[int, int]]) -> int:
 
 
 def outdated(project: Project, config: RetentionConfig) -> Outdated:
-    """The runs and versions that the rules let go."""
+    """The runs, versions and days of the log that the rules let go."""
     versions = project.versions()
     remaining = {*versions[: config.versions], project.current()}
     runs = project.runs()
@@ -89,6 +105,7 @@ def outdated(project: Project, config: RetentionConfig) -> Outdated:
     return Outdated(
         runs=tuple(run for run in runs if run not in kept_runs),
         versions=tuple(version for version in versions if version not in remaining),
+        logs=tuple(project.logged_days()[config.logs :]) if config.logs else (),
     )
 
 
@@ -108,9 +125,9 @@ def prune(project: Project, config: RetentionConfig) -> Outdated:
     going = outdated(project, config)
     for version in going.versions:
         local_store.remove(project.store, project.name, version)
-    for run in going.runs:
-        # Renamed first, so that a half removed run is never taken for a whole one.
-        doomed = run.with_name(f".removed-{run.name}")
-        run.rename(doomed)
+    for folder in (*going.runs, *going.logs):
+        # Renamed first, so that a half removed run or day is never taken for a whole one.
+        doomed = folder.with_name(f".removed-{folder.name}")
+        folder.rename(doomed)
         shutil.rmtree(doomed)
     return going

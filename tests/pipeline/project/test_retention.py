@@ -2,13 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from contract.files import write_text
+from pipeline.project.project_config import read_config
 from pipeline.project.retention import Project, RetentionConfig, outdated, prune, sizes
 from serving.store import local_store
+from tests.pipeline.tiny_project import write_project
 
 
 @pytest.fixture
@@ -71,3 +74,26 @@ def test_runs_go_where_nothing_was_ever_published(tmp_path: Path) -> None:
         os.utime(run, (night, night))
     going = outdated(Project(tmp_path, tmp_path / "store", "shop"), RetentionConfig(runs=1, versions=1))
     assert names(going.runs) == ["run1", "run2"]
+
+
+def test_old_days_of_the_served_log_go_and_what_they_were_encoded_with_stays(project: Project, tmp_path: Path) -> None:
+    log = tmp_path / "log" / "model=shop"
+    for name in ("date=2026-11-24", "date=2026-11-25", "date=2026-11-26", "_encodings"):
+        (log / name).mkdir(parents=True)
+        (log / name / "part.parquet").write_bytes(b"x" * 10)
+    logged = replace(project, log=tmp_path / "log")
+    assert sizes(logged)["served log"] == 40
+    prune(logged, RetentionConfig(logs=2))
+    assert sorted(path.name for path in log.iterdir()) == ["_encodings", "date=2026-11-25", "date=2026-11-26"]
+    assert outdated(logged, RetentionConfig(logs=2)).logs == ()
+
+
+@pytest.mark.parametrize(("trained_on", "is_pruned"), [(None, True), ("other", True), ("log", False), ("log/a", False)])
+def test_a_log_that_is_trained_on_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained_on: str | None, *, is_pruned: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log").mkdir()
+    served = [] if trained_on is None else [f"data.events.served={trained_on}"]
+    config = read_config(write_project(tmp_path), ["monitor.served=log", *served])
+    assert config.parts.log == (tmp_path / "log" if is_pruned else None)
