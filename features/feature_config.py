@@ -1,6 +1,7 @@
 """The `data:` block of a recipe: sources, features, point-in-time aggregates, histories, tasks and the split."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -8,7 +9,7 @@ from pydantic import Field, model_validator
 from contract.durations import Duration
 from contract.settings import Settings
 from features.split_config import SplitConfig
-from features.table_config import EntityConfig, EventsConfig, LabelTableConfig, PastConfig
+from features.table_config import EntityConfig, EventsConfig, LabelTableConfig, PastConfig, TableConfig
 
 Window = Annotated[str, Field(pattern=r"^(all|[1-9][0-9]*[hd])$")]
 AsOf = Literal["event", "hour", "day"]
@@ -289,6 +290,13 @@ class FeaturesConfig(Settings):
     """Keep the rows of built days beside the result, so that the next build only adds new days."""
     grow: bool = False
     """Keep the numbers fitted by the last build in this place; vocabularies only gain values, in new rows."""
+
+    def tables(self) -> Iterator[tuple[str, TableConfig]]:
+        """The tables, by the key of this block that names them."""
+        yield "events", self.events
+        yield from ((f"labels[{place}]", table) for place, table in enumerate(self.labels))
+        named = (("users", self.users), ("items", self.items), ("past", self.past))
+        yield from ((name, table) for name, table in named if table is not None)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> "FeaturesConfig":

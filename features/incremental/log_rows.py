@@ -8,12 +8,13 @@ from pathlib import Path
 from contract.errors import DataError
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import Progress, compute_rows
+from features.incremental.failed_place import explain
 from features.incremental.partition_store import PartitionStore
 from features.incremental.reuse import PartitionWork, plan_work
 from features.point_in_time.feature_plan import FeaturePlan, plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.source.entities import read_sources
-from features.source.query_engine import Backend, connect, engine_errors, first_line
+from features.source.query_engine import Backend, connect, engine_errors
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,6 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
         compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)
     except engine_errors() as error:
-        hint = "`moerank check` names the place; or raise memory_limit"
-        message = f"the sources cannot be used: {first_line(error)}; {hint}"
-        raise DataError(message) from error
+        raise DataError(explain(connection, config, error)) from error
     finally:
         connection.disconnect()

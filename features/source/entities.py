@@ -22,10 +22,14 @@ Entities = dict[str, ir.Table]
 
 @dataclass(frozen=True)
 class Sources:
-    """The log, and what is known of its users and items."""
+    """The log, and what is known of its users and items.
+
+    `unsigned` are the log's keys whose whole numbers from 2**63 on are those below 0 with the same bits.
+    """
 
     events: ir.Table
     entities: Entities
+    unsigned: frozenset[str] = frozenset()
 
 
 def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> Sources:
@@ -35,7 +39,7 @@ def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str
         DataError: one that cannot be used.
         ConfigError: a derived column that cannot be compiled.
     """
-    events, entities = read_events(connection, config, known), read_entities(connection, config)
+    (events, unsigned), entities = read_events(connection, config, known), read_entities(connection, config)
     for side, entity in entities.items():
         key = key_of(config, side)
         here, there = events[key].type().copy(nullable=True), entity[key].type().copy(nullable=True)
@@ -44,7 +48,7 @@ def read_sources(connection: Backend, config: FeaturesConfig, known: Mapping[str
             events = events.mutate(**{key: events[key].cast("int64")})
             entities[side] = entity.mutate(**{key: entity[key].cast("int64")})
     used = used_columns(config) | {entity.known_at for entity in _configs(config).values() if entity.known_at}
-    return Sources(events, _apart(events, entities, used))
+    return Sources(events, _apart(events, entities, used), unsigned)
 
 
 def _apart(events: ir.Table, entities: Entities, used: set[str]) -> Entities:

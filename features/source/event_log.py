@@ -23,8 +23,10 @@ _PLAUSIBLE_MS = (2 * _YEAR_MS, 230 * _YEAR_MS)
 """Between 1972 and 2200 the last event of a log lies; a wrong unit moves it by a factor of a thousand."""
 
 
-def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None) -> ir.Table:
-    """The log, checked for its keys and time, with exact duplicates kept, dropped or refused.
+def read_events(
+    connection: Backend, config: FeaturesConfig, known: Mapping[str, str] | None = None
+) -> tuple[ir.Table, frozenset[str]]:
+    """The log, checked for its keys and time, with exact duplicates kept, dropped or refused; and its unsigned keys.
 
     Raises:
         DataError: a missing key or time column, a time without zone, a null time, or a refused duplicate.
@@ -37,8 +39,9 @@ def read_events(connection: Backend, config: FeaturesConfig, known: Mapping[str,
         _check_time(connection, table, events)
     if events.served is not None and events.path != events.served:
         table = with_served(connection, table, events)
+    unsigned = frozenset(key for key in (events.user, events.item) if key and table[key].type().is_uint64())
     table = with_keys(connection, with_labels(connection, table, config), config)
-    return _without_duplicates(connection, with_end(table, events), events)
+    return _without_duplicates(connection, with_end(table, events), events), unsigned
 
 
 def with_end(table: ir.Table, events: EventsConfig) -> ir.Table:

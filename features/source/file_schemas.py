@@ -16,15 +16,17 @@ from contract.errors import DataError
 
 EXACT_FLOAT = 2**53
 """Whole numbers up to it are exact as float64."""
+_SIGNED_END = 2**63
+"""The first whole number that int64 does not hold."""
 
 
 @dataclass(frozen=True)
 class FileSchema:
-    """A file's columns, and the largest whole number of each as far as its statistics tell it."""
+    """A file's columns, and the smallest and largest whole number of each as far as its statistics tell them."""
 
     path: str
     schema: pa.Schema
-    largest: Mapping[str, int]
+    extremes: Mapping[str, tuple[int, int]]
 
     @property
     def names(self) -> list[str]:
@@ -35,30 +37,32 @@ class FileSchema:
 def schema_of(path: str, file: pq.ParquetFile) -> FileSchema:
     """What a file's footer says."""
     schema = file.schema_arrow
-    whole = {field.name for field in schema if pa.types.is_integer(field.type)}
-    largest: dict[str, int] = {}
+    whole = {field.name for field in schema if pa.types.is_integer(field.type) or _is_whole_decimal(field.type)}
+    extremes: dict[str, tuple[int, int]] = {}
     unknown: set[str] = set()
     for group in range(file.metadata.num_row_groups if whole else 0):
         row_group = file.metadata.row_group(group)
         for place in range(row_group.num_columns):
             column = row_group.column(place)
-            if column.path_in_schema not in whole:
+            name = column.path_in_schema
+            if name not in whole:
                 continue
             statistics = column.statistics
             if statistics is not None and statistics.has_min_max:
-                most = max(abs(int(statistics.min)), abs(int(statistics.max)))
-                largest[column.path_in_schema] = max(largest.get(column.path_in_schema, 0), most)
+                least, most = int(statistics.min), int(statistics.max)
+                before = extremes.get(name, (least, most))
+                extremes[name] = min(before[0], least), max(before[1], most)
             elif statistics is None or statistics.null_count != row_group.num_rows:
-                unknown.add(column.path_in_schema)
-    return FileSchema(path, schema, {name: most for name, most in largest.items() if name not in unknown})
+                unknown.add(name)
+    return FileSchema(path, schema, {name: both for name, both in extremes.items() if name not in unknown})
 
 
 def unite(files: Sequence[FileSchema], used: Collection[str] | None, where: str) -> dict[str, pa.DataType]:
     """The type of each column of a table; the `used` ones (None: all) must fit together, others may be left out.
 
     Raises:
-        DataError: a used column whose types in two files do not fit, that a file has twice, or that two files spell
-            differently.
+        DataError: a used column whose types in two files do not fit, that a file has twice, that two files spell
+            differently, or with decimals beyond 64 bits.
     """
     types: dict[str, pa.DataType] = {}
     _refuse_respelled(files, used, where)
@@ -67,6 +71,7 @@ def unite(files: Sequence[FileSchema], used: Collection[str] | None, where: str)
         having = [file for file in files if name in file.names]
         if matters:
             _refuse_twice(name, having, where)
+            _refuse_beyond_64_bits(name, having, where)
         if any(_spelled_alike(name, file) > 1 for file in having):
             continue
         united = _united(name, having)
@@ -80,14 +85,55 @@ def unite(files: Sequence[FileSchema], used: Collection[str] | None, where: str)
 
 def _united(name: str, files: Sequence[FileSchema]) -> pa.DataType | FileSchema:
     """The type that holds a column's values of all files, or the first file that it cannot hold."""
-    exact = all(file.largest.get(name, EXACT_FLOAT + 1) <= EXACT_FLOAT for file in files if _is_whole(file, name))
-    united = canonical(files[0].schema.field(name).type)
+    exact = all(_is_exact(file, name) for file in files if _is_whole(file, name))
+    unsigned = _has_unsigned_decimals(name, files)
+    united = _read_as(name, files[0], unsigned=unsigned)
     for file in files[1:]:
-        both = _wider(united, canonical(file.schema.field(name).type), exact=exact)
+        both = _wider(united, _read_as(name, file, unsigned=unsigned), exact=exact)
         if both is None:
             return file
         united = both
     return united
+
+
+def _is_exact(file: FileSchema, name: str) -> bool:
+    """Whether a float64 holds every value of a column of whole numbers."""
+    least, most = file.extremes.get(name, (0, EXACT_FLOAT + 1))
+    return least >= -EXACT_FLOAT and most <= EXACT_FLOAT
+
+
+def _read_as(name: str, file: FileSchema, *, unsigned: bool) -> pa.DataType:
+    dtype = file.schema.field(name).type
+    return pa.uint64() if unsigned and _is_whole_decimal(dtype) else canonical(dtype)
+
+
+def _is_whole_decimal(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(dtype) and dtype.scale <= 0)
+
+
+def _has_unsigned_decimals(name: str, files: Sequence[FileSchema]) -> bool:
+    """Whether a column has unsigned numbers of 64 bits, stored as decimals: Spark has no other type for them."""
+    decimals = [file for file in files if _is_whole_decimal(file.schema.field(name).type)]
+    known = [file.extremes[name] for file in decimals if name in file.extremes]
+    if not known or len(known) < len(decimals):
+        return False
+    beside = any(pa.types.is_uint64(file.schema.field(name).type) for file in files)
+    return min(least for least, _ in known) >= 0 and (beside or max(most for _, most in known) >= _SIGNED_END)
+
+
+def _refuse_beyond_64_bits(name: str, files: Sequence[FileSchema], where: str) -> None:
+    """Refuse whole decimals that neither signed nor unsigned numbers of 64 bits hold."""
+    for file in files:
+        dtype = file.schema.field(name).type
+        least, most = file.extremes.get(name, (0, 0))
+        end = _SIGNED_END if least < 0 else 2 * _SIGNED_END
+        if _is_whole_decimal(dtype) and (least < -_SIGNED_END or most >= end):
+            message = (
+                f"{where}: column {name!r} of {file.path} is {dtype} and holds {most if most >= end else least}; whole "
+                "numbers are read as 64 bits: make it a text (VARCHAR) or a fraction (DOUBLE) by `sql` in place of "
+                f"`path`, such as `SELECT * REPLACE ({name}::VARCHAR AS {name}) ...`"
+            )
+            raise DataError(message)
 
 
 def _is_whole(file: FileSchema, name: str) -> bool:

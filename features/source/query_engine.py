@@ -116,6 +116,11 @@ def is_overflow(error: Exception) -> bool:
     return is_spark_overflow(error)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a query of DuckDB needed more memory, or disk to spill to, than it may use."""
+    return isinstance(error, duckdb.OutOfMemoryException)
+
+
 def first_line(error: Exception) -> str:
     """What a query's error begins with; Spark writes out numbers of hundreds of digits."""
     line = str(error).splitlines()[0]

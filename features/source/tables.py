@@ -1,6 +1,7 @@
 """Read the raw Parquet tables as ibis tables: checked, with derived columns, and free of repeated rows if asked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
@@ -29,21 +30,36 @@ def read_table(
         DataError: nothing there, not Parquet, damaged, types that do not fit together, or no rows.
         ConfigError: a derived column or a condition that cannot be compiled.
     """
-    if config.sql is not None:
-        table = run_query(connection, config.sql, where)
-    else:
-        table = read_files(connection, find_data(config.path, where), config, where, used, known)
-    table = prepared(table, config, where)
+    raw = open_table(connection, config, where, used, known)
+    table = prepared(raw, config, where)
     try:
         rows = int(scalar(connection, table.count()))
     except engine_errors() as error:
-        message = f"{where}: {place_of(config)} cannot be read as Parquet: {first_line(error)}"
-        raise DataError(message) from error
+        failed = failed_part(connection, raw, config, where, used)
+        raise DataError(failed or f"{where}: {place_of(config)} cannot be read: {first_line(error)}") from error
     if rows == 0:
         condition = f" for which `where: {config.where}` holds" if config.where else ""
         message = f"{where}: {place_of(config)} has no rows{condition}; at least one is needed"
         raise DataError(message)
     return table
+
+
+def open_table(
+    connection: Backend, config: TableConfig, where: str, used: set[str], known: Mapping[str, str] | None = None
+) -> ir.Table:
+    """A table as it lies, without what the recipe derives from it; see `read_table`."""
+    if config.sql is not None:
+        return run_query(connection, config.sql, where)
+    return read_files(connection, find_data(config.path, where), config, where, used, known)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A table after one part of its block was applied: the part's place in the recipe, and the column that it gave."""
+
+    place: str
+    table: ir.Table
+    column: str | None = None
 
 
 def prepared(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
@@ -52,16 +68,51 @@ def prepared(table: ir.Table, config: TableConfig, where: str) -> ir.Table:
     Raises:
         ConfigError: an expression that cannot be compiled, or a column that cannot be a moment.
     """
+    for step in _steps(table, config, where):
+        table = step.table
+    return table
+
+
+def _steps(table: ir.Table, config: TableConfig, where: str) -> Iterator[Step]:
     for name, how in config.times.items():
         require_columns(table, {name: f"{where}.times"}, place_of(config))
         table = table.mutate(**{name: as_moment(table[name], how, f"{where}.times.{name}")})
+        yield Step(f"{where}.times.{name}", table, name)
     for name, text in config.columns.items():
         alike = [c for c in table.columns if c != name and c.lower() == name.lower()]
         if alike:
             message = f"{where}.columns.{name} differs only in capitals from {alike[0]!r}, which engines take for one"
             raise ConfigError(message)
         table = table.mutate(**{name: compile_expression(text, table, f"{where}.columns.{name}")})
-    return table.filter(compile_condition(config.where, table, f"{where}.where")) if config.where else table
+        yield Step(f"{where}.columns.{name}: {text!r}", table, name)
+    if config.where:
+        condition = compile_condition(config.where, table, f"{where}.where")
+        yield Step(f"{where}.where: {config.where!r}", table.filter(condition))
+
+
+def failed_part(connection: Backend, raw: ir.Table, config: TableConfig, where: str, used: set[str]) -> str:
+    """The first part of a table's block that an engine cannot compute, and why; empty where it computes each alone."""
+    source = f"{where}.sql" if config.sql is not None else f"{where}: {place_of(config)}"
+    steps = [Step(source, raw), *(Step(f"{source}: column {c!r}", raw, c) for c in raw.columns if c in used)]
+    for step in (*steps, *_steps(raw, config, where)):
+        why = why_not(connection, step.table, step.column)
+        if why:
+            return f"{step.place} cannot be computed: {why}"
+    return ""
+
+
+def why_not(connection: Backend, table: ir.Table, column: str | None) -> str:
+    """What an engine says when it computes all rows of a column, or of none; empty where it can."""
+    if column is None:
+        value = table.count()
+    else:
+        # To count some products, DuckDB does not multiply.
+        value = table[column].max() if is_scalar(table[column].type()) else table[column].count()
+    try:
+        scalar(connection, value)
+    except engine_errors() as error:
+        return first_line(error)
+    return ""
 
 
 def place_of(config: TableConfig) -> str:

@@ -18,17 +18,18 @@ def _backfill_arguments(parser: ArgumentParser) -> None:
 
 def _backfill(args: Namespace) -> int:
     from pipeline.flow.prefect_server import prefect_api  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.yaml_file import Workspace, read_settings  # noqa: PLC0415
+    from pipeline.project.data_project import read_data  # noqa: PLC0415
+    from pipeline.project.log_days import nights_to_replay  # noqa: PLC0415
 
-    workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
-    with prefect_api(workspace / ".prefect") as ready:
-        from pipeline.flow.backfill import backfill, days  # noqa: PLC0415 - Prefect reads the environment now
+    project = read_data(args.config, args.overrides)
+    wanted = nights_to_replay(project.data, args.first, args.last)
+    with prefect_api(project.workspace / ".prefect") as ready:
+        from pipeline.flow.backfill import backfill  # noqa: PLC0415 - Prefect reads the environment now
         from pipeline.project.project_config import read_config  # noqa: PLC0415
 
         read_config(args.config, args.overrides)
-        days(args.first, args.last)
         ready()
-        nights = backfill(args.config, args.first, args.last, args.overrides, say)
+        nights = backfill(args.config, wanted, args.overrides, say)
     respond(args, {"nights": [night.as_json() for night in nights]}, [night.line() for night in nights])
     return 1 if any(night.error for night in nights) else 0
 

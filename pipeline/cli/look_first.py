@@ -65,11 +65,11 @@ def _look_at_tables(args: Namespace) -> None:
 
 def _look_at_recipe(args: Namespace, config: Path) -> None:
     from features.source.data_files import find_files  # noqa: PLC0415 - keeps `moerank --help` fast
-    from pipeline.project.data_project import read_data, tables_of  # noqa: PLC0415
+    from pipeline.project.data_project import read_data  # noqa: PLC0415
 
     data = read_data(config, getattr(args, "overrides", ())).data
     if args.verb in READ_SOURCES:
-        for name, table in tables_of(data):
+        for name, table in data.tables():
             if table.path:
                 find_files(table.path, f"data.{name}")
         if data.events.served:

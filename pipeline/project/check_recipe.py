@@ -1,29 +1,27 @@
 """Look at a recipe before anything is built: tables, types, expressions, encoded rows, and what features cost."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import ibis
-import ibis.expr.types as ir
 
 from contract.columns import TIME
 from contract.errors import DataError
-from features.feature_config import FeaturesConfig, TaskConfig
+from features.feature_config import FeaturesConfig
+from features.incremental.failed_place import explain, joined_log, unverified
 from features.point_in_time.labels import with_tasks
 from features.served.served_events import with_served_rows
 from features.source.column_types import check_columns
-from features.source.entities import Sources, read_sources, with_attributes
+from features.source.entities import Sources, read_sources
 from features.source.expressions import compile_condition
 from features.source.ownership import find_ownership
 from features.source.query_engine import Backend, connect, scalar, to_arrow
-from features.source.row_types import EVENT, KIND, OBSERVED, ORDER
-from features.source.times import event_ms
+from features.source.row_types import OBSERVED
 from pipeline.project.encode_sample import EncodedSample, EncodedValue, encode_sample
 from pipeline.project.feature_costs import FeatureCost, default_width, feature_costs, size
-from pipeline.project.sample_log import save_sample, unverified
+from pipeline.project.sample_log import save_sample
 
 _CHECKED_ROWS = 10_000
 _ENCODED_ROWS = 1_000
@@ -86,11 +84,10 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
             rows, distinct, keys = _counts(connection, quick, sources)
             small = save_sample(connection, sources, quick, _ENCODED_ROWS, Path(folder))
         except duckdb.Error as error:
-            message = f"the tables cannot be used: {str(error).splitlines()[0]}"
-            raise DataError(message) from error
+            raise DataError(explain(connection, quick, error)) from error
         finally:
             connection.disconnect()
-        sample, note = _sample(small, Path(folder), rows)
+        sample, note = _sample(small, Path(folder), rows, sources.unsigned)
     tables = [f"events: {rows:,} rows, {len(sources.events.columns)} columns"]
     tables += [f"{side}s: {keys[side]:,} rows" for side in sources.entities]
     if sample is None:
@@ -102,10 +99,12 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
     return CheckedRecipe(tuple(tables), sample.values, tuple(costs))
 
 
-def _sample(small: FeaturesConfig, folder: Path, rows: int) -> tuple[EncodedSample | None, str]:
+def _sample(
+    small: FeaturesConfig, folder: Path, rows: int, unsigned: Collection[str]
+) -> tuple[EncodedSample | None, str]:
     """Some encoded rows, or why there are none; a failure that the whole log of so many rows would have is raised."""
     try:
-        return encode_sample(small, folder), ""
+        return encode_sample(small, folder, unsigned), ""
     except DataError as error:
         if rows <= _ENCODED_ROWS:
             raise
@@ -119,36 +118,14 @@ def _check(connection: Backend, config: FeaturesConfig, sources: Sources) -> Non
     events = (*sources.events.columns, *added)
     ownership = find_ownership(config, events, columns.get("user", ()), columns.get("item", ()))
     check_columns(config, ownership, sources.events, sources.entities)
-    kind, order = ibis.literal(EVENT, "int8"), ibis.literal(0, "int64")
-    head = sources.events.limit(_CHECKED_ROWS)
-    log = head.mutate(**{TIME: event_ms(head, config), KIND: kind, ORDER: order})
-    log = log.mutate(**{OBSERVED: ibis.literal(1, "int8")}) if added else log
-    joined = with_attributes(log, sources.entities, config)
+    joined = joined_log(sources, config, _CHECKED_ROWS)
     for place, history in enumerate(config.histories):
         if history.where:
             compile_condition(history.where, joined, f"data.histories[{place}].where")
-    last = int(scalar(connection, log[TIME].max()) or 0)
-    _run_labels(connection, config, joined, last)
-
-
-def _run_labels(connection: Backend, config: FeaturesConfig, joined: ir.Table, last: int) -> None:
-    """Run the expressions of all tasks; where they fail, of each alone, to name it."""
-
-    def run(*tasks: TaskConfig) -> None:
-        labelled = with_tasks(joined, config.model_copy(update={"tasks": tasks}), last)
-        made = [c for c in labelled.columns if c not in joined.columns]
-        to_arrow(connection, labelled.aggregate(**{c: labelled[c].sum() for c in made}))
-
-    try:
-        run(*config.tasks)
-    except duckdb.Error:
-        for place, task in enumerate(config.tasks):
-            try:
-                run(task)
-            except duckdb.Error as error:
-                message = f"data.tasks[{place}] ({task.name}) cannot be computed: {str(error).splitlines()[0]}"
-                raise DataError(message) from error
-        raise
+    last = int(scalar(connection, joined[TIME].max()) or 0)
+    labelled = with_tasks(joined, config, last)
+    made = [c for c in labelled.columns if c not in joined.columns]
+    to_arrow(connection, labelled.aggregate(**{c: labelled[c].sum() for c in made}))
 
 
 def _counts(

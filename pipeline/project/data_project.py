@@ -1,13 +1,12 @@
 """The part of a project's file that says what the data are, which is read without what trains and serves."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict
 
 from contract.settings import Settings
 from features.feature_config import FeaturesConfig
-from features.table_config import TableConfig
 from pipeline.yaml_file import Workspace, read_settings
 
 
@@ -36,11 +35,3 @@ def read_data(path: Path, overrides: Sequence[str] = ()) -> DataProject:
         ConfigError: naming every key and value of it that cannot be used.
     """
     return read_settings(path, DataProject, overrides=overrides)
-
-
-def tables_of(data: FeaturesConfig) -> Iterator[tuple[str, TableConfig]]:
-    """The tables of a recipe, by the key that names them."""
-    yield "events", data.events
-    yield from ((f"labels[{place}]", table) for place, table in enumerate(data.labels))
-    named = (("users", data.users), ("items", data.items), ("past", data.past))
-    yield from ((name, table) for name, table in named if table is not None)

@@ -1,5 +1,6 @@
 """Some rows of a recipe's log as the model would see them: raw values, and what the encoder makes of them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,10 @@ class EncodedSample:
     schema: Schema
 
 
-def encode_sample(config: FeaturesConfig, folder: Path) -> EncodedSample:
+def encode_sample(config: FeaturesConfig, folder: Path, unsigned: Collection[str] = ()) -> EncodedSample:
     """Build the raw rows of a small log in a folder, fit the encoders on them, and encode the first ones.
+
+    `unsigned` are keys that are kept as signed numbers with the same bits; they are shown as they lie.
 
     Raises:
         DataError: sources that cannot be used, or values that cannot be fitted.
@@ -57,14 +60,25 @@ def encode_sample(config: FeaturesConfig, folder: Path) -> EncodedSample:
     tasks = [name(task.name) for task in config.tasks for name in (label_column, weight_column)]
     rows = raw.read(list(dict.fromkeys([*columns, *tasks]))).slice(0, SHOWN_ROWS).combine_chunks()
     values = [
-        _encoded(plan, spec, raw_values(rows, plan, fitted.priors), encoder)
+        _encoded(plan, spec, raw_values(rows, plan, fitted.priors), encoder, unsigned)
         for plan, spec in zip(log.planned, schema.features, strict=True)
     ]
     values += [EncodedValue(name, tuple(rows[name].to_pylist()), ()) for name in tasks]
     return EncodedSample(tuple(values), tuple(log.planned), schema)
 
 
-def _encoded(plan: FeaturePlan, spec: FeatureSpec, values: pa.Array, encoder: Encoder) -> EncodedValue:
+def _encoded(
+    plan: FeaturePlan, spec: FeatureSpec, values: pa.Array, encoder: Encoder, unsigned: Collection[str]
+) -> EncodedValue:
     # A cross has no value of its own but the hash of its keys.
     raw = tuple(values.to_pylist()) if plan.cross is None else (f"{' x '.join(plan.raw)}",) * len(values)
-    return EncodedValue(spec.name, raw, tuple(encode_feature(encoder, spec, values).to_pylist()))
+    column = plan.column.name if plan.column is not None else None if plan.history is None else plan.history.of
+    shown = tuple(map(_as_unsigned, raw)) if column in unsigned else raw
+    return EncodedValue(spec.name, shown, tuple(encode_feature(encoder, spec, values).to_pylist()))
+
+
+def _as_unsigned(value: Any) -> Any:
+    """A whole number of 64 bits without a sign, alone or in a list."""
+    if isinstance(value, list):
+        return [_as_unsigned(one) for one in value]
+    return value + 2**64 if isinstance(value, int) and value < 0 else value

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import ibis.expr.types as ir
 
 from features.feature_config import ChecksConfig, FeaturesConfig
+from features.incremental.failed_place import unverified
 from features.source.entities import Sources, read_sources
 from features.source.query_engine import Backend, connect, save_parquet, scalar
 from features.source.tables import key_of
@@ -46,14 +47,6 @@ def save_sample(
     small, whole = _save(connection, sources, config, rows, folder)
     split = config.split if whole and not drawn else SplitByHash(by="random", valid=0.3)
     return small.model_copy(update={"split": split})
-
-
-def unverified(config: FeaturesConfig) -> FeaturesConfig:
-    """A recipe on DuckDB whose pages are not verified, which takes as long as reading them."""
-    tables = {name: getattr(config, name) for name in ("events", "users", "items", "past")}
-    changed = {name: table.model_copy(update={"verify": False}) for name, table in tables.items() if table is not None}
-    labels = tuple(table.model_copy(update={"verify": False}) for table in config.labels)
-    return config.model_copy(update={**changed, "labels": labels, "engine": "duckdb"})
 
 
 def _save(

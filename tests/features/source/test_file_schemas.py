@@ -42,6 +42,9 @@ def table_of(directory: Path, *columns: pa.Array, used: set[str] | None = None) 
         (pa.array([AT.date()], pa.date32()), pa.array([AT.date()], pa.date64()), [date(2026, 3, 1)] * 2),
         (pa.array([1.25]).cast(pa.decimal128(10, 2)), pa.array([1.5]).cast(pa.decimal128(20, 4)), [1.25, 1.5]),
         (pa.array([5.0]).cast(pa.decimal128(10, 0)), pa.array([6]), [5, 6]),
+        (pa.array([5], pa.decimal128(20, 0)), pa.array([2**64 - 1], pa.decimal128(20, 0)), [5, 2**64 - 1]),
+        (pa.array([5], pa.decimal128(20, 0)), pa.array([2**63], pa.uint64()), [5, 2**63]),
+        (pa.array([-5], pa.decimal128(38, 0)), pa.array([2**63 - 1], pa.decimal128(38, 0)), [-5, 2**63 - 1]),
         (pa.array([None], pa.null()), pa.array(["x"]), [None, "x"]),
         (pa.array([[1]], pa.list_(pa.int32())), pa.array([[2]], pa.large_list(pa.int64())), [[1], [2]]),
         (pa.array([[1.0]], pa.list_(pa.float32(), 1)), pa.array([[2.0, 3.0]]), [[1.0], [2.0, 3.0]]),
@@ -68,6 +71,14 @@ def test_types_widen_where_nothing_is_lost(tmp_path: Path, one: pa.Array, other:
 def test_types_that_none_holds_are_refused_by_column_and_file(tmp_path: Path, one: pa.Array, other: pa.Array) -> None:
     with pytest.raises(DataError, match=r"column 'a' is .* in .*1\.parquet, but .* in .*0\.parquet"):
         table_of(tmp_path, one, other)
+
+
+@pytest.mark.parametrize("values", [[2**64], [-1, 2**63], [-(2**63) - 1]])
+def test_decimals_beyond_64_bits_are_refused_by_their_value(tmp_path: Path, values: list[int]) -> None:
+    with pytest.raises(DataError, match=rf"column 'a' of .*0\.parquet is decimal128\(38, 0\) and holds {values[-1]};"):
+        table_of(tmp_path, pa.array(values, pa.decimal128(38, 0)))
+    (tmp_path / "0.parquet").unlink()
+    assert len(table_of(tmp_path, pa.array([1]))) == 1
 
 
 def test_what_nothing_uses_may_differ(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli.main import main
@@ -81,7 +83,27 @@ def test_a_label_that_cannot_be_computed_names_its_task(
     text = yaml.read_text(encoding="utf-8").replace("label: rating,", "label: int(text(rating) + 'x'),")
     yaml.write_text(text, encoding="utf-8")
     assert main(["check", "tiny.yaml"]) == 1
-    assert "data.tasks[1] (rating) cannot be computed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "data.tasks[1] (rating).label: \"int(text(rating) + 'x')\" cannot be computed: Conversion Error" in said
+
+
+@pytest.mark.parametrize("kind", [pa.uint64(), pa.decimal128(20, 0)], ids=["unsigned", "as Spark writes them"])
+def test_unsigned_ids_are_shown_as_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], kind: pa.DataType
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    for name in ("events", "items"):
+        path = tmp_path / "raw" / f"{name}.parquet"
+        table = pq.read_table(path)
+        ids = pa.array([2**64 - item for item in table["item"].to_pylist()], kind)
+        pq.write_table(table.set_column(table.column_names.index("item"), "item", ids), path)
+    history = "data.histories=[{name: last, by: user, of: item, last: 3}]"
+    assert main(["check", "tiny.yaml", "--json", "--set", history]) == 0
+    rows = by_name(json.loads(capsys.readouterr().out)["rows"])
+    shown = [*rows["item"]["raw"], *(one for many in rows["last"]["raw"] for one in many)]  # type: ignore[attr-defined,misc]
+    assert all(2**64 - ITEMS <= one < 2**64 for one in shown)
+    assert all(1 <= one <= ITEMS for one in rows["item"]["encoded"])  # type: ignore[attr-defined]
 
 
 def test_a_misspelled_task_of_an_aggregate_is_found_among_tasks_and_columns(
