@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -65,6 +66,27 @@ def container(place: str = BASE) -> Any:
     return found
 
 
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@BOTH
+def test_kubectl_makes_the_same_of_a_kustomization(place: str) -> None:
+    command = ["kubectl", "kustomize", str(DEPLOY / "kubernetes" / place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        {(each["kind"], each["metadata"]["name"]): in_any_order(each) for each in documents}
+        for documents in (rendered(DEPLOY / "kubernetes" / place), yaml.safe_load_all(done.stdout))
+    )
+    assert ours == theirs
+
+
+def in_any_order(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: in_any_order(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return sorted((in_any_order(each) for each in value), key=lambda each: json.dumps(each, sort_keys=True))
+    return value
+
+
 @BOTH
 def test_a_pod_has_the_servers_settings_and_time_to_end(place: str) -> None:
     server = container(place)
@@ -108,6 +130,8 @@ def test_production_reads_its_secrets_from_volumes_and_probes_over_tls() -> None
 def test_production_scales_by_the_queue_and_is_scraped() -> None:
     scaled = of_kind("ScaledObject", PRODUCTION)["spec"]
     assert scaled["scaleTargetRef"]["name"] == of_kind("Deployment", PRODUCTION)["metadata"]["name"]
+    # Applying the files again would undo what KEDA chose.
+    assert "replicas" not in of_kind("Deployment", PRODUCTION)["spec"]
     assert 'moerank_latency_seconds_bucket{phase="queue"}' in scaled["triggers"][0]["metadata"]["query"]
     monitor = of_kind("ServiceMonitor", PRODUCTION)["spec"]
     service = of_kind("Service", PRODUCTION)
