@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 
 import numpy as np
@@ -13,8 +14,10 @@ from serving.api import codec_rank
 from serving.api.codec_oip import arrays_from, response_of
 from serving.api.codec_raw_ids import ITEMS, count_raw_items, has_raw_ids, raw_request_from
 from serving.api.rank_service import Limits
+from serving.graph.answer import RankAnswer
 from serving.graph.context import CallContext, Handler
 from serving.graph.served_model import RankingModel
+from serving.observe.request_log import RequestLog
 from serving.observe.telemetry import ModelWork, Telemetry
 from serving.registry.registry import Registry
 from serving.stubs.inference import grpc_service_pb2 as pb
@@ -29,11 +32,20 @@ class InferenceService:
 
     name = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-    def __init__(self, registry: Registry, telemetry: Telemetry, limits: Limits, *, control: bool = False) -> None:
-        """Serve a registry's models; `control` lets callers load and unload them."""
+    def __init__(
+        self,
+        registry: Registry,
+        telemetry: Telemetry,
+        limits: Limits,
+        log: RequestLog | None = None,
+        *,
+        control: bool = False,
+    ) -> None:
+        """Serve a registry's models; `control` lets callers load and unload them, `log` takes rankings by ids."""
         self._registry = registry
         self._telemetry = telemetry
         self._limits = limits
+        self._log = log
         self._control = control
 
     def handlers(self) -> dict[str, Handler]:
@@ -58,8 +70,13 @@ class InferenceService:
         model = self._model(request.model_name, request.model_version)
         with self._telemetry.watching(model, call.clock):
             wanted = _wanted(model, request)
-            rows, predictions = (self._of_ids if has_raw_ids(request) else self._of_tensors)(model, request, call)
             about = {"request_id": call.request_id, "arm": self._registry.arm_of(model)}
+            if has_raw_ids(request):
+                answer = self._of_ids(model, request, call, about["arm"])
+                rows, predictions = len(answer.scores), answer.predictions
+                about |= {"stage": answer.stage} if answer.stage else {}
+            else:
+                rows, predictions = self._of_tensors(model, request, call)
             written = response_of(model.name, model.version, request, predictions, wanted, about)
             call.clock.lap("output")
         self._telemetry.succeeded(model, rows, call.clock.take(), trace=call.clock.trace)
@@ -78,15 +95,17 @@ class InferenceService:
         call.clock.lap("infer")
         return rows, predictions
 
-    def _of_ids(
-        self, model: RankingModel, request: pb.ModelInferRequest, call: CallContext
-    ) -> tuple[int, Mapping[str, NDArray[np.float32]]]:
-        """As `_of_tensors`, of raw ids, whose features are looked up."""
+    def _of_ids(self, model: RankingModel, request: pb.ModelInferRequest, call: CallContext, arm: str) -> RankAnswer:
+        """The answer for raw ids, whose features are looked up; in the log no candidate has a place."""
         self._limits.require_candidates(count_raw_items(request), ITEMS)
-        encoded = model.encode(raw_request_from(request), call.require_time)
+        raw = raw_request_from(request)
+        encoded = model.encode(raw, call.require_time)
         call.clock.lap("input")
-        answer = model.answer(encoded, 0, call.clock)
-        return len(answer.scores), answer.predictions
+        answer = model.answer(encoded, 0, call.clock, request_id=call.request_id, arm=arm)
+        if self._log is not None:
+            # The caller gets predictions, and orders by them as they like.
+            self._log.offer(model, raw, encoded, replace(answer, order=answer.order[:0]))
+        return answer
 
     def server_ready(self, _body: bytes, _call: CallContext) -> bytes:
         """ServerReadyRequest -> ServerReadyResponse; ready while there is a model."""

@@ -206,7 +206,7 @@ def _services(
     limits = Limits(settings.max_candidates, settings.max_users)
     return (
         RankingService(registry, telemetry, limits, shadows, log, degradation),
-        InferenceService(registry, telemetry, limits, control=settings.model_control),
+        InferenceService(registry, telemetry, limits, log, control=settings.model_control),
     )
 
 

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -22,6 +23,8 @@ from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe import request_log
 from serving.observe.served_request import ServedRequest, table_of
+from serving.stubs.inference import grpc_service_pb2 as pb
+from serving.stubs.inference import grpc_service_pb2_grpc
 from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
@@ -70,6 +73,25 @@ def test_what_was_served_is_logged_with_the_features_it_was_served_with(store: P
     assert encoded_with.schema_fingerprint == encoder.schema.fingerprint()
     beside = tmp_path / "log" / "model=tiny" / ENCODINGS_FOLDER / encoder.schema.fingerprint()
     assert ServedEncoding.load(beside).schema == encoder.schema
+
+
+def test_rankings_by_raw_ids_over_the_open_inference_protocol_are_logged_without_places(
+    store: Path, tmp_path: Path
+) -> None:
+    request = pb.ModelInferRequest(model_name="tiny")
+    for name, values in {"user": [3], "items": [105, 100]}.items():
+        request.inputs.add(name=name, datatype="INT64", shape=[len(values)]).contents.int64_contents.extend(values)
+    with (
+        start(ServerSettings(store=store, port=0, log=tmp_path / "log", log_share=1.0)) as server,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        stub: Any = grpc_service_pb2_grpc.GRPCInferenceServiceStub(channel)  # type: ignore[no-untyped-call]
+        answer = stub.ModelInfer(request, timeout=PATIENCE, metadata=(("x-request-id", "r-1"),))
+    rows = read(tmp_path / "log")
+    assert [(row["request_id"], row["user"], row["item"]) for row in rows] == [("r-1", 3, 105), ("r-1", 3, 100)]
+    assert {(row["arm"], row["position"]) for row in rows} == {("current", -1)}
+    likes = dict(zip((output.name for output in answer.outputs), answer.outputs, strict=True))["like"]
+    assert [row["prediction__like"] for row in rows] == list(likes.contents.fp32_contents)
 
 
 def test_a_share_of_the_requests_is_logged_by_their_id(store: Path, tmp_path: Path) -> None:
