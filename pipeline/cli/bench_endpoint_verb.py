@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from serving.client.load import LoadReport
 
 GENERATED = 256
+CONNECTIONS = 64
+"""A server of several processes answers a connection with one of them: so many reach all of up to a dozen."""
 START_SECONDS = 60.0
 BUSY = 0.9
 """Beyond so many cores the generator, which is one Python thread, may be what limits the throughput."""
@@ -31,6 +33,7 @@ def _arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="that share the callers; see client_cores [%(default)s]"
     )
+    parser.add_argument("--connections", type=int, help=f"that share the callers [one a caller, {CONNECTIONS} at most]")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long [%(default)s]")
     parser.add_argument("--requests", type=Path, metavar="FILE", help="one JSON object a line: user, items, context")
     parser.add_argument("--users", default="1:1000", metavar="LOW:HIGH", help="else: users of that range [%(default)s]")
@@ -49,18 +52,32 @@ def _bench(args: Namespace) -> int:
         message = f"--processes is {args.processes}; allowed are 1 to {args.callers}, the number of --callers"
         raise ConfigError(message)
     requests = _requests(args)
-    shares = [len(range(place, args.callers, args.processes)) for place in range(args.processes)]
+    callers, connections = (_shares(count, args.processes) for count in (args.callers, _connections(args)))
     # Each begins elsewhere among the requests.
-    turns = [requests[place * len(requests) // len(shares) :] + requests for place in range(len(shares))]
-    if len(shares) == 1:
-        report = _load(args, requests, shares[0])
+    turns = [requests[place * len(requests) // len(callers) :] + requests for place in range(len(callers))]
+    if len(callers) == 1:
+        report = _load(args, requests, callers[0], connections[0])
     else:
         context = multiprocessing.get_context("spawn")
-        begin = context.Barrier(len(shares), timeout=START_SECONDS)
-        with ProcessPoolExecutor(len(shares), context, _ready, (begin,)) as pool:
-            report = LoadReport.joined(list(pool.map(_load, repeat(args), turns, shares)))
+        begin = context.Barrier(len(callers), timeout=START_SECONDS)
+        with ProcessPoolExecutor(len(callers), context, _ready, (begin,)) as pool:
+            report = LoadReport.joined(list(pool.map(_load, repeat(args), turns, callers, connections)))
     respond(args, _as_json(report), _lines(report))
     return 0 if report.statuses.get("OK") else 1
+
+
+def _connections(args: Namespace) -> int:
+    if args.connections is None:
+        return max(min(args.callers, CONNECTIONS), args.processes)
+    if not args.processes <= args.connections <= args.callers:
+        allowed = f"{args.processes}, the number of --processes, to {args.callers}, that of --callers"
+        message = f"--connections is {args.connections}; allowed are {allowed}"
+        raise ConfigError(message)
+    return int(args.connections)
+
+
+def _shares(count: int, processes: int) -> list[int]:
+    return [len(range(place, count, processes)) for place in range(processes)]
 
 
 def _ready(begin: "Barrier") -> None:
@@ -70,10 +87,10 @@ def _ready(begin: "Barrier") -> None:
     begin.wait()
 
 
-def _load(args: Namespace, requests: list[bytes], callers: int) -> "LoadReport":
+def _load(args: Namespace, requests: list[bytes], callers: int, connections: int) -> "LoadReport":
     from serving.client.load import LoadPlan, run_load  # noqa: PLC0415 - keeps `moerank --help` fast
 
-    plan = LoadPlan(args.target, requests, callers, args.seconds, metadata=metadata_from(args))
+    plan = LoadPlan(args.target, requests, callers, connections, args.seconds, metadata=metadata_from(args))
     return run_load(plan, credentials_from(args))
 
 

@@ -67,8 +67,8 @@ class AsyncRankingClient(Connection):
         return list((await self._call("ListModels", ranking_pb2.ListModelsRequest())).models)
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close(None)
+        """Close the connections."""
+        await asyncio.gather(*(each.channel.close(None) for each in self._channels))
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,7 +111,8 @@ class AsyncRankingClient(Connection):
                 call.cancel()
 
     async def _answer(self, method: str, message: Message, step: Send) -> Any:
-        try:
-            return await self._methods[method](message, timeout=step.seconds, metadata=step.metadata)
-        except grpc.RpcError as error:
-            return error
+        with self._least_busy() as methods:
+            try:
+                return await methods[method](message, timeout=step.seconds, metadata=step.metadata)
+            except grpc.RpcError as error:
+                return error

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
@@ -66,19 +67,23 @@ class RankingClient(Connection):
         return list(self._call("ListModels", ranking_pb2.ListModelsRequest()).models)
 
     def wait_until_ready(self, seconds: float) -> None:
-        """Return as soon as a server accepts connections.
+        """Return as soon as a server has accepted every connection of this client.
 
         Raises:
             UnavailableError: none did in time.
         """
+        ready = [grpc.channel_ready_future(each.channel) for each in self._channels]
+        end = time.monotonic() + seconds
         try:
-            grpc.channel_ready_future(self._channel).result(timeout=seconds)
+            for each in ready:
+                each.result(timeout=max(end - time.monotonic(), 0.0))
         except grpc.FutureTimeoutError as error:
             raise unreachable(self._target, seconds) from error
 
     def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+        """Close the connections."""
+        for each in self._channels:
+            each.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -102,24 +107,34 @@ class RankingClient(Connection):
 
     def _attempt(self, method: str, message: Message, step: Send) -> Any:
         """The response, or what grpcio raises; of hedged calls the first response."""
-        start, how = self._methods[method], {"timeout": step.seconds, "metadata": step.metadata}
-        if step.hedge_seconds is None:
+        how = {"timeout": step.seconds, "metadata": step.metadata}
+        if step.hedge_seconds is not None:
+            return self._hedged(method, message, how, step.hedge_seconds)
+        with self._least_busy() as methods:
             try:
-                return start(message, **how)
+                return methods[method](message, **how)
             except grpc.RpcError as error:
                 return error
+
+    def _hedged(self, method: str, message: Message, how: Mapping[str, Any], after: float) -> Any:
+        """The first response of two calls, the second made only after so many seconds."""
         ended: SimpleQueue[Any] = SimpleQueue()
-        calls = [start.future(message, **how)]
-        calls[0].add_done_callback(ended.put)
-        try:
-            first = ended.get(timeout=step.hedge_seconds)
-        except Empty:
-            calls.append(start.future(message, **how))
-            calls[1].add_done_callback(ended.put)
-            first = ended.get()
-            if first.code() is not grpc.StatusCode.OK:
+        calls: list[Any] = []
+        with ExitStack() as busy:
+
+            def send() -> None:
+                calls.append(busy.enter_context(self._least_busy())[method].future(message, **how))
+                calls[-1].add_done_callback(ended.put)
+
+            send()
+            try:
+                first = ended.get(timeout=after)
+            except Empty:
+                send()
                 first = ended.get()
-        for call in calls:
-            call.cancel()
+                if first.code() is not grpc.StatusCode.OK:
+                    first = ended.get()
+            for call in calls:
+                call.cancel()
         # Its own class is an exception of grpcio.
         return first.result() if first.code() is grpc.StatusCode.OK else first

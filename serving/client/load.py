@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -62,6 +63,8 @@ class LoadPlan:
     target: str
     requests: Sequence[bytes]
     callers: int = 8
+    connections: int = 1
+    """Over which the callers are spread; a server of several processes answers each connection with one of them."""
     seconds: float = 10.0
     timeout: float = 5.0
     metadata: tuple[tuple[str, str], ...] = ()
@@ -71,24 +74,43 @@ def run_load(plan: LoadPlan, credentials: grpc.ChannelCredentials | None = None)
     """Load a server and report.
 
     Raises:
-        ConfigError: there is no request to send, or nobody to send it.
+        ConfigError: there is no request to send, or nobody to send it, or a connection that nobody would use.
         UnavailableError: no server answers.
     """
     if not plan.requests or plan.callers < 1 or plan.seconds <= 0:
         message = f"a load test needs requests, callers and seconds, but got {len(plan.requests)}, {plan.callers}, "
         raise ConfigError(message + f"{plan.seconds:g}")
+    if not 1 <= plan.connections <= plan.callers:
+        message = f"connections is {plan.connections}; allowed are 1 to {plan.callers}, the number of callers"
+        raise ConfigError(message)
     return asyncio.run(_run(plan, credentials))
 
 
-async def _run(plan: LoadPlan, credentials: grpc.ChannelCredentials | None) -> LoadReport:
-    channel = aio.insecure_channel(plan.target) if credentials is None else aio.secure_channel(plan.target, credentials)
-    async with channel:
+@asynccontextmanager
+async def _connected(plan: LoadPlan, credentials: grpc.ChannelCredentials | None) -> AsyncIterator[list[Any]]:
+    """What makes a call, for each connection of the plan."""
+    # Channels of one process share connections otherwise.
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    target = plan.target
+    async with AsyncExitStack() as stack:
+        channels = [
+            aio.insecure_channel(target, own) if credentials is None else aio.secure_channel(target, credentials, own)
+            for _ in range(plan.connections)
+        ]
+        for channel in channels:
+            await stack.enter_async_context(channel)
         try:
-            await asyncio.wait_for(channel.channel_ready(), plan.timeout)
+            await asyncio.wait_for(asyncio.gather(*(each.channel_ready() for each in channels)), plan.timeout)
         except TimeoutError as error:
-            message = f"no server answers at {plan.target} after {plan.timeout:g} seconds"
+            message = f"no server answers at {target} after {plan.timeout:g} seconds"
             raise UnavailableError(message) from error
-        call = channel.unary_unary(path("Rank"), request_serializer=bytes, response_deserializer=bytes)
+        yield [
+            each.unary_unary(path("Rank"), request_serializer=bytes, response_deserializer=bytes) for each in channels
+        ]
+
+
+async def _run(plan: LoadPlan, credentials: grpc.ChannelCredentials | None) -> LoadReport:
+    async with _connected(plan, credentials) as calls:
         began = time.perf_counter()
         counted_from, end = began + plan.seconds * WARM_UP, began + plan.seconds
         cpu = time.process_time()
@@ -96,7 +118,7 @@ async def _run(plan: LoadPlan, credentials: grpc.ChannelCredentials | None) -> L
         latencies: list[float] = []
 
         async def caller(first: int) -> None:
-            turn = first
+            turn, call = first, calls[first % len(calls)]
             while (sent := time.perf_counter()) < end:
                 try:
                     await call(plan.requests[turn % len(plan.requests)], timeout=plan.timeout, metadata=plan.metadata)

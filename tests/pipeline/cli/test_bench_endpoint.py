@@ -50,6 +50,11 @@ def test_several_load_generators_share_the_callers_and_report_as_one(
         (["--requests", "absent.jsonl"], "there is nothing at absent.jsonl"),
         (["--callers", "2", "--processes", "3"], "--processes is 3; allowed are 1 to 2"),
         (["--callers", "0"], "needs requests, callers"),
+        (
+            ["--callers", "2", "--connections", "3"],
+            "--connections is 3; allowed are 1, the number of --processes, to 2",
+        ),
+        (["--callers", "4", "--processes", "2", "--connections", "1"], "--connections is 1; allowed are 2"),
     ],
 )
 def test_wrong_usage_is_said(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,22 +5,23 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from contract.errors import ConfigError, ModelNotFoundError, UnavailableError
+from contract.errors import ConfigError, ModelNotFoundError, MoerankError, UnavailableError
 from serving.client.blocking_client import RankingClient
+from serving.client.client_request import build_request
+from serving.client.load import LoadPlan, run_load
 from serving.generate import ROOT
 from serving.grpc_server.process_group import ProcessGroup
 from serving.grpc_server.server_settings import ServerSettings
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
 FRONTS = ["grpcio", "native"]
@@ -46,6 +47,19 @@ def versions(port: int, connections: int = 16) -> list[int]:
     return found
 
 
+def answered_within(port: int, seconds: float) -> list[int]:
+    """The versions of answers of new connections, as long as it takes until there is one; a frozen process has none."""
+    found: list[int] = []
+
+    def asked() -> bool:
+        with RankingClient(f"127.0.0.1:{port}", seconds=seconds, attempts=1) as client, suppress(MoerankError):
+            found.append(client.rank(1, [100, 101]).version)
+        return bool(found)
+
+    wait_until(asked)
+    return found
+
+
 def counts(group: ProcessGroup) -> dict[str, float]:
     assert group.metrics is not None
     with urllib.request.urlopen(f"http://127.0.0.1:{group.metrics.port}/metrics", timeout=PATIENCE) as page:
@@ -58,13 +72,6 @@ def answered_by(group: ProcessGroup) -> list[float]:
         re.search(r"^nv_inference_request_success_total\{.*\} (.*)$", w.page, re.MULTILINE) for w in group._workers
     ]
     return [float(each[1]) if each else 0.0 for each in found]
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_both_processes_answer_and_one_page_adds_their_counts_up(group: ProcessGroup) -> None:
@@ -85,18 +92,34 @@ def test_clients_of_one_program_reach_all_processes(group: ProcessGroup) -> None
     assert min(answered_by(group)) > 0
 
 
+def test_one_client_reaches_both_processes_over_several_connections(group: ProcessGroup) -> None:
+    with RankingClient(f"127.0.0.1:{group.port}", seconds=PATIENCE, connections=24) as client:
+        for _ in range(48):
+            client.rank(1, [100])
+    # Each connection was used twice, and all ended up in one process with a chance of one in eight million.
+    assert counts(group)["nv_inference_request_success_total"] == 48
+    assert min(answered_by(group)) > 0
+
+
+def test_callers_of_a_load_test_reach_both_processes(group: ProcessGroup) -> None:
+    body = build_request(user=1, items=[100, 101]).SerializeToString()
+    run_load(LoadPlan(f"127.0.0.1:{group.port}", [body], callers=24, connections=24, seconds=0.5, timeout=PATIENCE))
+    counts(group)
+    assert min(answered_by(group)) > 0
+
+
 def test_a_killed_process_is_replaced_and_no_count_falls(group: ProcessGroup) -> None:
     versions(group.port, 16)
     assert counts(group)["nv_inference_request_success_total"] == 16
     dead = group.pids[0]
     os.kill(dead, signal.SIGKILL)
-    wait_for(lambda: len(group.pids) == 2 and dead not in group.pids and all(w.ready.is_set() for w in group._workers))
-    # The page is kept for a second.
-    time.sleep(1.1)
+    wait_until(
+        lambda: len(group.pids) == 2 and dead not in group.pids and all(w.ready.is_set() for w in group._workers)
+    )
     assert versions(group.port, 32) == [1] * 32
-    found = counts(group)
-    assert found["moerank_process_restarts_total"] == 1
-    assert found["nv_inference_request_success_total"] == 48
+    # The page is kept for a second.
+    wait_until(lambda: counts(group)["nv_inference_request_success_total"] == 48)
+    assert counts(group)["moerank_process_restarts_total"] == 1
     assert min(answered_by(group)) > 0
 
 
@@ -104,9 +127,16 @@ def test_a_new_version_answers_in_all_processes_from_one_moment_on(
     group: ProcessGroup, store: Path, tmp_path: Path
 ) -> None:
     assert set(versions(group.port)) == {1}
-    publish_tiny(store, tmp_path / "second", seed=1)
-    wait_for(lambda: versions(group.port, 1) == [2])
-    assert versions(group.port, 24) == [2] * 24
+    late = psutil.Process(group.pids[0])
+    # One of them cannot load it yet: the other has, and does not answer with it.
+    late.suspend()
+    try:
+        publish_tiny(store, tmp_path / "second", seed=1)
+        wait_until(lambda: any(group.pids[1] in pids for _, pids in group._swaps.values()))
+        assert set(answered_within(group.port, seconds=2.0)) == {1}
+    finally:
+        late.resume()
+    wait_until(lambda: set(versions(group.port)) == {2})
 
 
 def test_what_keeps_a_process_from_starting_is_said_and_none_is_left(tmp_path: Path) -> None:
