@@ -14,10 +14,11 @@ from contract.errors import DeadlineError
 from serving.client.blocking_client import RankingClient
 from serving.grpc_server.grpcio_call import GrpcioCall
 from serving.grpc_server.handlers import UnaryBehaviour
-from serving.grpc_server.server import start
+from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.faults.conftest import FRONTS, LONG, Front, Rounds
 from tests.faults.load import RANK, one_after_the_other, serving
+from tests.patience import PATIENCE
 
 HELD = 1000
 STRETCH = 2.0
@@ -90,12 +91,16 @@ def careless(self: UnaryBehaviour, call: GrpcioCall, _: Any) -> None:
 
 
 @contextmanager
-def few_held(port: int) -> Iterator[None]:
+def few_held(server: RunningServer) -> Iterator[None]:
+    """Four calls whose message does not come, which the server has taken up."""
+
     async def hold(ready: asyncio.Event, over: asyncio.Event) -> None:
-        async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             silent: Any = channel.stream_unary(RANK, bytes, bytes)
             held = [silent() for _ in range(4)]
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(PATIENCE):
+                while server._pool.pending < len(held):  # noqa: ASYNC110 the server tells nobody
+                    await asyncio.sleep(0.01)
             ready.set()
             await over.wait()
             for call in held:
@@ -116,7 +121,7 @@ def test_control_a_server_that_takes_a_thread_first_stops(store: Path, monkeypat
     monkeypatch.setattr(UnaryBehaviour, "begin", careless)
     with (
         start(ServerSettings(store=store, port=0, threads=2)) as server,
-        few_held(server.port),
+        few_held(server),
         RankingClient(f"127.0.0.1:{server.port}", seconds=2, attempts=1) as client,
         pytest.raises(DeadlineError),
     ):

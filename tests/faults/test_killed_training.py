@@ -1,6 +1,9 @@
 """Training that is killed again and again, also inside a checkpoint, ends with the weights of one that was not."""
 
 import multiprocessing
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -26,6 +29,27 @@ def work(features: Path, run_dir: Path) -> None:
     train(features, MODEL, CONFIG, run_dir, lambda _: None)
 
 
+def steps_of(run_dir: Path) -> int:
+    """Of its newest checkpoint."""
+    found = latest(run_dir)
+    return 0 if found is None else int(found.name.removeprefix("step-"))
+
+
+def has_reached(run_dir: Path, steps: int) -> bool:
+    return steps_of(run_dir) >= steps
+
+
+def unfinished(run_dir: Path) -> list[Path]:
+    """Checkpoints that are being written, or were when the training was killed."""
+    return list((run_dir / "checkpoint").glob(".step-*.partial"))
+
+
+def wait(child: BaseProcess, happened: Callable[[], object]) -> None:
+    """Wait for a condition as long as the process lives."""
+    while child.is_alive() and not happened():
+        child.join(0.001)
+
+
 def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     features = write_features(tmp_path / "features", SCHEMA)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -38,16 +62,18 @@ def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     while kills < KILLS:
         child = context.Process(target=work, args=(features, killed))
         child.start()
-        before = latest(killed)
-        while child.is_alive() and latest(killed) == before:
-            child.join(0.01)
-        child.join(dice.uniform(0.0, 0.3))
+        # By steps, not by seconds: a fast machine would be done before it was killed so often.
+        wait(child, partial(has_reached, killed, steps_of(killed) + dice.randint(1, 8)))
+        if kills % 2:
+            wait(child, partial(unfinished, killed))
+        else:
+            child.join(dice.uniform(0.0, 0.02))
         if not child.is_alive():
             break
         child.kill()
         child.join()
         kills += 1
-        inside += bool(list((killed / "checkpoint").glob(".step-*.partial")))
+        inside += bool(unfinished(killed))
     work(features, killed)
     assert kills == KILLS
     assert inside > 0

@@ -2,16 +2,15 @@
 
 import socket
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
-from tests.faults.callers import Caller, Outcomes, call_carelessly, call_from_a_loop, call_synchronously
+from tests.faults.callers import ANSWERED, Caller, Outcomes, call_carelessly, call_from_a_loop, call_synchronously
 from tests.faults.conftest import Rounds
-from tests.patience import PATIENCE
+from tests.patience import wait_until
 
 
 def free_ports(count: int) -> list[int]:
@@ -22,6 +21,11 @@ def free_ports(count: int) -> list[int]:
     for each in sockets:
         each.close()
     return ports
+
+
+def wait_for_more(outcomes: Outcomes, answers: int) -> None:
+    enough = outcomes[ANSWERED] + answers
+    wait_until(lambda: outcomes[ANSWERED] >= enough)
 
 
 def restarted(store: Path, callers: list[Caller], replicas: int, times: int, drain_seconds: float) -> Outcomes:
@@ -44,9 +48,7 @@ def restarted(store: Path, callers: list[Caller], replicas: int, times: int, dra
             for port in ports:
                 servers.pop(port).stop(drain_seconds=drain_seconds, grace_seconds=5.0 if drain_seconds else 0.0)
                 begin(port)
-                answered, end = outcomes["answered"], time.monotonic() + PATIENCE
-                while outcomes["answered"] < answered + 20 and time.monotonic() < end:
-                    time.sleep(0.01)
+                wait_for_more(outcomes, 20)
     finally:
         done.set()
         for thread in threads:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.store.local_store import point
 from tests.faults.conftest import FRONTS, Front, Rounds
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
 
 ITEMS = list(range(100, 120))
@@ -60,6 +61,8 @@ def test_swaps_under_load_fail_no_call_and_mix_no_versions(
             point(store, "tiny", swap % 2 + 1)
             server.registry.refresh()
             assert server.registry.get().version == swap % 2 + 1
+            if swap < 2:
+                wait_until(partial(seen.__contains__, swap % 2 + 1))
         done.set()
         for thread in threads:
             thread.join()

@@ -74,9 +74,16 @@ def test_the_circle_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     port = free_port()
     script = lines.replace("50051", port).replace("moerank serve", f"moerank serve --port {port}")
     script = script.replace("moerank rank", f"moerank rank --target 127.0.0.1:{port}")
-    # A busy machine is given the time that a person would take.
+    # Where a person waits some seconds, a busy machine is waited for: until the server listens, the log has a file and,
+    # after some seconds, all, and the new version answers.
     script = script.replace("&\n", f"&\nuntil (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.2; done\n")
-    script = script.replace("sleep 4", "sleep 25")
+    script = script.replace(
+        "sleep 4; python", "until compgen -G 'log/*/date=*/*/*.parquet'; do sleep 0.2; done; sleep 3; python"
+    )
+    script = re.sub(
+        "sleep 4; (moerank rank.*)", r"until \1 | tee answer; grep 'version 2' answer; do sleep 1; done", script
+    )
+    assert "sleep 4" not in script
     # The rows of two seconds are enough to learn from.
     script = script.replace("--seconds 5", "--seconds 2")
     # A line that fails must not leave the server behind: it would hold the output open until the test's own limit.

@@ -23,7 +23,7 @@ from serving.graph.users import UserStore
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.serving.redis_server import Redis
 from tests.tiny_bundle import make_schema, online_tables, publish_tiny, vocabularies
 
@@ -221,8 +221,7 @@ def test_debug_names_where_values_came_from_and_metrics_their_age(store: Path, r
         assert server.pushed is not None
         assert server.pushed.counts.outcomes["used"] == 1
         publish_tiny(store, store.parent / "two", seed=1)
-        while client.rank(3, [100]).version == 1:
-            time.sleep(0.01)
+        wait_until(lambda: client.rank(3, [100]).version == 2)
         assert client.rank(3, [100], debug=True).answer.sources["activity"] == "pushed"
 
 
@@ -230,7 +229,7 @@ def test_debug_tells_apart_what_was_overridden_pushed_stale_null_unknown_and_loo
     store: Path, redis_server: Redis
 ) -> None:
     settings = ServerSettings(
-        store=store, port=0, user_store=redis_server.url, user_store_seconds=10, pushed=ALL, push_max_age_seconds=60
+        store=store, port=0, user_store=redis_server.url, user_store_seconds=10, pushed=ALL, push_max_age_seconds=1800
     )
     now = int(time.time() * 1000)
     writer = FeatureWriter(store / "tiny" / "1", UserStore(redis_server.url, seconds=PATIENCE))

@@ -17,7 +17,7 @@ from serving.grpc_server import listener, server_builder
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE, wait_until
-from tests.tiny_bundle import publish_tiny
+from tests.serving.held_calls import Held
 
 RANK = "/moerank.v1.RankingService/Rank"
 
@@ -117,26 +117,32 @@ def after_ready(states: list[grpc.ChannelConnectivity]) -> list[grpc.ChannelConn
 
 @pytest.mark.parametrize(("grace", "answered"), [(PATIENCE, True), (0.05, False)])
 def test_calls_under_way_may_end_within_the_grace_time_and_not_later(
-    tmp_path: Path, grace: float, *, answered: bool
+    store: Path, monkeypatch: pytest.MonkeyPatch, grace: float, *, answered: bool
 ) -> None:
-    publish_tiny(tmp_path / "store", tmp_path / "work", layers=30)
-    server = start(ServerSettings(store=tmp_path / "store", port=0, threads=1))
+    server = start(ServerSettings(store=store, port=0, threads=1))
+    held = Held(server, monkeypatch)
     seen: list[object] = []
 
     def ask() -> None:
         with RankingClient(f"127.0.0.1:{server.port}", attempts=1, seconds=PATIENCE) as client:
             try:
-                seen.extend(client.batch_rank([Query(1, [100 + i % 20 for i in range(40)])] * 30))
+                seen.extend(client.batch_rank([Query(1, [100])]))
             except MoerankError as error:
                 seen.append(error)
 
     caller = threading.Thread(target=ask)
     caller.start()
-    while server._pool.pending == 0:
-        time.sleep(0.001)
-    server.stop(grace_seconds=grace)
+    assert held.entered.acquire(timeout=PATIENCE)
+    ending = threading.Thread(target=server.stop, kwargs={"grace_seconds": grace})
+    ending.start()
+    listener: Any = server._listener
+    if answered:
+        wait_until(lambda: listener._admission.stopping)
+        held.go.set()
+    # Where the grace time is over, it ends though the service still works on it.
     caller.join()
-    assert len(seen) == (30 if answered else 1)
+    held.go.set()
+    ending.join()
     assert isinstance(seen[0], MoerankError) is not answered
     assert not isinstance(seen[0], DeadlineError)
 

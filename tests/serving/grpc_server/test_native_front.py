@@ -25,6 +25,7 @@ from serving.client.client_request import build_request
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE, wait_until
+from tests.serving.held_calls import Held
 from tests.tiny_bundle import publish_tiny
 
 pytest.importorskip("pygrpc_native", reason="the extra moerank[native] is not installed")
@@ -55,20 +56,6 @@ def channel_to(server: RunningServer) -> Iterator[Any]:
     """grpcio's stubs ask for serializers, without which calls take and give bytes."""
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield channel
-
-
-class Held:
-    """Holds calls inside the service until they are let go."""
-
-    def __init__(self, server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered, self.go = threading.Semaphore(0), threading.Event()
-        self._choose = server.registry.choose
-        monkeypatch.setattr(server.registry, "choose", self._wait)
-
-    def _wait(self, model: str, version: int, key: str) -> Any:
-        self.entered.release()
-        self.go.wait(PATIENCE)
-        return self._choose(model, version, key)
 
 
 class Asking:
@@ -192,8 +179,7 @@ def test_a_call_that_was_given_up_never_reaches_the_model(
             first = Asking(client)
             assert held.entered.acquire(timeout=PATIENCE)
             call: Any = channel.unary_unary(RANK).future(BODY, timeout=PATIENCE)
-            while server._pool.pending < 2:
-                time.sleep(0.001)
+            wait_until(lambda: server._pool.pending == 2)
             call.cancel()
             listener: Any = server._listener
             wait_until(lambda: not listener._open)

@@ -1,5 +1,6 @@
 """What the server answers, through the public client and the stock stubs."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -179,8 +180,11 @@ def test_health_follows_the_server(store: Path) -> None:
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-        server.stop(drain_seconds=0.2)
+        ending = threading.Thread(target=server.stop, kwargs={"drain_seconds": 0.3})
+        ending.start()
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        ending.join()
 
 
 @pytest.mark.parametrize("reflection", [True, False])
