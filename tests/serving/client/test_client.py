@@ -4,13 +4,9 @@ import asyncio
 import socket
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import numpy as np
@@ -27,6 +23,7 @@ from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.unary_handlers import request_id_of
 from tests.patience import PATIENCE, wait_until
+from tests.serving.client.flaky_server import Flaky, held
 
 
 def free_port() -> int:
@@ -148,33 +145,6 @@ def test_a_value_of_a_strange_type_is_refused_by_name() -> None:
         client_request.build_request(user=1, items=[1], context={"when": 1j})
 
 
-class Flaky:
-    """A ranking server of grpcio's own that ends the first calls as it is told, and then answers."""
-
-    def __init__(self, *ends: Callable[[grpc.ServicerContext], object]) -> None:
-        self.ends, self.seen = list(ends), list[dict[str, Any]]()
-        self._server = grpc.server(ThreadPoolExecutor(4))
-        handlers = {"Rank": grpc.unary_unary_rpc_method_handler(self._rank)}
-        self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("moerank.v1.RankingService", handlers),)
-        )
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-
-    def _rank(self, _: bytes, context: grpc.ServicerContext) -> bytes:
-        metadata = dict(context.invocation_metadata() or ())
-        self.seen.append({**metadata, "at": time.monotonic(), "peer": context.peer()})
-        if self.ends:
-            self.ends.pop(0)(context)
-        return b""
-
-    def __enter__(self) -> Self:
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop(0)
-
-
 def overloaded(context: grpc.ServicerContext) -> None:
     status = status_of(OverloadedError("too much"), "r1")
     context.abort_with_status(rpc_status.to_status(status))
@@ -186,14 +156,6 @@ def cancelled(context: grpc.ServicerContext) -> None:
 
 def unknown(context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.UNKNOWN, "a bug")
-
-
-@contextmanager
-def held() -> Iterator[Callable[[grpc.ServicerContext], object]]:
-    """A first call that ends no earlier than the block."""
-    over = threading.Event()
-    yield lambda _: over.wait(PATIENCE)
-    over.set()
 
 
 def rank(kind: str, port: int, options: CallOptions | None = None, **named: Any) -> None:
@@ -293,47 +255,6 @@ def test_a_hedged_call_is_sent_once_more_and_the_first_answer_counts(kind: str) 
     with Flaky() as server:
         rank(kind, server.port, CallOptions(hedge_seconds=PATIENCE))
         assert len(server.seen) == 1
-
-
-@KINDS
-def test_the_connections_of_a_client_are_used_in_turns(kind: str) -> None:
-    async def ask(port: int) -> None:
-        async with AsyncRankingClient(f"127.0.0.1:{port}", connections=3) as client:
-            for _ in range(6):
-                await client.rank(1, [100])
-
-    with Flaky() as server:
-        if kind == "asyncio":
-            asyncio.run(ask(server.port))
-        else:
-            with RankingClient(f"127.0.0.1:{server.port}", connections=3) as client:
-                client.wait_until_ready(PATIENCE)
-                for _ in range(6):
-                    client.rank(1, [100])
-    assert sorted(Counter(call["peer"] for call in server.seen).values()) == [2, 2, 2]
-
-
-def test_a_call_takes_the_connection_with_the_fewest_calls_under_way() -> None:
-    with (
-        ThreadPoolExecutor(1) as callers,
-        held() as slow,
-        Flaky(slow) as server,
-        RankingClient(f"127.0.0.1:{server.port}", connections=2) as client,
-    ):
-        callers.submit(client.rank, 1, [100])
-        wait_until(lambda: server.seen)
-        for _ in range(3):
-            client.rank(1, [100])
-        busy, *others = (call["peer"] for call in server.seen)
-    assert len(set(others)) == 1
-    assert busy not in others
-
-
-@pytest.mark.parametrize("connections", [0, -1, True, 1.5, "2"])
-def test_numbers_of_connections_that_no_client_can_have_are_refused(connections: Any) -> None:
-    with pytest.raises(RequestError, match=r"connections is .*; allowed are whole numbers from 1") as refused:
-        RankingClient("127.0.0.1:9", connections=connections)
-    assert refused.value.field == "connections"
 
 
 def test_calls_go_to_servers_that_say_serving(store: Path) -> None:
