@@ -224,15 +224,18 @@ def servers(chosen: Any) -> Iterator[Case]:
     """Whole requests by ids through gRPC; of the server's CPU alone."""
     front = "native" if find_spec("pygrpc_native") else "grpcio"
     payloads = {size: payload(RankingModel.open(chosen.new), 1, ITEMS, size, {"tab": 1, "hour": 12}) for size in SIZES}
+    bundles = {"new": chosen.new} | ({"int8": chosen.int8} if chosen.int8 else {})
     with ExitStack() as running:
         old = running.enter_context(_server(chosen.old, front, chosen.old_checkout))
-        new = running.enter_context(_server(chosen.new, front, None))
-        for size, each in payloads.items():
-            ratios, rates = _rounds(old, new, each, size)
-            name = f"whole request by ids, {size} candidates, {front}"
-            yield case_of(f"{name}, new over old", ratios, "x", bound=REQUEST_BOUNDS[size])
-            bound = 250_000.0 if size == CANDIDATES else None
-            yield case_of(f"candidates a CPU second, {size}, {front}", rates, "", bound=bound, better="higher")
+        for kind, bundle in bundles.items():
+            server = running.enter_context(_server(bundle, front, None))
+            for size, each in payloads.items():
+                ratios, rates = _rounds(old, server, each, size)
+                name = f"whole request by ids, {size} candidates, {front}"
+                yield case_of(f"{name}, {kind} over old", ratios, "x", bound=REQUEST_BOUNDS[size])
+                bound = 250_000.0 if size == CANDIDATES else None
+                name = f"candidates a CPU second, {size}, {front}, {kind}"
+                yield case_of(name, rates, "", bound=bound, better="higher")
 
 
 def _rounds(old: Server, new: Server, each: Payload, size: int) -> tuple[list[float], list[float]]:
