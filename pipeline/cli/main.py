@@ -46,7 +46,7 @@ from pipeline.cli import (
 )
 from pipeline.cli.look_first import look_first
 from pipeline.cli.rank_failures import DEFECT_SECONDS, LOST_SECONDS, rank_of, speaks
-from pipeline.cli.verb import Verb, never_collect
+from pipeline.cli.verb import Verb, end_at_once, never_collect
 
 VERBS: tuple[Verb, ...] = (
     demo_verb.VERB,
@@ -136,8 +136,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     suggest_verb(words)
     args = build_parser().parse_args(words)
-    if argv is None and args.verb == check_verb.VERB.name:
-        never_collect()
+    if argv is None:
+        end_at_once()
+        if args.verb == check_verb.VERB.name:
+            never_collect()
     try:
         look_first(args)
         return args.run(args) or 0

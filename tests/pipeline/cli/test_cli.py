@@ -73,6 +73,26 @@ def test_python_dash_m_pipeline_is_the_same_command() -> None:
     assert done.stdout.startswith("moerank ")
 
 
+def test_a_process_ends_with_its_command_without_a_last_collection() -> None:
+    code = """
+import sys
+from pipeline.cli.main import main
+class Loop:
+    def __init__(self): self.me = self
+    def __del__(self): print("looked through")
+code = main()
+import duckdb
+Loop()
+sys.exit(code)
+"""
+    words = [sys.executable, "-c", code, "completion", "bash"]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    assert "argcomplete" in done.stdout
+    assert "looked through" not in done.stdout
+    # A library of which a part went and a part stayed says so.
+    assert done.stderr == ""
+
+
 def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "nowhere.yaml"]) == 2
     said = capsys.readouterr().err
