@@ -1,6 +1,7 @@
 """The verb `rank`: ask a server to rank candidates for a user, and print the answer as a table."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from contract.errors import ConfigError
@@ -22,7 +23,9 @@ def _rank_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="", help="which model, where the server has several")
     parser.add_argument("--top-k", type=int, default=0, help="order only the best K")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to wait for an answer [%(default)s]")
-    parser.add_argument("--debug", action="store_true", help="also tell which experts the answer took")
+    parser.add_argument("--score", default="", metavar="NAME", help="order by this formula, where there are several")
+    parser.add_argument("--greedy", action="store_true", help="do not explore, where the server does")
+    parser.add_argument("--debug", action="store_true", help="also tell which experts and values the answer took")
     add_connection(parser)
     add_json(parser)
 
@@ -39,22 +42,34 @@ def _rank(args: Namespace) -> None:
     user = int(args.user) if args.user and not args.text_ids and args.user.lstrip("-").isdecimal() else args.user
     context, way = context_from(args.context), credentials_from(args)
     with RankingClient(args.target, seconds=args.seconds, credentials=way, metadata=metadata_from(args)) as client:
-        result = client.rank(user, items, context, top_k=args.top_k, model=args.model, debug=args.debug)
+        how = {"top_k": args.top_k, "model": args.model, "debug": args.debug, "score": args.score}
+        result = client.rank(user, items, context, greedy=args.greedy, **how)
     respond(args, as_json(result), table(result))
 
 
 def as_json(result: "RankResult") -> dict[str, object]:
-    """A ranking answer with plain values."""
+    """A ranking answer with plain values; scores and predictions are in the order of `items`."""
     experts = {} if result.experts is None else {"experts": _experts(result.experts)}
+    sources = {"sources": dict(result.answer.sources)} if result.answer.sources else {}
+    drawn = {} if result.propensities is None else {"propensities": result.propensities.tolist()}
     return {
         "model": result.model,
         "version": result.version,
+        "arm": result.arm,
+        "request_id": result.request_id,
+        "stage": result.stage,
+        "score_name": result.answer.score_name,
+        "score_version": result.answer.score_version,
+        "exploration": result.answer.exploration,
+        **drawn,
+        "items": list(result.items),
         "ranked": result.ranked,
         "scores": result.scores.tolist(),
         "predictions": {task: values.tolist() for task, values in result.predictions.items()},
         "unknown_user": result.unknown_user,
         "unknown_items": result.unknown_items,
         **experts,
+        **sources,
     }
 
 
@@ -77,7 +92,19 @@ def table(result: "RankResult", titles: dict[int | str, str] | None = None, rows
         lines.append("the server does not know this user")
     if result.unknown_items:
         lines.append(f"the server does not know: {', '.join(map(str, result.unknown_items))}")
-    return lines + ([] if result.experts is None else _expert_lines(result.experts))
+    if result.stage:
+        lines.append(f"less than the whole model answered: {result.stage}")
+    if result.answer.exploration:
+        lines.append(f"the ranking was drawn by {result.answer.exploration}; --greedy ranks by the score alone")
+    experts = [] if result.experts is None else _expert_lines(result.experts)
+    return lines + experts + _source_lines(result.answer.sources)
+
+
+def _source_lines(sources: Mapping[str, str]) -> list[str]:
+    by_source: dict[str, list[str]] = {}
+    for feature, source in sources.items():
+        by_source.setdefault(source, []).append(feature)
+    return [f"{source}: {', '.join(features)}" for source, features in sorted(by_source.items())]
 
 
 def _expert_lines(use: "ExpertUse") -> list[str]:
