@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict
 
-from contract.errors import QualityGateError
+from contract.errors import ConfigError, QualityGateError
 from contract.files import exclusive
 from pipeline.cli.verb import Verb, add_config, add_json, respond
 
@@ -19,6 +19,9 @@ def _skew_arguments(parser: ArgumentParser) -> None:
 
 
 def _skew(args: Namespace) -> int:
+    if not 0 <= args.most <= 1:
+        message = f"--most is {args.most:g}; allowed are shares from 0 to 1"
+        raise ConfigError(message)
     from features.served_skew import compare_served  # noqa: PLC0415 - keeps `moerank --help` fast
     from pipeline.console import progress_of  # noqa: PLC0415
     from pipeline.project.data_project import read_data  # noqa: PLC0415

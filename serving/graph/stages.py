@@ -3,6 +3,7 @@
 Shape legend: N candidates, M of them refined, T tasks, I items.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from contract.score import Score
 from serving.graph.engine import Engine
 from serving.graph.fewer_experts import FewerExpertsEngine
 
+LOG = logging.getLogger("moerank.registry")
 Predictions = dict[str, NDArray[np.float32]]
 CASCADE_STAGE, FEWER_STAGE, FALLBACK_STAGE = "cascade", "fewer experts", "fallback"
 """What answers say of how they were made; all other answers come of the whole model."""
@@ -92,6 +94,9 @@ class Stages:
         cheap = Engine(path, schema, **how, file=CHEAP_FILE) if CHEAP_FILE in files else None
         fewer = FewerExpertsEngine(path, schema, experts, how) if FEWER_FILE in files and experts != 0 else None
         prior = ItemPrior.open(path / ITEM_PRIOR_FILE) if ITEM_PRIOR_FILE in files else None
+        for wanted, what, file in ((most, "--cascade", CHEAP_FILE), (experts, "--fewer-experts", FEWER_FILE)):
+            if wanted and file not in files:
+                LOG.warning("%s has no effect: %s holds no %s; export it with export.stages", what, path, file)
         if most is None:
             most = 0 if cheap is None else int(cheap.properties.get(CASCADE, "0"))
         return cls(cheap, fewer, prior, most)

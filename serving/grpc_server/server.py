@@ -45,6 +45,8 @@ class RunningServer:
     def __init__(self, settings: ServerSettings) -> None:
         """Load the models and start to answer; see `start`."""
         self.settings = settings
+        for text in settings.without_effect():
+            LOG.warning(text)
         users = settings.user_store
         self.users: UserStore | None = None
         if users is not None:

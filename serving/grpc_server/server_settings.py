@@ -38,6 +38,16 @@ def _own_cores(values: Mapping[str, object]) -> int:
     return max(1, cores() // processes) if isinstance(processes, int) else cores()
 
 
+_ABOUT = {
+    "pushed": "user_store",
+    "push_max_age_seconds": "user_store",
+    "user_keep_seconds": "user_store",
+    "log_share": "log",
+    "log_seconds": "log",
+}
+"""Settings that say how another works."""
+
+
 class ServerSettings(BaseSettings):
     """Each field is a flag (``--max-candidates``) and a variable (``MOERANK_MAX_CANDIDATES``) of `moerank serve`.
 
@@ -165,6 +175,15 @@ class ServerSettings(BaseSettings):
         """Nothing but what is passed."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    def without_effect(self) -> list[str]:
+        """What was set and does nothing, since what it is about is not."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        return [
+            f"--{name.replace('_', '-')} has no effect without --{needed.replace('_', '-')}"
+            for name, needed in _ABOUT.items()
+            if getattr(self, name) != defaults[name] and getattr(self, needed) is None
+        ]
 
     @property
     def admitted(self) -> int:

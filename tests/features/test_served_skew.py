@@ -94,6 +94,8 @@ def test_the_command_prints_the_features_and_its_exit_code_tells(
     assert "rows differ, by up to" in printed
     assert main(["skew", str(tmp_path / "shop.yaml"), "--most", "0.5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["over"] == []
+    assert main(["skew", str(tmp_path / "shop.yaml"), "--most", "2"]) == 2
+    assert "--most is 2; allowed are shares from 0 to 1" in capsys.readouterr().err
 
 
 def test_the_log_alone_is_compared_with_what_is_built_from_it(shop: Path) -> None:

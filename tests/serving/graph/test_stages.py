@@ -25,6 +25,7 @@ from serving.observe.telemetry import Telemetry
 from serving.registry.registry import Registry
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.staged_bundle import ITEMS, publish_staged
+from tests.tiny_bundle import publish_tiny
 
 REQUEST = RankRequest(3, ITEMS.tolist(), {"tab": "home"})
 
@@ -66,6 +67,17 @@ def test_the_best_of_the_cheap_head_get_the_models_answers_and_stand_first(bundl
 def test_the_bundle_says_how_many_and_the_server_may_say_otherwise(tmp_path: Path) -> None:
     bundle = publish_staged(tmp_path / "store", tmp_path / "work", cascade=4)
     assert [opened(bundle, most).rank(REQUEST).refined for most in (None, 0, 9)] == [4, 0, 9]
+
+
+def test_a_bundle_without_the_stages_that_are_asked_for_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = publish_tiny(tmp_path / "store", tmp_path / "work")
+    RankingModel.open(plain, EngineOptions(cascade=0, fewer_experts=0))
+    assert caplog.text == ""
+    RankingModel.open(plain, EngineOptions(cascade=5, fewer_experts=1))
+    for flag in ("--cascade", "--fewer-experts"):
+        assert f"{flag} has no effect: {plain} holds no" in caplog.text
 
 
 def test_those_that_were_not_refined_keep_their_order_below() -> None:

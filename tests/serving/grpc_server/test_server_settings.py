@@ -42,6 +42,16 @@ def test_all_wrong_values_are_reported_at_once() -> None:
         assert expected in str(refused.value)
 
 
+def test_what_does_nothing_is_told() -> None:
+    idle = ServerSettings.read(parse("/a", "--pushed", "item", "--log-share", "0.5"), {})
+    assert idle.without_effect() == [
+        "--pushed has no effect without --user-store",
+        "--log-share has no effect without --log",
+    ]
+    used = ServerSettings.read(parse("/a", "--log", "/log", "--log-share", "0.5"), {})
+    assert used.without_effect() == ServerSettings(store=Path("/a")).without_effect() == []
+
+
 def test_plaintext_beyond_loopback_must_be_asked_for() -> None:
     with pytest.raises(ConfigError, match="pass --allow-plaintext"):
         ServerSettings.read(parse("/a", "--host", "192.0.2.1"), {})
