@@ -51,30 +51,22 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
         return
     home = Path(os.environ.setdefault("PREFECT_HOME", str(home.absolute())))
     home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
-    os.environ |= _QUIET | {"PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
-    with (home / "server.log").open("wb") as log:
-        options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", TIED, str(os.getpid()), "uvicorn", "--factory", _APPLICATION, *options],
-            env=os.environ | _SERVER,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
     signals: list[int] = []
     before = signal.signal(signal.SIGTERM, partial(_leave, signals))
+    server = None
     try:
-        yield lambda: _wait(server, port, home / "server.log")
+        server, api = _start(home / "server.log")
+        os.environ["PREFECT_API_URL"] = api
+        yield partial(_wait, server, api, home / "server.log")
     except BaseException:
         # An import that is left half way may answer with an error of its own, long after it.
         if signals:
             raise SystemExit(128 + signals[0]) from None
         raise
     finally:
-        _stop(server)
+        if server is not None:
+            _stop(server)
         signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
 
@@ -86,16 +78,33 @@ def _leave(signals: list[int], number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+def _start(log: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    """A server that writes to a file, and the URL of its API."""
+    with log.open("wb") as out, socket.create_server(("127.0.0.1", 0)) as listening:
+        # The server gets the open socket: a number alone would be anybody's until the server, after some seconds of
+        # imports, took the port. uvicorn does not know this socket's family, so what makes answers leave at once is
+        # set here, and what it accepts inherits it.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        api = f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+        os.environ |= _QUIET
+        options = ["--fd", str(listening.fileno()), "--log-level", "error"]
+        server = subprocess.Popen(
+            [sys.executable, "-m", TIED, str(os.getpid()), "uvicorn", "--factory", _APPLICATION, *options],
+            env=os.environ | _SERVER | {"PREFECT_API_URL": api},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            pass_fds=[listening.fileno()],
+        )
+    return server, api
 
 
-def _wait(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+def _wait(server: "subprocess.Popen[bytes]", api: str, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+            with urllib.request.urlopen(f"{api}/health", timeout=5):  # noqa: S310 - our own server
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,3 +32,12 @@ def test_an_error_without_a_signal_stays_what_it_is(tmp_path: Path) -> None:
         os.environ.pop("PREFECT_API_URL", None)
         with pytest.raises(RecursionError), prefect_api(tmp_path):
             raise RecursionError
+
+
+def test_nobody_else_gets_the_port_while_the_server_starts(tmp_path: Path) -> None:
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PREFECT_API_URL", None)
+        with prefect_api(tmp_path), socket.socket() as other:
+            port = urlsplit(os.environ["PREFECT_API_URL"]).port
+            with pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
