@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.leftover_processes"]
 # How long an example takes says how busy the machine is, not whether the code is right.
-settings.register_profile("suite", deadline=None)
+# The same examples in every run: what fails was broken by a change. ``--hypothesis-profile chance`` draws others.
+settings.register_profile("suite", deadline=None, derandomize=True)
+settings.register_profile("chance", deadline=None)
 settings.load_profile("suite")
 
 
@@ -31,6 +34,12 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_runtest_setup() -> None:
+    """Begin each test with the same random numbers: which others ran before it in its process is chance."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 def pytest_unconfigure() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 
 from tests.patience import PATIENCE
+from tests.ports import free_port
 from tests.prefect_home import prefect_home
 
 # These go on until they are stopped; each is ready when its port answers.
@@ -140,11 +141,6 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
-
-
 @contextmanager
 def opened_shell(folder: Path, not_run: Mapping[str, str]) -> Iterator[Shell]:
     """A shell in a folder, whose commands are stopped at the end."""
@@ -156,7 +152,7 @@ def opened_shell(folder: Path, not_run: Mapping[str, str]) -> Iterator[Shell]:
         "DO_NOT_TRACK": "1",
         "OMP_NUM_THREADS": "1",
     }
-    shell = Shell(folder, environment, {port: free_port() for port in STAYING.values() if port}, not_run)
+    shell = Shell(folder, environment, {port: str(free_port()) for port in STAYING.values() if port}, not_run)
     try:
         yield shell
     finally:

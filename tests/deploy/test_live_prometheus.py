@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -24,6 +23,7 @@ from serving.graph.users import UserStore
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE
+from tests.ports import free_port
 from tests.serving.redis_server import SERVER, Redis
 from tests.staged_bundle import publish_staged
 from tests.tiny_bundle import publish_tiny
@@ -36,12 +36,6 @@ pytestmark = pytest.mark.skipif(
     PROMETHEUS is None or SERVER is None,
     reason="prometheus or redis-server is not installed (Debian: apt-get install prometheus redis-server)",
 )
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
 from tests.faults.conftest import FRONTS, LONG, Front, Rounds
 from tests.faults.load import BODY, Outcome, flood, one_after_the_other, p99, serving
+from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
 Run = Callable[[Coroutine[Any, Any, "Outcome"]], "Outcome"]
@@ -25,6 +26,8 @@ SLOWER, TRIES = 2.0, 5
 # Whatever else the machine does can only make calls slower: of times, one trial without such company is enough. What
 # the server says has to be right in every trial.
 ATTEMPTS = 3
+USERS = 400
+"""Of one batch: it takes so long that a quarter of the time is enough for the call to arrive."""
 
 
 @pytest.fixture(scope="module")
@@ -110,24 +113,28 @@ def test_control_without_admission_calls_are_late(heavy: Path, run: Run) -> None
     assert stretch > 3 * STRETCH
 
 
-def executions(server: RunningServer, seconds: float) -> int:
-    """How often the model ran for a batch of 100 users that waits so long."""
+def executions(server: RunningServer, seconds: float) -> tuple[grpc.StatusCode, int]:
+    """How a batch of `USERS` ends whose caller waits so long, and how often the model ran for it."""
     request = ranking_pb2.RankRequest.FromString(BODY)
-    body = ranking_pb2.BatchRankRequest(requests=[request] * 100).SerializeToString()
+    body = ranking_pb2.BatchRankRequest(requests=[request] * USERS).SerializeToString()
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        call: Any = channel.unary_unary("/moerank.v1.RankingService/BatchRank", bytes, bytes)
         before = server.telemetry.work()[0].executions
-        with pytest.raises(grpc.RpcError) as late:
-            call(body, timeout=seconds)
-    assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert server._pool.wait_idle(60)
-    return server.telemetry.work()[0].executions - before
+        call: Any = channel.unary_unary("/moerank.v1.RankingService/BatchRank", bytes, bytes).future(body, seconds)
+        code = call.code()
+    assert server._pool.wait_idle(PATIENCE)
+    return code, server.telemetry.work()[0].executions - before
 
 
 def test_expired_work_never_reaches_the_model(heavy: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
-    with start(ServerSettings(store=heavy, port=0, threads=1)) as server:
+    settings = ServerSettings(store=heavy, port=0, threads=1, max_users=USERS, max_candidates=40 * USERS)
+    with start(settings) as server:
         run(one_after_the_other(server.port, 3))
-        assert executions(server, 0.05) < 60
+        began = time.perf_counter()
+        assert executions(server, PATIENCE) == (grpc.StatusCode.OK, USERS)
+        quarter = (time.perf_counter() - began) / 4
+        code, ran = executions(server, quarter)
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert ran < USERS
         # The control: without the check the model works on for a caller who has left.
         monkeypatch.setattr(CallContext, "require_time", lambda _: None)
-        assert executions(server, 0.05) == 100
+        assert executions(server, quarter) == (grpc.StatusCode.DEADLINE_EXCEEDED, USERS)

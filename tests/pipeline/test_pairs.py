@@ -126,6 +126,7 @@ def train_judge_and_export(model: Any, features: Path, run: Path, schema: Schema
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "gate"), pairs())
 def test_a_pair_trains_is_judged_and_exports_with_parity(
     architecture: str, gate: str, features: Path, tmp_path: Path
@@ -157,6 +158,7 @@ def test_a_model_with_merged_experts_exports_with_parity(features: Path, tmp_pat
     assert export(ranker, SCHEMA, sample, tmp_path / "merged.onnx").worst_difference <= 1e-5
 
 
+@pytest.mark.slow
 def test_shared_bottom_trains_is_judged_and_exports_and_takes_no_gate(features: Path, tmp_path: Path) -> None:
     train_judge_and_export(small_config(**SIZES, architecture={"name": "shared_bottom"}), features, tmp_path)
     for gate in sorted(set(GATES) - {"dselect_k", "top_k"}):

@@ -1,7 +1,6 @@
 """A redis-server of the tests' own."""
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import redis
 
 from tests.patience import wait_until
+from tests.ports import free_port
 
 SERVER = shutil.which("redis-server")
 
@@ -17,9 +17,7 @@ class Redis:
     """A redis-server of our own, on a free port of loopback."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()

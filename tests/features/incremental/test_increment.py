@@ -55,6 +55,7 @@ def made(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(features)): path.read_bytes() for path in files}
 
 
+@pytest.mark.slow
 def test_a_day_on_top_of_built_days_is_the_whole_log_byte_for_byte(tmp_path: Path) -> None:
     tables = raw_tables()
     world(tmp_path / "grown", days(tables, DAYS - 1))
@@ -68,6 +69,7 @@ def test_a_day_on_top_of_built_days_is_the_whole_log_byte_for_byte(tmp_path: Pat
     assert made(tmp_path / "grown") == made(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_days_that_come_one_after_another_are_the_whole_log_byte_for_byte(tmp_path: Path) -> None:
     """What is carried from day to day is what all days together would give, also after a day was opened again."""
     tables = raw_tables()

@@ -16,6 +16,7 @@ def profiles(directory: Path) -> dict[str, Any]:
     return {name: {**profile, "psi": None} for name, profile in report["features"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [200_000, 60])
 def test_a_carried_sample_is_that_of_all_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr("features.incremental.raw_sample.FEW", 0)

@@ -44,6 +44,7 @@ def slow(case: str) -> Any:
     return pytest.param(case, marks=() if case == "sim" else (pytest.mark.slow, pytest.mark.pairs))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [slow(case) for case in CASES])
 def test_the_graph_attends_as_the_model_does(case: str, tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config(sequences={"history": CASES[case]}))
@@ -52,6 +53,7 @@ def test_the_graph_attends_as_the_model_does(case: str, tmp_path: Path) -> None:
     assert report.worst_difference <= 1e-5
 
 
+@pytest.mark.slow
 def test_gates_route_by_the_attended_history_in_the_graph_as_in_the_model(tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config(**AW_MOE, gate={"name": "top_k", "k": 2}))
     report = export(ranker, SCHEMA, inputs(SCHEMA, 200, 200), graph_path(tmp_path), "sparse")
@@ -59,6 +61,7 @@ def test_gates_route_by_the_attended_history_in_the_graph_as_in_the_model(tmp_pa
     assert export_packed(ranker, report, inputs(SCHEMA, 40, 40), tmp_path / "packed.onnx").worst <= 1e-5
 
 
+@pytest.mark.slow
 def test_histories_of_none_one_and_two_hundred_events_and_of_unknown_ids(tmp_path: Path) -> None:
     """A user's request each, as it is served: one history, several candidates."""
     long = (spec.model_copy(update={"max_length": 200}) if spec.name in LISTS else spec for spec in SCHEMA.features)

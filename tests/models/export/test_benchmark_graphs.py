@@ -36,6 +36,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow
 def test_one_request_is_answered_alike_by_all_forms(graphs: dict[str, Path]) -> None:
     one = inputs(SCHEMA, 1, 40)
     compared = [
@@ -51,6 +52,7 @@ def test_one_request_is_answered_alike_by_all_forms(graphs: dict[str, Path]) -> 
     assert (times > 0).all()
 
 
+@pytest.mark.slow
 def test_packed_requests_are_answered_as_in_turn(graphs: dict[str, Path]) -> None:
     requests = [inputs(SCHEMA, 1, 7, seed=seed) for seed in range(3)]
     alone = np.concatenate([Graph(graphs["sparse"], each).runner()() for each in requests], axis=1)
@@ -58,6 +60,7 @@ def test_packed_requests_are_answered_as_in_turn(graphs: dict[str, Path]) -> Non
     np.testing.assert_allclose(together.runner()(), alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_that_answers_otherwise_is_not_timed(graphs: dict[str, Path], tmp_path: Path) -> None:
     model = onnx.load(graphs["sparse"])
     (bias,) = (each for each in model.graph.initializer if each.name == "towers.1.head.bias")

@@ -59,6 +59,7 @@ def test_cuda_answers_as_the_cpu(form: str, tmp_path: Path) -> None:
             np.testing.assert_allclose(together[task], values, atol=CLOSE, rtol=CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["top_k", "softmax", "top_p", *COUNTED])
 @pytest.mark.parametrize("form", ["sparse", "dense"])
 def test_no_value_of_the_host_goes_into_a_kernel_of_the_card(form: Form, gate: str, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[CudaRepor
     return found
 
 
+@pytest.mark.slow
 def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(cards: Any) -> None:
     found, folder = cards["moe"]
     assert found.form == "moe"
@@ -90,6 +91,7 @@ def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(
             assert values == pytest.approx(expected[task], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["moe", "wide"])
 def test_half_precision_moves_answers_a_little_and_leaves_the_router_alone(cards: Any, form: str) -> None:
     folder = cards[form][1]

@@ -61,6 +61,7 @@ def some_pairs() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "gate"), some_pairs())
 def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_items(
     architecture: str, gate: str, tmp_path: Path
@@ -70,6 +71,7 @@ def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_items(
     assert write(tmp_path, form, architecture=named, gate={"name": gate, **GATES[gate]})[1] <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -86,6 +88,7 @@ def test_every_kind_of_first_layer_has_a_share_of_the_item(changes: dict[str, An
     assert write(tmp_path, **changes, **gate)[1] <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_candidate_brings_its_row_and_the_pair_features_alone(tmp_path: Path) -> None:
     prepared, _ = write(tmp_path, bottom=(16,), gate={"name": "top_k", "k": 2})
     model = onnx.load(tmp_path / "prepared.onnx", load_external_data=False)

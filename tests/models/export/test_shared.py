@@ -50,6 +50,7 @@ def some_pairs() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "gate"), some_pairs())
 def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_sums(
     architecture: str, gate: str, tmp_path: Path

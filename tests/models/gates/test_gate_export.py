@@ -97,6 +97,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[AllGates, onnxru
     return model, onnxruntime.InferenceSession(path), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 2, 33])
 def test_onnxruntime_answers_as_the_eager_gates_for_any_number_of_rows(
     exported: tuple[AllGates, onnxruntime.InferenceSession, Path], rows: int
@@ -113,6 +114,7 @@ def test_onnxruntime_answers_as_the_eager_gates_for_any_number_of_rows(
         assert actual[at].shape == (1 if gate.static else rows, EXPERTS)
 
 
+@pytest.mark.slow
 def test_the_graph_holds_no_slow_or_random_operator(
     exported: tuple[AllGates, onnxruntime.InferenceSession, Path],
 ) -> None:

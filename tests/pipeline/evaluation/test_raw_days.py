@@ -22,6 +22,8 @@ from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 from tests.models.small import lively_ranker, small_config
 
+pytestmark = pytest.mark.slow
+
 QUICK = EvaluateConfig(replicates=50, slice_replicates=50)
 LAST = RawDays(first=date(2024, 3, 6))
 

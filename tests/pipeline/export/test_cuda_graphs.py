@@ -23,6 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ranker, ExportRe
     return ranker, export(ranker, SCHEMA, inputs(SCHEMA, 64, 64), folder / "model.onnx")
 
 
+@pytest.mark.slow
 def test_half_precision_is_judged_by_the_validation_rows(exported: tuple[Ranker, ExportReport], tmp_path: Path) -> None:
     ranker, report = exported
     out, valid = report.path.parent, write_features(tmp_path / "features", SCHEMA) / "valid"

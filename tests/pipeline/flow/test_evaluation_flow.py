@@ -1,7 +1,6 @@
 """The second flow: days judged as they were served, by the command, and by a real Prefect server and worker."""
 
 import json
-import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pipeline.project.project_config import write_config
 from tests.pipeline.flow.prefect_processes import background, reachable
 from tests.pipeline.flow.shop import TO_FILE, Shop, command, environment_of, scheduling_environment, wait_for
 from tests.pipeline.two_versions import LAST, make_two_versions
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 ALARM = "monitor.rules=[like.auc >= 0.999]"
@@ -72,8 +72,7 @@ def test_an_alarm_is_a_state_of_its_own_that_tells_and_keeps_artifacts(served: S
 
 @pytest.mark.long
 def test_a_scheduled_evaluation_really_fires_from_a_started_server_and_worker(served: Shop, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     api = f"http://127.0.0.1:{port}/api"
     environment = scheduling_environment(served.folder, api) | {
         "PREFECT_HOME": str(tmp_path / "prefect"),

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 from tests.pipeline.flow.prefect_processes import background, reachable
 from tests.pipeline.flow.shop import command, environment_of, wait_for
 from tests.pipeline.tiny_project import write_project
+from tests.ports import free_port
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 pytestmark = [
@@ -23,11 +23,6 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not PROGRAMS, reason="PostgreSQL is not installed (Debian: apt-get install postgresql)"),
 ]
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -40,7 +35,7 @@ def folder_of_database() -> Iterator[Path]:
 @pytest.fixture
 def database(folder_of_database: Path) -> Iterator[str]:
     """The URL of an empty database of a server of our own; the server refuses to run as root."""
-    folder, port = folder_of_database, free_port()
+    folder, port = folder_of_database, str(free_port())
     as_user: list[str] = []
     if os.getuid() == 0:
         runuser = shutil.which("runuser")
@@ -63,7 +58,7 @@ def database(folder_of_database: Path) -> Iterator[str]:
 
 
 def test_a_run_is_kept_and_ends_well_on_postgresql(database: str, tmp_path: Path) -> None:
-    folder, port = tmp_path / "shop", free_port()
+    folder, port = tmp_path / "shop", str(free_port())
     write_project(folder)
     api = f"http://127.0.0.1:{port}/api"
     environment = environment_of(folder) | {

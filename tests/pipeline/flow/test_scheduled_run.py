@@ -1,7 +1,6 @@
 """Runs that a schedule starts, and nights that were missed, on a real Prefect server and worker."""
 
 import json
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 from tests.pipeline.flow.prefect_processes import background, reachable
 from tests.pipeline.flow.shop import ROOT, command, scheduling_environment, wait_for
 from tests.pipeline.tiny_project import write_project
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 DEPLOYMENTS = ROOT / "deploy" / "prefect.yaml"
@@ -72,8 +72,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
     home = tmp_path_factory.mktemp("nights")
     folder = home / "shop"
     write_project(folder)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     api = f"http://127.0.0.1:{port}/api"
     # Prefect keeps its runners' files in one directory of the temporary folder, whoever made that first.
     environment = scheduling_environment(folder, api) | {"TMPDIR": str(home)}

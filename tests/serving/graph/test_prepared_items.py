@@ -24,6 +24,8 @@ from serving.store.golden import GoldenCase, read, write
 from tests.models.small import inputs, lively_ranker, small_config
 from tests.tiny_bundle import ITEMS, VALUES, make_schema, online_tables
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = make_schema()
 TABLES = online_tables()
 ITEM = TABLES.item

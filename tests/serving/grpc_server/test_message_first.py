@@ -56,8 +56,9 @@ def check(port: int, service: str = "") -> Any:
 
 @pytest.mark.parametrize("front", ["grpcio", "native"])
 def test_hundreds_of_half_open_calls_hold_no_thread(store: Path, front: Any) -> None:
+    settings = ServerSettings(store=store, port=0, threads=2, max_queue=4, front=front, message_seconds=PATIENCE)
     with (
-        start(ServerSettings(store=store, port=0, threads=2, max_queue=4, front=front)) as server,
+        start(settings) as server,
         half_open(server.port, RANK, 300) as calls,
         RankingClient(f"127.0.0.1:{server.port}", seconds=PATIENCE, attempts=1) as client,
     ):

@@ -133,6 +133,8 @@ def test_what_is_too_much_is_refused_at_once_and_told_when_to_try_again(
             assert any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in details)
             held.go.set()
             assert first.answered()
+            # An answer is sent before its thread is free.
+            wait_until(lambda: server._pool.pending == 0)
             assert client.rank(1, [100]).version == 1
         assert server.telemetry.refusals()["OVERLOADED"] == 1
 
@@ -193,7 +195,7 @@ def test_tokens_are_asked_for_and_health_needs_none(settings: ServerSettings, tm
     (tmp_path / "tokens").write_text("first\nsecond\n", encoding="ascii")
     with start(settings.model_copy(update={"token_file": tmp_path / "tokens"})) as server:
         target = f"127.0.0.1:{server.port}"
-        with RankingClient(target, attempts=1) as stranger, pytest.raises(AuthenticationError):
+        with RankingClient(target, attempts=1, seconds=PATIENCE) as stranger, pytest.raises(AuthenticationError):
             stranger.rank(1, [100])
         with channel_to(server) as channel:
             assert channel.unary_unary(RANK)(BODY, metadata=(("authorization", "Bearer second"),), timeout=PATIENCE)

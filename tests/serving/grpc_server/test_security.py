@@ -105,7 +105,10 @@ def test_tls_is_spoken_and_plaintext_and_strangers_are_not_understood(store: Pat
             assert client.rank(1, [100]).version == 1
         assert healthy(f"localhost:{server.port}", credentials=grpc.ssl_channel_credentials(authority.pem))
         assert not healthy(f"localhost:{server.port}")
-        with RankingClient(f"localhost:{server.port}", attempts=1) as plain, pytest.raises(UnavailableError):
+        with (
+            RankingClient(f"localhost:{server.port}", attempts=1, seconds=PATIENCE) as plain,
+            pytest.raises(UnavailableError),
+        ):
             plain.rank(1, [100])
         with connect(server.port, Authority()) as stranger, pytest.raises(UnavailableError):
             stranger.rank(1, [100])
@@ -180,7 +183,8 @@ def test_the_command_line_brings_certificates_and_tokens(
     with start(settings) as server:
         target = f"localhost:{server.port}"
         rank = ["rank", "--target", target, "--items", "100", "--seconds", "2"]
-        assert main([*rank, *ca, *both, "--token", "secret", "--debug"]) == 0
+        patient = [*rank[:-1], str(PATIENCE)]
+        assert main([*patient, *ca, *both, "--token", "secret", "--debug"]) == 0
         assert "experts: 50% of all were used" in capsys.readouterr().out
         assert probe([target, *ca, *both]) == 0
         assert probe([target, *ca]) == 1
@@ -217,7 +221,7 @@ def test_calls_need_a_token_of_the_file_and_health_does_not(store: Path, tmp_pat
 
     def client(port: int, token: str | None) -> RankingClient:
         metadata = [("authorization", f"Bearer {token}")] if token is not None else []
-        return RankingClient(f"127.0.0.1:{port}", attempts=1, metadata=metadata)
+        return RankingClient(f"127.0.0.1:{port}", attempts=1, seconds=PATIENCE, metadata=metadata)
 
     with start(ServerSettings(store=store, port=0, token_file=tokens)) as server:
         for token in ("first", "second"):
