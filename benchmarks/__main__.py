@@ -4,7 +4,7 @@ Each runs in a process of its own, so that none measures what another left in me
 data set is absent) is a row that says why and fails nothing; a bound that falls short makes the exit code 1.
 
 ``--quick`` runs each with as little as it can, to see that all of them work: `make bench BENCH=--quick`. What it prints
-is no measurement, so no bound is judged. It ends within 20 minutes: what takes longer is a row that says so.
+is not a measurement, so no bound is judged. It ends within 20 minutes: what takes longer is a row that says so.
 """
 
 import argparse
@@ -172,7 +172,7 @@ def summary(outcomes: Sequence[Outcome], *, quick: bool = False) -> list[str]:
             )
     if quick:
         ran = sum(bool(outcome.cases) for outcome in outcomes)
-        return [*lines, f"{ran} of {len(outcomes)} benchmarks work; a quick run is no measurement, and judges no bound"]
+        return [*lines, f"{ran} of {len(outcomes)} benchmarks work; a quick run measures nothing, and judges no bound"]
     bounded = [case for outcome in outcomes for case in outcome.cases if case["bound"] is not None]
     held = sum(case["holds"] for case in bounded)
     return [*lines, f"{held} of {len(bounded)} bounds hold"]

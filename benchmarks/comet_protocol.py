@@ -107,7 +107,7 @@ class Model(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in range(2))
 
     def forward(self, pairs: Pairs) -> tuple[Tensor, Tensor, float]:
-        """Answers [B, 2], the gates' penalties, and how many experts a task uses for a row."""
+        """Answers [B, 2], the gates' penalties, and how many experts per task uses for a row."""
         x_BD = torch.cat([table(ids) for table, ids in zip(self.tables, (pairs.users, pairs.films), strict=True)], 1)
         routings = [gate(x_BD) for gate in self.gates]
         answers_BEO = self.experts(x_BD)
@@ -190,7 +190,7 @@ def cases(name: str, trials: Sequence[Trial], budgets: Sequence[int]) -> Iterato
         yield case_of(f"{case}: test loss", [each.test for each in chosen], "loss", centre="mean")
         yield case_of(f"{case}: watch", [each.auc for each in chosen], "auc", better="higher", centre="mean")
         yield case_of(f"{case}: rating", [each.rmse for each in chosen], "rmse", centre="mean")
-        yield case_of(f"{case}: experts a task", [each.experts for each in chosen], "experts", centre="mean")
+        yield case_of(f"{case}: experts per task", [each.experts for each in chosen], "experts", centre="mean")
 
 
 def main() -> int:

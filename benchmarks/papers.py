@@ -159,7 +159,7 @@ def cases(gate: str, tasks: int, trials: list[Trial]) -> Iterator[Case]:
     name = f"{gate}, {tasks} tasks"
     yield case_of(f"{name}: test error, best", [t.test for t in best], "mse", centre="mean")
     yield case_of(f"{name}: test error, all trials", [t.test for t in trials], "mse", centre="mean")
-    yield case_of(f"{name}: experts a task", [t.experts for t in best], "experts", centre="mean")
+    yield case_of(f"{name}: experts per task", [t.experts for t in best], "experts", centre="mean")
     yield case_of(f"{name}: Jaccard, related", [t.related for t in best], "share", better="higher", centre="mean")
     yield case_of(f"{name}: Jaccard, unrelated", [t.unrelated for t in best], "share", centre="mean")
 

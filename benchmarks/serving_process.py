@@ -39,7 +39,7 @@ class Server:
     def loaded(
         self, path: str, message: bytes, calls: int, callers: int, connections: int = CONNECTIONS
     ) -> tuple[Loaded, float]:
-        """What the load generator saw, and the server's CPU seconds a call.
+        """What the load generator saw, and the server's CPU seconds per call.
 
         Raises:
             PredictionError: a call did not end with grpc-status 0.

@@ -1,7 +1,8 @@
 """How much the server's threads get in each other's way: ``python -m benchmarks.serving_threads [--json]``.
 
 Each front as `moerank serve` runs it, under Linux's SCHED_BATCH, and under the default policy, in turns: CPU and
-switches between threads a call, by the kernel's count, and latencies. Raw tensors of 10 candidates for the dense graph.
+switches between threads per call, by the kernel's count, and latencies. Raw tensors of 10 candidates for the dense
+graph.
 """
 
 import re

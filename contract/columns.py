@@ -1,6 +1,6 @@
 """Names of the columns of training Parquet beside the features', and of prediction files.
 
-Names that begin with two underscores are no features; a task's columns are named after it.
+Names that begin with two underscores are not features; a task's columns are named after it.
 """
 
 from collections.abc import Iterable

@@ -132,7 +132,7 @@ class EncodedDataset:
         """Read manifest and footers of a directory of parts, or the footer of one file.
 
         Raises:
-            DataError: nothing there, a directory that is no dataset, or a file that is not Parquet.
+            DataError: nothing there, a directory that is not a dataset, or a file that is not Parquet.
             IntegrityError: a part is not what the manifest says.
         """
         if filesystem is None and not Path(path).exists():

@@ -115,7 +115,7 @@ class RequestError(MoerankError):
 
 
 class PredictionError(MoerankError):
-    """A model that answered with something that is no prediction, such as a NaN."""
+    """A model that answered with something that is not a prediction, such as a NaN."""
 
     reason = "PREDICTION_INVALID"
 

@@ -24,7 +24,7 @@ _ALL = 2**64 - 1
 _PRIME = np.uint64(31)
 _WORD = 8
 _LARGEST = 2.0**63
-"""From here on a float is no integer of 64 bits."""
+"""From here on a float is not an integer of 64 bits."""
 
 
 def mix(values: Hashes) -> Hashes:

@@ -114,11 +114,11 @@ def columns_of(features: Sequence[FeatureColumns], names: Sequence[str], where: 
     """The columns of some features by name; `where` is the key that names them.
 
     Raises:
-        ConfigError: a name that is no feature.
+        ConfigError: a name that is not a feature.
     """
     by_name = {feature.spec.name: feature.columns for feature in features}
     unknown = [name for name in names if name not in by_name]
     if unknown:
-        message = f"{where} names {', '.join(unknown)}, which are no features; there are: {', '.join(by_name)}"
+        message = f"{where} names {', '.join(unknown)}, which are not features; there are: {', '.join(by_name)}"
         raise ConfigError(message)
     return [column for name in names for column in by_name[name]]

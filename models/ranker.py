@@ -149,7 +149,7 @@ def _require_tables(config: ModelConfig, schema: Schema) -> None:
     unknown = sorted(config.table_dims.keys() - schema.tables().keys())
     if unknown:
         known = ", ".join(schema.tables()) or "none"
-        message = f"model.table_dims names {', '.join(unknown)}, which are no embedding tables; there are: {known}"
+        message = f"model.table_dims names {', '.join(unknown)}, which are not embedding tables; there are: {known}"
         raise ConfigError(message)
 
 

@@ -108,7 +108,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
 
 def _load(text: str) -> Any:
-    """Parse a file; variables have a form in which their braces are no flow mapping."""
+    """Parse a file; variables have a form in which their braces are not a flow mapping."""
     variables: list[str] = []
 
     def stand_in(match: re.Match[str]) -> str:
@@ -141,10 +141,10 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     keys = name.split(".")
     if not equals or not all(keys):
-        message = f"{override!r} is no setting: write KEY.PATH=VALUE, such as train.epochs=2"
+        message = f"{override!r} is not a setting: write KEY.PATH=VALUE, such as train.epochs=2"
         raise ConfigError(message)
     for key in keys[:-1]:
-        # Setting below a value that is no mapping replaces it; validation then judges the result.
+        # Setting below a value that is not a mapping replaces it; validation then judges the result.
         tree[key] = tree[key] if isinstance(tree.get(key), dict) else {}
         tree = tree[key]
     try:

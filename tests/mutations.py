@@ -247,7 +247,7 @@ MUTATIONS = (
         "tests/serving/grpc_server/test_message_first.py",
     ),
     Mutation(
-        "raw bytes that are no whole number of values are read",
+        "raw bytes that are not a whole number of values are read",
         "serving/api/codec_oip.py",
         "if len(raw) % dtype.itemsize:",
         "if len(raw) < 0:",

@@ -95,7 +95,7 @@ def test_a_quick_run_judges_no_bound_and_fails_only_where_a_benchmark_does() -> 
     assert summary(outcomes, quick=True) == [
         "not installed: features: polars (polars)",
         "failed: serving: ValueError: h2load",
-        "1 of 2 benchmarks work; a quick run is no measurement, and judges no bound",
+        "1 of 2 benchmarks work; a quick run measures nothing, and judges no bound",
     ]
 
 

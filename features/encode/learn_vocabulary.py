@@ -32,7 +32,7 @@ def learn_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues
     the partition on in which they had been seen often enough: what is encoded of the days before stays as it is.
 
     Raises:
-        DataError: values that are no ids, or of another type than those known.
+        DataError: values that are not ids, or of another type than those known.
     """
     source = plan.column or plan.history
     min_count = source.min_count if source else 1

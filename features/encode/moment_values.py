@@ -15,7 +15,7 @@ def as_days(values: Sequence[Value], where: str) -> list[Value]:
     """Days since 1970 in place of dates as text; everything else stays.
 
     Raises:
-        RequestError: a text is no date.
+        RequestError: a text is not a date.
     """
     return [(_date(value, where) - EPOCH).days if isinstance(value, str) else value for value in values]
 

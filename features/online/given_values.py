@@ -112,7 +112,7 @@ class GivenValues:
         """The hashes of a checked column that keys tables.
 
         Raises:
-            RequestError: fractions, which are no keys.
+            RequestError: fractions, which are not keys.
         """
         if not isinstance(self._specs.get(name), DenseSpec):
             return given

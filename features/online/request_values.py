@@ -56,7 +56,7 @@ def require_short(values: Sequence[Value], where: str) -> None:
     """Refuse a text that is too long to be an id, before anything is made of it.
 
     Raises:
-        RequestError: it has more than `ID_BYTES` bytes, or is no valid Unicode.
+        RequestError: it has more than `ID_BYTES` bytes, or is not valid Unicode.
     """
     for value in values:
         if isinstance(value, str) and len(value) * BYTES_A_CHARACTER > ID_BYTES:
@@ -129,7 +129,7 @@ def vector_numbers(values: Sequence[Value], width: int, where: str) -> list[NDAr
     """The columns [rows] of vectors [rows, width], NaN where a row has none.
 
     Raises:
-        RequestError: a value that is no list of `width` finite numbers.
+        RequestError: a value that is not a list of `width` finite numbers.
     """
     for value in values:
         if value is not None and not (isinstance(value, list | tuple) and len(value) == width):

@@ -1,6 +1,6 @@
 """Which files a path of a recipe names, and what their folders' names say: hive partitions, ``name=value``.
 
-As Spark and Delta read folders: names that begin with ``_`` or ``.`` are no data, such as ``_temporary`` and
+As Spark and Delta read folders: names that begin with ``_`` or ``.`` are not data, such as ``_temporary`` and
 ``_delta_log``, and only folders below the path are partitions.
 """
 
@@ -174,6 +174,6 @@ def _before_wildcards(path: str) -> str:
 
 
 def _is_hidden(parts: Sequence[str], pattern: str = "") -> bool:
-    """Whether a part of a path is no data and no partition either; what a pattern names literally is meant."""
+    """Whether a part of a path is not data and no partition either; what a pattern names literally is meant."""
     meant = set(pattern.split("/"))
     return any(part.startswith(("_", ".")) and "=" not in part and part not in meant for part in parts)

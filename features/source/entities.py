@@ -78,7 +78,7 @@ def read_entities(connection: Backend, config: FeaturesConfig) -> Entities:
     """The entity tables of a recipe, checked.
 
     Raises:
-        DataError: a table without its key, with a key twice, or with a `known_at` that is no time with zone.
+        DataError: a table without its key, with a key twice, or with a `known_at` that is not a time with a zone.
     """
     entities = {}
     for side, entity in _configs(config).items():

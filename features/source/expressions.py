@@ -64,7 +64,7 @@ def compile_condition(text: str, table: ir.Table, where: str) -> ir.BooleanValue
     """As `compile_expression`, to a condition that is never null; whole numbers hold where they are not 0.
 
     Raises:
-        ConfigError: also a value that is no condition.
+        ConfigError: also a value that is not a condition.
     """
     tree, quoted = _parse(text, where)
     compiler = _Compiler(table, f"{where}: {text!r}", quoted)
@@ -209,7 +209,7 @@ class _Compiler(ast.NodeVisitor):
             return value
         if isinstance(value, ibis.Expr) and value.type().is_integer():
             return value != 0
-        what = f"{text} is no condition; write a comparison such as {text} == 1"
+        what = f"{text} is not a condition; write a comparison such as {text} == 1"
         raise self._refuse(what)
 
     def visit_Compare(self, node: ast.Compare) -> Any:

@@ -250,7 +250,7 @@ def refuse_contradictions(
 ) -> None:
     """Refuse a folder's ``name=value`` beside a column of that name with other values, which an engine would override.
 
-    `above` are names in the path itself, which are no partitions.
+    `above` are names in the path itself, which are not partitions.
 
     Raises:
         DataError: naming file, column and both values.

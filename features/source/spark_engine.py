@@ -71,7 +71,7 @@ def spark_errors() -> tuple[type[Exception], ...]:
         return ()
     from pyspark.errors import PySparkException  # noqa: PLC0415 - an optional extra
 
-    # PySpark lets through what it has no name for; py4j comes with it, and is no dependency of ours.
+    # PySpark lets through what it has no name for; py4j comes with it, and is not a dependency of ours.
     return PySparkException, sys.modules["py4j.protocol"].Py4JError
 
 

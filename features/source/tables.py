@@ -189,7 +189,7 @@ def with_lists(table: ir.Table, config: FeaturesConfig) -> ir.Table:
     """A table with its texts of several values split, where a feature has a `separator`.
 
     Raises:
-        DataError: such a column that is no text.
+        DataError: such a column that is not text.
     """
     split = {}
     for feature in config.features:

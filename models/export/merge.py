@@ -35,16 +35,15 @@ class Merged:
     distance: float
 
     @property
-    def gone(self) -> tuple[Groups, ...]:
-        """The experts that went, level by level."""
-        return self.groups
+    def count(self) -> int:
+        """How many experts went."""
+        return sum(map(len, self.groups))
 
     def __str__(self) -> str:
         """One line."""
-        count = sum(map(len, self.groups))
-        if not count:
+        if not self.count:
             return f"merged none of {self.experts} experts: no two answer within {self.distance:.2%} of each other"
-        gone = f"merged {count} of {self.experts} experts with {self.weights:,} weights into others"
+        gone = f"merged {self.count} of {self.experts} experts with {self.weights:,} weights into others"
         return f"{gone} that answer within {self.distance:.2%} of them"
 
 

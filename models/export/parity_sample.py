@@ -17,12 +17,12 @@ _LONG_LIST = 200
 
 
 def generate(schema: Schema, requests: int, candidates: int, rng: np.random.Generator) -> Inputs:
-    """Random inputs of the given sizes; a tenth of the ids are no row of their table."""
+    """Random inputs of the given sizes; a tenth of the ids are not rows of their table."""
     return Inputs(_part(schema.request, requests, rng), _part(schema.candidate, candidates, rng))
 
 
 def sanitised(inputs: Inputs, schema: Schema) -> Inputs:
-    """The same inputs with the ids that are no row of their table set to 0, as the graph reads them."""
+    """The same inputs with the ids that are not rows of their table set to 0, as the graph reads them."""
     return Inputs(_clean(inputs.request, schema.request), _clean(inputs.candidate, schema.candidate))
 
 

@@ -29,16 +29,15 @@ class Pruned:
     share: float
 
     @property
-    def gone(self) -> tuple[tuple[int, ...], ...]:
-        """The experts that went, level by level."""
-        return self.dropped
+    def count(self) -> int:
+        """How many experts went."""
+        return sum(map(len, self.dropped))
 
     def __str__(self) -> str:
         """One line."""
-        count = sum(map(len, self.dropped))
-        if not count:
+        if not self.count:
             return f"pruned none of {self.experts} experts: each is selected by more than {self.share:.2%} of the rows"
-        left_out = f"pruned {count} of {self.experts} experts with {self.weights:,} weights"
+        left_out = f"pruned {self.count} of {self.experts} experts with {self.weights:,} weights"
         return f"{left_out}, each selected by {self.share:.2%} of the rows at most"
 
 

@@ -87,14 +87,14 @@ class AttendedLists(nn.Module):
         return functional.embedding(rows, table_VK)
 
     def _newest(self, spec: IdSpec, inputs: Tensors, slots: int) -> tuple[Tensor, Tensor]:
-        """A list's ids [R, S], 0 for those that are no row of its table, and where there is one."""
+        """A list's ids [R, S], 0 for those that are not rows of its table, and where there is one."""
         place = self.list_places[spec.name]
         ids_RS, inside_RS = newest(inputs["request_list_values"], inputs["request_list_lengths"], place, slots)
         return torch.where((ids_RS >= 0) & (ids_RS < spec.rows), ids_RS, 0), inside_RS
 
 
 class _CandidateIds(nn.Module):
-    """The candidates' ids [N] of a feature, 0 for those that are no row of its table; prepared items bring theirs."""
+    """The candidates' ids [N] of a feature, 0 for those that are not rows of its table; prepared items bring theirs."""
 
     prepared_I: Tensor
 

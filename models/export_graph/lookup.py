@@ -1,6 +1,6 @@
 """A part's input columns in the graph: Gathers into the stacked tables, pooled lists, expanded dense scalars.
 
-Ids that are no row of their own table (negative, too large, any int64) read row 0 of that table, never another
+Ids that are not rows of their own table (negative, too large, any int64) read row 0 of that table, never another
 feature's row.
 
 Shape legend: N rows of the part, F id features, L list features, D dense features, V packed ids or rows of the
@@ -81,7 +81,7 @@ class PartLookup(nn.Module):
         return torch.cat(columns, dim=1) if columns else None
 
     def known_ids(self, inputs: Tensors) -> Tensor:
-        """The part's ids [N, F], 0 for those that are no row of their table."""
+        """The part's ids [N, F], 0 for those that are not rows of their table."""
         ids = inputs[f"{self.part}_ids"]
         return torch.where((ids >= 0) & (ids < self.id_rows_F), ids, 0)
 

@@ -39,7 +39,7 @@ class DSelectKConfig(GateSettings):
     entropy: float | Schedule = 0.1
     """The weight of the selectors' entropy, which drives them to one-hot: constant or a schedule."""
     reachability: float = Field(default=1.0, ge=0)
-    """The weight of the term that keeps selectors on codes of real experts where their number is no power of two."""
+    """The weight of the term that keeps selectors on codes of real experts where their number is not a power of two."""
     reach_epsilon: float = Field(default=1e-3, ge=0)
     """A small number that keeps this term finite."""
     reduction: Literal["mean", "sum"] = "mean"

@@ -149,7 +149,7 @@ def with_best(chosen_BX: Tensor, logits_BX: Tensor, experts: int) -> Tensor:
 
 
 def average_nulls(chosen_BX: Tensor, experts: int) -> Tensor:
-    """Spread the use of null experts evenly over them: they are the same, so balance among them is no aim."""
+    """Spread the use of null experts evenly over them: they are the same, so balance among them is not an aim."""
     nulls_BN = chosen_BX[:, experts:]
     if nulls_BN.shape[1] == 0:
         return chosen_BX

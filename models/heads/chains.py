@@ -24,7 +24,7 @@ class Chain(nn.Module):
         """Order the chains.
 
         Raises:
-            ConfigError: a task that does not exist or is no probability, or a circle.
+            ConfigError: a task that does not exist or is not a probability, or a circle.
         """
         super().__init__()
         self.tasks = tasks

@@ -31,7 +31,7 @@ class EPNetConfig(Settings):
         """Build the gate over all columns.
 
         Raises:
-            ConfigError: `by` names something that is no feature.
+            ConfigError: `by` names something that is not a feature.
         """
         return EPNet(columns_of(features, self.by, "model.interaction.by"), self.width(features), self.hidden)
 

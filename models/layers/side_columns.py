@@ -49,13 +49,13 @@ def side_columns(
     """Find the columns by the features' names.
 
     Raises:
-        ConfigError: a name that is no feature, or a monotone feature that is no single number.
+        ConfigError: a name that is not a feature, or a monotone feature that is not a single number.
     """
     by = () if personal is None else columns_of(features, personal.by, "model.personal_gates.by")
     signs: dict[int, float] = {}
     for name, direction in monotone.items():
         spec = _number(features, name)
-        # The mark of a null is no component of the number: the experts see it.
+        # The mark of a null is not a component of the number: the experts see it.
         columns = columns_of(features, (name,), "model.monotone")[: max(spec.bins, 1)]
         signs |= dict.fromkeys(columns, 1.0 if direction == "increasing" else -1.0)
     return SideColumns(tuple(by), tuple(signs), tuple(signs.values()))
@@ -65,6 +65,8 @@ def _number(features: list[FeatureColumns], name: str) -> DenseSpec:
     specs = [each.spec for each in features if each.spec.name == name and isinstance(each.spec, DenseSpec)]
     if len(specs) != 1 or specs[0].vector:
         known = sorted({e.spec.name for e in features if isinstance(e.spec, DenseSpec) and not e.spec.vector})
-        message = f"model.monotone names {name!r}, which is no dense feature; these are: {', '.join(known) or 'none'}"
+        message = (
+            f"model.monotone names {name!r}, which is not a dense feature; there are: {', '.join(known) or 'none'}"
+        )
         raise ConfigError(message)
     return specs[0]

@@ -106,7 +106,7 @@ def _searched(name: str, settings: SequenceSettings, compared: list[str]) -> int
 def _list(schema: Schema, name: str, what: str) -> IdSpec:
     known = {spec.name: spec for spec in schema.request.lists}
     if name not in known:
-        message = f"{what}, which is no list of the user or the context; these are: {', '.join(known) or 'none'}"
+        message = f"{what}, which is not a list of the user or the context; these are: {', '.join(known) or 'none'}"
         raise ConfigError(message)
     return known[name]
 

@@ -22,4 +22,5 @@ VERB = Verb(
     f"moerank check {RECIPE}",
     config_arguments,
     _check,
+    brief=True,
 )

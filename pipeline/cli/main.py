@@ -111,7 +111,7 @@ def build_parser() -> ArgumentParser:
             formatter_class=RawDescriptionHelpFormatter,
         )
         verb.arguments(part)
-        part.set_defaults(run=verb.run)
+        part.set_defaults(run=verb.run, brief=verb.brief)
     return parser
 
 
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(words)
     if argv is None:
         end_at_once()
-        if args.verb == check_verb.VERB.name:
+        if args.brief:
             never_collect()
     try:
         look_first(args)

@@ -22,7 +22,7 @@ RECIPE = "pipeline/recipes/movielens.yaml"
 class Verb:
     """A verb: what it does in a line, an example, its arguments, and the function that does it.
 
-    `run` returns the exit code; None means 0.
+    `run` returns the exit code; None means 0. A `brief` verb's process never collects garbage; see `never_collect`.
     """
 
     name: str
@@ -30,6 +30,7 @@ class Verb:
     example: str
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int | None]
+    brief: bool = False
 
 
 def add_json(parser: ArgumentParser) -> None:

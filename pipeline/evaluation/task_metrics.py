@@ -96,7 +96,7 @@ def _reason(rows: TaskRows, metric: str) -> str:
     if rows.kind == "regression":
         return _regression_reason(rows, metric)
     if metric in _OF_PROBABILITIES and not _are_probabilities(rows.scores):
-        return f"the scores are no probabilities: they lie from {rows.scores.min():.4g} to {rows.scores.max():.4g}"
+        return f"the scores are not probabilities: they lie from {rows.scores.min():.4g} to {rows.scores.max():.4g}"
     if rows.positives == 0:
         return f"none of the {count} rows is positive"
     if rows.positives == count:

@@ -58,7 +58,7 @@ def _guarded(
     whole = _answers(ranker, valid)
     done = change()
     say(str(done))
-    if not any(done.gone):
+    if not done.count:
         return {}
     figures = compared(ranker.schema, whole, _answers(ranker, valid))
     refuse_losses(what, figures)

@@ -1,7 +1,7 @@
 """The second flow: yesterday's raw rows, judged every night by the versions that served them.
 
 A day that breaks a rule of the project's `monitor` ends its run in the state "Alarm", which the notification blocks are
-told of, and which is no failure: the figures are there, and the model goes on being served.
+told of, and which is not a failure: the figures are there, and the model goes on being served.
 """
 
 from datetime import UTC, date, datetime, timedelta

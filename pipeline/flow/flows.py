@@ -2,7 +2,7 @@
 
 The steps resume and reuse on their own (see `pipeline.step_cache`), so nothing here is cached by Prefect: a run that
 died with its worker is simply run again. What a step says stands in the run's log. A model that the quality gate
-refuses ends its run in the state "Refused", which is no failure: the version before goes on being served.
+refuses ends its run in the state "Refused", which is not a failure: the version before goes on being served.
 """
 
 from collections.abc import Callable, Iterator
@@ -67,13 +67,15 @@ def _may_pass(task: Any, run: TaskRun, state: State[Any]) -> bool:
     return False
 
 
-@task(
-    name="features",
-    task_run_name="features",
-    retries=len(_RETRY_SECONDS),
-    retry_delay_seconds=_RETRY_SECONDS,
-    retry_condition_fn=_may_pass,
-)
+_RETRIED: dict[str, Any] = {
+    "retries": len(_RETRY_SECONDS),
+    "retry_delay_seconds": _RETRY_SECONDS,
+    "retry_condition_fn": _may_pass,
+}
+"""Of a task that reads or writes what may lie behind a URL."""
+
+
+@task(name="features", task_run_name="features", **_RETRIED)
 @logged
 def features(config: ProjectConfig) -> StepRecord:
     """Raw Parquet to training Parquet and online tables; the run keeps a page on the data's quality as an artifact."""
@@ -105,13 +107,7 @@ def evaluate(run: Run) -> StepRecord:
     return record
 
 
-@task(
-    name="publish",
-    task_run_name="publish",
-    retries=len(_RETRY_SECONDS),
-    retry_delay_seconds=_RETRY_SECONDS,
-    retry_condition_fn=_may_pass,
-)
+@task(name="publish", task_run_name="publish", **_RETRIED)
 @logged
 def publish(run: Run) -> Published | State[Any]:
     """The quality gate, then a new current version in the store."""

@@ -97,7 +97,7 @@ def draft_recipe(paths: RawPaths, name: str, labels: Sequence[str] = (), *, posi
     With `positives` every row is something that the user took, and what was not taken is drawn.
 
     Raises:
-        ConfigError: no label can be guessed, or one that was named is no column; tables that share no key.
+        ConfigError: no label can be guessed, or one that was named is not a column; tables that share no key.
         DataError: a table that cannot be read.
     """
     with tempfile.TemporaryDirectory() as spill:

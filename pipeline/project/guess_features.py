@@ -41,7 +41,7 @@ class GuessedFeature:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column that is no feature, and why."""
+    """A column that is not a feature, and why."""
 
     title: str
     why: str
@@ -96,7 +96,7 @@ def guess_features(
 
 
 def left_out_note(columns: Iterable[LeftOut]) -> str:
-    """One line that says what is no feature and why; empty where all columns are."""
+    """One line that says what is not a feature and why; empty where all columns are."""
     by_reason: dict[str, list[str]] = {}
     for column in columns:
         by_reason.setdefault(column.why, []).append(column.title)
@@ -111,7 +111,7 @@ def _is_among(path: str, others: Collection[str]) -> bool:
 
 
 def _guess(column: ColumnProfile, side: str) -> tuple[Kind, dict[str, object], str] | str:
-    """A column's kind, its options and its value as an expression; or why it is no feature."""
+    """A column's kind, its options and its value as an expression; or why it is not a feature."""
     moment = read_as(column)
     if column.dtype.is_array():
         listed = _kind_of_list(column)

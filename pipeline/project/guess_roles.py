@@ -66,7 +66,7 @@ def guess_roles(
     `named_labels` are the labels that were named on the command line.
 
     Raises:
-        ConfigError: a label that is no column, or one that cannot be predicted.
+        ConfigError: a label that is not a column, or one that cannot be predicted.
     """
     who = user.column if user else _named_key(events, words.USERS, item.column if item else None)
     what = item.column if item else _named_key(events, words.ITEMS, who)
@@ -191,7 +191,7 @@ def _measures(free: Sequence[ColumnProfile]) -> list[str]:
 
 
 def _is_number(column: ColumnProfile) -> bool:
-    return bool(column.dtype.is_numeric() and column.distinct > 2)  # noqa: PLR2004 - two values are no measure
+    return bool(column.dtype.is_numeric() and column.distinct > 2)  # noqa: PLR2004 - two values are not a measure
 
 
 def _event_type(columns: Iterable[ColumnProfile]) -> EventType | None:

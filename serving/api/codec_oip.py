@@ -79,7 +79,7 @@ def _array(tensor: pb.ModelInferRequest.InferInputTensor, raw: bytes | None) -> 
     flat: Array
     if raw is not None:
         if len(raw) % dtype.itemsize:
-            message = f"{name} has {len(raw)} raw bytes, which are no whole number of {datatype}"
+            message = f"{name} has {len(raw)} raw bytes, which are not a whole number of {datatype}"
             raise RequestError(message, field=name)
         flat = np.frombuffer(raw, dtype)
     elif datatype == "INT64":

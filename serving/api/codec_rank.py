@@ -13,7 +13,7 @@ from serving.api.answer_writer import body_of, delimited
 from serving.graph.answer import ExpertUse, RankAnswer
 from serving.graph.message_values import value_from
 from serving.stubs.moerank.v1 import ranking_pb2
-from serving.stubs.moerank.wire.v1 import ranking_pb2 as twin_pb2
+from serving.stubs.moerank.wire.v1 import ranking_pb2 as wire_pb2
 
 M = TypeVar("M", bound=Message)
 MAX_FEATURES = 4096
@@ -29,7 +29,9 @@ def parse(kind: type[M], body: bytes) -> M:
     try:
         return kind.FromString(body)
     except DecodeError as error:
-        message = f"the request's bytes are no {kind.DESCRIPTOR.full_name}; check that both sides use the same .proto"
+        message = (
+            f"the request's bytes are not a {kind.DESCRIPTOR.full_name}; check that both sides use the same .proto"
+        )
         raise RequestError(message, field="") from error
 
 
@@ -127,7 +129,7 @@ def _rest(answer: RankAnswer, *, debug: bool) -> bytes:
     remarks = answer.unknown_user or answer.missing_context or answer.unseen_context or answer.clipped
     if not (remarks or debug or answer.exploration or answer.stage):
         return b""
-    return twin_pb2.RankResponse(
+    return wire_pb2.RankResponse(
         unknown_user=answer.unknown_user,
         experts=_experts(answer.experts) if debug and answer.experts is not None else None,
         missing_context=answer.missing_context,
@@ -142,9 +144,9 @@ def _rest(answer: RankAnswer, *, debug: bool) -> bytes:
     ).SerializeToString()
 
 
-def _experts(use: ExpertUse) -> twin_pb2.ExpertUse:
+def _experts(use: ExpertUse) -> wire_pb2.ExpertUse:
     gates = [
-        twin_pb2.GateUse(
+        wire_pb2.GateUse(
             level=gate.level,
             tasks=gate.tasks,
             experts=gate.weights.shape[1],
@@ -152,7 +154,7 @@ def _experts(use: ExpertUse) -> twin_pb2.ExpertUse:
         )
         for gate in use.gates
     ]
-    return twin_pb2.ExpertUse(gates=gates, union_over_n=use.union_over_n)
+    return wire_pb2.ExpertUse(gates=gates, union_over_n=use.union_over_n)
 
 
 def _little_endian(values: NDArray[np.float32] | NDArray[np.uint32]) -> bytes:

@@ -86,7 +86,7 @@ def _texts(name: str, raw: bytes) -> list[str]:
         texts.append(_text(name, raw[at : at + length]))
         at += length
     if at != len(raw):
-        message = f"{name} has {len(raw)} raw bytes, which are no whole number of BYTES elements"
+        message = f"{name} has {len(raw)} raw bytes, which are not a whole number of BYTES elements"
         raise RequestError(message, field=name)
     return texts
 

@@ -112,7 +112,7 @@ class InferenceService:
         return pb.ServerReadyResponse(ready=bool(self._registry.models())).SerializeToString()
 
     def model_ready(self, body: bytes, _: CallContext) -> bytes:
-        """ModelReadyRequest -> ModelReadyResponse; as Triton does, an unknown model is not ready, which is no error."""
+        """ModelReadyRequest -> ModelReadyResponse; as Triton does, an unknown model is not ready; that is no error."""
         request = codec_rank.parse(pb.ModelReadyRequest, body)
         try:
             self._model(request.name, request.version)
@@ -215,7 +215,7 @@ def _version(text: str) -> int:
     if not text:
         return 0
     if not re.fullmatch(r"[1-9][0-9]{0,17}", text):
-        message = f"the version {text[:40]!r} is no number; leave it empty for the current one"
+        message = f"the version {text[:40]!r} is not a number; leave it empty for the current one"
         raise RequestError(message, field="model_version")
     return int(text)
 

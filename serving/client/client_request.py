@@ -96,7 +96,7 @@ def _text(field: str, text: Any) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        message = f"{field} holds {text[:40]!r}, which is no valid Unicode text ({error.reason})"
+        message = f"{field} holds {text[:40]!r}, which is not valid Unicode text ({error.reason})"
         raise RequestError(message, field=field) from error
     return text
 

@@ -206,7 +206,7 @@ def _properties(session: ort.InferenceSession, path: Path) -> dict[str, str]:
     try:
         return dict(session.get_modelmeta().custom_metadata_map)
     except UnicodeDecodeError as error:
-        message = f"the properties of the graph {path} are no text ({error}); it is damaged"
+        message = f"the properties of the graph {path} are not text ({error}); it is damaged"
         raise IntegrityError(message) from error
 
 

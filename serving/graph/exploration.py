@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.ranking_policy import EpsilonGreedy, Exploration, PlackettLuce
+from contract.ranking_policy import EpsilonGreedy, Exploration
 
 
 class ExploredOrder(NamedTuple):
@@ -28,17 +28,6 @@ def explore(config: Exploration, scores: NDArray[np.float32], seed: int) -> Expl
     if isinstance(config, EpsilonGreedy):
         return _epsilon(config.epsilon, greedy, depth, draw)
     return _plackett_luce(scores.astype(np.float64) / config.temperature, greedy, depth, draw)
-
-
-def first_place(config: Exploration, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The probability of each candidate [N] to be ranked first."""
-    if isinstance(config, PlackettLuce):
-        logits = scores.astype(np.float64) / config.temperature
-        weights = np.exp(logits - logits.max())
-        return np.asarray(weights / weights.sum())
-    shares = np.full(len(scores), config.epsilon / len(scores))
-    shares[np.argmax(scores)] += 1 - config.epsilon
-    return shares
 
 
 def _epsilon(epsilon: float, greedy: NDArray[np.int64], depth: int, draw: np.random.Generator) -> ExploredOrder:

@@ -48,7 +48,7 @@ class UserBlob:
         body = blob[: -_CHECKSUM.size]
         header = self._header()
         if body[: len(header)] != header or blob[len(body) :] != _CHECKSUM.pack(zlib.crc32(body)):
-            message = f"{len(blob)} bytes starting with {blob[:12].hex()} are no intact user of this model's table"
+            message = f"{len(blob)} bytes starting with {blob[:12].hex()} are not an intact user of this model's table"
             raise DataError(message)
         at = len(header)
         ids = np.frombuffer(body, "<i4", self.ids, at).astype(np.int32)

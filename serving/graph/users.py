@@ -46,7 +46,7 @@ class UserStore:
         try:
             self._client: Any = redis.Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds)
         except ValueError as error:
-            message = f"{url!r} is no user store: {error}"
+            message = f"{url!r} is not a user store: {error}"
             raise ConfigError(message) from error
         self._keep = keep_seconds, keep_users
         self._paused_until = 0.0

@@ -55,7 +55,7 @@ class _Server(ThreadingWSGIServer):
 
 
 class _Handler(_SilentHandler):
-    """Leaves those who say nothing, each of whom holds a thread and a descriptor; who left is no error."""
+    """Leaves those who say nothing, each of whom holds a thread and a descriptor; who left is not an error."""
 
     timeout = SILENT_SECONDS
 

@@ -58,7 +58,7 @@ class SummedMetrics:
 
 
 def _samples(family: Metric) -> Iterable[tuple[Key, float]]:
-    # When a series began differs by process and is no count.
+    # When a series began differs by process and is not a count.
     kept = (sample for sample in family.samples if not sample.name.endswith("_created"))
     return (((sample.name, _labels(sample.labels)), sample.value) for sample in kept)
 

@@ -62,7 +62,7 @@ class FileDelta(NamedTuple):
                 delta = cls(int(held["size"][0]), held["runs"], held["literal"])
             _require_order(delta)
         except (OSError, ValueError, KeyError, IndexError, EOFError, BadZipFile, zlib.error) as error:
-            message = f"{path} is no delta of a file ({error}); push the version again"
+            message = f"{path} is not a delta of a file ({error}); push the version again"
             raise IntegrityError(message) from error
         return delta
 

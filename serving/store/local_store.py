@@ -21,7 +21,7 @@ REMOVED_FILE = ".removed"
 
 
 def require_name(model: str) -> None:
-    """Refuse a model name that is no plain folder name.
+    """Refuse a model name that is not a plain folder name.
 
     Raises:
         ConfigError: it is not made of letters, digits, dots, dashes and underscores.

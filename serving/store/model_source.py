@@ -136,7 +136,7 @@ class Remote:
         Raises:
             ModelNotFoundError: no such model, or it has no pointer yet.
             UnavailableError: the store cannot be read.
-            IntegrityError: the pointer is no version number.
+            IntegrityError: the pointer is not a version number.
         """
         stores.require_name(model)
         return stores.pointed(self._read(f"{model}/{stores.POINTER_FILE}", model), f"{self._url}/{model}")

@@ -1,7 +1,7 @@
 """Stores behind URLs, as operators change them: copy a version there, point to one, take one away.
 
-A version's manifest goes up last but the pointer, so that a copy which was cut short is no version, and `current` names
-only what is there whole. One publisher at a time: object stores have no locks.
+A version's manifest goes up last but the pointer, so that a copy which was cut short is not a version, and `current`
+names only what is there whole. One publisher at a time: object stores have no locks.
 """
 
 import tempfile
@@ -87,7 +87,7 @@ class RemoteStore:
 
         Raises:
             ModelNotFoundError: one of the two stores has no such base.
-            ConfigError: the base here is another than the one there, or is no earlier version.
+            ConfigError: the base here is another than the one there, or is not an earlier version.
             IntegrityError, UnavailableError: as `push`.
         """
         chosen = version or stores.current(store, model)

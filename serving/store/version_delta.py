@@ -64,7 +64,7 @@ class VersionDelta(Settings):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"])) or "the whole file"
-            message = f"{where} is no delta of a version: {place}: {first['msg']}"
+            message = f"{where} is not a delta of a version: {place}: {first['msg']}"
             raise IntegrityError(message) from error
         if delta.sealed() != delta:
             message = f"{where} does not carry the seal of its content; it was altered or damaged"

@@ -156,5 +156,5 @@ def test_columns_that_the_kernels_cannot_read_are_refused(given: dict[str, objec
 
 
 def test_columns_of_a_table_that_there_is_not_are_refused() -> None:
-    with pytest.raises(ConfigError, match="table_dims names history, which are no embedding tables; there are: user"):
+    with pytest.raises(ConfigError, match="table_dims names history, which are not embedding tables; there are: user"):
         Ranker(SCHEMA, small_config(table_dims={"history": 4}))

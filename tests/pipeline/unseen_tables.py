@@ -51,7 +51,7 @@ def write_jobs(directory: Path, rows: int = 2_500) -> None:
             [{"rank": int(n % 20), "query": {"text": f"q{n % 9}", "remote": bool(n % 2)}} for n in range(rows)]
         ),
         "hasApplied": applied,
-        # Known only after the answer: it must be no feature.
+        # Known only after the answer: it must not be a feature.
         "appliedAt": pa.array(
             [int(at) + 60_000 if yes else None for at, yes in zip(shown, applied, strict=True)], pa.timestamp("ms")
         ),
@@ -269,7 +269,7 @@ def write_board(directory: Path, rows: int = 2_000) -> None:
 
 
 def write_seekers(directory: Path, rows: int = 2_000) -> None:
-    """Times as texts in a table of users, and columns that are no features."""
+    """Times as texts in a table of users, and columns that are not features."""
     draw = np.random.default_rng(22)
     people, posts = draw.integers(0, 100, rows), draw.integers(0, 60, rows)
     log = {

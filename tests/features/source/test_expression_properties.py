@@ -27,7 +27,7 @@ ARITHMETIC = st.recursive(
 )
 COMPARISON = st.builds("{} {} {}".format, ARITHMETIC, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), ARITHMETIC)
 CONDITION = st.recursive(
-    # A comparison of constants alone is no column, which the grammar refuses as a condition.
+    # A comparison of constants alone is not a column, which the grammar refuses as a condition.
     COMPARISON.filter(lambda text: "x" in text or "y" in text).map("({})".format),
     lambda inner: (
         st.builds("({} {} {})".format, inner, st.sampled_from(["and", "or"]), inner) | inner.map("(not {})".format)

@@ -134,9 +134,9 @@ def test_no_sum_is_prepared_outside_a_graph_whose_towers_read_inputs() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"monotone": {"tab": "increasing"}}, "model.monotone names 'tab', which is no dense feature"),
-        ({"personal_gates": {"by": ["usr"]}}, "model.personal_gates.by names usr, which are no features"),
-        ({"interaction": {"name": "epnet", "by": ["tb"]}}, "model.interaction.by names tb, which are no features"),
+        ({"monotone": {"tab": "increasing"}}, "model.monotone names 'tab', which is not a dense feature"),
+        ({"personal_gates": {"by": ["usr"]}}, "model.personal_gates.by names usr, which are not features"),
+        ({"interaction": {"name": "epnet", "by": ["tb"]}}, "model.interaction.by names tb, which are not features"),
     ],
 )
 def test_a_name_that_is_no_such_feature_is_refused(changes: dict[str, Any], message: str) -> None:

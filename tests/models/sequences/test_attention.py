@@ -89,7 +89,7 @@ def test_the_newest_events_alone_are_attended() -> None:
 @pytest.mark.parametrize(
     ("sequences", "said"),
     [
-        ({"genres": {"name": "din"}}, "model.sequences names 'genres', which is no list of the user or the context"),
+        ({"genres": {"name": "din"}}, "model.sequences names 'genres', which is not a list of the user or the context"),
         (
             {"history": {"name": "din", "target": "tab"}},
             "compared with 'tab', which is not an id feature of the candidate",

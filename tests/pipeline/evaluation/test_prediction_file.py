@@ -122,7 +122,7 @@ def test_scores_that_are_no_probabilities_have_an_auc_and_no_log_loss(tmp_path: 
     assert main(["evaluate", *words, "--out", str(tmp_path / "out"), "--replicates", "50"]) == 0
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert {"auc", "pr_auc"} <= found["tasks"]["click"].keys()
-    assert found["undefined"]["click"]["log_loss"].startswith("the scores are no probabilities: they lie from -2.99")
+    assert found["undefined"]["click"]["log_loss"].startswith("the scores are not probabilities: they lie from -2.99")
 
 
 @pytest.mark.parametrize(

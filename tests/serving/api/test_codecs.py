@@ -80,7 +80,7 @@ def test_the_answers_of_a_batch_come_in_their_order(batch: list[RankAnswer]) -> 
 
 
 def test_bytes_of_another_message_are_refused_by_name() -> None:
-    with pytest.raises(RequestError, match=r"are no moerank\.v1\.RankRequest"):
+    with pytest.raises(RequestError, match=r"are not a moerank\.v1\.RankRequest"):
         parse(ranking_pb2.RankRequest, b"\xff\xff")
 
 

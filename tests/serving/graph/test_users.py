@@ -42,10 +42,10 @@ def test_lists_survive_blob_and_damage_is_noticed() -> None:
             ([], [0, 0]),
         ]
     for place in range(len(blob)):
-        with pytest.raises(DataError, match="no intact user"):
+        with pytest.raises(DataError, match="not an intact user"):
             layout.decode(blob[:place] + bytes([blob[place] ^ 4]) + blob[place + 1 :])
     for size in range(len(blob)):
-        with pytest.raises(DataError, match="no intact user"):
+        with pytest.raises(DataError, match="not an intact user"):
             layout.decode(blob[:size])
 
 
@@ -115,5 +115,5 @@ def test_pages_of_a_user_read_the_store_once_a_version_and_see_what_is_pushed(st
 
 
 def test_a_url_that_is_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no user store"):
+    with pytest.raises(ConfigError, match="not a user store"):
         UserStore("http://127.0.0.1")

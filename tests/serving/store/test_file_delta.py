@@ -70,7 +70,7 @@ def test_without_rows_to_go_by_files_are_compared_in_blocks(tmp_path: Path) -> N
 )
 def test_runs_that_overlap_or_do_not_fit_are_refused(tmp_path: Path, runs: list[list[int]]) -> None:
     FileDelta(4, np.array(runs, np.int64), np.zeros(2, np.uint8)).save(tmp_path / "delta")
-    with pytest.raises(IntegrityError, match="no delta of a file"):
+    with pytest.raises(IntegrityError, match="not a delta of a file"):
         FileDelta.load(tmp_path / "delta")
 
 
@@ -83,5 +83,5 @@ def test_a_shorter_base_than_the_runs_want_is_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_archive_is_no_delta(tmp_path: Path) -> None:
     (tmp_path / "delta").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(IntegrityError, match="no delta of a file"):
+    with pytest.raises(IntegrityError, match="not a delta of a file"):
         FileDelta.load(tmp_path / "delta")

@@ -93,7 +93,7 @@ def test_what_is_damaged_here_does_not_go_there(store: Path) -> None:
         RemoteStore(URL).push(store, "tiny", 7)
 
 
-class Cut(Exception):  # noqa: N818 the end of a process is no error
+class Cut(Exception):  # noqa: N818 the end of a process is not an error
     """The publisher was killed here."""
 
 
