@@ -75,6 +75,8 @@ def probe_file(directory: Path, row_type: int) -> Path:
 
 def probe_plans(feature_plans: list[FeaturePlan], timeline: Timeline) -> dict[int, list[FeaturePlan]]:
     """By kind of probe, the features that hang on its keys."""
+    if not timeline.probed:
+        return {}
     owner = timeline.ownership
     plans = {
         FIRST_PAIR + i: [p for p in feature_plans if p.keys == keys and p.cross is None]

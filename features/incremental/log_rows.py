@@ -28,8 +28,12 @@ class LogRows:
 
 
 @contextmanager
-def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progress: Progress) -> Iterator[LogRows]:
+def log_rows(
+    config: FeaturesConfig, store: PartitionStore, scratch: Path, progress: Progress, *, probed: bool = True
+) -> Iterator[LogRows]:
     """Compute the raw rows that the store does not have yet, for as long as the engine is needed.
+
+    Those of users, items and pairs, of which online tables are made, only where they are `probed`.
 
     Raises:
         DataError: sources that cannot be used.
@@ -42,7 +46,7 @@ def log_rows(config: FeaturesConfig, store: PartitionStore, scratch: Path, progr
     try:
         sources = read_sources(connection, config, store.known_files())
         work = plan_work(connection, sources, config, store)
-        timeline = build_timeline(connection, config, sources, work.span, scratch, work.carry_over)
+        timeline = build_timeline(connection, config, sources, work.span, scratch, work.carry_over, probed=probed)
         planned = plan_features(config, timeline.ownership)
         compute_rows(connection, timeline, planned, config, work.to_build(config.events.time_zone), scratch, progress)
         yield LogRows(connection, work, timeline, planned)

@@ -8,6 +8,7 @@ the end of the log.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 
 import ibis
@@ -56,7 +57,7 @@ class Timeline:
 
     `keys` are all columns whose hashes a request must be able to tell: of pairs and of crosses. `last_ms` is the time
     of the log's last event, `cutoff_ms` the first moment of the day after it. With `carry_over`, the table has only the
-    events after it.
+    events after it. Without `probed`, there are no probes but that of no key, and no online tables can be made.
     """
 
     table: ir.Table
@@ -66,6 +67,7 @@ class Timeline:
     last_ms: int
     cutoff_ms: int
     carry_over: CarryOver | None = None
+    probed: bool = True
 
 
 def build_timeline(
@@ -75,8 +77,10 @@ def build_timeline(
     span: Span,
     scratch: Path,
     carry_over: CarryOver | None,
+    *,
+    probed: bool = True,
 ) -> Timeline:
-    """Join log, past and attributes, put the probes beside it, and add labels and weights.
+    """Join log, past and attributes, put the probes beside it, unless it is not `probed`, and add labels and weights.
 
     `scratch` is a directory for what must go through a file.
 
@@ -100,7 +104,7 @@ def build_timeline(
     cutoff = day_begin_ms(day_number(last, zone) + 1, zone)
     seen = LoggedRows(connection, events.drop(ROW), carry_over)
     probe_rows = _probes(seen, known_by(entities, config, cutoff), config, ownership, pairs, cutoff)
-    aligned = ibis.union(*[align(probe, seen.joined) for probe in probe_rows])
+    aligned = ibis.union(*[align(probe, seen.joined) for probe in islice(probe_rows, None if probed else 1)])
     first += int(scalar(connection, events.count()))
     probes = numbered(connection, "probes", aligned, ROW, [], first)
     labelled = with_tasks(ibis.union(events, probes), config, last)
@@ -108,7 +112,7 @@ def build_timeline(
     keep = materialise if any(task.by for task in config.tasks) else named
     table = keep(connection, "timeline", labelled.mutate(**_tiles(labelled, config)))
     keys = dict.fromkeys(key for keys in (*pairs, *(cross.of for cross in config.crosses)) for key in keys)
-    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, carry_over)
+    return Timeline(table, ownership, pairs, tuple(keys), last, cutoff, carry_over, probed)
 
 
 def pair_keys(config: FeaturesConfig, ownership: Ownership) -> tuple[tuple[str, ...], ...]:

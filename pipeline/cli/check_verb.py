@@ -3,11 +3,12 @@
 from argparse import Namespace
 from dataclasses import asdict
 
-from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond, without_pandas
+from pipeline.cli.few_imports import few_imports
+from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond
 
 
 def _check(args: Namespace) -> None:
-    with without_pandas():
+    with few_imports():
         from pipeline.project.check_recipe import check_recipe  # noqa: PLC0415 - keeps `moerank --help` fast
         from pipeline.project.data_project import read_data  # noqa: PLC0415
 

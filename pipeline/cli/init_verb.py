@@ -6,7 +6,8 @@ from pathlib import Path
 from contract.errors import ConfigError
 from contract.files import write_text
 from pipeline.cli.config_schema_verb import SCHEMA
-from pipeline.cli.verb import Verb, add_json, respond, without_pandas
+from pipeline.cli.few_imports import few_imports
+from pipeline.cli.verb import Verb, add_json, respond
 from pipeline.console import progress_of
 
 
@@ -32,7 +33,7 @@ def _init(args: Namespace) -> None:
     if args.out.exists():
         message = f"{args.out} is there already; name another file with --out, or remove it"
         raise ConfigError(message)
-    with progress_of("init") as progress, without_pandas():
+    with progress_of("init") as progress, few_imports():
         progress("looking at the tables")
         from pipeline.project.column_words import plain  # noqa: PLC0415 - keeps `--help` fast
         from pipeline.project.draft_recipe import SCHEMA_FILE, RawPaths, draft_recipe  # noqa: PLC0415

@@ -5,10 +5,8 @@ import gc
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -75,25 +73,6 @@ def _pass_over() -> None:
     # A circle, which thus stays, and all modules with it: DuckDB's, taken down alone, calls its objects a leak.
     modules.append(modules)
     gc.freeze()
-
-
-@contextmanager
-def without_pandas() -> Iterator[None]:
-    """Work that needs no pandas, which pyarrow imports, if it can, with the first list that becomes an array."""
-    finder = _NoPandas()
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-
-
-class _NoPandas(MetaPathFinder):
-    """Says that there is no pandas; one that has been imported stays."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:  # noqa: ARG002 - Python's signature
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname, name=fullname)
 
 
 def config_arguments(parser: ArgumentParser) -> None:

@@ -51,7 +51,7 @@ def encode_sample(config: FeaturesConfig, folder: Path, unsigned: Collection[str
     """
     raw_folder = folder / "raw"
     raw_folder.mkdir()
-    with log_rows(config, PartitionStore(folder / "days"), raw_folder, lambda _: None) as log:
+    with log_rows(config, PartitionStore(folder / "days"), raw_folder, lambda _: None, probed=False) as log:
         columns = tuple(dict.fromkeys(column for plan in log.planned for column in plan.raw))
         raw = RawDataset.open(log.connection, log.work, config, log.timeline.last_ms, columns)
     fitted = fit(raw, log.planned, config)

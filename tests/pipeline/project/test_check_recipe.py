@@ -64,10 +64,11 @@ def test_a_line_says_what_all_features_take_together(
 @pytest.mark.parametrize(
     "words", [["check", "tiny.yaml"], ["init", "raw/events.parquet", "--items", "raw/items.parquet"]]
 )
-def test_raw_tables_are_looked_at_without_torch_and_pandas(tmp_path: Path, words: list[str]) -> None:
+def test_raw_tables_are_looked_at_with_few_imports(tmp_path: Path, words: list[str]) -> None:
     write_project(tmp_path)
     code = f"import sys; from pipeline.cli.main import main; done = main({words!r})"
-    code += "; print(); print({'torch', 'pandas'} & {*sys.modules}, done)"
+    code += "; print(); print({'torch', 'pandas', 'sqlglot.dialects.clickhouse'} & {*sys.modules}, done)"
+    code += "; from ibis.backends.sql.compilers import PostgresCompiler"
     root = str(Path(__file__).resolve().parents[3])
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, env={"PYTHONPATH": root}
