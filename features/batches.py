@@ -3,7 +3,6 @@
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ from contract.errors import DataError
 from contract.hashing import mix
 from contract.inputs import Batch, Inputs, PartInputs
 from contract.schema import Part, Schema
+from features.read_ahead import read_ahead
 from features.source.filesystems import filesystem_of
 
 T = TypeVar("T", bound=np.generic)
@@ -163,15 +163,17 @@ class BatchReader:
         more = (self.batch_end(begin) - begin) % self._world
         return int(0 < more <= self._rank)
 
-    def epoch(self, number: int = 0, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int = 0, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """This rank's part of an epoch's batches from row `start` of its order on; the last one may be short.
 
-        `number`, `start` and the seed are the whole state: row groups that lie before are not read.
+        `number`, `start` and the seed are the whole state: row groups that lie before are not read. Batches that begin
+        at row `stop` or later are left out, and row groups with no others are not read, either.
         """
         pending: list[Batch] = []
-        sizes = deque(end - begin for begin, end in self._shares(start))
+        shares = self._shares(start, stop)
+        sizes = deque(end - begin for begin, end in shares)
         pending_rows = 0
-        for rows, first, last in _read_ahead(self._groups(number, start)):
+        for rows, first, last in read_ahead(self._groups(number, shares)):
             at = first
             while at < last:
                 end = min(at + sizes[0] - pending_rows, last)
@@ -199,18 +201,20 @@ class BatchReader:
         begins = np.cumsum([0, *(group.rows for group in groups)])
         return table.take(np.concatenate([self._kept[g] + begin for g, begin in zip(groups, begins, strict=False)]))
 
-    def _shares(self, start: int) -> list[tuple[int, int]]:
-        return [self.share(begin) for begin in self.bounds(start)]
+    def _shares(self, start: int, stop: int | None) -> list[tuple[int, int]]:
+        return [self.share(begin) for begin in self.bounds(start) if stop is None or begin < stop]
 
-    def _groups(self, epoch: int, start: int) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
-        """How to read row groups, in the epoch's order, and their rows that belong to this rank from `start` on."""
+    def _groups(self, epoch: int, batches: list[tuple[int, int]]) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
+        """How to read row groups, in the epoch's order, and their rows that belong to some batches of this rank."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
-        shares = np.array(self._shares(start), dtype=np.int64).reshape(-1, 2)
-        begin = 0
+        shares = np.array(batches, dtype=np.int64).reshape(-1, 2)
+        all_groups, begin = self._read_groups, 0
+        if generator is None and batches:
+            all_groups, begin = self._between(batches[0][0], batches[-1][1])
         # A file stays open from one read to the next: opening it anew for each costs a tenth of the decoding.
         opened = OpenParts()
-        for groups, rows in self._together(generator, ROWS_AT_ONCE):
+        for groups, rows in self._together(all_groups, generator, ROWS_AT_ONCE):
             places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
             if len(places) and mixed is None and places[-1] - places[0] == len(places) - 1:
@@ -220,9 +224,16 @@ class BatchReader:
                 yield functools.partial(self._read, opened, groups, mixed, salt, places), 0, len(places)
             begin += rows
 
-    def _together(self, generator: np.random.Generator | None, rows: int) -> Iterator[tuple[list[RowGroup], int]]:
+    def _between(self, first: int, last: int) -> tuple[list[RowGroup], int]:
+        """The row groups of rows `first` until before `last`, in the order of the file, and where the first begins."""
+        ends = np.cumsum([self._rows_in(group) for group in self._read_groups])
+        one = int(np.searchsorted(ends, first, side="right"))
+        return self._read_groups[one : int(np.searchsorted(ends, last)) + 1], int(ends[one - 1]) if one else 0
+
+    def _together(
+        self, all_groups: list[RowGroup], generator: np.random.Generator | None, rows: int
+    ) -> Iterator[tuple[list[RowGroup], int]]:
         """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
-        all_groups = self._read_groups
         order = np.arange(len(all_groups))
         groups, together = [], 0
         for number in (order if generator is None else generator.permutation(order)).tolist():
@@ -267,20 +278,6 @@ def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> 
     share = min(replay / (1.0 - replay) * new / max(dataset.rows - new, 1), 1.0)
     dice = np.random.default_rng([seed, time])
     return {group: np.flatnonzero(rows | (dice.random(len(rows)) < share)) for group, rows in later.items()}
-
-
-def _read_ahead(groups: Iterator[tuple[Callable[[], _Rows], int, int]]) -> Iterator[tuple[_Rows, int, int]]:
-    """Row groups; the next is read in a thread while this one is used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as reader:
-        waiting: deque[tuple[Future[_Rows], int, int]] = deque()
-        for read, first, last in groups:
-            waiting.append((reader.submit(read), first, last))
-            if len(waiting) > 1:
-                done, begin, end = waiting.popleft()
-                yield done.result(), begin, end
-        while waiting:
-            done, begin, end = waiting.popleft()
-            yield done.result(), begin, end
 
 
 def _places(shares: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64]:

@@ -254,7 +254,7 @@ def predict_stretches(
         times = _times(reader.dataset, done - predictions.rows, done)
         return replace(predictions, schema_fingerprint=fingerprint, encoding=encoding, time=times)
 
-    for batch in reader.epoch(start=begin):
+    for batch in reader.epoch(start=begin, stop=end):
         if not take(done + batch.rows):
             break
         waiting.append(_scored(engine, batch, schema))
@@ -264,8 +264,6 @@ def predict_stretches(
         if len(waiting) == STRETCH_BATCHES:
             yield stretch()
             waiting = []
-        if done >= end:
-            break
     if waiting:
         yield stretch()
 

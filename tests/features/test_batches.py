@@ -2,11 +2,13 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from contract.dataset import EncodedDataset, RowGroup
 from contract.errors import DataError
 from contract.inputs import Batch
 from contract.schema import Schema
@@ -79,6 +81,26 @@ def test_skipping_resumes_where_an_epoch_was_left(built: Path) -> None:
     whole, rest = list(reader.epoch(2)), list(reader.epoch(2, start=150))
     assert len(rest) == len(whole) - 3
     assert np.array_equal(rest[0].inputs.request.ids, whole[3].inputs.request.ids)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_stretch_is_the_batches_that_begin_in_it_and_reads_no_other_row_groups(
+    built: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    reader = BatchReader(built / "train", Schema.load(built), 50, seed=seed)
+    whole = list(reader.epoch())
+    read, read_groups = [], EncodedDataset.read_groups
+
+    def counting(dataset: EncodedDataset, groups: list[RowGroup], *others: Any) -> Any:
+        read.extend(groups)
+        return read_groups(dataset, groups, *others)
+
+    monkeypatch.setattr(EncodedDataset, "read_groups", counting)
+    stretch = list(reader.epoch(start=100, stop=200))
+    assert [batch.user.tolist() for batch in stretch] == [batch.user.tolist() for batch in whole[2:4]]
+    if seed is None:
+        ends = np.cumsum([group.rows for group in reader.dataset.row_groups])
+        assert len(read) == np.searchsorted(ends, 200) - np.searchsorted(ends, 100, side="right") + 1
 
 
 def own_users(reader: BatchReader, begin: int, batch: Batch) -> list[int]:
