@@ -8,8 +8,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.columns import (
@@ -26,10 +24,10 @@ from contract.columns import (
 from contract.dataset import EncodedWith
 from contract.errors import ConfigError, DataError
 from contract.hashing import hash_array
+from pipeline.evaluation.file_tables import file_tables
 from pipeline.evaluation.predictions import Kind, Predictions, joined
 
 _ROLE = re.compile(r"^(user|item|time|list|key|(label|prediction|weight)\.[^.=]+)$")
-STRETCH_ROWS = 1 << 18
 _ORDER_ROWS = 1 << 14
 """Of so many rows of a stretch it is looked whether their scores stay apart."""
 _MOST_MERGED = 0.05
@@ -87,7 +85,7 @@ def prediction_stretches(path: Path, columns: Columns | None = None) -> Iterator
         raise DataError(message)
     rows = 0
     for file in files:
-        for table in _tables(file):
+        for table in file_tables(file):
             rows += table.num_rows
             yield from_table(table, columns, str(file))
     if not rows:
@@ -160,7 +158,7 @@ def keyed_scores(path: Path, tasks: Sequence[str], columns: Columns | None = Non
         DataError: not a table, no column of user, item or time, none of a prediction, or one that holds no numbers.
     """
     names = {**_defaults(tasks), **(columns or {})}
-    parts = [_keyed(path, table, tasks, names) for table in _tables(path)]
+    parts = [_keyed(path, table, tasks, names) for table in file_tables(path)]
     return KeyedScores(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
@@ -184,37 +182,6 @@ def _keyed(path: Path, table: pa.Table, tasks: Sequence[str], names: Columns) ->
         for task, there in zip(tasks, present, strict=True)
     ]
     return KeyedScores(user, item, time, np.stack(scores, axis=1))
-
-
-def _tables(path: Path) -> Iterator[pa.Table]:
-    """A file's rows, a stretch at a time; at least one table, which may be empty."""
-    empty = True
-    try:
-        if path.suffix in {".csv", ".tsv"}:
-            options = pa.csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",")
-            with pa.csv.open_csv(path, parse_options=options) as reader:
-                for batch in reader:
-                    yield _with_nulls(pa.Table.from_batches([batch]))
-            return
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for batch in file.iter_batches(STRETCH_ROWS):
-                yield pa.Table.from_batches([batch], file.schema_arrow)
-                empty = False
-            if empty:
-                yield file.schema_arrow.empty_table()
-    except (OSError, pa.ArrowInvalid) as error:
-        kind = "a table of text" if path.suffix in {".csv", ".tsv"} else "Parquet"
-        message = f"{path} cannot be read as {kind}: {error}"
-        raise DataError(message) from error
-
-
-def _with_nulls(table: pa.Table) -> pa.Table:
-    """Rows of a CSV, where nothing between two commas is a missing id and not one of no letters."""
-    for place, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            column = table.column(place)
-            table = table.set_column(place, field, pc.if_else(pc.equal(column, ""), None, column))
-    return table
 
 
 def _tasks(path: str, table: pa.Table, named: Columns) -> list[str]:

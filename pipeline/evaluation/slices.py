@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
 from contract.schema import DenseSpec, IdSpec, Schema
 from pipeline.evaluation.baselines import Counts, TrainingRows
+from pipeline.evaluation.file_tables import file_column
 from pipeline.evaluation.predictions import Predictions
 from pipeline.evaluation.raw_values import raw_numbers, raw_texts
 
@@ -79,14 +79,14 @@ def by_column(names: tuple[str, ...], path: Path, rows: NDArray[np.int64] | None
     `rows` are the numbers of the rows to slice; None: all.
 
     Raises:
-        ConfigError: the file has no such column, or is no Parquet.
+        ConfigError: the file has no such column.
     """
     slices: dict[str, Masks] = {}
     for name in names:
         try:
-            column = pq.read_table(path, columns=[name])[name]
+            column = file_column(path, name)
         except (KeyError, pa.ArrowInvalid) as error:
-            message = f"cannot slice by {name!r}: {path} has no such column, or is no Parquet; there are also day, hour"
+            message = f"cannot slice by {name!r}: {path} has no such column; there are also day, hour"
             raise ConfigError(message) from error
         column = (column if rows is None else column.take(pa.array(rows))).combine_chunks()
         if pa.types.is_floating(column.type):

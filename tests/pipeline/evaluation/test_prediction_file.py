@@ -236,6 +236,19 @@ def test_a_file_is_sliced_by_any_of_its_columns_and_judged_in_lists_of_its_own(t
                       config=EvaluateConfig(lists_by="session"))  # fmt: skip
 
 
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_table_of_text_is_sliced_by_its_columns_as_parquet_is(tmp_path: Path, suffix: str) -> None:
+    rows = [(place % 2, place % 7 / 7, ("fr", "", "nl")[place % 3], place / 10) for place in range(300)]
+    mark = {"csv": ",", "tsv": "\t"}[suffix]
+    lines = [mark.join(("y", "p", "country", "price")), *(mark.join(map(str, row)) for row in rows)]
+    (tmp_path / f"scores.{suffix}").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = parse_columns(["label.click=y", "prediction.click=p"])
+    config = QUICK.model_copy(update={"slice_by": ("country", "price")})
+    found = evaluate_file(tmp_path / f"scores.{suffix}", tmp_path / "out", columns=columns, config=config)
+    assert {name: each.rows for name, each in found.slices["country"].items()} == {"fr": 100, "null": 100, "nl": 100}
+    assert [each.rows for each in found.slices["price"].values()] == [75, 75, 75, 75]
+
+
 def test_rows_without_a_user_are_not_rows_of_one_user(tmp_path: Path) -> None:
     # They were one user, whose rows were compared with each other in GAUC and drawn together.
     table = _table()
