@@ -1,6 +1,5 @@
 """Replicas are replaced one after the other under load: no call of our clients fails."""
 
-import socket
 import threading
 from pathlib import Path
 
@@ -11,16 +10,7 @@ from serving.grpc_server.server_settings import ServerSettings
 from tests.faults.callers import ANSWERED, Caller, Outcomes, call_carelessly, call_from_a_loop, call_synchronously
 from tests.faults.conftest import Rounds
 from tests.patience import wait_until
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [int(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+from tests.ports import free_port
 
 
 def wait_for_more(outcomes: Outcomes, answers: int) -> None:
@@ -36,7 +26,7 @@ def restarted(store: Path, callers: list[Caller], replicas: int, times: int, dra
     def begin(port: int) -> None:
         servers[port] = start(ServerSettings(store=store, port=port, poll_seconds=600, threads=1))
 
-    ports = free_ports(replicas)
+    ports = [free_port() for _ in range(replicas)]
     target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
     threads = [threading.Thread(target=call, args=(target, done, outcomes)) for call in callers]
     try:

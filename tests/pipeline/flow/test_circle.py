@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from contract.columns import label_column
 from contract.dataset import EncodedDataset
 from tests.patience import PATIENCE
 from tests.pipeline.flow.shop import ROOT, command, environment_of
+from tests.ports import free_port
 
 # Only against a hang: on a busy machine it takes six minutes.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -58,11 +58,6 @@ def circle() -> str:
     return found[1]
 
 
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
-
-
 def test_the_circle_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     films(tmp_path)
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
@@ -71,7 +66,7 @@ def test_the_circle_of_the_readme_runs_as_written(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     lines = circle()
     assert len(lines.splitlines()) == 8
-    port = free_port()
+    port = str(free_port())
     script = lines.replace("50051", port).replace("moerank serve", f"moerank serve --port {port}")
     script = script.replace("moerank rank", f"moerank rank --target 127.0.0.1:{port}")
     # Where a person waits some seconds, a busy machine is waited for: until the server listens, the log has a file and,

@@ -1,7 +1,6 @@
 """The clients' own behaviour: types, deadlines, retries, errors."""
 
 import asyncio
-import socket
 import threading
 import time
 from decimal import Decimal
@@ -23,13 +22,8 @@ from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.unary_handlers import request_id_of
 from tests.patience import PATIENCE, wait_until
+from tests.ports import free_port
 from tests.serving.client.flaky_server import Flaky, held
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def test_the_asyncio_client_answers_as_the_synchronous_one(server: RunningServer, client: RankingClient) -> None:
