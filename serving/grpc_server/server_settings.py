@@ -46,6 +46,8 @@ _ABOUT = {
     "log_seconds": "log",
 }
 """Settings that say how another works."""
+_OF_GRPCIO = ("message_seconds", "max_connections", "connection_idle_seconds")
+"""Settings that the native front does not know."""
 
 
 class ServerSettings(BaseSettings):
@@ -178,12 +180,14 @@ class ServerSettings(BaseSettings):
 
     def without_effect(self) -> list[str]:
         """What was set and does nothing, since what it is about is not."""
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        return [
+        changed = {n for n, field in type(self).model_fields.items() if getattr(self, n) != field.default}
+        alone = [
             f"--{name.replace('_', '-')} has no effect without --{needed.replace('_', '-')}"
             for name, needed in _ABOUT.items()
-            if getattr(self, name) != defaults[name] and getattr(self, needed) is None
+            if name in changed and getattr(self, needed) is None
         ]
+        of_grpcio = [name for name in _OF_GRPCIO if name in changed and self.front == "native"]
+        return alone + [f"--{name.replace('_', '-')} has no effect with --front native" for name in of_grpcio]
 
     @property
     def admitted(self) -> int:
