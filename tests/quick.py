@@ -23,7 +23,7 @@ _CHOSEN = pytest.StashKey[set[Path]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--changed-since", default="HEAD", help="the commit to compare with")
-    parser.addoption("--budget", type=float, default=50.0, help="seconds after which the rest is left out")
+    parser.addoption("--budget", type=float, default=45.0, help="seconds after which the rest is left out")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 import torch
 
 from models.model_config import ModelConfig
@@ -50,6 +51,7 @@ def wait(child: BaseProcess, happened: Callable[[], object]) -> None:
         child.join(0.001)
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     features = write_features(tmp_path / "features", SCHEMA)
     whole, killed = tmp_path / "whole", tmp_path / "killed"

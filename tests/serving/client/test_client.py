@@ -40,7 +40,7 @@ def test_the_asyncio_client_answers_as_the_synchronous_one(server: RunningServer
 
 def test_no_server_is_one_clear_error() -> None:
     with (
-        RankingClient(f"127.0.0.1:{free_port()}", attempts=1, seconds=2) as client,
+        RankingClient(f"127.0.0.1:{free_port()}", attempts=1, seconds=PATIENCE) as client,
         pytest.raises(UnavailableError, match="start one with `moerank serve STORE`"),
     ):
         client.rank(1, [100])
@@ -153,7 +153,8 @@ def unknown(context: grpc.ServicerContext) -> None:
 
 
 def rank(kind: str, port: int, options: CallOptions | None = None, **named: Any) -> None:
-    """One call of a client of either kind."""
+    """One call of a client of either kind, which waits longer than any busy machine takes."""
+    named = {"seconds": PATIENCE, **named}
 
     async def ask() -> None:
         async with AsyncRankingClient(f"127.0.0.1:{port}", **named) as client:
@@ -242,10 +243,10 @@ def test_a_hedged_call_is_sent_once_more_and_the_first_answer_counts(kind: str) 
     with held() as slow, Flaky(slow) as server:
         # It returns, though the first call is still held.
         rank(kind, server.port, CallOptions(hedge_seconds=0.1))
-        assert len(server.seen) == 2
+        wait_until(lambda: len(server.seen) == 2)
     with held() as slow, Flaky(slow) as server:
         rank(kind, server.port, hedge_seconds=0.1)
-        assert len(server.seen) == 2
+        wait_until(lambda: len(server.seen) == 2)
     with Flaky() as server:
         rank(kind, server.port, CallOptions(hedge_seconds=PATIENCE))
         assert len(server.seen) == 1
@@ -257,8 +258,6 @@ def test_calls_go_to_servers_that_say_serving(store: Path) -> None:
         start(ServerSettings(store=store, port=0)) as draining,
         RankingClient(f"ipv4:127.0.0.1:{good.port},127.0.0.1:{draining.port}", seconds=PATIENCE) as client,
     ):
-        for _ in range(20):
-            client.rank(1, [100])
 
         def reached() -> int:
             return sum(work.successes for work in draining.telemetry.work())
@@ -269,7 +268,7 @@ def test_calls_go_to_servers_that_say_serving(store: Path) -> None:
                 client.rank(1, [100])
             return reached() == before
 
-        assert reached() > 0
-        assert not nobody_comes()
+        # Both are asked once both are connected.
+        wait_until(lambda: not nobody_comes())
         draining.health.drain()
         wait_until(nobody_comes)
