@@ -71,10 +71,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
+# After tests/conftest.py, which puts the files first that take long.
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     quick = [item for item in items if not TOOK_LONG & {mark.name for mark in item.iter_markers()}]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
-    items[:] = quick
+    long = [item for item in items if item not in set(quick)]
+    config.hook.pytest_deselected(items=long)
+    changed = changed_files(config.getoption("--changed-since"))
+    named = {f"test_{file.stem}.py" for file in changed} | {file.name for file in changed}
+    slower = {item.path for item in long}
+    # What the change is about comes first, and what may be left out last.
+    items[:] = sorted(quick, key=lambda item: (item.path.name not in named, item.path in slower))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
