@@ -24,12 +24,15 @@ def _backfill(args: Namespace) -> int:
     project = read_data(args.config, args.overrides)
     wanted = nights_to_replay(project.data, args.first, args.last)
     with prefect_api(project.workspace / ".prefect") as ready:
-        from pipeline.flow.backfill import backfill  # noqa: PLC0415 - Prefect reads the environment now
+        from prefect import tags  # noqa: PLC0415 - Prefect reads the environment now
+
+        from pipeline.flow.backfill import backfill  # noqa: PLC0415 - the same
         from pipeline.project.project_config import read_config  # noqa: PLC0415
 
         read_config(args.config, args.overrides)
         ready()
-        nights = backfill(args.config, wanted, args.overrides, say)
+        with tags("moerank", "backfill", project.name):
+            nights = backfill(args.config, wanted, args.overrides, say)
     respond(args, {"nights": [night.as_json() for night in nights]}, [night.line() for night in nights])
     return 1 if any(night.error for night in nights) else 0
 

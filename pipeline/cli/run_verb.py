@@ -11,12 +11,15 @@ def _run(args: Namespace) -> None:
 
     workspace = read_settings(args.config, Workspace, overrides=args.overrides).workspace
     with prefect_api(workspace / ".prefect") as ready:
-        from pipeline.flow.flows import build_model, published_by  # noqa: PLC0415 - Prefect reads the environment now
+        from prefect import tags  # noqa: PLC0415 - Prefect reads the environment now
+
+        from pipeline.flow.flows import build_model, published_by  # noqa: PLC0415 - the same
         from pipeline.project.project_config import read_config  # noqa: PLC0415 - seconds, in which the API starts
 
-        read_config(args.config, args.overrides)
+        project = read_config(args.config, args.overrides)
         ready()
-        published = published_by(build_model(args.config, args.overrides, return_state=True))
+        with tags("moerank", project.name):
+            published = published_by(build_model(args.config, args.overrides, return_state=True))
     respond(args, published.as_json(), published.lines())
 
 

@@ -155,4 +155,5 @@ def _row(*cells: str) -> str:
 
 def _link(path: Path) -> str:
     """The whole path, as nobody who reads the page knows where the worker runs; a browser on its machine opens it."""
-    return f"[`{path.absolute()}`]({path.absolute().as_uri()})"
+    # Prefect's pages show backticks in a link as they are.
+    return f"[{path.absolute()}]({path.absolute().as_uri()})"

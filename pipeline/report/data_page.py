@@ -16,13 +16,14 @@ def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
     leaks = [
         f"- **{leak['feature']}** tells {leak['task']}: {leak['measure']} {leak['value']}" for leak in report.leaks
     ]
+    page = (directory / "quality.html").absolute()
     rates = [_rates(task, days) for task, days in report.label_rates.items() if days]
     lines = [
         "# Data quality",
         "",
         (
             f"{report.rows:,} rows; {report.duplicates:,} repeat another's keys and time; {report.late:,} are late. "
-            f"{reuse[:1].upper()}{reuse[1:]}. The whole page: `{directory / 'quality.html'}`"
+            f"{reuse[:1].upper()}{reuse[1:]}. The whole page: [{page}]({page.as_uri()})"
         ),
         "",
         "## Leaks",

@@ -77,11 +77,16 @@ def test_a_run_keeps_pages_on_data_metrics_gate_and_version_as_artifacts(shop: S
     value = shop.made["metrics"]["like"]["auc"]
     assert re.search(rf"\| like \| auc \| {value:.4f} \| 0\.\d+ to 0\.\d+ \|", pages["metrics-tiny"])
     assert "version 1" in pages["version-tiny"]
+    report = shop.folder / shop.made["report"]
+    assert f"[{report}]({report.as_uri()})" in pages["version-tiny"]
+    quality = shop.folder / "runs" / "tiny" / "features" / "quality.html"
+    assert f"[{quality}]({quality.as_uri()})" in pages["data-quality-tiny"]
 
 
-def test_a_run_is_named_by_project_and_day(shop: Shop) -> None:
-    ((name,),) = asked(shop, "select name from flow_run limit 1")
+def test_a_run_is_named_by_project_and_day_and_tagged(shop: Shop) -> None:
+    ((name, tags),) = asked(shop, "select name, tags from flow_run limit 1")
     assert re.fullmatch(r"tiny-\d{4}-\d{2}-\d{2}", name)
+    assert sorted(json.loads(tags)) == ["moerank", "tiny"]
 
 
 def test_the_graph_of_a_run_shows_each_step_waiting_for_the_one_before(shop: Shop) -> None:

@@ -22,7 +22,7 @@ def test_the_page_says_what_was_found_and_draws_it() -> None:
     assert "- **play_time** tells like: AUC 0.99" in page
     assert "| like | 2024-03-01 to 2024-03-03 | 0.25 | 0.75 | ▄▁█ |" in page
     assert "| age | dense | 25.00% | 18 | 90 |  |  | █▁▃ |" in page
-    assert "`runs/shop/features/quality.html`" in page
+    assert "/runs/shop/features/quality.html](file:///" in page
 
 
 def test_many_days_are_drawn_no_wider_than_a_page() -> None:
