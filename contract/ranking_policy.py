@@ -1,6 +1,6 @@
 """How candidates are ordered: formulas by name, which request takes which, and whether it explores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -80,13 +80,22 @@ class RankingPolicy(Settings):
 class BoundPolicy:
     """A policy bound to a model's tasks."""
 
-    def __init__(self, config: ScoreConfig | RankingPolicy | None, tasks: Sequence[TaskSpec]) -> None:
-        """Check the formulas against the tasks that there are; None is `default_score`.
+    def __init__(
+        self,
+        config: ScoreConfig | RankingPolicy | None,
+        tasks: Sequence[TaskSpec],
+        context: Collection[str] | None = None,
+    ) -> None:
+        """Check the formulas against the tasks that there are, and `by` against the names of the `context`, if given.
+
+        None is `default_score`.
 
         Raises:
-            ConfigError: a formula names a task that the model does not predict.
+            ConfigError: a formula names a task that the model does not predict, or `by` a feature that no context has.
         """
         self.config = RankingPolicy.of(default_score(tasks) if config is None else config)
+        if context is not None:
+            _require_context(self.config.by, context)
         self.scores = {name: _bound(name, formula, tasks) for name, formula in self.config.formulas.items()}
 
     @property
@@ -115,6 +124,14 @@ class BoundPolicy:
             if value is not None and str(value) in choices:
                 return choices[str(value)]
         return self.config.default
+
+
+def _require_context(names: Iterable[str], context: Collection[str]) -> None:
+    for name in names:
+        if name not in context:
+            allowed = ", ".join(sorted(context)) or "none"
+            message = f"formulas are chosen by {name!r}, which no request has in its context; allowed are: {allowed}"
+            raise ConfigError(message)
 
 
 def _bound(name: str, formula: ScoreConfig, tasks: Sequence[TaskSpec]) -> Score:

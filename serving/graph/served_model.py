@@ -83,7 +83,7 @@ class RankingModel:
         held.settle()
         if users is not None and graphs.prepared is not None and graphs.prepared.holds_users:
             graphs = replace(graphs, prepared=None)
-        policy = BoundPolicy(score or bundle.manifest.score, bundle.schema.tasks)
+        policy = _policy(bundle, score)
         return cls(bundle, graphs, encoder, policy, options.pushed, held)
 
     @property
@@ -112,9 +112,9 @@ class RankingModel:
         """The same model with another formula or policy; None for the bundle's own.
 
         Raises:
-            ConfigError: the score does not fit the tasks.
+            ConfigError: the score does not fit the tasks, or the context.
         """
-        return replace(self, policy=BoundPolicy(config or self.bundle.manifest.score, self.bundle.schema.tasks))
+        return replace(self, policy=_policy(self.bundle, config))
 
     @cached_property
     def _prepared_encoder(self) -> PreparedEncoder | None:
@@ -262,6 +262,18 @@ class RankingModel:
             unseen_context=encoded.unseen_context,
             clipped=encoded.clipped,
         )
+
+
+def _policy(bundle: Bundle, config: ScoreConfig | RankingPolicy | None) -> BoundPolicy:
+    """An operator's policy, whose every word has to mean something, or the bundle's own as it is."""
+    if config is None:
+        return BoundPolicy(bundle.manifest.score, bundle.schema.tasks)
+    context = [
+        feature.name
+        for feature in bundle.schema.features
+        if feature.side == "context" and not getattr(feature, "cross", ())
+    ]
+    return BoundPolicy(config, bundle.schema.tasks, context)
 
 
 _NONE = np.zeros(0, np.uint32)

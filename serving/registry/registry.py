@@ -14,6 +14,8 @@ from serving.store.model_selection import ModelSelection, Scores, read_scores
 from serving.store.model_source import Source, open_source
 
 LOG = logging.getLogger("moerank.registry")
+SCORE_FILE = "the score file"
+"""Under which name it is refused."""
 
 
 class Registry:
@@ -148,7 +150,7 @@ class Registry:
 
     def refused(self) -> list[str]:
         """Names of models of which the store has something that cannot be served."""
-        return sorted(name for name in dict(self._refused) if name)
+        return sorted(dict(self._refused))
 
     def refused_models(self) -> list[str]:
         """As `refused`, without the files and arms that are refused beside models."""
@@ -262,15 +264,17 @@ class Registry:
         try:
             scores = read_scores(self._score_file)
             if scores == self._scores:
+                self._refused.pop(SCORE_FILE, None)
                 return False
             self._require_known(scores)
             models = {name: model.with_score(scores.get(name)) for name, model in self._models.items()}
             commit_arms = self.arms.rescore(scores)
         except ConfigError as error:
-            if self._refused.get("") != str(error):
+            if self._refused.get(SCORE_FILE) != str(error):
                 LOG.error("kept the scores as they were: %s", error)  # noqa: TRY400 the message says it all
-            self._refused[""] = str(error)
+            self._refused[SCORE_FILE] = str(error)
             return False
+        self._refused.pop(SCORE_FILE, None)
         self._scores, self._models = scores, models
         commit_arms()
         LOG.info("serving with the scores of %s", self._score_file)

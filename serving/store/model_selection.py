@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Tag, TypeAdapter, ValidationError
 
 from contract.errors import ConfigError
 from contract.ranking_policy import RankingPolicy
@@ -12,8 +12,24 @@ from contract.score import ScoreConfig
 from contract.settings import problems_of
 from serving.store.local_store import require_name
 
+ONE, SEVERAL = "one formula", "several formulas"
 Scores = dict[str, ScoreConfig | RankingPolicy]
-_SCORES: TypeAdapter[Scores] = TypeAdapter(Scores)
+
+
+def _form(given: object) -> str:
+    """Which of the two is meant, so that what is wrong is told of that one alone."""
+    return SEVERAL if isinstance(given, dict) and "formulas" in given else ONE
+
+
+_SCORES: TypeAdapter[Scores] = TypeAdapter(
+    dict[
+        str,
+        Annotated[
+            Annotated[ScoreConfig, Tag(ONE)] | Annotated[RankingPolicy, Tag(SEVERAL)],
+            Discriminator(_form),
+        ],
+    ]
+)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow.dataset as ds
 import pytest
 
-from contract.errors import RequestError
+from contract.errors import ConfigError, RequestError
 from serving.client.attempts import CallOptions
 from serving.client.blocking_client import Query, RankingClient
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
+from serving.registry.registry import Registry
 from tests.patience import PATIENCE
 
 ITEMS = list(range(100, 112))
@@ -38,6 +39,34 @@ def test_formulas_are_chosen_by_surface_or_by_the_request(store: Path) -> None:
         np.testing.assert_allclose(answers[1].scores, -answers[1].predictions["rating"], rtol=1e-6)
         with pytest.raises(RequestError, match="allowed are: like, rating"):
             client.rank(1, ITEMS, score="nonsense")
+
+
+WRONG = {
+    "no feature": ({"by": {"tabs": {"home": "like"}}}, r"chosen by 'tabs', .* allowed are: tab$"),
+    "no such share": ({"explore": {"method": "epsilon", "epsilon": 2}}, "several formulas.explore.epsilon.epsilon: "),
+    "no formula": ({"default": "likes"}, "no formula likes; there are like, rating"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_policy_that_means_nothing_is_refused_by_its_key_alone(store: Path, case: str) -> None:
+    policy, words = WRONG[case]
+    with pytest.raises(ConfigError, match=words) as refused:
+        start(settings(store, policy))
+    assert "Extra inputs" not in str(refused.value)
+
+
+def test_a_wrong_policy_changes_nothing_while_serving_and_is_counted_until_it_is_right(store: Path) -> None:
+    settings(store, {})
+    file = store.parent / "policy.json"
+    right = file.read_text()
+    registry = Registry(store, score_file=file)
+    file.write_text("{")
+    assert not registry.refresh()
+    assert registry.refused() == ["the score file"]
+    file.write_text(right)
+    registry.refresh()
+    assert registry.refused() == []
 
 
 def test_an_explored_ranking_tells_its_propensities_and_greedy_callers_get_none(store: Path) -> None:
