@@ -41,7 +41,7 @@ def test_formulas_are_chosen_by_surface_or_by_the_request(store: Path) -> None:
             client.rank(1, ITEMS, score="nonsense")
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no feature": ({"by": {"tabs": {"home": "like"}}}, r"chosen by 'tabs', .* allowed are: tab$"),
     "no such share": ({"explore": {"method": "epsilon", "epsilon": 2}}, "several formulas.explore.epsilon.epsilon: "),
     "no formula": ({"default": "likes"}, "no formula likes; there are like, rating"),
