@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import DataError, SchemaMismatchError
 from pipeline.evaluation.predictions import Kind, Predictions
@@ -60,6 +61,21 @@ def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predicti
         dropped: dict[str, Any] = {n: np.zeros_like(getattr(each, n)) for n in _KEYS[1:] if n not in common}
         kept.append(replace(each, keyed=True, grouped=grouped, key=None, **dropped))
     return kept[0], kept[1]
+
+
+def alike(one: Predictions, other: Predictions) -> NDArray[np.int64]:
+    """The group [N] of each row of two aligned predictions within which a pair is one by chance.
+
+    Rows with the same keys, labels and weights are told apart by the order of both files alone (`place`): where that
+    is another one, nothing says which belongs to which.
+    """
+    if one.place is None or other.place is None or np.array_equal(one.place, other.place):
+        return np.arange(one.rows)
+    columns = [one.user, one.item, one.time, *one.labels.T, *one.weights.T]
+    new = np.append(True, np.zeros(one.rows - 1, dtype=bool))
+    for values in columns if one.key is None else [*columns, one.key]:
+        new[1:] |= values[1:] != values[:-1]
+    return np.cumsum(new) - 1
 
 
 def _has(rows: Predictions, name: str) -> bool:

@@ -1,16 +1,17 @@
 """Compare models on the same rows: bundles on encoded rows or raw days, and files of scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
 from contract.schema import Schema
 from features.encode_days import FittedRecipe, RawDays, encoded_days
-from pipeline.evaluation.comparing.alignment import align, require_build
+from pipeline.evaluation.comparing.alignment import align, alike, require_build
 from pipeline.evaluation.comparing.comparison import MOST_MODELS, Comparison, PairedComparison
 from pipeline.evaluation.comparing.paired_test import MeasuredDifference, adjusted_together, measure_difference
 from pipeline.evaluation.comparing.slice_differences import SliceDifference, slice_differences, widened
@@ -120,14 +121,40 @@ class _Pair:
 
 def _measured(first: ScoredRows, second: ScoredRows, config: EvaluateConfig) -> _Pair:
     """Bring both to the same rows, and measure."""
-    numbered = replace(first.predictions, place=np.arange(first.predictions.rows))
-    one, other = align(numbered, second.predictions)
+    one, other = align(_numbered(first.predictions), _numbered(second.predictions))
     measured, undefined = measure_difference(one, other, config)
     places = np.arange(one.rows) if one.place is None else one.place
     masks = {name: {value: mask[places] for value, mask in each.items()} for name, each in first.masks.items()}
-    slices, untested = slice_differences(one, other, masks, config)
+    groups = alike(one, other)
+    split = [name for name, each in masks.items() if any(_splits(mask, groups) for mask in each.values())]
+    whole = {name: each for name, each in masks.items() if name not in split}
+    slices, untested = slice_differences(one, other, whole, config)
     units = {**second.units, **first.units}
-    return _Pair(one.rows, tuple(one.tasks), measured, undefined, units, slices, untested, second.notes)
+    notes = (*second.notes, *_chance_notes(one, groups, split))
+    return _Pair(one.rows, tuple(one.tasks), measured, undefined, units, slices, untested, notes)
+
+
+def _numbered(rows: Predictions) -> Predictions:
+    return replace(rows, place=np.arange(rows.rows))
+
+
+def _splits(mask: NDArray[np.bool_], groups: NDArray[np.int64]) -> bool:
+    """Whether a slice [N] has some rows of a group, but not all."""
+    inside = np.bincount(groups, mask)
+    return bool(((inside > 0) & (inside < np.bincount(groups))).any())
+
+
+def _chance_notes(rows: Predictions, groups: NDArray[np.int64], split: Sequence[str]) -> Iterator[str]:
+    """What cannot be said of rows that are paired by chance; sums by user do not depend on it."""
+    sizes = np.bincount(groups)
+    why = (
+        f"{int(sizes[sizes > 1].sum())} of {rows.rows} rows share user, item, time and labels with another row, and the "
+        "files have them in another order; name what tells rows apart, as in --columns key=impression"
+    )
+    if split:
+        yield f"no differences by {', '.join(split)}: {why}"
+    if not rows.grouped and sizes.size < rows.rows:
+        yield f"pairs are partly by chance, which makes intervals too wide: {why}"
 
 
 def _together(

@@ -98,21 +98,30 @@ def measure_difference(
     undefined = {}
     for name, rows in first.by_task(users).items():
         one, two = task_statistics(rows, config.at), task_statistics(others[name], config.at)
-        if one.undefined:
-            undefined[name] = one.undefined
+        reasons = _reasons(one.undefined, two.undefined)
+        if reasons:
+            undefined[name] = reasons
         if rows.is_of_one:
             # Every draw is the same, which would make any difference a certain one.
             names = metric_names(rows.kind, config.at, grouped=rows.grouped)
-            undefined[name] = dict.fromkeys(names, _OF_ONE) | one.undefined
+            undefined[name] = dict.fromkeys(names, _OF_ONE) | reasons
             continue
+        # One model may have a metric that the other's scores, which are no probabilities, do not define.
+        theirs = {each.names: each for each in two.statistics}
         pairs = [
-            pair
-            for pair in zip(one.statistics, two.statistics, strict=True)
-            if not headline_only or HEADLINE[rows.kind] in pair[0].names
+            (each, theirs[each.names])
+            for each in one.statistics
+            if each.names in theirs and (not headline_only or HEADLINE[rows.kind] in each.names)
         ]
         for metric, each in _measure(pairs, bootstrap, rows.labels.size).items():
             measured[name, metric] = replace(each, headline=metric == HEADLINE[rows.kind])
     return measured, undefined
+
+
+def _reasons(one: Mapping[str, str], two: Mapping[str, str]) -> dict[str, str]:
+    """Why metrics are not defined for both models; what holds for one alone says for which."""
+    for_one = {metric: f"for A, {why}" for metric, why in one.items() if metric not in two}
+    return {metric: why if metric in one else f"for the other, {why}" for metric, why in two.items()} | for_one
 
 
 def _measure(

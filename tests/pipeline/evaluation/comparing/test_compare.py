@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -156,3 +157,36 @@ def test_slices_are_of_the_rows_of_their_value_whatever_the_order_of_the_files(j
     counts = pc.value_counts(pc.greater(labelled["prediction__like"], 0.5).cast("int8"))
     assert rows == {str(each["values"].as_py()): each["counts"].as_py() for each in counts}
     assert all(each.difference == 0.0 for each in found.slices)
+
+
+def test_rows_that_are_paired_by_chance_make_no_differences_on_slices(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 600)
+    table = pa.table({
+        "user": rng.integers(0, 30, 600), "kind": rng.integers(0, 2, 600), "impression": np.arange(600),
+        "y": labels, "score": 0.3 * labels + 0.7 * rng.random(600),
+    })  # fmt: skip
+    write_table(table, tmp_path / "a.parquet")
+    write_table(table.take(rng.permutation(600)), tmp_path / "b.parquet")
+    columns = {"user": "user", "label.y": "y", "prediction.y": "score"}
+    sliced = QUICK.model_copy(update={"slice_by": ("kind",), "slice_replicates": 50})
+    a, b = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    found = compare(a, b, config=sliced, columns=columns)
+    assert not found.slices
+    assert any(note.startswith("no differences by kind: ") and "--columns key=" in note for note in found.notes)
+    for told in (
+        compare(a, b, config=sliced, columns={**columns, "key": "impression"}),
+        compare(a, a, config=sliced, columns=columns),
+    ):
+        assert [each.difference for each in told.slices] == [0.0, 0.0]
+        assert told.notes == ()
+
+
+def test_scores_that_are_no_probabilities_are_compared_with_some_that_are() -> None:
+    first = _noisy(0, 1)
+    raw = first.with_scores(first.scores * 8.0 - 4.0)
+    for pair in ((first, raw), (raw, first)):
+        tasks, undefined = compare_predictions(*pair, QUICK)
+        assert tasks["like"]["auc"].difference == 0.0
+        assert "log_loss" not in tasks["like"]
+        assert "the scores are no probabilities" in undefined["like"]["log_loss"]
