@@ -23,10 +23,14 @@ ALL_DAYS = "all"
 
 
 class VersionDays(Settings):
-    """A version's headline metric by task and day, ``all`` among the days; or why it could not be scored."""
+    """A version's headline metric by task and day, ``all`` among the days; or why it could not be scored.
+
+    `judged` says by task on what: the rows to which it applies, and the sums of their weights and weighted labels.
+    """
 
     version: str
     rows: int = 0
+    judged: dict[str, tuple[int, float, float]] = {}
     tasks: dict[str, dict[str, Estimate]] = {}
     metrics: dict[str, str] = {}
     why_not: str = ""
@@ -54,7 +58,19 @@ class Backtest(Settings):
                 interval = f"  [{all_days.low:.4f}, {all_days.high:.4f}]" if all_days else ""
                 lines.append("".join([f"  {each.version:<24}", *cells, interval]))
         lines += [f"  {each.version}: {each.why_not}" for each in self.versions if each.why_not]
+        lines += [f"note: {task}: {note}" for task in tasks if (note := self._unlike(task))]
         return lines + [f"note: {each.version}: {note}" for each in self.versions for note in each.notes]
+
+    def _unlike(self, task: str) -> str:
+        """What versions whose recipes do not define a task alike were judged on; empty if all are alike."""
+        judged = [(each.version, each.judged[task]) for each in self.versions if task in each.judged]
+        if not judged or all(np.allclose(each, judged[0][1], rtol=1e-6, atol=0.0) for _, each in judged):
+            return ""
+        found = "; ".join(
+            f"{version} {rows:,} rows, sum of weights {weights:g}, of labels {labels:g}"
+            for version, (rows, weights, labels) in judged
+        )
+        return f"the recipes have other rows, labels or weights, so these figures are not to be compared ({found})"
 
 
 def backtest(
@@ -86,7 +102,21 @@ def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDay
     for day, mask in masks.items():
         for task, estimate, metric in _headlines(predictions, mask, config):
             tasks[task][day], metrics[task] = estimate, metric
-    return VersionDays(version=loaded.name, rows=predictions.rows, tasks=tasks, metrics=metrics, notes=notes)
+    return VersionDays(
+        version=loaded.name,
+        rows=predictions.rows,
+        judged=_judged(predictions),
+        tasks=tasks,
+        metrics=metrics,
+        notes=notes,
+    )
+
+
+def _judged(predictions: Predictions) -> dict[str, tuple[int, float, float]]:
+    weights = predictions.weights.astype(np.float64)
+    applies, sums = np.count_nonzero(weights, axis=0), weights.sum(axis=0)
+    labels = np.where(weights > 0, weights * predictions.labels, 0.0).sum(axis=0)
+    return dict(zip(predictions.tasks, zip(applies.tolist(), sums.tolist(), labels.tolist(), strict=True), strict=True))
 
 
 def _headlines(

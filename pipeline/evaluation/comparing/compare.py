@@ -148,8 +148,8 @@ def _chance_notes(rows: Predictions, groups: NDArray[np.int64], split: Sequence[
     """What cannot be said of rows that are paired by chance; sums by user do not depend on it."""
     sizes = np.bincount(groups)
     why = (
-        f"{int(sizes[sizes > 1].sum())} of {rows.rows} rows share user, item, time and labels with another row, and the "
-        "files have them in another order; name what tells rows apart, as in --columns key=impression"
+        f"{int(sizes[sizes > 1].sum())} of {rows.rows} rows share user, item, time and labels with another row, and "
+        "the files have them in another order; name what tells rows apart, as in --columns key=impression"
     )
     if split:
         yield f"no differences by {', '.join(split)}: {why}"
