@@ -8,6 +8,7 @@ command still imports.
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ from pipeline.flow.tied_process import TIED
 
 # A first start makes the database: 15 to 30 seconds on a small machine, several times that on a busy one.
 START_SECONDS = 180.0
+_NAMED_SECONDS = 30.0
 _APPLICATION = "prefect.server.api.server:create_app"
 _PRIVATE = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 # What goes wrong, and what libraries warn of, reaches a person in our own words; Prefect would add its tracebacks.
@@ -46,8 +48,9 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
         A function that waits until the API answers; it raises `UnavailableError` where it does not.
     """
     os.environ.update({key: value for key, value in _PRIVATE.items() if key not in os.environ})
-    if os.environ.get("PREFECT_API_URL"):
-        yield lambda: None
+    named = os.environ.get("PREFECT_API_URL")
+    if named:
+        yield partial(_reach, named)
         return
     home = Path(os.environ.setdefault("PREFECT_HOME", str(home.absolute())))
     home.mkdir(parents=True, exist_ok=True)
@@ -69,6 +72,25 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
             _stop(server)
         signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
+
+
+def _reach(url: str) -> None:
+    """Refuse a server that is named and cannot be reached; whatever it answers, it is there."""
+    try:
+        # A file would not harm: nothing is read, and Prefect refuses what is no URL of a server.
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=_NAMED_SECONDS):  # noqa: S310
+            return
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError):
+            return  # Prefect has certificates of its own, or settings that do without.
+        message = (
+            f"no Prefect server answers at PREFECT_API_URL={url} ({reason}); start it with `prefect server start`, or "
+            "unset PREFECT_API_URL to run with a private one"
+        )
+        raise UnavailableError(message) from error
 
 
 def _leave(signals: list[int], number: int, frame: FrameType | None) -> None:

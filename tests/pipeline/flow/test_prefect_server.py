@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from contract.errors import UnavailableError
 from pipeline.flow.prefect_server import prefect_api
 
 
@@ -41,3 +42,13 @@ def test_nobody_else_gets_the_port_while_the_server_starts(tmp_path: Path) -> No
             port = urlsplit(os.environ["PREFECT_API_URL"]).port
             with pytest.raises(OSError, match="in use"):
                 other.bind(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "127.0.0.1:9"])
+def test_a_named_server_that_does_not_answer_is_one_sentence(tmp_path: Path, url: str) -> None:
+    with (
+        mock.patch.dict(os.environ, {"PREFECT_API_URL": url}),
+        pytest.raises(UnavailableError, match=rf"no Prefect server answers at PREFECT_API_URL={url} "),
+        prefect_api(tmp_path) as ready,
+    ):
+        ready()
