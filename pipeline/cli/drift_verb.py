@@ -1,5 +1,6 @@
 """The verb `drift`: how far new raw rows are from those that a model was trained on."""
 
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def _drift_arguments(parser: ArgumentParser) -> None:
 def _drift(args: Namespace) -> None:
     if (args.data is None) == (not is_raw(args)):
         message = "name the new rows with --events, --from or --to, or encoded ones with --data, and not both"
+        raise ConfigError(message)
+    if not 0.0 <= args.threshold < math.inf:
+        message = f"--threshold {args.threshold:g}: a PSI is at least 0; usual are 0.1 (look) and 0.2 (an alarm)"
         raise ConfigError(message)
     bundle, reference = a_bundle(args.bundle), encoded_rows(args.reference, "--reference")
     data = encoded_rows(args.data, "--data") if args.data else raw_days(args)

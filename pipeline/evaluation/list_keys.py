@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from contract.dataset import EncodedDataset
 from contract.errors import ConfigError
@@ -27,8 +28,8 @@ def by_lists(stretches: Iterable[Predictions], key: str, data: Path | None = Non
         return
     dataset = None if data is None or key == "item" else EncodedDataset.open(data)
     if key != "item" and (dataset is None or key not in dataset.column_names):
-        known = "its column, as in --columns list=session" if dataset is None else ", ".join(dataset.column_names)
-        message = f"lists_by: {key!r} is neither user nor item; name {known}"
+        known = "name its column, as in --columns list=session" if dataset is None else _offered(dataset)
+        message = f"lists_by: {key!r} is neither user nor item; {known}"
         raise ConfigError(message)
     done = 0
     for rows in stretches:
@@ -38,3 +39,10 @@ def by_lists(stretches: Iterable[Predictions], key: str, data: Path | None = Non
             raise ConfigError(message)
         yield replace(rows, lists=lists.astype(np.uint64))
         done += rows.rows
+
+
+def _offered(dataset: EncodedDataset) -> str:
+    """The id features: columns of whole numbers that are not of our own making."""
+    schema = dataset.footers[0].schema.to_arrow_schema()
+    names = [field.name for field in schema if pa.types.is_integer(field.type) and not field.name.startswith("__")]
+    return f"there are the id features {', '.join(names)}" if names else "these rows have no id features"

@@ -6,6 +6,7 @@ import pytest
 
 from contract.errors import ConfigError
 from pipeline.cli.compare_verb import VERB as COMPARE
+from pipeline.cli.drift_verb import VERB as DRIFT
 from pipeline.cli.evaluate_verb import VERB as EVALUATE
 from pipeline.cli.evaluate_verb import _settings
 from pipeline.cli.evaluation_arguments import raw_days
@@ -35,3 +36,10 @@ def test_days_the_wrong_way_round_are_refused_before_anything_is_computed() -> N
     args = _parser(EVALUATE).parse_args(["v1", "--from", "2026-11-09", "--to", "2026-11-08"])
     with pytest.raises(ConfigError, match="--from 2026-11-09 is after --to 2026-11-08"):
         raw_days(args)
+
+
+@pytest.mark.parametrize("threshold", ["-1", "nan", "inf"])
+def test_a_threshold_that_no_psi_can_be_is_refused_before_anything_is_computed(threshold: str) -> None:
+    words = ["bundle", "--from", "2026-11-20", "--reference", "train", f"--threshold={threshold}"]
+    with pytest.raises(ConfigError, match=f"--threshold {threshold}: a PSI is at least 0"):
+        DRIFT.run(_parser(DRIFT).parse_args(words))

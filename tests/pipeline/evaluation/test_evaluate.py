@@ -181,6 +181,13 @@ def test_a_slice_that_is_no_feature_is_refused(judged: Judged, tmp_path: Path) -
         evaluate(judged.bundle, judged.test, judged.train, tmp_path / "out", config=config)
 
 
+def test_lists_by_what_is_no_feature_name_the_id_features_alone(judged: Judged, tmp_path: Path) -> None:
+    config = QUICK.model_copy(update={"lists_by": "nope"})
+    with pytest.raises(ConfigError, match="neither user nor item; there are the id features ") as refused:
+        evaluate(judged.bundle, judged.test, None, tmp_path, config=config)
+    assert "__" not in str(refused.value)
+
+
 def test_a_damaged_bundle_is_not_evaluated(judged: Judged, tmp_path: Path) -> None:
     copy = tmp_path / "bundle"
     copy.mkdir()
