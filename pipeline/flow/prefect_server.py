@@ -15,12 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from contract.errors import UnavailableError
+from contract.files import locked
 from pipeline.flow.tied_process import TIED
 
 # A first start makes the database: 15 to 30 seconds on a small machine, several times that on a busy one.
@@ -57,11 +58,18 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
     signals: list[int] = []
     before = signal.signal(signal.SIGTERM, partial(_leave, signals))
-    server = None
+    server, alone = None, ExitStack()
     try:
+        # Of two servers that make or migrate one database at once, such as of two projects, one would fail.
+        alone.enter_context(locked(home))
         server, api = _start(home / "server.log")
         os.environ["PREFECT_API_URL"] = api
-        yield partial(_wait, server, api, home / "server.log")
+
+        def ready() -> None:
+            _wait(server, api, home / "server.log")
+            alone.close()
+
+        yield ready
     except BaseException:
         # An import that is left half way may answer with an error of its own, long after it.
         if signals:
@@ -70,6 +78,7 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     finally:
         if server is not None:
             _stop(server)
+        alone.close()
         signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
 

@@ -8,8 +8,10 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
+from filelock import FileLock, Timeout
 
 from contract.errors import UnavailableError
+from contract.files import LOCK_FILE
 from pipeline.flow.prefect_server import prefect_api
 
 
@@ -33,6 +35,16 @@ def test_an_error_without_a_signal_stays_what_it_is(tmp_path: Path) -> None:
         os.environ.pop("PREFECT_API_URL", None)
         with pytest.raises(RecursionError), prefect_api(tmp_path):
             raise RecursionError
+
+
+def test_another_server_of_the_same_files_waits_until_one_has_made_the_database(tmp_path: Path) -> None:
+    other = FileLock(tmp_path / LOCK_FILE, timeout=0)
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PREFECT_API_URL", None)
+        with prefect_api(tmp_path), pytest.raises(Timeout), other:
+            pass
+    with other:
+        assert other.is_locked
 
 
 def test_nobody_else_gets_the_port_while_the_server_starts(tmp_path: Path) -> None:
