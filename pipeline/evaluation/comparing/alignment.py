@@ -15,8 +15,8 @@ _KEYS = ("key", "user", "item", "time")
 def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:
     """Two predictions of the same events, in whatever order, as the same rows and their common tasks.
 
-    Rows are matched by the key of their source where both have it, else by time, user, item and labels; where a file
-    has none of the keys, by their order.
+    Rows are matched by the key of their source where both have it and it tells them apart, else by time, user, item
+    and labels; where a file has none of the keys, by their order.
 
     Raises:
         DataError: not the same events, labels, or kinds of tasks, or no task in common.
@@ -48,9 +48,15 @@ def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predicti
     """Both without the keys that one of them lacks; without any in common they are matched by the order of rows."""
     both = [first, second]
     common = [name for name in _KEYS if all(_has(each, name) for each in both)]
-    if "key" in common:
+    if "key" in common and not (_repeats(first) and _repeats(second)):
         ordered = [each.take(np.argsort(each.key, kind="stable")) for each in both if each.key is not None]
         return _shared(ordered[0], ordered[1], keyed=True)
+    if common == ["key"]:
+        message = (
+            f"the key does not tell rows apart: {first.rows} rows have {np.unique(first.key).size} keys, and the files "
+            "share no user, item or time; name a column that differs in every row, as in --columns key=impression"
+        )
+        raise DataError(message)
     if not common:
         if first.schema_fingerprint and second.schema_fingerprint:
             require_build(first, second.schema_fingerprint, "one file of predictions", "the other")
@@ -61,6 +67,10 @@ def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predicti
         dropped: dict[str, Any] = {n: np.zeros_like(getattr(each, n)) for n in _KEYS[1:] if n not in common}
         kept.append(replace(each, keyed=True, grouped=grouped, key=None, **dropped))
     return kept[0], kept[1]
+
+
+def _repeats(rows: Predictions) -> bool:
+    return rows.key is not None and np.unique(rows.key).size < rows.rows
 
 
 def alike(one: Predictions, other: Predictions) -> NDArray[np.int64]:

@@ -189,4 +189,21 @@ def test_scores_that_are_no_probabilities_are_compared_with_some_that_are() -> N
         tasks, undefined = compare_predictions(*pair, QUICK)
         assert tasks["like"]["auc"].difference == 0.0
         assert "log_loss" not in tasks["like"]
-        assert "the scores are no probabilities" in undefined["like"]["log_loss"]
+        assert "probabilities: they lie from" in undefined["like"]["log_loss"]
+
+
+def test_a_key_that_repeats_does_not_lend_one_file_the_users_of_the_other(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 600)
+    table = pa.table({
+        "__user": rng.integers(1, 30, 600).astype(np.uint64), "request": rng.integers(0, 100, 600),
+        "y": labels, "score": 0.3 * labels + 0.7 * rng.random(600),
+    })  # fmt: skip
+    shuffled = table.take(rng.permutation(600))
+    for name, each in (("a", table), ("b", shuffled), ("c", shuffled.drop_columns("__user"))):
+        write_table(each, tmp_path / f"{name}.parquet")
+    columns = {"key": "request", "label.y": "y", "prediction.y": "score"}
+    found = compare(tmp_path / "a.parquet", tmp_path / "b.parquet", config=QUICK, columns=columns)
+    assert found.tasks["y"]["gauc"].difference == 0.0
+    with pytest.raises(DataError, match="the key does not tell rows apart: 600 rows have"):
+        compare(tmp_path / "a.parquet", tmp_path / "c.parquet", config=QUICK, columns=columns)
