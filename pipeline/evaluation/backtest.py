@@ -30,6 +30,7 @@ class VersionDays(Settings):
 
     version: str
     rows: int = 0
+    days: tuple[str, ...] = ()
     judged: dict[str, tuple[int, float, float]] = {}
     tasks: dict[str, dict[str, Estimate]] = {}
     metrics: dict[str, str] = {}
@@ -48,7 +49,7 @@ class Backtest(Settings):
         lines = [f"{self.data}"]
         tasks = dict.fromkeys(task for each in self.versions for task in each.tasks)
         for task in tasks:
-            days = dict.fromkeys(day for each in self.versions for day in each.tasks.get(task, {}))
+            days = dict.fromkeys(day for each in self.versions for day in each.days)
             metric = next(each.metrics[task] for each in self.versions if task in each.metrics)
             lines += ["", f"{task}: {metric}", "".join([f"  {'version':<24}", *(f"{day:>12}" for day in days)])]
             for each in self.versions:
@@ -105,6 +106,7 @@ def _of_version(path: Path, days: RawDays, config: EvaluateConfig) -> VersionDay
     return VersionDays(
         version=loaded.name,
         rows=predictions.rows,
+        days=tuple(masks),
         judged=_judged(predictions),
         tasks=tasks,
         metrics=metrics,

@@ -71,7 +71,7 @@ def _ratio(calibration: Estimate | None) -> str:
 
 
 def _error(ece: Estimate | None) -> str:
-    if ece is None or not ece.positives:
+    if ece is None or ece.positives is None:
         return ""
-    bound = min(_MOST_ECE, _SHARE_OF_RATE * ece.positives / ece.n)
+    bound = min(_MOST_ECE, _SHARE_OF_RATE * ece.positives / ece.n) if ece.positives else _MOST_ECE
     return f"they are off by {ece.value:.4f} [{ece.low:.4f}, {ece.high:.4f}] on average" if ece.low > bound else ""

@@ -165,7 +165,7 @@ def _finding(compared: AgainstCurrent, task: str, metric: str, config: ProjectCo
         verdict = "not certainly as good as"
     text = (
         f"{task}: {metric} {difference.b:.4f} is {verdict} {difference.a:.4f} of version {compared.version} "
-        f"({difference.difference:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] on {compared.rows} rows of "
+        f"({difference.difference:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] on {difference.n} rows of "
         f"{compared.first} to {compared.last})"
     )
     return GateFinding(rule=f"{task} no worse than current", passed=bool(passed), text=text)

@@ -20,3 +20,10 @@ def test_versions_whose_recipes_weigh_a_task_otherwise_are_named() -> None:
 def test_versions_that_are_judged_on_the_same_have_no_note() -> None:
     versions = (_version("shop/1", (90, 90.0, 30.0)), _version("shop/2", (90, 90.0, 30.0)))
     assert not [line for line in Backtest(data="days", versions=versions).lines() if line.startswith("note: ")]
+
+
+def test_a_day_on_which_a_task_has_no_positives_keeps_its_column() -> None:
+    version = _version("shop/1", (90, 90.0, 30.0)).model_copy(update={"days": ("all", "2026-11-26")})
+    lines = Backtest(data="days", versions=(version,)).lines()
+    assert lines[-2].split() == ["version", "all", "2026-11-26"]
+    assert lines[-1].split()[:3] == ["shop/1", "0.7000", "-"]

@@ -23,6 +23,14 @@ def test_what_chance_may_explain_is_none() -> None:
     assert calibration_findings({"click": _scores((0.012, 0.002, 0.02), (1.05, 0.99, 1.1))}) == []
 
 
+def test_probabilities_of_rows_without_positives_are_a_finding() -> None:
+    scores = {
+        name: Estimate(value=0.36, low=0.34, high=0.38, n=1000, positives=0) for name in ("log_loss", "ece")
+    }  # fmt: skip
+    (text,) = calibration_findings({"click": scores})
+    assert "off by 0.3600" in text
+
+
 def test_regressions_have_no_probabilities() -> None:
     scores = {"rmse": Estimate(value=2.0, low=1.0, high=3.0, n=10, positives=None)}
     assert calibration_findings({"watch": scores}) == []
