@@ -51,7 +51,7 @@ def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predicti
     if "key" in common and not (_repeats(first) and _repeats(second)):
         ordered = [each.take(np.argsort(each.key, kind="stable")) for each in both if each.key is not None]
         return _shared(ordered[0], ordered[1], keyed=True)
-    if common == ["key"]:
+    if common == ["key"] and first.key is not None:
         message = (
             f"the key does not tell rows apart: {first.rows} rows have {np.unique(first.key).size} keys, and the files "
             "share no user, item or time; name a column that differs in every row, as in --columns key=impression"
