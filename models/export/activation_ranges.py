@@ -8,6 +8,7 @@ Source: Choukroun et al. 2019, "Low-bit Quantization of Neural Networks for Effi
 Shape legend: I inputs, O outputs of a layer.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,11 @@ class Layer(NamedTuple):
     name: str
 
     @property
+    def key(self) -> str:
+        """The same for the layer of these weights in any graph of a model; its name is the graph's own numbering."""
+        return hashlib.sha256(np.ascontiguousarray(self.weight_IO).tobytes()).hexdigest()
+
+    @property
     def source(self) -> ir.Value:
         """The matrix that it reads; if it reads picked rows, the matrix that they were picked from."""
         x = self.node.inputs[0]
@@ -60,7 +66,7 @@ class Range(NamedTuple):
 
 
 Ranges = Mapping[str, Range]
-"""By a layer's name."""
+"""By a layer's key."""
 
 
 def layers_of(graph: ir.Graph) -> Iterator[Layer]:
@@ -89,17 +95,18 @@ def measure_ranges(source: Path, runs: Iterable[Mapping[str, Any]]) -> Ranges:
     """
     watched = source.with_name(f".{source.name}-watched")
     model = ir.load(source)
-    inputs: dict[str, str] = {}
+    inputs: dict[str, set[str]] = {}
     for layer in layers_of(model.graph):
-        inputs[layer.name] = str(layer.source.name)
+        inputs.setdefault(layer.key, set()).add(str(layer.source.name))
         if layer.source not in model.graph.outputs:
             model.graph.outputs.append(layer.source)
     try:
         ir.save(model, watched)
-        spans = _spans(watched, sorted(set(inputs.values())), runs)
+        spans = _spans(watched, sorted(set[str]().union(*inputs.values())), runs)
     finally:
         watched.unlink(missing_ok=True)
-    return {name: spans[given] for name, given in inputs.items() if given in spans}
+    seen = {key: [spans[given] for given in values if given in spans] for key, values in inputs.items()}
+    return {key: Range(min(r.low for r in each), max(r.high for r in each)) for key, each in seen.items() if each}
 
 
 def _spans(graph: Path, values: list[str], runs: Iterable[Mapping[str, Any]]) -> dict[str, Range]:

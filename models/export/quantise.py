@@ -79,7 +79,7 @@ class _Rewriter:
 
     def rewrite(self, layer: Layer) -> bool:
         """Replace a layer if its inputs were measured."""
-        span, x = self.ranges.get(layer.name), layer.node.inputs[0]
+        span, x = self.ranges.get(layer.key), layer.node.inputs[0]
         if span is None or x is None:
             return False
         given = self._quantised(x, span, layer.node)
@@ -126,7 +126,7 @@ class _Rewriter:
     def _range_of(self, x: ir.Value) -> Range | None:
         """What was measured of a matrix, if nothing but layers to be quantised read it."""
         readers = [self.layers.get(id(user)) for user, _ in x.uses()]
-        spans = [None if reader is None else self.ranges.get(reader.name) for reader in readers]
+        spans = [None if reader is None else self.ranges.get(reader.key) for reader in readers]
         return spans[0] if spans and None not in spans else None
 
     def _quantised(self, x: ir.Value, span: Range, before: ir.Node) -> _Input:

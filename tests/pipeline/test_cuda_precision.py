@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.errors import ConfigError
+from contract.errors import ConfigError, PredictionError
 from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, QUANTISED
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
@@ -53,6 +53,20 @@ def test_a_golden_answer_that_tf32_moves_is_accepted_at_tf32_alone(bundle: Path)
     require_golden("moved", case, answers, golden_tolerance({CUDA_PRECISIONS: json.dumps(FACTS)}, "tf32", "it"))
     with pytest.raises(Exception, match="is off by"):
         Engine(bundle).check("moved", case)
+
+
+def test_an_int8_graph_may_round_a_value_to_the_next_step(bundle: Path, tmp_path: Path) -> None:
+    rows = inputs(SCHEMA, 1, 5)
+    answers = Engine(bundle).predict(rows)
+    case = GoldenCase(rows, {task: values + np.float32(2e-3) for task, values in answers.items()})
+    int8 = shutil.copytree(bundle, tmp_path / "int8")
+    annotate(int8 / "model.onnx", {QUANTISED: "experts"})
+    Engine(int8).check("one step away", case)
+    with pytest.raises(PredictionError, match="is off by"):
+        Engine(bundle).check("one step away", case)
+    wrong = GoldenCase(rows, {task: values + np.float32(0.2) for task, values in answers.items()})
+    with pytest.raises(PredictionError, match=r"allowed is 0\.05"):
+        Engine(int8).check("wrong", wrong)
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,19 @@
 """int8 experts: close answers that hang on a row alone, everything else untouched, empty experts included."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnxscript import ir
 
 from contract.errors import ExportError
 from contract.inputs import Inputs
 from contract.prepared import taken
 from models.export import export
-from models.export.activation_ranges import Ranges, measure_ranges
+from models.export.activation_ranges import Ranges, layers_of, measure_ranges
 from models.export.quantise import quantise_experts
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
@@ -47,6 +49,24 @@ def test_answers_stay_close_for_any_number_of_rows(quantised: tuple[Path, Path],
     given = inputs(SCHEMA, 1, rows, seed=rows)
     off = np.abs(answers(quantised[1], given) - answers(quantised[0], given))
     assert 0 < off.max() < 0.05
+
+
+def test_layers_are_told_by_their_weights_since_another_graph_numbers_them_otherwise(
+    quantised: tuple[Path, Path], tmp_path: Path
+) -> None:
+    source, target = quantised
+    model = ir.load(source)
+    weights = [layer.node.inputs[1] for layer in layers_of(model.graph)]
+    names = [weight.name for weight in weights]
+    for number, weight in enumerate(weights):
+        weight.name = f"passing.{number}"
+    for weight, name in zip(weights, reversed(names), strict=True):
+        weight.name = name
+    shutil.copy(source.with_name("tables.bin"), tmp_path)
+    ir.save(model, tmp_path / "renumbered.onnx")
+    quantise_experts(tmp_path / "renumbered.onnx", tmp_path / "int8.onnx", ranges(source))
+    given = inputs(SCHEMA, 1, 200, seed=5)
+    np.testing.assert_array_equal(answers(tmp_path / "int8.onnx", given), answers(target, given))
 
 
 @pytest.fixture(scope="module")
