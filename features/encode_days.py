@@ -54,6 +54,16 @@ class RawDays:
     key: str | None = None
     """The log's column that tells rows apart, where it is not the recipe's."""
 
+    @classmethod
+    def of(cls, data: FeaturesConfig, recipe: FeaturesConfig, first: date, last: date) -> Self:
+        """Days of a project's tables as they lie today, where a version's recipe names other paths."""
+        paths: dict[str, str] = {}
+        for name in ("events", "users", "items"):
+            now, then = getattr(data, name), getattr(recipe, name)
+            if now is not None and then is not None and now.path and now.path != then.path:
+                paths[name] = now.path
+        return cls(**paths, first=first, last=last)
+
     def apply(self, recipe: FeaturesConfig) -> FeaturesConfig:
         """The recipe with these paths, and without what is for training alone.
 

@@ -78,7 +78,7 @@ def served_day(config: ProjectConfig, day: date) -> ServedDay:
 def rows_served_by(
     config: ProjectConfig, served: ServedDay, version: int, say: Said, kept: Path | None = None
 ) -> Predictions:
-    """The day's rows that a version served, scored by it: by its own recipe on the raw log.
+    """The day's rows that a version served, scored by it: by its own recipe on the log where it lies today.
 
     Raises:
         DataError: the version served none of the rows, or the log has none of that day.
@@ -86,8 +86,9 @@ def rows_served_by(
     """
     path = config.store / config.name / str(version)
     schema = bundle.load(path).schema
-    days = RawDays(first=served.day, last=served.day)
-    with encoded_days(FittedRecipe.load(path), days, say, kept) as encoded:
+    recipe = FittedRecipe.load(path)
+    days = RawDays.of(config.data, recipe.config, served.day, served.day)
+    with encoded_days(recipe, days, say, kept) as encoded:
         say(f"scoring by version {version}")
         scored = predict(Engine(path, schema, threads=config.evaluate.threads), encoded.dataset, schema)
     chosen = np.flatnonzero(served.mask(version, scored))

@@ -50,7 +50,7 @@ def paired_with_current(config: ProjectConfig, evaluation_dir: Path, held_out: P
     path = config.store / config.name / str(version)
     try:
         new = load_predictions(evaluation_dir / PREDICTIONS_FILE)
-        ours, theirs = common_tasks(*common_rows(new, _score(path, held_out, new)))
+        ours, theirs = common_tasks(*common_rows(new, _score(path, held_out, new, config)))
         differences, undefined = compare_predictions(theirs, ours, config.evaluate)
         chosen = places_of_common_rows(new, ours)
         masks = {
@@ -141,15 +141,16 @@ def _models(store: Path) -> list[str]:
     return [folder.parent.name for folder in store.glob("*/current")] if store.is_dir() else []
 
 
-def _score(path: Path, held_out: Path, new: Predictions) -> Predictions:
+def _score(path: Path, held_out: Path, new: Predictions, config: ProjectConfig) -> Predictions:
     schema = bundle.load(path).schema
     engine = Engine(path, schema)
     if schema.fingerprint() == Schema.load(held_out.parent).fingerprint():
         return predict(engine, held_out, schema)
     # A day more on each side, whatever the log's time zone; only the same events are kept.
     bounds = [datetime.fromtimestamp(int(ms) / 1000, UTC).date() for ms in (new.time.min(), new.time.max())]
-    days = RawDays(first=bounds[0] - timedelta(days=1), last=bounds[1] + timedelta(days=1))
-    with encoded_days(FittedRecipe.load(path), days, lambda _: None) as encoded:
+    recipe = FittedRecipe.load(path)
+    days = RawDays.of(config.data, recipe.config, bounds[0] - timedelta(days=1), bounds[1] + timedelta(days=1))
+    with encoded_days(recipe, days, lambda _: None) as encoded:
         return predict(engine, encoded.dataset, schema)
 
 

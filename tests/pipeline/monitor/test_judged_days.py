@@ -60,6 +60,17 @@ def test_each_row_is_scored_by_the_version_that_was_current_at_its_time(shop: Tw
         assert sorted(found.scores[:, 0].tolist()) == sorted(whole.scores[mine, 0].tolist())
 
 
+def test_the_log_is_read_where_it_lies_today(shop: TwoVersions, tmp_path: Path) -> None:
+    log = pq.read_table(shop.config.data.events.path)
+    pq.write_table(log.take(list(range(0, log.num_rows, 2))), tmp_path / "moved.parquet")
+    events = shop.config.data.events.model_copy(update={"path": str(tmp_path / "moved.parquet")})
+    moved = shop.config.model_copy(update={"data": shop.config.data.model_copy(update={"events": events})})
+    served = served_day(moved, LAST)
+    version = served.versions[0]
+    before, after = (rows_served_by(each, served, version, _quiet).rows for each in (shop.config, moved))
+    assert 0 < after < before
+
+
 def test_a_day_is_measured_on_all_its_rows_with_versions_as_a_slice(shop: TwoVersions) -> None:
     judged = _judged(shop, LAST)
     evaluation = Evaluation.load(shop.config.days_dir / str(LAST))
