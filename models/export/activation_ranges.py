@@ -8,7 +8,6 @@ Source: Choukroun et al. 2019, "Low-bit Quantization of Neural Networks for Effi
 Shape legend: I inputs, O outputs of a layer.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 from onnxscript import ir
+
+from contract.sha256 import sha256_of_bytes
 
 _LAYERS = re.compile(
     r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!heads\.)(?!.*\.request\.)(?!.*weight_request)"
@@ -41,7 +42,7 @@ class Layer(NamedTuple):
     @property
     def key(self) -> str:
         """The same for the layer of these weights in any graph of a model; its name is the graph's own numbering."""
-        return hashlib.sha256(np.ascontiguousarray(self.weight_IO).tobytes()).hexdigest()
+        return sha256_of_bytes(np.ascontiguousarray(self.weight_IO).tobytes())
 
     @property
     def source(self) -> ir.Value:
