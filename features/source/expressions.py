@@ -97,9 +97,11 @@ def _parse(text: str, where: str) -> tuple[ast.expr, dict[str, str]]:
 
     try:
         return ast.parse(_TOKENS.sub(plain, text.strip()), mode="eval").body, quoted
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
+        # A ValueError is of half a surrogate pair and, before Python 3.11.4, of a NUL.
+        why = f"{error.msg} at column {error.offset}" if isinstance(error, SyntaxError) else str(error)
         hint = "; a column's name with other signs stands between backticks, `like this`"
-        message = f"{where}: {text!r} is not an expression ({error.msg} at column {error.offset}){hint}"
+        message = f"{where}: {text!r} is not an expression ({why}){hint}"
         raise ConfigError(message) from error
 
 

@@ -83,6 +83,12 @@ def test_what_is_outside_the_grammar_is_refused(text: str) -> None:
         compile_expression(text, TABLE, "here")
 
 
+@pytest.mark.parametrize("text", ["a\x00", "\ud800"])
+def test_text_that_is_no_source_code_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="here: .* is not an expression"):
+        compile_expression(text, TABLE, "here")
+
+
 @given(st.text(max_size=20))
 def test_any_text_compiles_or_is_refused_with_its_place(text: str) -> None:
     try:
