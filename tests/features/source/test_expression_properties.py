@@ -85,7 +85,7 @@ def test_what_is_outside_the_grammar_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\x00", "\ud800"])
 def test_text_that_is_no_source_code_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="here: .* is not an expression"):
+    with pytest.raises(ConfigError, match=r"here: .* is not an expression"):
         compile_expression(text, TABLE, "here")
 
 
