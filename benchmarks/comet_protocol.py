@@ -107,7 +107,7 @@ class Model(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, 1) for _ in range(2))
 
     def forward(self, pairs: Pairs) -> tuple[Tensor, Tensor, float]:
-        """Answers [B, 2], the gates' penalties, and how many experts per task uses for a row."""
+        """Answers [B, 2], the gates' penalties, and how many experts each task uses per row."""
         x_BD = torch.cat([table(ids) for table, ids in zip(self.tables, (pairs.users, pairs.films), strict=True)], 1)
         routings = [gate(x_BD) for gate in self.gates]
         answers_BEO = self.experts(x_BD)

@@ -1,4 +1,4 @@
-"""The precision that CUDA multiplies in, and how far a bundle's answers may then lie from those of its export.
+"""How far a bundle's answers may lie from those of its export: by the precision of CUDA, and with int8 layers.
 
 onnxruntime's CUDA provider multiplies in TF32 (10 bits of mantissa) unless it is told not to. A bundle says for which
 precisions its quality was measured, and how far answers moved (`models.export.cuda_precision`).
