@@ -5,7 +5,7 @@ Shape legend: N candidate rows.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -14,17 +14,26 @@ import torch
 from benchmarks.serving_graph import publish_graph, table_of_ids
 from benchmarks.serving_split import SIDES, split_schema
 from benchmarks.sparse_models import layer, ranker
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, GATE_OUTPUT, MODEL_FILE, SCHEMA_FINGERPRINT
+from contract.graph_names import (
+    CUDA_MODEL_FILE,
+    CUDA_PACKED_FILE,
+    GATE_OUTPUT,
+    MODEL_FILE,
+    SCHEMA_FINGERPRINT,
+    variant_of,
+)
 from contract.inputs import Inputs
 from features.online.online_table import OnlineTables
 from models.export.cuda_form import choose_cuda_form
 from models.export.half import write_half
 from models.export.onnx_file import write_onnx
 from models.export.parity_sample import generate, sanitised
+from models.export.quantised_moe import write_quantised_moe
 from models.export_graph.exported_network import Form
 from models.export_graph.serving_graph import ServingGraph
 from models.model_config import ModelConfig
 from models.ranker import Ranker
+from serving.graph.bucket_runner import BucketRunner
 from serving.graph.engine import provider_options
 
 MODEL = "card"
@@ -54,20 +63,35 @@ def form_of(model: Ranker) -> Form:
     return choose_cuda_form(model, "sparse", "auto").form
 
 
-def write(model: Ranker, path: Path, form: Form, *, half: bool = False, packed: bool = False) -> Path:
-    """A graph in a form, of one request per run unless `packed`, with experts in half precision if `half`."""
+def write(model: Ranker, path: Path, form: Form, *, packed: bool = False) -> Path:
+    """A graph in a form, of one request per run unless `packed`."""
     metadata = {SCHEMA_FINGERPRINT: model.schema.fingerprint(), "form": form}
     one_request = form in {"wide", "moe"} and not packed
     write_onnx(ServingGraph(model, form, one_request=one_request), model.schema, path, metadata, packed=packed)
-    if half:
-        write_half(path, path.with_suffix(".half"))
-        path.with_suffix(".half").replace(path)
     return path
 
 
-def a_layer(experts: int, sizes: Sizes) -> Ranker:
-    """A mixture layer alone, one top-2 gate."""
-    return layer(experts) if sizes is not TINY else small(experts)
+class Layers:
+    """Mixture layers and their graphs in a folder, each written once: tracing a model takes longer than running it."""
+
+    def __init__(self, folder: Path, sizes: Sizes) -> None:
+        self._folder, self._sizes, self._models = folder, sizes, dict[int, Ranker]()
+
+    def model(self, experts: int) -> Ranker:
+        """The layer of so many experts alone, one top-2 gate."""
+        if experts not in self._models:
+            self._models[experts] = layer(experts) if self._sizes is not TINY else small(experts)
+        return self._models[experts]
+
+    def graph(self, experts: int, form: Form, precision: str = "fp32") -> Path:
+        """Its graph in a form, computed in a precision."""
+        whole = self._folder / f"{experts}-{form}-{MODEL_FILE}"
+        if not whole.is_file():
+            write(self.model(experts), whole, form)
+        path = variant_of(str(whole), precision) if precision != "fp32" else str(whole)
+        if not Path(path).is_file():
+            write_half(whole, Path(path)) if precision == "fp16" else write_quantised_moe(whole, Path(path), 8)
+        return Path(path)
 
 
 def a_ranker(sizes: Sizes) -> Ranker:
@@ -137,6 +161,18 @@ class BoundRun:
         self.session.run_with_iobinding(self._binding)
 
 
-def model_file(folder: Path, name: str) -> Path:
-    """A file name of its own for each graph of a benchmark."""
-    return folder / f"{name}-{MODEL_FILE}"
+class FedRun:
+    """A request's run as a server feeds it, copies from and to the host included."""
+
+    def __init__(
+        self, path: Path, inputs: Inputs, tasks: list[str], device: Literal["cpu", "cuda"], *, capture: bool
+    ) -> None:
+        """Load the graph."""
+        providers = provider_options(device, "fp32", capture=capture)
+        session = ort.InferenceSession(str(path), providers=providers)
+        self._feed = {node.name: inputs.arrays()[node.name] for node in session.get_inputs()}
+        self._tasks, self._runner = tasks, BucketRunner(session, device, capture=capture)
+
+    def __call__(self) -> None:
+        """One request, to its answers."""
+        self._runner.run(self._tasks, self._feed)

@@ -9,14 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_training_data import TINY, TrainingSizes, config_of, schema_of, write_features
-from benchmarks.gpu_training_floor import floor_steps
+from benchmarks.gpu_training_floor import Step, floor_steps
 from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from contract.inputs import Batch
 from models.row_share import RowShare
@@ -25,6 +26,8 @@ from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_run import TrainingRun
 from pipeline.training.training_step import Wishes
 
+EPOCHS = 1000
+"""More than are run: the rates of learning follow from how many steps there would be."""
 BOUNDS = {4096: 0.5, 16384: 0.7, 65536: 0.5}
 KERNEL_SHARE = 0.7
 
@@ -51,42 +54,47 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(folder: Path, sizes: TrainingSizes, batch: int, device: torch.device) -> list[Case]:
     """Rows a second of training and of its floor, and the kernels' share of a step."""
-    steps = sizes.warm_up + 2 * sizes.steps
-    features = write_features(folder, sizes, batch * steps)
-    config = TrainConfig.model_validate({"batch_size": batch, "bf16": "on", "epochs": 1})
-    run = TrainingRun(schema_of(sizes), config_of(sizes), config, features, device, None)
-    run.sharded.model.train()
-    taken = trained(run)
-    speed = batch / seconds_a_step(lambda: next(taken), sizes, device)
+    features = write_features(folder, sizes, batch * sizes.kept)
+    cases, speed, share = [], 0.0, 0.0
+    for wanted in ("off", "auto"):
+        settings = {"batch_size": batch, "bf16": "on", "epochs": EPOCHS, "compile": wanted}
+        config = TrainConfig.model_validate(settings)
+        run = TrainingRun(schema_of(sizes), config_of(sizes), config, features, device, None)
+        run.sharded.model.train()
+        taken = trained(run)
+        while run.form.deciding:
+            next(taken)
+        step: Step = partial(next, taken)
+        speed = batch / seconds_a_step(step, sizes, device)
+        share = kernel_share(step, sizes, device)
+        what = f"batch {batch}: training, from Parquet, compile {wanted} ({run.form.launch})"
+        cases.append(case_of(what, [speed], "rows/s", better="higher"))
     floors = {
         name: batch / seconds_a_step(step, sizes, device) for name, step in floor_steps(sizes, batch, device).items()
     }
     best = max(floors, key=lambda name: floors[name])
-    cases = [
-        case_of(f"batch {batch}: training, from Parquet", [speed], "rows/s", better="higher"),
+    ratio, bound = speed / floors[best], BOUNDS.get(batch)
+    kernels = KERNEL_SHARE if batch == min(BOUNDS) else None
+    return [
+        *cases,
         *(case_of(f"batch {batch}: floor, {name}", [rate], "rows/s", better="higher") for name, rate in floors.items()),
-        case_of(
-            f"batch {batch}: training / floor ({best})",
-            [speed / floors[best]],
-            "x",
-            bound=BOUNDS.get(batch),
-            better="higher",
-        ),
+        case_of(f"batch {batch}: training / floor ({best})", [ratio], "x", bound=bound, better="higher"),
+        case_of(f"batch {batch}: kernels' share of a step", [share], "", bound=kernels, better="higher"),
     ]
-    share = kernel_share(lambda: next(taken), sizes, device)
-    bound = KERNEL_SHARE if batch == min(BOUNDS) else None
-    return [*cases, case_of(f"batch {batch}: kernels' share of a step", [share], "", bound=bound, better="higher")]
 
 
 def trained(run: TrainingRun) -> Iterator[None]:
-    """Steps of training, one each time."""
-    rows = run.rows
-    batches: Iterator[Batch] = run.step.copies.ahead(rows.epoch())
-    for step, (begin, batch) in enumerate(zip(rows.bounds(0), batches, strict=True)):
-        first, last = rows.share(begin)
-        share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))
-        run.step(batch, share, step, run.total_steps, Wishes())
-        yield
+    """Steps of training, one each time, epoch after epoch."""
+    rows, step = run.rows, 0
+    for epoch in count():
+        batches: Iterator[Batch] = run.step.copies.ahead(rows.epoch(epoch))
+        for begin, batch in zip(rows.bounds(0), batches, strict=True):
+            first, last = rows.share(begin)
+            share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))
+            run.form.step()
+            run.step(batch, share, step, run.total_steps, Wishes())
+            step += 1
+            yield
 
 
 def seconds_a_step(step: Callable[[], object], sizes: TrainingSizes, device: torch.device) -> float:

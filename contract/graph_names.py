@@ -25,6 +25,8 @@ PREPARED = "prepared"
 SHARED = "shared"
 """The online tables whose rows were prepared outside of the graph, and how they are stored."""
 CUDA_PRECISIONS = "cuda_precisions"
+CARD_TABLES = "card_tables"
+"""Of a graph for a card whose tables are inputs: by input name, where in the bundle the table lies."""
 
 # A bundle's files.
 MODEL_FILE = "model.onnx"
@@ -43,8 +45,8 @@ CUDA_MODEL_FILE = "model.cuda.onnx"
 """For a card, of one request per run."""
 CUDA_PACKED_FILE = "packed.cuda.onnx"
 """For a card, of any number of requests per run."""
-HALF_SUFFIX = ".fp16.onnx"
-"""Of graphs for a card whose experts are computed in half precision, instead of ``.onnx``."""
+CUDA_VARIANTS = ("fp16", "int8", "int4")
+"""Precisions of a card's experts that graphs of their own compute: halves, and halves times weights of 8 or 4 bits."""
 TABLES_FILE = "tables.bin"
 PREPARED_ROWS_FILE = "prepared.bin"
 SHARES_FOLDER = "shares"
@@ -60,10 +62,10 @@ RECIPE_FILE, PRIORS_FILE = "recipe.json", "priors.json"
 """A bundle's recipe with all defaults filled in, and the means over training rows that its rates are smoothed by."""
 
 
-def half_of(name: str) -> str:
-    """The name of a graph's variant in half precision.
+def variant_of(name: str, precision: str) -> str:
+    """The name of a graph's variant in one of the `CUDA_VARIANTS`.
 
-    >>> half_of("model.cuda.onnx")
+    >>> variant_of("model.cuda.onnx", "fp16")
     'model.cuda.fp16.onnx'
     """
-    return name.removesuffix(".onnx") + HALF_SUFFIX
+    return f"{name.removesuffix('.onnx')}.{precision}.onnx"

@@ -15,8 +15,7 @@ from onnxscript import ir
 from contract.errors import ExportError
 
 _EXPERTS = re.compile(r"^network\.levels\.\d+\.mixture\.(?!.*\.request\.)(?!.*weight_request)")
-_PRODUCTS = ("Gemm", "MatMul", "MoE")
-_WEIGHT = {"Gemm": 1, "MatMul": 1, "MoE": 2}
+_WEIGHT = {"Gemm": 1, "MatMul": 1, "MoE": 2, "QMoE": 2}
 """Which input of an operator tells whose product it is."""
 
 
@@ -30,13 +29,29 @@ def write_half(source: Path, target: Path) -> int:
         ExportError: there is none, or the result is not valid.
     """
     model = ir.load(source)
-    rewriter = _Halving(model.graph)
-    products = [node for node in list(model.graph) if _is_experts(node)]
-    if not products:
+    count = halve(model)
+    if not count:
         message = "the graph has no product of experts that could be computed in half precision"
         raise ExportError(message)
+    save_checked(model, target)
+    return count
+
+
+def halve(model: ir.Model) -> int:
+    """Round the experts' products of a graph in memory; how many there are."""
+    rewriter = _Halving(model.graph)
+    products = [node for node in list(model.graph) if _is_experts(node)]
     for node in products:
         rewriter.rewrite(node)
+    return len(products)
+
+
+def save_checked(model: ir.Model, target: Path) -> None:
+    """Write a changed graph without the constants that nothing reads any more.
+
+    Raises:
+        ExportError: it is not valid.
+    """
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del model.graph.initializers[name]
@@ -44,13 +59,12 @@ def write_half(source: Path, target: Path) -> int:
     try:
         onnx.checker.check_model(target, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        message = f"the graph in half precision is not valid ONNX, which is a defect of the export: {error}"
+        message = f"the graph {target.name} is not valid ONNX, which is a defect of the export: {error}"
         raise ExportError(message) from error
-    return len(products)
 
 
 def _is_experts(node: ir.Node) -> bool:
-    if node.op_type not in _PRODUCTS:
+    if node.op_type not in _WEIGHT:
         return False
     weight = node.inputs[_WEIGHT[node.op_type]]
     return weight is not None and weight.const_value is not None and bool(_EXPERTS.match(str(weight.name)))
@@ -80,6 +94,8 @@ class _Halving:
     def _rounded(self, value: ir.Value, before: ir.Node) -> ir.Value:
         if value.const_value is None:
             return self._cast(value, ir.DataType.FLOAT16, before)
+        if value.const_value.dtype != ir.DataType.FLOAT:
+            return value  # weights in bytes
         array: NDArray[np.float32] = value.const_value.numpy()
         tensor = ir.tensor(array.astype(np.float16), name=f"{value.name}.fp16")
         constant = ir.Value(

@@ -24,8 +24,9 @@ from models.export_graph.split import InputParts, SplitInput, SplitLinear, rows_
 
 LAYERS = 2
 """What the operator computes."""
-MULTIPLE = 8
-"""Widths are padded to multiples of it: the card's kernels read 16 bytes at once."""
+MULTIPLE, NARROWEST = 8, 16
+"""Widths are padded to multiples of the one, for a card's kernels read 16 bytes at once, and to no less than the other,
+below which they refuse."""
 _NEVER = -1e4
 """A router's logit that a softmax turns into an exact 0, also in half precision."""
 
@@ -231,7 +232,7 @@ def grouped(x_MP: Tensor, chosen_ME: Tensor, weights: tuple[Tensor, Tensor, Tens
 
 
 def _padded(width: int) -> int:
-    return -(-width // MULTIPLE) * MULTIPLE
+    return max(NARROWEST, -(-width // MULTIPLE) * MULTIPLE)
 
 
 def _grown(affine: Affine, inputs: int, outputs: int) -> Affine:

@@ -24,7 +24,11 @@ def _export_arguments(parser: ArgumentParser) -> None:
         help="compute at export what hangs on the item alone, or on pairs and users as well",
     )
     parser.add_argument("--item-rows", choices=("fp32", "fp16", "int8"), help="smaller rows of these, likewise")
-    parser.add_argument("--cuda", choices=("auto", "none", "fp32", "fp16"), help="graphs for a card, in this precision")
+    parser.add_argument(
+        "--cuda",
+        choices=("auto", "none", "fp32", "fp16", "int8", "int4"),
+        help="graphs for a card, in this precision as well",
+    )
     parser.add_argument("--cuda-form", choices=("auto", "wide", "moe"), help="how these compute the experts")
     parser.add_argument(
         "--packed", action="store_true", default=None, help="a second graph for several requests per run"

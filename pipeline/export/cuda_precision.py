@@ -39,13 +39,14 @@ def judge_tf32(graph: Path, schema: Schema, valid: Path) -> dict[str, Any]:
         rounded.unlink(missing_ok=True)
 
 
-def judge_half(graph: Path, half: Path, schema: Schema, valid: Path) -> dict[str, Any]:
-    """The same for a graph and its variant in half precision, which the CPU computes from the same rounded values.
+def judge_variant(precision: str, graph: Path, variant: Path, schema: Schema, valid: Path) -> dict[str, Any]:
+    """The same for a graph and its variant, which the CPU computes from the same rounded values as a card.
 
     Returns:
-        As `judge_tf32`, of ``fp16`` alone.
+        As `judge_tf32`, of that precision alone.
     """
-    return _judged("fp16", "half precision", lambda: None, (graph, half), schema, valid)
+    what = {"fp16": "half precision", "int8": "weights of 8 bits", "int4": "weights of 4 bits"}[precision]
+    return _judged(precision, what, lambda: None, (graph, variant), schema, valid)
 
 
 def _judged(

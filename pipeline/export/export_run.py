@@ -26,7 +26,7 @@ from models.ranker import Ranker
 from pipeline.console import Progress
 from pipeline.export.cheaper_stages import stage_costs, write_stages
 from pipeline.export.cuda_graphs import FILES as CUDA_FILES
-from pipeline.export.cuda_graphs import judge_cuda_graphs, write_cuda_graphs
+from pipeline.export.cuda_graphs import judge_cuda_graphs, take_tables_out, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
 from pipeline.export.post_export import (
@@ -111,6 +111,7 @@ def export_run(
             annotate(
                 graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
             )
+    take_tables_out(out)
     progress("golden requests and online tables")
     write_golden(
         ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if applied.figures else None, items=items

@@ -80,14 +80,15 @@ class ExportConfig(Settings):
     """Cheaper ways to answer many candidates, and under load."""
     packed: bool = False
     """Write a second graph beside the first that answers several requests in one run."""
-    cuda: Literal["auto", "none", "fp32", "fp16"] = "auto"
-    """Write graphs for a card: ``fp32``, ``fp16`` (in half precision as well); ``auto``: fp32 where there is a card."""
+    cuda: Literal["auto", "none", "fp32", "fp16", "int8", "int4"] = "auto"
+    """Write graphs for a card: ``fp32``, and with ``fp16`` in half precision as well, with ``int8`` and ``int4`` with
+    experts' weights of so many bits; ``auto``: fp32 where there is a card."""
     cuda_form: RequestedCudaForm = "auto"
     """How these compute the experts: ``wide``, ``moe``; ``auto``: by measured layers."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.quantize == "experts" and self.cuda in {"fp32", "fp16"}:
+        if self.quantize == "experts" and self.cuda not in {"auto", "none"}:
             message = (
                 f"quantize: experts and cuda: {self.cuda} exclude each other: golden answers would be "
                 "those of int8 experts, which have no kernels on a card; export two bundles"
@@ -104,7 +105,7 @@ class ExportConfig(Settings):
 
     def for_cards(self) -> bool:
         """Whether graphs for a card are written unless experts are in int8."""
-        return self.cuda in {"fp32", "fp16"} or (self.cuda == "auto" and torch.cuda.is_available())
+        return self.cuda != "none" if self.cuda != "auto" else torch.cuda.is_available()
 
     def changes(self, train: Path, schema: Schema) -> dict[str, Change]:
         """What is done to a finished graph, by what it is called in messages; `train` are the training rows."""

@@ -1,14 +1,15 @@
-"""Whether the network runs operator by operator or compiled: as told, or whichever is faster in the run's own steps.
+"""How the network's operators are launched: one by one, compiled, or compiled and captured; as told, or as is fastest.
 
-A small batch's step on a card is launches of small kernels, which `torch.compile` joins; what that gains depends on the
-batch size and the model. The tables are torchrec's and are never compiled. A compiled network rounds otherwise, so
-weights are not the same to the bit.
+A small batch's step on a card is launches of small kernels. `torch.compile` joins them, and may capture what is left as
+CUDA graphs, whose replay is one launch for the forward and one for the backward pass; what either gains depends on the
+batch size and the model, so ``auto`` times all three in the run's own steps. The tables are torchrec's and are never
+compiled. A compiled network rounds otherwise, so weights are not the same to the bit.
 """
 
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,11 +17,14 @@ from torch import nn
 from models.gates.annealing import Schedule
 from models.network import Network
 
-Compile = Literal["off", "on", "auto"]
+Compile = Literal["off", "on", "graphs", "auto"]
+Launch = Literal["one by one", "compiled", "captured"]
 WARM, TIMED = 10, 20
 """Steps that each form takes before it is timed, and while it is."""
 WORTH = 0.95
-"""Share of the other form's time above which it stays as it is."""
+"""Share of a simpler form's time above which that one stays."""
+_TOLD: dict[Compile, Launch] = {"on": "compiled", "graphs": "captured"}
+_CANDIDATES: tuple[Launch, ...] = ("one by one", "compiled", "captured")
 
 
 class DenseForm:
@@ -32,43 +36,62 @@ class DenseForm:
         wanted: Compile,
         device: torch.device,
         *,
+        captures: bool = True,
         backend: str = "inductor",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Compile at once for ``on``; ``auto`` times both on a card, and does nothing on a processor."""
+        """Take what is told at once; ``auto`` times all on a card, and does nothing on a processor.
+
+        `captures`: gradients are used up in the step that they are of, before its graphs write again.
+        """
         self._network, self._device, self._backend, self._clock = network, device, backend, clock
-        self._steps, self._began, self._seconds = 0, 0.0, list[float]()
+        self._steps, self._began, self._seconds = 0, 0.0, dict[Launch, float]()
+        self._candidates = _CANDIDATES if captures else _CANDIDATES[:-1]
+        self._compiled: dict[Launch, Any] = {"one by one": None}
+        self.launch: Launch = "one by one"
         steady = not any(changes_with_the_step(gate) for gate in network.typed_gates)
         self.deciding = wanted == "auto" and device.type != "cpu" and steady
-        if wanted == "on" and steady:
-            self._compile()
+        if wanted in _TOLD and steady:
+            self._take(_TOLD[wanted])
 
     def step(self) -> str | None:
         """Another step is about to begin; what was decided, told once."""
-        if not self.deciding:
-            return None
+        told = self._time() if self.deciding else None
+        if self.launch == "captured" and self._device.type == "cuda":
+            # What the last step's graphs wrote may be overwritten: its gradients are used up by now.
+            torch.compiler.cudagraph_mark_step_begin()
+        return told
+
+    def _time(self) -> str | None:
         place = self._steps % (WARM + TIMED)
         if place == WARM:
             self._began = self._now()
         if place == 0 and self._steps:
-            self._seconds.append(self._now() - self._began)
-            if len(self._seconds) == 1:
-                self._compile()
+            self._seconds[self.launch] = self._now() - self._began
+            if len(self._seconds) == len(self._candidates):
+                return self._decided()
+            self._take(self._candidates[len(self._seconds)])
         self._steps += 1
-        return self._decided() if len(self._seconds) > 1 else None
+        return None
 
     def _decided(self) -> str:
         self.deciding = False
-        plain, compiled = (1e3 * seconds / TIMED for seconds in self._seconds)
-        pays = compiled <= WORTH * plain
-        if not pays:
-            self._network._compiled_call_impl = None  # noqa: SLF001 what nn.Module.compile sets; it has no way back
-        name = "compiled" if pays else "not compiled"
-        return f"the network stays {name}: {compiled:.3g} ms a step compiled, {plain:.3g} as it is"
+        best = self._candidates[0]
+        for each in self._candidates[1:]:
+            if self._seconds[each] <= WORTH * self._seconds[best]:
+                best = each
+        self._take(best)
+        figures = ", ".join(f"{1e3 * self._seconds[each] / TIMED:.3g} {each}" for each in self._candidates)
+        return f"the network's operators stay {best}; milliseconds a step: {figures}"
 
-    def _compile(self) -> None:
-        # The last batch of an epoch is smaller than the others: two sizes, each compiled for itself.
-        self._network.compile(backend=self._backend, dynamic=False)
+    def _take(self, launch: Launch) -> None:
+        self.launch = launch
+        if launch not in self._compiled:
+            mode = {"mode": "reduce-overhead"} if launch == "captured" else {}
+            # The last batch of an epoch is smaller than the others: two sizes, each compiled for itself.
+            self._network.compile(backend=self._backend, dynamic=False, **mode)
+            self._compiled[launch] = self._network._compiled_call_impl  # noqa: SLF001 what it sets; it has no way back
+        self._network._compiled_call_impl = self._compiled[launch]  # noqa: SLF001
 
     def _now(self) -> float:
         if self._device.type == "cuda":

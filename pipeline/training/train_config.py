@@ -226,8 +226,9 @@ class TrainConfig(Settings):
     """When training saves its state."""
     tracking: TrackingConfig = TrackingConfig()
     """Where the run's numbers go."""
-    compile: Literal["off", "on", "auto"] = "off"
-    """Whether the network is compiled, which rounds otherwise; ``auto``: on a card, if that makes steps faster."""
+    compile: Literal["off", "on", "graphs", "auto"] = "off"
+    """Whether the network is compiled, which rounds otherwise, and with ``graphs`` captured as CUDA graphs; ``auto``:
+    on a card, what makes steps fastest."""
     profile_steps: Annotated[int, Field(ge=0)] = 0
     """Record so many steps as a trace in the run's directory, profile/trace.json."""
     seed: Seed = 0
@@ -238,6 +239,12 @@ class TrainConfig(Settings):
         if self.batch_size_per_rank is not None and self.batch_size is not None:
             message = "batch_size (of all ranks) and batch_size_per_rank cannot both be given: leave one out"
             raise ValueError(message)
+        if self.compile == "graphs" and not self.captures():
+            message = (
+                "compile: graphs writes each step's gradients over those of the step before: set accumulate to 1 and "
+                "weighting to fixed, or compile to on"
+            )
+            raise ValueError(message)
         if self.weighting.name != "fixed" and (self.accumulate > 1 or self.precision == "fp16"):
             message = (
                 f"weighting {self.weighting.name} looks at the gradients of single batches: set accumulate to 1, and "
@@ -245,6 +252,10 @@ class TrainConfig(Settings):
             )
             raise ValueError(message)
         return self
+
+    def captures(self) -> bool:
+        """Whether a step's gradients are used up in it, so that CUDA graphs may write the next step's over them."""
+        return self.accumulate == 1 and self.weighting.name == "fixed"
 
     def sized(self, rows: int, world: int) -> "SizedConfig":
         """The same training with `epochs` and `batch_size` as they are for so many training rows on `world` ranks.

@@ -92,7 +92,7 @@ class TrainingRun:
         self.remarks += [teacher.remark] if isinstance(teacher, FileTeacher) else []
         parts = self.sharded, loss, self.weighting, self.config
         self.step = TrainingStep(*parts, autocast=precision.autocast, teacher=teacher)
-        self.form = DenseForm(self.sharded.ranker.network, config.compile, device)
+        self.form = DenseForm(self.sharded.ranker.network, config.compile, device, captures=config.captures())
 
     @property
     def total_steps(self) -> int:

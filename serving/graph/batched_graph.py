@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contract.graph_names import PACKED_FILE, REQUEST_OF
 from contract.inputs import Inputs, PartInputs
 from contract.schema import Schema
+from serving.graph.card_tables import CardTables
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import Device, Engine
 from serving.store.golden import GoldenCase, require_golden
@@ -30,6 +31,7 @@ class BatchedEngine:
         precision: CudaPrecision = "fp32",
         file: str = PACKED_FILE,
         capture: bool = False,
+        tables: CardTables | None = None,
     ) -> None:
         """Load ``packed.onnx``, which `export.packed` writes, or the one for a card; see `Engine`.
 
@@ -39,7 +41,14 @@ class BatchedEngine:
             ConfigError: CUDA was asked for and is not used, or the bundle did not pass at `precision`.
         """
         self.engine = Engine(
-            directory, schema, threads=threads, device=device, precision=precision, file=file, capture=capture
+            directory,
+            schema,
+            threads=threads,
+            device=device,
+            precision=precision,
+            file=file,
+            capture=capture,
+            tables=tables,
         )
 
     def predict(self, requests: Sequence[Inputs]) -> list[dict[str, NDArray[np.float32]]]:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from contract.graph_names import REQUEST_OF
+from serving.graph.card_tables import HeldTable
+from serving.graph.pinned_memory import pinned_zeros
 
 ROW_BUCKETS = (64, 128, 256, 512, 1024, 4096)
 REQUEST_BUCKETS = (1, 8, 32, 128, 512)
@@ -61,10 +64,20 @@ class _Slot:
 class BucketRunner:
     """Runs a session in fixed sizes; `run` answers as ``session.run`` does."""
 
-    def __init__(self, session: ort.InferenceSession, device: Literal["cpu", "cuda"], *, capture: bool = False) -> None:
-        """Run on the session's device; `capture`: the session was made with ``enable_cuda_graph``."""
-        self._session, self._device, self.capture = session, device, capture
-        self._inputs = {node.name: node for node in session.get_inputs()}
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        device: Literal["cpu", "cuda"],
+        *,
+        capture: bool = False,
+        tables: Mapping[str, HeldTable] = MappingProxyType({}),
+    ) -> None:
+        """Run on the session's device; `capture`: the session was made with ``enable_cuda_graph``.
+
+        `tables` are the inputs that are the same in all runs.
+        """
+        self._session, self._device, self.capture, self._tables = session, device, capture, tables
+        self._inputs = {node.name: node for node in session.get_inputs() if node.name not in tables}
         self._outputs = {node.name: node for node in session.get_outputs()}
         self.usable = any(name.startswith("candidate") for name in self._inputs)
         """Whether answers are one for each candidate, so that padding can be cut off."""
@@ -77,8 +90,7 @@ class BucketRunner:
         """The named outputs [N, ...] for arrays by input name; sizes beyond the buckets run as they are."""
         sizes = self._sizes(arrays)
         if sizes is None:
-            answers: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(arrays), _skipping(self.capture))
-            return answers
+            return self._run_as_is(outputs, arrays)
         rows = len(arrays[REQUEST_OF]) if REQUEST_OF in arrays else rows_of_part(arrays, "candidate")
         guard: AbstractContextManager[Any] = self._lock if self.capture else nullcontext()
         with guard:
@@ -87,6 +99,21 @@ class BucketRunner:
                 slot.fill(name, arrays[name])
             self._session.run_with_iobinding(slot.binding, slot.options)
             return [slot.answers[name].numpy()[:rows].copy() for name in outputs]
+
+    def _run_as_is(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            binding.bind_cpu_input(name, np.ascontiguousarray(arrays[name]))
+        self._bind_tables(binding)
+        for name in outputs:
+            binding.bind_output(name, "cpu")
+        self._session.run_with_iobinding(binding, _skipping(self.capture))
+        answers: list[NDArray[np.float32]] = binding.copy_outputs_to_cpu()
+        return answers
+
+    def _bind_tables(self, binding: Any) -> None:
+        for name, table in self._tables.items():
+            table.bind(binding, name)
 
     def _sizes(self, arrays: Mapping[str, Array]) -> _Sizes | None:
         if not self.usable:
@@ -120,6 +147,7 @@ class BucketRunner:
         for name, node in self._inputs.items():
             staged[name], given[name] = self._buffers(_shape(name, node.shape, sizes), _DTYPES[node.type])
             binding.bind_ortvalue_input(name, given[name])
+        self._bind_tables(binding)
         for name in outputs:
             node = self._outputs[name]
             shape = (sizes.candidates, *(int(size) for size in node.shape[1:]))
@@ -131,7 +159,7 @@ class BucketRunner:
         if self._device == "cpu":
             array: Any = np.zeros(shape, dtype)
             return array, ort.OrtValue.ortvalue_from_numpy(array)
-        return _pinned(shape, dtype), ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device)
+        return pinned_zeros(shape, dtype), ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, self._device)
 
     def _options(self) -> Any:
         options = ort.RunOptions()
@@ -147,21 +175,6 @@ def _skipping(capture: bool) -> Any:  # noqa: FBT001 the one thing that it hangs
         # A size that comes once is not worth capturing.
         options.add_run_config_entry("gpu_graph_id", "-1")
     return options
-
-
-def _pinned(shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-    """Zeros in memory that the card reads without a copy of the driver's; plain memory where none is to be had."""
-    for device in ort.get_ep_devices():
-        if device.ep_name != "CUDAExecutionProvider":
-            continue
-        info = device.memory_info(ort.OrtDeviceMemoryType.HOST_ACCESSIBLE)
-        if info is not None:
-            held = ort.OrtValue.ortvalue_from_shape_and_type(shape, dtype, memory_info=info)
-            array: Array = held.numpy()
-            array.fill(0)
-            return array
-    plain: Any = np.zeros(shape, dtype)
-    return plain
 
 
 def _bucket(buckets: Sequence[int], size: int) -> int | None:

@@ -15,7 +15,7 @@ from contract.graph_names import CUDA_PRECISIONS, QUANTISED
 from contract.settings import Settings
 from serving.store.golden import TOLERANCE
 
-CudaPrecision = Literal["fp32", "tf32", "fp16"]
+CudaPrecision = Literal["fp32", "tf32", "fp16", "int8", "int4"]
 INT8_TOLERANCE = 0.05
 """Where layers take bytes: prepared rows enter as float32 what the general graph rounds to 256 steps, and float32 sums
 in another processor's order can round to the next step. The most seen was .02, of the demo's model."""

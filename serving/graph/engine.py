@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from contract.errors import ConfigError, IntegrityError, PredictionError
 from contract.graph_names import (
     CUDA_PACKED_FILE,
+    CUDA_VARIANTS,
     FEWER_FILE,
     INPUT_NAMES,
     ITEM_ROWS,
@@ -25,19 +26,21 @@ from contract.graph_names import (
     REQUEST_OF,
     SCHEMA_FINGERPRINT,
     SHARES,
-    half_of,
+    variant_of,
 )
 from contract.inputs import PARTS, Inputs
 from contract.schema import Schema
 from serving.graph.answer import ExpertUse
 from serving.graph.bucket_runner import BucketRunner, rows_of_part
+from serving.graph.card_tables import CardTables
 from serving.graph.cuda_tolerance import CudaPrecision, golden_tolerance
 from serving.graph.expert_use import outputs_of, read_gates, use_from
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
-_VARIANTS = dict.fromkeys((PACKED_FILE, CUDA_PACKED_FILE, half_of(CUDA_PACKED_FILE)), (REQUEST_OF,)) | {
+_PACKED = (PACKED_FILE, CUDA_PACKED_FILE, *(variant_of(CUDA_PACKED_FILE, each) for each in CUDA_VARIANTS))
+_VARIANTS = dict.fromkeys(_PACKED, (REQUEST_OF,)) | {
     PREPARED_FILE: (ITEM_ROWS, SHARES),
     FEWER_FILE: (MOST_EXPERTS,),
 }
@@ -58,6 +61,7 @@ class Engine:
         precision: CudaPrecision = "fp32",
         file: str = MODEL_FILE,
         capture: bool = False,
+        tables: CardTables | None = None,
     ) -> None:
         """Load a graph of a bundle directory.
 
@@ -69,6 +73,7 @@ class Engine:
             precision: What CUDA multiplies in; the CPU always computes in float32.
             file: Which of the bundle's graphs; `serving.graph.batched_graph` takes the other one.
             capture: Replay runs on CUDA as captured graphs; not for schemas with lists, whose longest the host reads.
+            tables: What holds the tables that graphs for a card take as inputs; None: this one holds its own.
 
         Raises:
             IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
@@ -86,14 +91,19 @@ class Engine:
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
             raise ConfigError(message)
-        self._runner = BucketRunner(self._session, "cuda", capture=capture) if CUDA in self.providers else None
         self.properties = _properties(self._session, path)
+        on_card = CUDA in self.providers
+        self._tables = (tables or CardTables()).of(directory, self.properties, cuda=on_card)
+        self._runner = None
+        if on_card:
+            self._runner = BucketRunner(self._session, "cuda", capture=capture, tables=self._tables)
         self.precision: CudaPrecision = precision if CUDA in self.providers else "fp32"
         """What the session multiplies in."""
         self.tolerance = golden_tolerance(self.properties, self.precision, f"the graph {path}")
         self.schema.require(self.properties.get(SCHEMA_FINGERPRINT, "(none)"), f"the graph {path}")
         self.tasks = tuple(task.name for task in self.schema.tasks)
-        self.inputs = tuple(node.name for node in self._session.get_inputs())
+        self.inputs = tuple(node.name for node in self._session.get_inputs() if node.name not in self._tables)
+        self._fixed = {name: table.array for name, table in self._tables.items()}
         self._one_request = _takes_one_request(self._session)
         self.several: Engine | None = None
         """What runs a request for each candidate, where this graph takes one request alone."""
@@ -155,7 +165,7 @@ class Engine:
             if self._runner is not None:
                 return self._runner.run(outputs, {name: arrays[name] for name in self.inputs})
             answers: list[NDArray[np.float32]] = self._session.run(
-                outputs, {name: arrays[name] for name in self.inputs}
+                outputs, {name: arrays[name] for name in self.inputs} | self._fixed
             )
         except Exception as error:  # onnxruntime's own exception classes have no common base
             message = f"onnxruntime could not run the graph: {error}"
@@ -186,6 +196,7 @@ class Engine:
         return [
             (node.name, kinds[node.type], [size if isinstance(size, int) else -1 for size in node.shape])
             for node in self._session.get_inputs()
+            if node.name in self.inputs
         ]
 
     def check(self, name: str, case: GoldenCase) -> None:

@@ -13,7 +13,7 @@ from contract.graph_names import (
     PREPARED_ROWS_FILE,
     SHARES_FOLDER,
     TABLES_FILE,
-    half_of,
+    variant_of,
 )
 from contract.schema import SCHEMA_FILE
 from serving.graph.cuda_tolerance import CudaPrecision
@@ -50,8 +50,8 @@ def graph_files(names: Collection[str], precision: CudaPrecision, *, cuda: bool)
     if not cuda or CUDA_MODEL_FILE not in names:
         return GraphFiles(MODEL_FILE, there(PACKED_FILE), there(PREPARED_FILE))
     model, packed = CUDA_MODEL_FILE, CUDA_PACKED_FILE
-    if precision == "fp16" and half_of(model) in names:
-        model, packed = half_of(model), half_of(packed)
+    if variant_of(model, precision) in names:
+        model, packed = variant_of(model, precision), variant_of(packed, precision)
     return GraphFiles(model, there(packed), for_card=True)
 
 

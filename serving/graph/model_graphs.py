@@ -15,6 +15,7 @@ from features.online.online_table import Arrays, mapped_array
 from features.online.request_encoder import EncodedRequest
 from serving.graph.answer import ExpertUse
 from serving.graph.batched_graph import BatchedEngine
+from serving.graph.card_tables import CardTables, TablePlace
 from serving.graph.cuda_tolerance import CudaPrecision
 from serving.graph.engine import CUDA, Device, Engine
 from serving.graph.expert_use import spread_use
@@ -41,6 +42,8 @@ class EngineOptions:
     """Where features that were pushed since the version was made are looked up."""
     queue_seconds: float = DELAY_SECONDS
     """On CUDA, how long a request may wait for others to share its run."""
+    tables: TablePlace = "auto"
+    """On CUDA, where large embedding tables lie."""
     capture: bool = False
     """On CUDA, whether runs are captured and replayed as CUDA graphs."""
     cascade: int | None = None
@@ -87,14 +90,16 @@ class ModelGraphs:
         how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
         names, schema = bundle.manifest.files, bundle.schema
         files = graph_files(names, options.precision, cuda=device != "cpu")
-        engine = Engine(path, schema, **how, file=files.model, capture=options.capture)
+        # What routes rows on the host, as graphs for processors do, cannot be captured.
+        card: dict[str, Any] = {"capture": options.capture and files.for_card, "tables": CardTables(options.tables)}
+        engine = Engine(path, schema, **how, file=files.model, **card)
         if files.for_card and CUDA not in engine.providers:
             # ``auto``, on a machine without a card.
-            files, how["device"] = graph_files(names, options.precision, cuda=False), "cpu"
+            files, how["device"], card = graph_files(names, options.precision, cuda=False), "cpu", {}
             engine = Engine(path, schema, **how, file=files.model)
         packed = joined = None
         if files.packed is not None:
-            packed = BatchedEngine(path, schema, **how, file=files.packed, capture=options.capture)
+            packed = BatchedEngine(path, schema, **how, file=files.packed, **card)
             engine.several = packed.engine
             joined = RequestJoiner(packed, options.queue_seconds) if CUDA in engine.providers else None
         prepared = None if files.prepared is None else PreparedEngine(path, schema, **how, arrays=arrays)

@@ -63,6 +63,7 @@ class RunningServer:
                 require_gpu=settings.require_gpu,
                 precision=settings.cuda_precision,
                 queue_seconds=settings.cuda_queue_ms / 1000,
+                tables=settings.cuda_tables,
                 capture=settings.cuda_graphs,
                 users=self.users,
                 pushed=self.pushed,

@@ -84,11 +84,14 @@ class ServerSettings(BaseSettings):
     )
     device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where graphs run")
     require_gpu: bool = Field(default=False, description="fail unless graphs really run on CUDA")
-    cuda_precision: Literal["fp32", "tf32", "fp16"] = Field(
+    cuda_precision: Literal["fp32", "tf32", "fp16", "int8", "int4"] = Field(
         "fp32", description="what CUDA multiplies in; others than fp32 only where the bundle passed with them"
     )
     cuda_queue_ms: float = Field(
         0.5, ge=0, le=1000, description="on CUDA, how long a request may wait for others to share its run"
+    )
+    cuda_tables: Literal["auto", "card", "host"] = Field(
+        "auto", description="on CUDA, where large embedding tables lie; auto: in the host's memory if they do not fit"
     )
     cuda_graphs: bool = Field(default=False, description="on CUDA, replay runs as captured graphs (no list features)")
     score: Path | None = Field(None, description="JSON file with score formulas by model, re-read when it changes")

@@ -34,7 +34,7 @@ def test_every_line_of_the_serving_benchmark_runs_on_the_cpu(
     table = tmp_path / "layers.json"
     assert gpu_serving.main(["--cpu-dry-run", "--json", "--table", str(table), "--kuairand", str(tmp_path)]) == 0
     found = object_of(capsys)
-    assert len(found["cases"]) == 12
+    assert len(found["cases"]) == 19
     assert all(case["bound"] is None for case in found["cases"])
     # What it writes is what an export reads.
     assert "dry run" in measured_layers(table).machine
@@ -47,6 +47,7 @@ def test_every_line_of_the_training_benchmark_runs_on_the_cpu(capsys: pytest.Cap
     assert gpu_training.main(["--cpu-dry-run", "--json"]) == 0
     cases = object_of(capsys)["cases"]
     assert [str(case["case"]).partition(": ")[2].partition(" ")[0] for case in cases] == [
+        "training,",
         "training,",
         "floor,",
         "floor,",

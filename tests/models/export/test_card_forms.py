@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, variant_of
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.cuda_export import export_cuda
@@ -16,7 +16,8 @@ from models.export.onnx_file import operators, write_onnx
 from models.export_graph.exported_network import Form
 from models.export_graph.serving_graph import ServingGraph
 from serving.graph.batched_graph import BatchedEngine
-from serving.graph.engine import CUDA, Engine, provider_options
+from serving.graph.engine import Engine, provider_options
+from tests.card import needs_card
 from tests.models.cuda_operators import CUDA as KERNELS
 from tests.models.host_values import copies
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
@@ -29,7 +30,6 @@ NO_LISTS = small_schema(
     )
 )
 TOP_2 = {"name": "top_k", "k": 2}
-needs_cuda = pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="no CUDA in this onnxruntime")
 
 
 @pytest.mark.parametrize(("form", "gate"), [("wide", "top_k"), ("moe", "dselect_k")])
@@ -43,7 +43,7 @@ def test_no_value_of_the_host_goes_into_a_kernel_of_the_card(form: Form, gate: s
 
 
 @pytest.mark.gpu
-@needs_cuda
+@needs_card
 @pytest.mark.parametrize("capture", [False, True])
 @pytest.mark.parametrize("form", ["wide", "moe"])
 def test_a_card_answers_as_the_cpu_in_its_own_forms(form: str, capture: object, tmp_path: Path) -> None:
@@ -52,11 +52,11 @@ def test_a_card_answers_as_the_cpu_in_its_own_forms(form: str, capture: object, 
     report = export(ranker, NO_LISTS, rows, tmp_path / "model.onnx")
     export_cuda(ranker, report, rows, "moe" if form == "moe" else "wide")
     for name in (CUDA_MODEL_FILE, CUDA_PACKED_FILE):
-        write_half(tmp_path / name, tmp_path / half_of(name))
+        write_half(tmp_path / name, tmp_path / variant_of(name, "fp16"))
     cpu, how = Engine(tmp_path), {"device": "cuda", "capture": bool(capture)}
     device = Engine(tmp_path, file=CUDA_MODEL_FILE, **how)  # type: ignore[arg-type]
     packed = BatchedEngine(tmp_path, file=CUDA_PACKED_FILE, **how)  # type: ignore[arg-type]
-    half = Engine(tmp_path, file=half_of(CUDA_MODEL_FILE), **how)  # type: ignore[arg-type]
+    half = Engine(tmp_path, file=variant_of(CUDA_MODEL_FILE, "fp16"), **how)  # type: ignore[arg-type]
     requests = [inputs(NO_LISTS, 1, size, seed=size) for size in (1, 64, 1000)]
     # Three times: the first runs allocate, the second may capture, the third replays.
     for _ in range(3):
@@ -70,7 +70,7 @@ def test_a_card_answers_as_the_cpu_in_its_own_forms(form: str, capture: object, 
 
 
 @pytest.mark.gpu
-@needs_cuda
+@needs_card
 @pytest.mark.parametrize("form", ["wide", "moe"])
 def test_every_node_of_the_forms_for_cards_runs_on_the_card(form: Form, tmp_path: Path) -> None:
     ranker = lively_ranker(NO_LISTS, small_config(gate=TOP_2))

@@ -16,6 +16,7 @@ from models.export_graph.exported_network import Form
 from models.export_graph.serving_graph import ServingGraph
 from serving.graph.batched_graph import BatchedEngine
 from serving.graph.engine import Engine, provider_options
+from tests.card import needs_card
 from tests.models.host_values import copies
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
@@ -32,14 +33,10 @@ TOP_K = {"name": "top_k", "k": 2}
 CLOSE = 1e-4
 COUNTED = ("dselect_k", "comet")
 """Gates whose slots are counted in each run."""
-gpu = pytest.mark.gpu
-needs_cuda = pytest.mark.skipif(
-    CUDA not in onnxruntime.get_available_providers(), reason="this onnxruntime is built without CUDA"
-)
 
 
-@gpu
-@needs_cuda
+@pytest.mark.gpu
+@needs_card
 @pytest.mark.parametrize("form", ["sparse", "dense"])
 def test_cuda_answers_as_the_cpu(form: str, tmp_path: Path) -> None:
     assert form in {"sparse", "dense"}
@@ -71,8 +68,8 @@ def test_no_value_of_the_host_goes_into_a_kernel_of_the_card(form: Form, gate: s
         assert {each.split()[-1] for each in copies(tmp_path / "model.onnx")} == ({"TopK"} if counted else set())
 
 
-@gpu
-@needs_cuda
+@pytest.mark.gpu
+@needs_card
 @pytest.mark.parametrize("tables", ["fp32", "fp16", "int8"])
 def test_nothing_is_copied_between_host_and_device_within_the_graph(tables: str, tmp_path: Path) -> None:
     """Without lists, whose longest is a number that the host must know."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from onnxscript import ir
 
 from contract.schema import DenseSpec, IdSpec, TaskSpec
 from models.export.onnx_file import operators, write_onnx
@@ -75,6 +76,8 @@ def test_every_gate_is_answered_as_the_model_does(gate: dict[str, Any], form: Fo
         pytest.param({"architecture": {"name": "home"}}, marks=pytest.mark.pairs),
         pytest.param({"experts": 33, "expert_widths": (11, 5), "gate_scope": "shared"}, marks=pytest.mark.pairs),
         pytest.param({"expert_widths": (8, 24), "norm": "none"}, marks=pytest.mark.pairs),
+        pytest.param({"experts": 64, "gate": {"name": "top_k", "k": 8}}, marks=pytest.mark.pairs),
+        pytest.param({"experts": 2, "gate": {"name": "top_k", "k": 2}}, marks=pytest.mark.pairs),
     ],
 )
 def test_every_architecture_is_answered_as_the_model_does(form: Form, config: dict[str, Any], tmp_path: Path) -> None:
@@ -94,6 +97,15 @@ def test_the_wide_form_takes_what_the_operator_cannot(config: dict[str, Any], tm
     ranker = lively_ranker(SCHEMA, small_config(**config))
     assert misfit(ranker.network.typed_levels[0]).startswith("com.microsoft.MoE has")
     assert _worst("wide", config, tmp_path, packed=False, schema=LEAN) <= TOLERANCE
+
+
+def test_narrow_experts_are_padded_to_what_a_card_takes(tmp_path: Path) -> None:
+    ranker = lively_ranker(LEAN, small_config(gate={"name": "top_k", "k": 2}, expert_widths=(8, 4)))
+    write_onnx(ServingGraph(ranker, "moe", one_request=True), LEAN, tmp_path / "model.onnx", {})
+    (node,) = (node for node in ir.load(tmp_path / "model.onnx").graph if node.op_type == "MoE")
+    weights = [value.shape for place in (2, 4) if (value := node.inputs[place]) is not None]
+    assert len(weights) == 2
+    assert all(int(size) >= 16 for shape in weights if shape is not None for size in list(shape)[1:])
 
 
 def test_gelu_is_left_to_the_wide_form() -> None:

@@ -1,15 +1,18 @@
 """Graphs for a card beside a bundle's own: when they are written, and what is told of half precision."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of
+from contract.graph_names import CUDA_MODEL_FILE
 from models.export import ExportReport, export
 from models.ranker import Ranker
 from pipeline.export.cuda_graphs import FILES, judge_cuda_graphs, write_cuda_graphs
 from pipeline.export.post_export import ExportConfig
+from serving.graph.cuda_tolerance import CudaPrecision
+from serving.graph.graph_files import graph_files
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 
@@ -40,6 +43,20 @@ def test_half_precision_is_judged_by_the_validation_rows(exported: tuple[Ranker,
     assert judge_cuda_graphs(out, SCHEMA, valid) == {}
 
 
+@pytest.mark.slow
+def test_weights_of_eight_bits_are_judged_too(exported: tuple[Ranker, ExportReport], tmp_path: Path) -> None:
+    ranker, report = exported
+    out, valid = report.path.parent, write_features(tmp_path / "features", SCHEMA) / "valid"
+    # Asked for with the form left open, they take the operator's.
+    told = write_cuda_graphs(ranker, report, inputs(SCHEMA, 64, 64), out, ExportConfig(cuda="int8"))
+    assert told["form"] == "moe"
+    facts = judge_cuda_graphs(out, SCHEMA, valid)
+    assert set(facts) == {"int8"}
+    assert facts["int8"]["passed"]
+    found = graph_files({name for name in FILES if (out / name).is_file()}, "int8", cuda=True)
+    assert (found.model, found.packed) == ("model.cuda.int8.onnx", "packed.cuda.int8.onnx")
+
+
 def test_int8_experts_and_graphs_for_a_card_exclude_each_other() -> None:
     with pytest.raises(ValidationError, match="exclude each other"):
         ExportConfig(quantize="experts", cuda="fp32")
@@ -47,4 +64,7 @@ def test_int8_experts_and_graphs_for_a_card_exclude_each_other() -> None:
 
 
 def test_the_files_are_those_that_a_server_looks_for() -> None:
-    assert set(FILES) == {CUDA_MODEL_FILE, CUDA_PACKED_FILE, half_of(CUDA_MODEL_FILE), half_of(CUDA_PACKED_FILE)}
+    for precision in get_args(CudaPrecision):
+        found = graph_files(FILES, precision, cuda=True)
+        assert {found.model, found.packed} <= set(FILES)
+        assert (found.model == CUDA_MODEL_FILE) == (precision in {"fp32", "tf32"})

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from models.network import Network
 from models.ranker import Ranker
 from pipeline.training import training_run
 from pipeline.training.checkpoint import load_ranker
-from pipeline.training.dense_form import TIMED, WARM, DenseForm
+from pipeline.training.dense_form import TIMED, WARM, DenseForm, Launch
 from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config, small_schema
@@ -27,22 +28,42 @@ def network(**gate: Any) -> Network:
     return Ranker(SCHEMA, small_config(gate={"name": "top_k", "k": 2} | gate), CARD).network
 
 
-def is_compiled(module: Network) -> bool:
-    return module._compiled_call_impl is not None
-
-
-@pytest.mark.parametrize(("compiled_seconds", "stays"), [(0.5, True), (0.97, False), (2.0, False)])
-def test_it_stays_compiled_where_that_is_faster(compiled_seconds: float, *, stays: bool) -> None:
+def decided(seconds: dict[Launch, float], *, captures: bool = True) -> tuple[DenseForm, Network, str, int]:
+    """What ``auto`` decides where a step takes so long in each form; what it says, and before which step."""
     now, module = [0.0], network()
-    form = DenseForm(module, "auto", CARD, backend="eager", clock=lambda: now[0])
+    form = DenseForm(module, "auto", CARD, captures=captures, backend="eager", clock=lambda: now[0])
     said = []
-    for _ in range(3 * (WARM + TIMED)):
+    for _ in range(3 * (WARM + TIMED) + 1):
         said.append(form.step())
-        now[0] += compiled_seconds if is_compiled(module) else 1.0
+        now[0] += seconds[form.launch]
     (told,) = [each for each in said if each]
-    assert said.index(told) == 2 * (WARM + TIMED)
-    assert told.startswith("the network stays compiled: " if stays else "the network stays not compiled: ")
-    assert is_compiled(module) == stays
+    return form, module, told, said.index(told)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "captured", "stays"),
+    [
+        (0.5, 0.4, "captured"),
+        (0.5, 0.49, "compiled"),
+        (0.97, 2.0, "one by one"),
+        (2.0, 0.9, "captured"),
+    ],
+)
+def test_what_makes_steps_fastest_stays(compiled: float, captured: float, stays: str) -> None:
+    form, module, told, place = decided({"one by one": 1.0, "compiled": compiled, "captured": captured})
+    assert place == 3 * (WARM + TIMED)
+    assert told.startswith(f"the network's operators stay {stays}; milliseconds a step: 1e+03 one by one, ")
+    assert form.launch == stays
+    assert (module._compiled_call_impl is not None) == (stays != "one by one")
+
+
+def test_gradients_that_outlive_their_step_are_not_captured() -> None:
+    form, _, told, place = decided({"one by one": 1.0, "compiled": 0.5, "captured": 0.1}, captures=False)
+    assert place == 2 * (WARM + TIMED)
+    assert form.launch == "compiled"
+    assert "captured" not in told
+    with pytest.raises(ValidationError, match="set accumulate to 1"):
+        TrainConfig(compile="graphs", accumulate=2)
 
 
 @pytest.mark.parametrize("gate", [{"name": "comet", "entropy": {"start": 0.1, "end": 1.0, "last_step": 9}}, {}])
@@ -64,12 +85,13 @@ def train_compiled(features: Path, out: Path, wanted: str) -> None:
 @pytest.mark.slow
 def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
     features = write_features(tmp_path / "features", SCHEMA, train_rows=600)
-    for wanted in ("off", "on"):
+    for wanted in ("off", "on", "graphs"):
         # A new interpreter: torch.compile cannot trace lines that hold probes (see `tests.covered_lines`).
         process = get_context("spawn").Process(target=train_compiled, args=(features, tmp_path / wanted, wanted))
         process.start()
         process.join()
         assert process.exitcode == 0
-    plain, compiled = (load_ranker(tmp_path / wanted, SCHEMA).state_dict() for wanted in ("off", "on"))
-    for name, tensor in plain.items():
-        torch.testing.assert_close(compiled[name], tensor, atol=1e-5, rtol=1e-4, msg=name)
+    plain, *others = (load_ranker(tmp_path / wanted, SCHEMA).state_dict() for wanted in ("off", "on", "graphs"))
+    for compiled in others:
+        for name, tensor in plain.items():
+            torch.testing.assert_close(compiled[name], tensor, atol=1e-5, rtol=1e-4, msg=name)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from contract.errors import ConfigError, IntegrityError, PredictionError, SchemaMismatchError
 from serving.generate import ROOT
 from serving.graph.engine import Engine
 from serving.store.golden import GoldenCase, read
+from tests.card import HAS_CARD, needs_card
 from tests.tiny_bundle import make_files, make_inputs, make_schema, write_graph
 
 
@@ -113,9 +113,7 @@ print(Engine(Path(sys.argv[1]), device="cuda").providers[0], "torch" in sys.modu
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(), reason="this onnxruntime has no CUDA"
-)
+@needs_card
 def test_a_process_that_never_imports_torch_runs_on_cuda(folder: Path) -> None:
     command = [sys.executable, "-c", WITHOUT_TORCH, str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -123,8 +121,8 @@ def test_a_process_that_never_imports_torch_runs_on_cuda(folder: Path) -> None:
 
 
 def test_a_required_gpu_that_is_not_used_is_an_error(folder: Path) -> None:
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime offers CUDA")
+    if HAS_CARD:
+        pytest.skip("this machine has a card")
     with pytest.raises(ConfigError, match="a GPU is required"):
         Engine(folder, device="cuda")
     with pytest.raises(ConfigError, match="a GPU is required"):
