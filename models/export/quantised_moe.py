@@ -43,9 +43,9 @@ def write_quantised_moe(source: Path, target: Path, bits: Bits) -> int:
             "export.cuda int8 and int4 need the form moe"
         )
         raise ExportError(message)
-    rewriter = _Rewriter(model.graph, bits)
+    swap = _OperatorSwap(model.graph, bits)
     for node in nodes:
-        rewriter.replace(node)
+        swap.replace(node)
     halve(model)
     save_checked(model, target)
     return len(nodes)
@@ -72,7 +72,7 @@ def quantised(weight_ENK: NDArray[np.float32], bits: Bits) -> tuple[NDArray[np.u
     return stored[..., ::2] | (stored[..., 1::2] << 4), scale
 
 
-class _Rewriter:
+class _OperatorSwap:
     """Replaces operators one by one; padded columns are zeros, and are cut off again."""
 
     def __init__(self, graph: ir.Graph, bits: Bits) -> None:
