@@ -35,6 +35,7 @@ KUAIRAND, MOVIELENS, ADULT = "KUAIRAND_DIR", "movielens", "adult"
 NEEDS = {
     "bounds": (MOVIELENS, ADULT, KUAIRAND),
     "comet_protocol": (MOVIELENS,),
+    "ece_floor": (ADULT,),
     "fresh_rates": (KUAIRAND,),
     "gates": (MOVIELENS,),
     "kuairand": (KUAIRAND,),
@@ -48,6 +49,7 @@ BY_HAND = {"flagship": "it compares bundles: python -m benchmarks.flagship --old
 QUICK = {
     "bounds": "--tables movielens --seeds 1 --override train.epochs=1",
     "comet_protocol": "--trials 1 --budgets 1 --gates top_k",
+    "ece_floor": "--draws 10 --override train.epochs=1",
     "evaluation": "--rows 100000 --events 20000 --score-rows 20000 --rounds 1",
     "features": "--rows 20000 --rounds 1",
     "flagship": "",

@@ -1,11 +1,12 @@
 """The recipes against LightGBM on the same columns, over several seeds, on every public table.
 
-``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--override model.k=v ...]
-[--json]``; features are built once. Adult and MovieLens-100K must have been imported (``moerank import adult``), and
-KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the test rows, KuaiRand on its valid days
-(``kuairand_event``: with rates up to the row's own moment), which also stop LightGBM and choose the recipe's best
-epoch. LightGBM is trained twice, with ids as categories and as numbers, and the better of both counts, task by task.
-``--defaults`` leaves out what the recipes say of model and training.
+``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--taught]
+[--override model.k=v ...] [--json]``; features are built once. Adult and MovieLens-100K must have been imported
+(``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the test rows,
+KuaiRand on its valid days (``kuairand_event``: with rates up to the row's own moment), which also stop LightGBM and
+choose the recipe's best epoch. LightGBM is trained twice, with ids as categories and as numbers, and the better of both
+counts, task by task. ``--defaults`` leaves out what the recipes say of model and training; with ``--taught`` the model
+learns from LightGBM's answers as well as from labels.
 """
 
 import statistics
@@ -19,6 +20,7 @@ import torch
 from benchmarks.judged_runs import DEFAULTS, JUDGED, Judged, of_model, of_trees, recipe_of
 from benchmarks.paired import p_value, paired
 from benchmarks.report import Case, arguments, finish
+from benchmarks.tree_teacher import tree_teacher
 from benchmarks.trees import absent
 from pipeline.evaluation.multiple_tests import holm
 
@@ -90,12 +92,18 @@ def ranked_figures(figures: Mapping[str, float]) -> list[str]:
     return [name for name in figures if not name.endswith("ece")]
 
 
+def _teacher(table: str) -> str:
+    """The change of a recipe by which it learns from LightGBM's answers as well."""
+    return f"train.teacher={{predictions: {tree_teacher(recipe_of(table, 0, []))}, weight: 0.5}}"
+
+
 def main() -> int:
     """Train and judge everything, then print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--tables", nargs="+", default=list(JUDGED), choices=list(JUDGED), help="(default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
+    parser.add_argument("--taught", action="store_true", help="learn from LightGBM's answers as well (tree_teacher.py)")
     parser.add_argument("--override", nargs="*", default=[], help="changes to the recipe, such as model.gate.k=1")
     options = parser.parse_args()
     if missing := absent():
@@ -104,7 +112,8 @@ def main() -> int:
     rows: list[Case] = []
     overrides = [*(DEFAULTS if options.defaults else []), *options.override]
     for table in options.tables:
-        configs = [recipe_of(table, seed, overrides) for seed in range(options.seeds)]
+        taught = [_teacher(table)] if options.taught else []
+        configs = [recipe_of(table, seed, [*overrides, *taught]) for seed in range(options.seeds)]
         runs = [of_model(table, config) for config in configs]
         trees = better_trees([of_trees(table, configs[0], ids_as_numbers=numbers) for numbers in (False, True)])
         figures = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.trees import SETTINGS, predictions, read_rows
 from contract.digests import digest_of
-from contract.schema import Schema
+from contract.schema import Schema, TaskSpec
 from features.batches import BatchReader
 from features.feature_config import AsOf
 from models.model_config import ModelConfig
@@ -52,20 +52,31 @@ class Judged:
     union: float = 1.0
 
 
-def judge(
-    schema: Schema, answers: NDArray[np.float64], labels: NDArray[np.float32], weights: NDArray[np.float32]
-) -> dict[str, float]:
-    """AUC and ECE of binary tasks, RMSE of the others, over the rows to which each applies."""
-    figures = {}
-    for place, task in enumerate(schema.tasks):
-        rows = weights[:, place] > 0
-        truth, scores = labels[rows, place].astype(np.float64), answers[rows, place]
-        if task.kind == "binary":
-            figures[f"{task.name} auc"] = auc(truth, scores)
-            figures[f"{task.name} ece"] = ece(truth, scores)
-        else:
-            figures[f"{task.name} rmse"] = rmse(truth, scores)
-    return figures
+@dataclass(frozen=True)
+class Answers:
+    """Predictions, labels and weights of a split [N, T]."""
+
+    schema: Schema
+    predictions: NDArray[np.float64]
+    labels: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+    def tasks(self) -> Iterator[tuple[TaskSpec, NDArray[np.float64], NDArray[np.float64]]]:
+        """Each task with labels and predictions of the rows to which it applies."""
+        for place, task in enumerate(self.schema.tasks):
+            rows = self.weights[:, place] > 0
+            yield task, self.labels[rows, place].astype(np.float64), self.predictions[rows, place]
+
+    def figures(self) -> dict[str, float]:
+        """AUC and ECE of binary tasks, RMSE of the others."""
+        found = {}
+        for task, truth, scores in self.tasks():
+            if task.kind == "binary":
+                found[f"{task.name} auc"] = auc(truth, scores)
+                found[f"{task.name} ece"] = ece(truth, scores)
+            else:
+                found[f"{task.name} rmse"] = rmse(truth, scores)
+        return found
 
 
 def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
@@ -127,28 +138,39 @@ def _once(
 
 
 def _grown(config: ProjectConfig, split: str, *, ids_as_numbers: bool) -> Judged:
+    answers, cpu = grown(config, split, ids_as_numbers=ids_as_numbers)
+    return Judged(answers.figures(), cpu)
+
+
+def grown(config: ProjectConfig, split: str, *, ids_as_numbers: bool) -> tuple[Answers, float]:
+    """LightGBM's answers to a split, and the CPU seconds of its training."""
     features = config.features_dir
     schema = Schema.load(features)
     rows = {name: read_rows(features, schema, name) for name in {"train", "valid", split}}
     judged = rows[split]
     answers, cpu = predictions(schema, rows["train"], rows["valid"], judged, ids_as_numbers=ids_as_numbers)
-    return Judged(judge(schema, answers, judged.labels, judged.weights), cpu)
+    return Answers(schema, answers, judged.labels, judged.weights), cpu
 
 
 def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
-    schema = Schema.load(config.features_dir)
     _emptied(run_dir)
     started = time.process_time()
     result = train(config.features_dir, config.model, config.train, run_dir, say=_silent)
     cpu = time.process_time() - started
+    epochs = json.loads((run_dir / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"]
+    union = float(epochs[result["best_epoch"] - 1]["experts"]["union_over_n"])
+    return Judged(answers_of(config, split, run_dir).figures(), cpu, union)
+
+
+def answers_of(config: ProjectConfig, split: str, run_dir: Path) -> Answers:
+    """The answers of a run's best epoch to a split."""
+    schema = Schema.load(config.features_dir)
     ranker = load_ranker(run_dir, schema).eval()
     batches = list(BatchReader(config.features_dir / split, schema, 8192).epoch())
     with torch.no_grad():
         answers = [ranker.predictions(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT).numpy() for b in batches]
     labels, weights = (np.concatenate([getattr(b, name) for b in batches]) for name in ("labels", "weights"))
-    epochs = json.loads((run_dir / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"]
-    union = float(epochs[result["best_epoch"] - 1]["experts"]["union_over_n"])
-    return Judged(judge(schema, np.concatenate(answers).astype(np.float64), labels, weights), cpu, union)
+    return Answers(schema, np.concatenate(answers).astype(np.float64), labels, weights)
 
 
 def known_run(ledger: Path, settings: list[Any], of_rows: tuple[Any, ...]) -> Judged | None:

@@ -18,7 +18,9 @@ pytest.importorskip("lightgbm")
 
 from benchmarks import trees
 from benchmarks.bounds import against, better_trees, cases
-from benchmarks.judged_runs import Judged, judge, known_run
+from benchmarks.ece_floor import drawn_eces
+from benchmarks.judged_runs import Answers, Judged, known_run
+from benchmarks.tree_teacher import FOLDS, unseen_answers
 
 SCHEMA = small_schema()
 
@@ -44,12 +46,31 @@ def test_trees_learn_and_are_judged_as_models_are(features: Path, monkeypatch: p
     monkeypatch.setattr(trees, "ROUNDS", 60)
     rows = {split: trees.read_rows(features, SCHEMA, split) for split in ("train", "valid", "test")}
     answers, cpu = trees.predictions(SCHEMA, rows["train"], rows["valid"], rows["test"])
-    figures = judge(SCHEMA, answers, rows["test"].labels, rows["test"].weights)
+    figures = Answers(SCHEMA, answers, rows["test"].labels, rows["test"].weights).figures()
     assert figures["like auc"] > 0.8
     assert set(figures) == {"like auc", "like ece", "rating rmse"}
     table: list[Any] = list(cases("tiny", [Judged(figures, cpu)] * 2, Judged(figures, cpu)))
     assert table[0].case == "tiny like auc"
     assert [case.value for case in table if "LightGBM's" in case.case and "CPU" not in case.case] == [0.0] * 3
+
+
+def test_a_teachers_answers_to_a_fold_do_not_know_its_labels(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trees, "ROUNDS", 5)
+    train, valid = (trees.read_rows(features, SCHEMA, split) for split in ("train", "valid"))
+    before = unseen_answers(SCHEMA, train, valid)
+    first = np.random.default_rng(0).integers(0, FOLDS, len(train.labels)) == 0
+    turned = train.labels.copy()
+    turned[first] = 1.0 - turned[first]
+    after = unseen_answers(SCHEMA, trees.Rows(train.inputs, turned, train.weights), valid)
+    np.testing.assert_array_equal(after[first], before[first])
+    assert not np.array_equal(after[~first], before[~first])
+
+
+def test_exact_answers_have_the_ece_of_chance_alone() -> None:
+    scores = np.full(20_000, 0.5)
+    # The mean distance of a mean of 1,000 coins from 1/2: sqrt(2 / pi) of its spread.
+    expected = (2 / np.pi) ** 0.5 * 0.5 / 1_000**0.5
+    assert drawn_eces(scores + np.linspace(0, 1e-9, 20_000), 50).mean() == pytest.approx(expected, rel=0.1)
 
 
 def test_the_better_of_two_boosters_counts_in_every_figure() -> None:

@@ -1,0 +1,53 @@
+"""LightGBM as a teacher: its answers on training rows that it was not trained on, for `train.teacher.predictions`.
+
+A booster's answers on its own training rows know their labels. So the rows are dealt into folds, and each fold is
+answered by boosters of the others (as stacking does: Wolpert 1992, "Stacked Generalization").
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.trees import Rows, predictions, read_rows
+from contract.columns import ITEM_HASH, TIME, USER_HASH, prediction_column
+from contract.dataset import EncodedDataset
+from contract.schema import Schema
+from pipeline.flow.steps import build_features
+from pipeline.project.project_config import ProjectConfig
+
+FOLDS = 3
+
+
+def tree_teacher(config: ProjectConfig) -> Path:
+    """The file of a table's answers, made once for its features; ids are read as numbers."""
+    fingerprint = build_features(config).result["fingerprint"]
+    path = config.root / f"tree-teacher-{fingerprint}.parquet"
+    if not path.is_file():
+        schema = Schema.load(config.features_dir)
+        train, valid = (read_rows(config.features_dir, schema, name) for name in ("train", "valid"))
+        pq.write_table(_table(config.features_dir / "train", schema, unseen_answers(schema, train, valid)), path)
+    return path
+
+
+def unseen_answers(schema: Schema, train: Rows, valid: Rows) -> NDArray[np.float64]:
+    """Answers [N, T] to all training rows, each by boosters of the other folds, which the valid rows stop."""
+    fold_N = np.random.default_rng(0).integers(0, FOLDS, len(train.labels))
+    answers_NT = np.empty(train.labels.shape)
+    for fold in range(FOLDS):
+        unseen_N = fold_N == fold
+        others, own = _rows(train, ~unseen_N), _rows(train, unseen_N)
+        answers_NT[unseen_N], _ = predictions(schema, others, valid, own, ids_as_numbers=True)
+    return answers_NT
+
+
+def _rows(rows: Rows, chosen_N: NDArray[np.bool_]) -> Rows:
+    return Rows(rows.inputs[chosen_N], rows.labels[chosen_N], rows.weights[chosen_N])
+
+
+def _table(path: Path, schema: Schema, answers_NT: NDArray[np.float64]) -> pa.Table:
+    keys = EncodedDataset.open(path).read([USER_HASH, ITEM_HASH, TIME])
+    columns = {prediction_column(task.name): answers_NT[:, t] for t, task in enumerate(schema.tasks)}
+    return pa.table({name: keys[name] for name in keys.column_names} | columns)
