@@ -1,7 +1,8 @@
 """Listens through pygrpc-native: HTTP/2 and gRPC in Rust, outside the interpreter's lock; the methods are the same.
 
 The front offers unary methods without encryption. Health and reflection, which stream, and calls to methods that nobody
-knows go on to a grpcio server behind it, on a Unix socket that only this user can open.
+knows go on to a grpcio server behind it, on a Unix socket that only this user can open. Its connections are held to
+their limits from outside (`serving.grpc_server.connection_limits`).
 """
 
 import logging
@@ -17,10 +18,12 @@ from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from serving.api.status import DETAILS_KEY, status_of
 from serving.graph.context import CallContext, Clock
+from serving.grpc_server.accepted_sockets import SUPPORTED
 from serving.grpc_server.admission import Admission
+from serving.grpc_server.connection_limits import ConnectionLimits, ping_seconds
 from serving.grpc_server.health_and_reflection import Health, Reflection
 from serving.grpc_server.listener import GrpcListener
-from serving.grpc_server.server_builder import taken
+from serving.grpc_server.server_builder import connections_that_fit, taken
 from serving.grpc_server.server_settings import ServerSettings
 from serving.grpc_server.thread_pool import CountingPool
 from serving.grpc_server.unary_handlers import UnaryHandler, request_id_of
@@ -58,6 +61,8 @@ class NativeListener:
                 [(path, False) for path in methods],
                 call_details=True,
                 max_concurrent_streams=settings.max_streams,
+                keepalive_time_ms=int(ping_seconds(settings.connection_idle_seconds) * 1000),
+                keepalive_permit_without_calls=False,
                 reuse_port=settings.processes > 1,
             )
         except OSError as error:
@@ -67,6 +72,10 @@ class NativeListener:
         socket = Path(self._folder.name) / "inner.sock"
         self._inner.server.add_insecure_port(f"unix:{socket}")
         self._front.set_fallback(str(socket))
+        self._limits: ConnectionLimits | None = None
+        if SUPPORTED:
+            most = settings.max_connections or connections_that_fit()
+            self._limits = ConnectionLimits(self.port, most, settings.connection_idle_seconds)
         self._open: set[int] = set()
         """Calls that were admitted and that their callers have not given up."""
         self._receiver = threading.Thread(target=self._receive, name="moerank-receiver", daemon=True)
@@ -86,6 +95,8 @@ class NativeListener:
         self._inner.start()
         self._front.start()
         self._receiver.start()
+        if self._limits is not None:
+            self._limits.start()
 
     def refuse_new(self, grace_seconds: float) -> None:
         """Refuse new calls from now on; those under way have so long. Returns at once."""
@@ -95,6 +106,8 @@ class NativeListener:
         """Let answers of the last `seconds` reach the wire, then end all connections."""
         self._inner.close(seconds)
         time.sleep(seconds)
+        if self._limits is not None:
+            self._limits.close()
         self._front.close()
         self._receiver.join()
         self._folder.cleanup()

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contract.errors import ConfigError
+from serving.grpc_server.accepted_sockets import SUPPORTED
 from serving.observe.logs import LogFormat
 
 PREFIX = "MOERANK_"
@@ -46,8 +47,8 @@ _ABOUT = {
     "log_seconds": "log",
 }
 """Settings that say how another works."""
-_OF_GRPCIO = ("message_seconds", "max_connections", "connection_idle_seconds")
-"""Settings that the native front does not know."""
+_OF_GRPCIO = ("message_seconds", *(() if SUPPORTED else ("max_connections", "connection_idle_seconds")))
+"""Settings that do nothing behind the native front; what Linux knows of connections, others do not tell."""
 
 
 class ServerSettings(BaseSettings):

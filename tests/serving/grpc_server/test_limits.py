@@ -93,11 +93,12 @@ def test_an_old_connection_is_closed_and_no_call_fails(store: Path, age: float, 
     assert (grpc.ChannelConnectivity.IDLE in after_ready(states)) is closed
 
 
+@pytest.mark.parametrize("front", ["grpcio", "native"])
 @pytest.mark.parametrize(("idle", "closed"), [(0.5, True), (0.0, False)])
 def test_a_connection_without_calls_is_closed_after_the_time_that_is_allowed(
-    store: Path, idle: float, *, closed: bool
+    store: Path, front: Any, idle: float, *, closed: bool
 ) -> None:
-    settings = ServerSettings(store=store, port=0, connection_idle_seconds=idle)
+    settings = ServerSettings(store=store, port=0, front=front, connection_idle_seconds=idle)
     states: list[grpc.ChannelConnectivity] = []
     with start(settings) as server, grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         channel.subscribe(states.append)

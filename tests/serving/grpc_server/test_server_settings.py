@@ -48,8 +48,8 @@ def test_what_does_nothing_is_told() -> None:
         "--pushed has no effect without --user-store",
         "--log-share has no effect without --log",
     ]
-    native = ServerSettings.read(parse("/a", "--front", "native", "--max-connections", "9"), {})
-    assert native.without_effect() == ["--max-connections has no effect with --front native"]
+    native = ServerSettings.read(parse("/a", "--front", "native", "--message-seconds", "9"), {})
+    assert native.without_effect() == ["--message-seconds has no effect with --front native"]
     used = ServerSettings.read(parse("/a", "--log", "/log", "--log-share", "0.5"), {})
     assert used.without_effect() == ServerSettings(store=Path("/a")).without_effect() == []
 
