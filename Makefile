@@ -56,7 +56,7 @@ long: $(READY) ## tests of the export that take minutes and gigabytes: large tab
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 1800 tests/models tests/pipeline tests/deploy
 
 faults: $(READY) ## the fault tests in their long forms: overload, soak, swaps, damage, malformed requests
-	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults --timeout 1800
+	FAULTS_LONG=1 $(BIN)/python -m pytest tests/faults tests/serving/graph/test_pushed_features.py --timeout 1800
 
 check: $(READY) ## format, lint, types, layers, dependencies, protos, spelling, the site's links
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync types lint

@@ -1,6 +1,7 @@
 """A thousand calls are held open without a message; good calls hardly notice, and a careless server stops."""
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from grpc import aio
+from grpc_health.v1 import health_pb2
 
 from contract.errors import DeadlineError
 from serving.client.blocking_client import RankingClient
@@ -17,10 +19,13 @@ from serving.grpc_server.handlers import UnaryBehaviour
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.faults.conftest import FRONTS, LONG, Front, Rounds
-from tests.faults.load import RANK, one_after_the_other, serving
+from tests.faults.load import HEALTH, RANK, one_after_the_other, serving
 from tests.patience import PATIENCE
 
 HELD = 1000
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+PROBE_SECONDS = 1.0
+"""How long Kubernetes waits for a probe's answer by default."""
 STRETCH = 2.0
 """How many times longer the slowest of good calls may take."""
 SLOWEST = 99 if LONG else 90
@@ -74,6 +79,40 @@ def test_a_thousand_half_open_calls_do_not_double_the_latency_of_good_ones(
         if stretches[-1] <= STRETCH:
             break
     assert min(stretches) <= STRETCH, stretches
+
+
+async def health_beside(port: int, silent: int, checks: int) -> list[float]:
+    """How long each answer of health took beside open reflection streams and checks whose message does not come."""
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    channel: Any
+    async with (
+        aio.insecure_channel(f"127.0.0.1:{port}", own) as channel,
+        aio.insecure_channel(f"127.0.0.1:{port}", own) as asking,
+    ):
+        held = [channel.stream_stream(REFLECTION, bytes, bytes)() for _ in range(6)]
+        held += [channel.stream_unary(HEALTH, bytes, bytes)() for _ in range(silent)]
+        await asyncio.sleep(1)
+        took = []
+        check: Any = asking.unary_unary(HEALTH)
+        for _ in range(checks):
+            began = time.perf_counter()
+            answer = health_pb2.HealthCheckResponse.FromString(await check(b"", timeout=PATIENCE))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            took.append(time.perf_counter() - began)
+        assert sum(not call.done() for call in held) >= silent
+        for call in held:
+            call.cancel()
+        return took
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", FRONTS)
+def test_health_answers_beside_open_reflection_streams_and_silent_checks(
+    store: Path, rounds: type[Rounds], front: Front
+) -> None:
+    with serving(store, "--front", front, "--message-seconds", "600") as served:
+        took = asyncio.run(health_beside(served.port, rounds.of(50, HELD), rounds.of(20, 2000)))
+    assert slowest(took) < PROBE_SECONDS
 
 
 def careless(self: UnaryBehaviour, call: GrpcioCall, _: Any) -> None:

@@ -23,6 +23,7 @@ from serving.graph.users import UserStore
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
+from tests.faults.conftest import LONG
 from tests.patience import PATIENCE, wait_until
 from tests.serving.redis_server import Redis
 from tests.tiny_bundle import make_schema, online_tables, publish_tiny, vocabularies
@@ -82,7 +83,7 @@ def test_fields_are_merged_and_the_newest_wins(bundle: Path, users: UserStore, r
 
 
 def test_two_writers_at_once_lose_nothing_also_while_values_are_compacted(bundle: Path, redis_server: Redis) -> None:
-    rounds = 300
+    rounds = 20_000 if LONG else 300
 
     def write(name: str, values: list[Any]) -> None:
         own = UserStore(redis_server.url, seconds=PATIENCE)
