@@ -1,6 +1,6 @@
 """How candidates are ordered: formulas by name, which request takes which, and whether it explores."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -95,7 +95,7 @@ class BoundPolicy:
         """
         self.config = RankingPolicy.of(default_score(tasks) if config is None else config)
         if context is not None:
-            _require_context(self.config.by, context)
+            require_context(self.config, context)
         self.scores = {name: _bound(name, formula, tasks) for name, formula in self.config.formulas.items()}
 
     @property
@@ -126,8 +126,13 @@ class BoundPolicy:
         return self.config.default
 
 
-def _require_context(names: Iterable[str], context: Collection[str]) -> None:
-    for name in names:
+def require_context(config: ScoreConfig | RankingPolicy | None, context: Collection[str]) -> None:
+    """Refuse a policy that chooses by what requests never have in their context, and so never chooses.
+
+    Raises:
+        ConfigError: naming the feature, and those that there are.
+    """
+    for name in config.by if isinstance(config, RankingPolicy) else ():
         if name not in context:
             allowed = ", ".join(sorted(context)) or "none"
             message = f"formulas are chosen by {name!r}, which no request has in its context; allowed are: {allowed}"

@@ -34,6 +34,11 @@ class RankRequest:
     item_features: Mapping[str, Sequence[Value]] = field(default_factory=dict)
 
 
+def context_names(schema: Schema) -> set[str]:
+    """What the context of a request may hold: features of the context, and the other keys of pairs."""
+    return GivenValues(schema).allowed["context"]
+
+
 class GivenValues:
     """Checks what requests give, for one schema."""
 

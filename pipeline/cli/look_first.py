@@ -4,13 +4,15 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.cli.paths import a_bundle, encoded_rows, existing
+from pipeline.cli.paths import a_bundle, encoded_rows, existing, new_directory, new_file
 
 READ_SOURCES = ("features", "run", "check")
 """Verbs that begin at the raw tables of a project."""
 RAW_TABLES = ("events", "users", "items", "labels")
 """Arguments that name raw tables, of the verbs in `READ_TABLES`."""
 READ_TABLES = ("init", "evaluate", "compare", "predict", "backtest", "drift")
+WRITE_A_FILE = ("init", "predict")
+"""Verbs whose ``--out`` is a file; that of others is a directory."""
 _PLACES: dict[str, Callable[[Path], Path]] = {
     "run_dir": lambda path: existing(path, "RUN"),
     "bundle": a_bundle,
@@ -28,13 +30,16 @@ def look_first(args: Namespace) -> None:
     """Check the files that a command line names, in a fraction of a second.
 
     Raises:
-        ConfigError: no such file, or a `data` block that cannot be used.
+        ConfigError: no such file, a place where the result cannot go, or a `data` block that cannot be used.
         DataError: a raw table that is not there.
     """
     for name, look in _PLACES.items():
         path = getattr(args, name, None)
         if isinstance(path, Path):
             look(path)
+    out = getattr(args, "out", None)
+    if isinstance(out, Path):
+        (new_file if args.verb in WRITE_A_FILE else new_directory)(out, "--out" if args.verb != "import" else "OUT")
     _look_at_predictions(getattr(args, "predictions", None))
     for bundle in getattr(args, "bundles", ()):
         a_bundle(bundle)

@@ -19,6 +19,34 @@ def existing(path: Path, what: str) -> Path:
     return path
 
 
+def new_file(path: Path, what: str) -> Path:
+    """The path, if a file can be written there; it may replace one.
+
+    Raises:
+        ConfigError: it is a directory, or in none.
+    """
+    if path.is_dir():
+        message = f"{what}: {path} is a directory; name a file"
+        raise ConfigError(message)
+    if not path.parent.is_dir():
+        message = f"{what}: there is no directory {path.parent} to write {path.name} in; make it, or name another place"
+        raise ConfigError(message)
+    return path
+
+
+def new_directory(path: Path, what: str) -> Path:
+    """The path, if a directory can be made there, or is there.
+
+    Raises:
+        ConfigError: it is a file, or below one.
+    """
+    taken = next((place for place in (path, *path.parents) if place.exists()), path)
+    if taken.is_file():
+        message = f"{what}: {taken} is a file where a directory belongs; name another place"
+        raise ConfigError(message)
+    return path
+
+
 def encoded_rows(path: Path, what: str) -> Path:
     """The path, if a dataset directory or a Parquet file is there.
 

@@ -14,9 +14,11 @@ from contract.dataset import DATASET_MANIFEST
 from contract.digests import code_digest, digest_of
 from contract.errors import ConfigError, DataError
 from contract.graph_names import GOLDEN_FILE, MODEL_FILE
-from contract.schema import SCHEMA_FILE
+from contract.ranking_policy import require_context
+from contract.schema import SCHEMA_FILE, Schema
 from contract.settings import Settings
 from features.build import build
+from features.online.given_values import context_names
 from pipeline.console import Progress, say
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.export.export_run import export_run
@@ -169,6 +171,8 @@ def _settings(config: ProjectConfig) -> dict[str, Any]:
 
 def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None]:
     upstream = required(config.features_dir, "moerank features CONFIG")
+    # What would be refused at publication only, after all the work.
+    require_context(config.score, context_names(Schema.load(config.features_dir)))
     if upstream.result.get("settings") != data_settings(config.data):
         message = (
             f"the features in {config.features_dir} were built with other `data:` settings; "

@@ -102,6 +102,7 @@ def read_config(path: Path, overrides: list[str] | None = None) -> ProjectConfig
     """
     config = read_settings(path, ProjectConfig, overrides=overrides or [])
     _check_tasks(config, path)
+    _check_choices(config, path)
     return config
 
 
@@ -127,6 +128,18 @@ def _score_tasks(score: ScoreConfig | RankingPolicy | None) -> dict[str, list[st
     if score is None or isinstance(score, ScoreConfig):
         return {"score.weights": list(score.weights) if score else []}
     return {f"score.formulas.{name}.weights": list(formula.weights) for name, formula in score.formulas.items()}
+
+
+def _check_choices(config: ProjectConfig, path: Path) -> None:
+    """Refuse at once formulas chosen by what is no column; whose column it is, is known when features are built."""
+    data = config.data
+    columns = {feature.name for feature in data.features} | {history.by for history in data.histories}
+    columns |= {column for cross in data.crosses for column in cross.of}
+    columns |= {column for aggregate in data.aggregates for column in aggregate.by}
+    for name in config.score.by if isinstance(config.score, RankingPolicy) else ():
+        if name not in columns:
+            message = f"{path} cannot be used:\n  score.by: no feature {name!r}; there are {', '.join(sorted(columns))}"
+            raise ConfigError(message)
 
 
 def write_config(config: ProjectConfig, path: Path) -> None:

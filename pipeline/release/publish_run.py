@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from contract.files import write_text
+from contract.ranking_policy import require_context
 from contract.schema import Schema
+from features.online.given_values import context_names
 from pipeline.evaluation.quality_gate import GATE_FILE, GateFinding, enforce, examine
 from pipeline.evaluation.result import EVALUATION_FILE, Evaluation
 from pipeline.project.project_config import ProjectConfig
@@ -60,8 +62,11 @@ def publish_run(
         ``STORE/MODEL/VERSION``.
 
     Raises:
+        ConfigError: the score is chosen by what no request has; nothing was published.
         QualityGateError: a rule failed; nothing was published.
     """
+    schema = Schema.load(export_dir)
+    require_context(config.score, context_names(schema))
     evaluation = Evaluation.load(evaluation_dir)
     all_findings = (*examine(evaluation, config.quality), *findings)
     gate = [finding.model_dump(mode="json") for finding in all_findings]
@@ -75,7 +80,6 @@ def publish_run(
     write_text(render_card(config, evaluation, exported, all_findings), card)
     files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
     files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
-    schema = Schema.load(export_dir)
     manifest = {
         "schema_fingerprint": schema.fingerprint(),
         "tasks": [task.name for task in schema.tasks],

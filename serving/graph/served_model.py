@@ -14,6 +14,7 @@ from contract.hashing import hash_text
 from contract.inputs import Inputs
 from contract.ranking_policy import BoundPolicy, RankingPolicy
 from contract.score import Score, ScoreConfig
+from features.online.given_values import context_names
 from features.online.prepared_items import PreparedEncoder
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 from features.online.value_sources import value_sources
@@ -268,12 +269,7 @@ def _policy(bundle: Bundle, config: ScoreConfig | RankingPolicy | None) -> Bound
     """An operator's policy, whose every word has to mean something, or the bundle's own as it is."""
     if config is None:
         return BoundPolicy(bundle.manifest.score, bundle.schema.tasks)
-    context = [
-        feature.name
-        for feature in bundle.schema.features
-        if feature.side == "context" and not getattr(feature, "cross", ())
-    ]
-    return BoundPolicy(config, bundle.schema.tasks, context)
+    return BoundPolicy(config, bundle.schema.tasks, context_names(bundle.schema))
 
 
 _NONE = np.zeros(0, np.uint32)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import ConfigError, RequestError
-from contract.ranking_policy import BoundPolicy, RankingPolicy
+from contract.ranking_policy import BoundPolicy, RankingPolicy, require_context
 from contract.schema import TaskSpec
 from contract.score import ScoreConfig
 
@@ -39,6 +39,14 @@ def test_a_formula_that_a_request_misspells_is_refused_with_those_there_are() ->
 def test_a_policy_that_names_no_formula_is_refused() -> None:
     with pytest.raises(ValidationError, match="no formula watch; there are like, stay"):
         policy(by={"surface": {"home": "watch"}})
+
+
+def test_a_policy_that_chooses_by_what_no_context_holds_is_refused() -> None:
+    chosen = policy(by={"tabs": {"home": "stay"}})
+    with pytest.raises(ConfigError, match="'tabs', which no request has in its context; allowed are: surface, tab"):
+        require_context(chosen, {"tab", "surface"})
+    require_context(chosen, {"tabs"})
+    require_context(None, set())
 
 
 def test_a_formula_of_a_task_that_there_is_not_is_refused_by_its_name() -> None:

@@ -52,6 +52,9 @@ def test_a_missing_recipe_costs_no_imports(tmp_path: Path, verb: str) -> None:
         ("predict bundle --events nosuch", "data.events: no Parquet file at 'nosuch'"),
         ("backtest bundle --events nosuch", "data.events: no Parquet file at 'nosuch'"),
         ("import kuairand nosuch out", "RAW_CSV_DIR: there is nothing at nosuch"),
+        ("predict bundle --events c.yaml --out nosuch/a.parquet", "--out: there is no directory nosuch to write"),
+        ("predict bundle --events c.yaml --out bundle", "--out: bundle is a directory; name a file"),
+        ("evaluate bundle --events c.yaml --out c.yaml/a", "--out: c.yaml is a file where a directory belongs"),
     ],
 )
 def test_a_missing_bundle_or_file_costs_no_imports(tmp_path: Path, line: str, words: str) -> None:

@@ -160,6 +160,23 @@ def test_training_on_features_of_other_settings_is_refused(capfd: pytest.Capture
     assert "other `data:` settings" in capfd.readouterr().err
 
 
+@pytest.mark.usefixtures("here", "shop")
+@pytest.mark.parametrize(
+    ("feature", "words"),
+    [
+        ("tab", "score.by: no feature 'tab'; there are item, user, year"),
+        ("year", "chosen by 'year', which no request has in its context; allowed are: none"),
+    ],
+    ids=["no column", "a column of the items"],
+)
+def test_a_formula_chosen_by_what_no_request_tells_is_refused_before_training(
+    feature: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    score = f"score={{formulas: {{a: {{weights: {{like: 1}}}}}}, default: a, by: {{{feature}: {{home: a}}}}}}"
+    assert main(["train", "tiny.yaml", "--set", score]) == 2
+    assert words in capfd.readouterr().err
+
+
 def test_an_export_takes_its_settings_from_the_command(
     shop: Shop, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
