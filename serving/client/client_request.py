@@ -85,6 +85,13 @@ def _ids(items: Iterable[int] | Iterable[str]) -> ranking_pb2.Ids:
     texts = [item for item in ids if isinstance(item, str)]
     if texts and len(texts) == len(ids):
         return ranking_pb2.Ids(texts=ranking_pb2.TextList(values=[_text("items", text) for text in texts]))
+    if texts and any(isinstance(item, WHOLE) for item in ids):
+        number = next(item for item in ids if isinstance(item, WHOLE))
+        message = (
+            f"items holds texts and whole numbers, such as {texts[0][:80]!r} and {number!r}; "
+            "allowed are 64-bit integers throughout, or strings throughout"
+        )
+        raise RequestError(message, field="items")
     return ranking_pb2.Ids(integers=ranking_pb2.IntegerList(values=_integers("items", ids)))
 
 

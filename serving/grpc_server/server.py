@@ -167,7 +167,8 @@ def serve(settings: ServerSettings, ready: Callable[[RunningServer], None] | Non
     compute_bound()
     running = start(settings)
     with stop_signals() as wait:
-        LOG.info("serving %d models on %s:%d", len(running.registry.models()), settings.host, running.port)
+        names = ", ".join(sorted(model.name for model in running.registry.models())) or "no model"
+        LOG.info("serving %s on %s:%d", names, settings.host, running.port)
         if ready is not None:
             ready(running)
         LOG.info("got %s, draining", wait().name)

@@ -71,6 +71,13 @@ def test_ids_of_other_types_are_refused_before_they_are_sent(items: list[object]
         client_request.build_request(user=1, items=items)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("items", [["s1", 2, 3], [2, "s1"], [np.int64(2), "s1", "s2"]])
+def test_a_list_of_whole_numbers_and_texts_is_refused_as_a_mixture(items: list[object]) -> None:
+    with pytest.raises(RequestError, match=r"texts and whole numbers, such as 's1' and .*2") as refused:
+        client_request.build_request(user=1, items=items)  # type: ignore[arg-type]
+    assert refused.value.field == "items"
+
+
 @pytest.mark.parametrize(
     ("user", "top_k", "words"),
     [("u", -1, "top_k"), ("u", 2**40, "top_k"), ("\ud800", 0, "user")],
