@@ -21,7 +21,7 @@ COSTLY = {
 }
 """By the field that is at fault."""
 MOST_SECONDS = 0.25
-"""Of a core, for one of them. Reading 4 MB costs some hundredths, hashing a text of that size more than half a second."""
+"""Of a core, for one of them. Reading 4 MB costs hundredths, hashing a text of that size more than half a second."""
 CARELESS = """
 import runpy, sys
 from features.online import request_values
