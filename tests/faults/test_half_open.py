@@ -85,6 +85,7 @@ async def health_beside(port: int, silent: int, checks: int) -> list[float]:
     """How long each answer of health took beside open reflection streams and checks whose message does not come."""
     own = [("grpc.use_local_subchannel_pool", 1)]
     channel: Any
+    asking: Any
     async with (
         aio.insecure_channel(f"127.0.0.1:{port}", own) as channel,
         aio.insecure_channel(f"127.0.0.1:{port}", own) as asking,
@@ -93,7 +94,7 @@ async def health_beside(port: int, silent: int, checks: int) -> list[float]:
         held += [channel.stream_unary(HEALTH, bytes, bytes)() for _ in range(silent)]
         await asyncio.sleep(1)
         took = []
-        check: Any = asking.unary_unary(HEALTH)
+        check = asking.unary_unary(HEALTH)
         for _ in range(checks):
             began = time.perf_counter()
             answer = health_pb2.HealthCheckResponse.FromString(await check(b"", timeout=PATIENCE))

@@ -160,5 +160,6 @@ def test_a_descriptor_that_names_another_socket_by_now_is_left_alone() -> None:
         sockets.act(gone, lambda pinned: pinned.shutdown(socket.SHUT_RDWR))
         callers[1].sendall(b"still here")
         assert second.recv(64) == b"still here"
-        for each in (sockets, other, second, *callers):
+        sockets.close()
+        for each in (other, second, *callers):
             each.close()
