@@ -240,27 +240,6 @@ MUTATIONS = (
         "tests/serving/grpc_server/test_limits.py",
     ),
     Mutation(
-        "idle connections of the native front are never closed",
-        "serving/grpc_server/connection_limits.py",
-        "            elif each.silent > self._idle:",
-        "            elif each.silent < 0:",
-        "tests/serving/grpc_server/test_limits.py",
-    ),
-    Mutation(
-        "connections of the native front that have calls count as idle",
-        "serving/grpc_server/native_front.py",
-        "                keepalive_time_ms=int(ping_seconds(settings.connection_idle_seconds) * 1000),\n",
-        "",
-        "tests/serving/grpc_server/test_connection_limits.py",
-    ),
-    Mutation(
-        "the native front takes any number of connections",
-        "serving/grpc_server/connection_limits.py",
-        "        if over <= 0:",
-        "        if over:",
-        "tests/serving/grpc_server/test_connection_limits.py",
-    ),
-    Mutation(
         "a call whose message never comes is never ended",
         "serving/grpc_server/grpcio_call.py",
         "                call.fail(self._status)\n",
