@@ -1,19 +1,21 @@
 """COMET's claim about tuning budgets, on MovieLens-100K: watched or not, and the rating, with few or many trials.
 
-``python -m benchmarks.comet_protocol [--trials 25] [--budgets 5 25] [--gates comet ...] [--json]``; needs
-``moerank import movielens``.
+``python -m benchmarks.comet_protocol [--trials 100] [--budgets 5 25 100] [--gates comet ...] [--json]``; needs
+``moerank import movielens``. Trials are kept in ``runs/comet_protocol.jsonl`` and not run twice.
 
 Source: Ibrahim et al. 2023, "COMET: Learning Cardinality Constrained Mixture of Experts with Trees and Local Search",
 sections 5.1 and 5.3: two tasks, whether a user watched a film (with as many unwatched pairs drawn evenly) and the
 rating of watched ones, weighed .1/.9 and .9/.1; it says that COMET with its permutation needs far fewer trials than
 other gates for the same loss. A trial draws learning rate, width of embeddings, dropout, the gate's entropy and a seed,
-the same for every gate. For a budget of b trials, b of them are drawn many times over; the one with the least weighted
-loss on validation rows counts with its loss on test rows. The rows are split at random, 80/10/10.
+the same for every gate. A budget of b trials costs the test loss of the one with the least weighted loss on validation
+rows, in the mean over all ways to draw b of the trials. Intervals and differences to `softmax` come from drawing the
+trials' numbers anew (bootstrap), for both gates alike. The rows are split at random, 80/10/10.
 """
 
+import json
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +26,20 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.budgets import after_budget, enough, redrawn
+from benchmarks.ledger import Ledger
 from benchmarks.report import Case, arguments, case_of, finish
 from models.experts.expert_mlp import Experts
 from models.gates import Gate, GateConfig, build_gate
 from models.layers.mlp import BlockConfig
+from pipeline.console import progress_of
 from pipeline.evaluation.metrics import auc
 
 EVENTS = Path("data/movielens/events.parquet")
-EXPERTS, K, WIDTH, BATCH, EPOCHS = 8, 2, 32, 2048, 4
+LEDGER = Path("runs/comet_protocol.jsonl")
+EXPERTS, K, WIDTH, BATCH, EPOCHS = 8, 2, 16, 2048, 4
 WEIGHTS = {"watch .1, rating .9": (0.1, 0.9), "watch .9, rating .1": (0.9, 0.1)}
-DRAWS = 1000
+BASE = "softmax"
 GATES: dict[str, dict[str, Any]] = {
     "softmax": {"name": "softmax"},
     "top_k": {"name": "top_k", "k": K},
@@ -138,7 +144,7 @@ def trial(gate: str, weights: tuple[float, float], number: int, data: tuple[Pair
     torch.manual_seed(number)
     sizes = tuple(int(torch.cat([part[side] for part in data[:3]]).max()) + 1 for side in (0, 1))
     model = Model(config, (sizes[0], sizes[1]), dim, dropout)
-    optimiser = torch.optim.Adam(model.parameters(), lr=float(rate))
+    optimiser = torch.optim.Adam(model.parameters(), lr=float(rate), fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, float(rate), total_steps=steps)
     for step in range(steps):
         for each in model.gates:
@@ -175,44 +181,81 @@ def popularity(train: Pairs, test: Pairs, spread: float) -> tuple[float, float]:
     return area, float(errors.square().mean()) ** 0.5 * spread
 
 
-def of_budget(trials: Sequence[Trial], budget: int) -> list[Trial]:
-    """The trial that validation chooses out of `budget` drawn ones, for many draws."""
-    draw = np.random.default_rng(budget)
-    draws = (draw.choice(len(trials), budget, replace=False) for _ in range(1 if budget == len(trials) else DRAWS))
-    return [min((trials[place] for place in places), key=lambda each: each.valid) for places in draws]
-
-
-def cases(name: str, trials: Sequence[Trial], budgets: Sequence[int]) -> Iterator[Case]:
-    """For each budget the chosen trial's test loss, AUC and RMSE."""
+def cases(name: str, trials: Sequence[Trial], base: Sequence[Trial], budgets: Sequence[int]) -> Iterator[Case]:
+    """For each budget the chosen trial's test loss, its difference to the base's, and its AUC and RMSE."""
     for budget in budgets:
-        chosen = of_budget(trials, budget)
         case = f"{name}, budget {budget}"
-        yield case_of(f"{case}: test loss", [each.test for each in chosen], "loss", centre="mean")
-        yield case_of(f"{case}: watch", [each.auc for each in chosen], "auc", better="higher", centre="mean")
-        yield case_of(f"{case}: rating", [each.rmse for each in chosen], "rmse", centre="mean")
-        yield case_of(f"{case}: experts per task", [each.experts for each in chosen], "experts", centre="mean")
+        loss, gap = redrawn(_losses(trials), _losses(base), budget)
+        yield Case(f"{case}: test loss", loss.mean, "loss", None, "lower", len(trials), (loss.low, loss.high))
+        if trials is not base:
+            yield Case(
+                f"{case}: test loss - {BASE}'s", gap.mean, "loss", None, "lower", len(trials), (gap.low, gap.high)
+            )
+        for words, figure in (("watch", "auc"), ("rating", "rmse"), ("experts per task", "experts")):
+            mean = after_budget([(each.valid, getattr(each, figure)) for each in trials], budget)
+            yield Case(f"{case}: {words}", mean, figure, None, "lower", len(trials), (mean, mean))
+
+
+def table(found: Mapping[str, Sequence[Trial]], budgets: Sequence[int]) -> str:
+    """Gates in Markdown: by budget the loss and its difference to softmax, and the trials that reach softmax's best."""
+    base = found.get(BASE, next(iter(found.values())))
+    goal = after_budget(_losses(base), len(base))
+    rows = [
+        ["gate", *(f"{budget} trials" for budget in budgets), "watch AUC", "rating RMSE", "trials to softmax's best"]
+    ]
+    rows.append(["---"] * len(rows[0]))
+    for gate, trials in found.items():
+        cells = []
+        for budget in budgets:
+            loss, gap = redrawn(_losses(trials), _losses(base), budget)
+            cells.append(f"{loss.mean:.4f}" if trials is base else f"{loss.mean:.4f}, {gap}")
+        best = min(trials, key=lambda each: each.valid)
+        needed = enough(_losses(trials), goal)
+        cells += [f"{best.auc:.4f}", f"{best.rmse:.4f}", "never" if needed is None else str(needed)]
+        rows.append([f"`{gate}`", *cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _losses(trials: Sequence[Trial]) -> list[tuple[float, float]]:
+    return [(each.valid, each.test) for each in trials]
+
+
+def kept_trial(
+    ledger: Ledger, gate: str, weights: tuple[float, float], number: int, data: tuple[Pairs, Pairs, Pairs, float]
+) -> Trial:
+    """Look a trial up, or run it."""
+    setting = [GATES[gate], weights, number, len(data[0].users), EXPERTS, WIDTH, BATCH, EPOCHS]
+    key = json.dumps(setting, sort_keys=True)
+    return Trial(**ledger.figures(key, lambda: trial(gate, weights, number, data)._asdict()))
 
 
 def main() -> int:
-    """Run every gate's trials under both weightings, then print the table."""
+    """Run every gate's trials under both weightings, then print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--gates", nargs="+", default=list(GATES), choices=list(GATES), help="(default all)")
-    parser.add_argument("--trials", type=int, default=25, help="of each gate and weighting (default 25)")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[5, 25], help="how many trials may be chosen from")
+    parser.add_argument("--trials", type=int, default=100, help="of each gate and weighting (default 100)")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[5, 25, 100], help="how many trials to choose from")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = read_pairs()
+    data, ledger = read_pairs(), Ledger(LEDGER)
     area, error = popularity(data[0], data[2], data[3])
     rows = [
         case_of("popularity: watch", [area], "auc", better="higher"),
         case_of("popularity: rating", [error], "rmse"),
     ]
     budgets = [budget for budget in options.budgets if budget <= options.trials]
-    for words, weights in WEIGHTS.items():
-        for gate in options.gates:
-            trials = [trial(gate, weights, number, data) for number in range(options.trials)]
-            rows += cases(f"{gate}, {words}", trials, budgets)
-            print(f"{gate}, {words}: {rows[-4].value:.4f}", flush=True)
+    found: dict[str, dict[str, list[Trial]]] = {words: {gate: [] for gate in options.gates} for words in WEIGHTS}
+    with progress_of("comet_protocol") as progress:
+        # Gates and weightings in turns: an interruption leaves paired trials.
+        for number in range(options.trials):
+            progress(f"trial {number + 1} of {options.trials}")
+            for words, weights in WEIGHTS.items():
+                for gate, trials in found[words].items():
+                    trials.append(kept_trial(ledger, gate, weights, number, data))
+    for words, by_gate in found.items():
+        print(f"\n{words}, {options.trials} trials of each gate\n\n{table(by_gate, budgets)}\n", flush=True)
+        base = by_gate.get(BASE, next(iter(by_gate.values())))
+        rows += [case for gate, trials in by_gate.items() for case in cases(f"{gate}, {words}", trials, base, budgets)]
     return finish("comet_protocol", rows, as_json=options.json)
 
 

@@ -3,50 +3,35 @@
 ``KUAIRAND_DIR=... python -m benchmarks.gates [--recipe movielens] [--groups gates norm] [--seeds 5] [--epochs 8]
 [--plot FILE.svg] [--json]``; features are built once. Every variant trains the recipe with one change for a set number
 of epochs and is judged after the last on the validation rows, which choose nothing here. Figures are kept beside the
-features and not measured twice.
+features and not measured twice. The groups ``parts`` and ``losses`` change the recipe as it stands, which is their
+baseline; that of all others is a softmax gate in it. p is adjusted by Holm for all variants and tasks of a command.
 """
 
 import json
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import numpy as np
 import torch
 
 from benchmarks.gate_plot import drawing
-from benchmarks.gate_variants import BASELINE, EPOCHS, GROUPS, overrides
-from benchmarks.paired import Paired, paired
+from benchmarks.gate_variants import EPOCHS, GROUPS, ORDERED, baseline, overrides
+from benchmarks.ledger import Figures, Ledger
+from benchmarks.paired import Paired, p_value, paired
 from benchmarks.report import Case, arguments, finish
 from contract.files import write_text
+from pipeline.evaluation.multiple_tests import holm
 from pipeline.flow.steps import build_features
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.training.train import train
 from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
-Figures = dict[str, float]
-
-
-class Ledger:
-    """Figures by variant and seed, in a file of JSON lines."""
-
-    def __init__(self, path: Path) -> None:
-        """Read what was measured before."""
-        self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self._figures: dict[str, Figures] = {entry["key"]: entry["figures"] for entry in map(json.loads, lines)}
-
-    def figures(self, config: ProjectConfig, features: Path) -> Figures:
-        """Look a run up, or train it and write it down."""
-        key = json.dumps([config.model.model_dump(mode="json"), config.train.model_dump(mode="json")], sort_keys=True)
-        if key not in self._figures:
-            self._figures[key] = measure(config, features)
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"key": key, "figures": self._figures[key]}) + "\n")
-        return self._figures[key]
 
 
 def measure(config: ProjectConfig, features: Path) -> Figures:
@@ -54,12 +39,17 @@ def measure(config: ProjectConfig, features: Path) -> Figures:
     with TemporaryDirectory() as folder:
         train(features, config.model, config.train, Path(folder), say=lambda _: None)
         last = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"][-1]
-    scores = {task: value for task, metrics in last["valid"].items() for value in metrics.values()}
+    scores = {
+        task if metric in {"auc", "rmse"} else f"{task} {metric}": value
+        for task, metrics in last["valid"].items()
+        for metric, value in metrics.items()
+    }
     return {**scores, "union/n": last["experts"]["union_over_n"]}
 
 
 def cases(figures: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:
-    """Each variant's means with their range, and its differences to the baseline with their interval."""
+    """Each variant's means with their range, and its differences to the baseline, the first, with their interval."""
+    base = next(iter(figures))
     for variant, runs in figures.items():
         for figure in runs[0]:
             values = [run[figure] for run in runs]
@@ -67,29 +57,43 @@ def cases(figures: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Ite
             better: Literal["higher", "lower"] = "higher" if unit == "auc" else "lower"
             spread = (min(values), max(values))
             yield Case(f"{variant}: {figure}", statistics.fmean(values), unit, None, better, len(values), spread)
-            if variant != BASELINE and figure in units:
-                gap = paired(values, [run[figure] for run in figures[BASELINE]])
-                name = f"{variant}: {figure} - {BASELINE}'s"
+            if variant != base and figure in units:
+                gap = paired(values, [run[figure] for run in figures[base]])
+                name = f"{variant}: {figure} - {base}'s"
                 yield Case(name, gap.mean, unit, None, better, len(values), (gap.low, gap.high))
 
 
 def gaps(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict[str, dict[str, Paired]]:
-    """Every variant's difference to the baseline, by task."""
+    """Every variant's difference to the baseline, the first, by task."""
+    base, *others = figures
     return {
-        variant: {task: paired([r[task] for r in runs], [r[task] for r in figures[BASELINE]]) for task in tasks}
-        for variant, runs in figures.items()
-        if variant != BASELINE
+        name: {task: paired([r[task] for r in figures[name]], [r[task] for r in figures[base]]) for task in tasks}
+        for name in others
     }
+
+
+def adjusted(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """By variant and task the p of its difference to the baseline, adjusted by Holm for all of them."""
+    base, *others = figures
+    pairs = [(name, task) for name in others for task in tasks]
+    p = [p_value([r[t] for r in figures[name]], [r[t] for r in figures[base]]) for name, t in pairs]
+    by_variant: dict[str, dict[str, float]] = {name: {} for name in others}
+    for (name, task), value in zip(pairs, holm(np.array(p), np.ones(len(p))), strict=True):
+        by_variant[name][task] = float(value)
+    return by_variant
 
 
 def table(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
     """Variants by tasks in Markdown: the baseline's means, the others' differences to it, bold where 0 is outside."""
-    rows = [["variant", *tasks, "union/n"], ["---"] * (len(tasks) + 2)]
-    means = {task: f"{statistics.fmean(run[task] for run in figures[BASELINE]):.4f}" for task in tasks}
-    lines: dict[str, Mapping[str, object]] = {BASELINE: means, **gaps(figures, tasks)}
+    base = next(iter(figures))
+    rows = [["variant", *tasks, "least p, Holm", "union/n"], ["---"] * (len(tasks) + 3)]
+    means = {task: f"{statistics.fmean(run[task] for run in figures[base]):.4f}" for task in tasks}
+    lines: dict[str, Mapping[str, object]] = {base: means, **gaps(figures, tasks)}
+    p = adjusted(figures, tasks)
     for variant, cells in lines.items():
         union = statistics.fmean(run["union/n"] for run in figures[variant])
-        rows.append([variant, *(str(cells[task]) for task in tasks), f"{union:.2f}"])
+        least = f"{min(p[variant].values()):.3f}" if variant in p else ""
+        rows.append([variant, *(str(cells[task]) for task in tasks), least, f"{union:.2f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -101,7 +105,9 @@ def measure_all(
     for seed, epochs in runs:
         for name in names:
             config = read_config(recipe, overrides(recipe.stem, name, seed, epochs))
-            figures[name].append(Ledger(ledger).figures(config, features))
+            blocks = [config.model.model_dump(mode="json"), config.train.model_dump(mode="json")]
+            key = json.dumps(blocks, sort_keys=True)
+            figures[name].append(Ledger(ledger).figures(key, partial(measure, config, features)))
     return figures
 
 
@@ -118,13 +124,16 @@ def main() -> int:
     recipe = RECIPES / f"{options.recipe}.yaml"
     config = read_config(recipe)
     ledger = config.features_dir.parent / f"gates-{build_features(config).stamp}.jsonl"
-    names = list(dict.fromkeys([BASELINE, *(name for group in options.groups for name in GROUPS[group])]))
+    base = baseline(options.groups)
+    names = list(dict.fromkeys([base, *(name for group in options.groups for name in GROUPS[group])]))
     runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
     figures = measure_all(recipe, names, runs, config.features_dir, ledger)
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
+    ordered = f"{ORDERED[options.recipe]} gauc"
+    units |= {ordered: "auc"} if all(ordered in run for runs in figures.values() for run in runs) else {}
     print(table(figures, list(units)), end="\n\n")
     if options.plot:
-        write_text(drawing(gaps(figures, list(units)), units, BASELINE), options.plot)
+        write_text(drawing(gaps(figures, list(units)), units, base), options.plot)
     return finish("gates", list(cases(figures, units)), as_json=options.json)
 
 

@@ -20,6 +20,7 @@ from contract.schema import Schema, TaskSpec
 from features.batches import BatchReader
 from features.feature_config import AsOf
 from models.model_config import ModelConfig
+from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, ece, rmse
 from pipeline.flow.steps import build_features
@@ -164,13 +165,17 @@ def _trained(config: ProjectConfig, split: str, run_dir: Path) -> Judged:
 
 def answers_of(config: ProjectConfig, split: str, run_dir: Path) -> Answers:
     """The answers of a run's best epoch to a split."""
-    schema = Schema.load(config.features_dir)
-    ranker = load_ranker(run_dir, schema).eval()
-    batches = list(BatchReader(config.features_dir / split, schema, 8192).epoch())
-    with torch.no_grad():
-        answers = [ranker.predictions(ranker(TensorInputs.from_numpy(b.inputs)).logits_BT).numpy() for b in batches]
+    return ranker_answers(load_ranker(run_dir, Schema.load(config.features_dir)), config.features_dir / split)
+
+
+@torch.no_grad()
+def ranker_answers(ranker: Ranker, split: Path) -> Answers:
+    """A model's answers to the rows of a split."""
+    batches = list(BatchReader(split, ranker.schema, 8192).epoch())
+    forward = ranker.eval()
+    answers = [forward.predictions(forward(TensorInputs.from_numpy(b.inputs)).logits_BT).numpy() for b in batches]
     labels, weights = (np.concatenate([getattr(b, name) for b in batches]) for name in ("labels", "weights"))
-    return Answers(schema, np.concatenate(answers).astype(np.float64), labels, weights)
+    return Answers(ranker.schema, np.concatenate(answers).astype(np.float64), labels, weights)
 
 
 def known_run(ledger: Path, settings: list[Any], of_rows: tuple[Any, ...]) -> Judged | None:

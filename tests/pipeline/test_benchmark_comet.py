@@ -1,25 +1,35 @@
 """COMET's protocol: what a budget chooses, and that unwatched pairs are unwatched."""
 
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 
-from benchmarks.comet_protocol import Trial, of_budget, popularity, read_pairs
+from benchmarks.budgets import after_budget, enough, redrawn
+from benchmarks.comet_protocol import popularity, read_pairs
 
-TRIALS = [Trial(valid, valid + 0.1, 0.8, 1.0, 2.0) for valid in (0.5, 0.3, 0.4, 0.2, 0.6)]
-
-
-def test_the_whole_budget_chooses_the_best_trial_by_validation() -> None:
-    assert of_budget(TRIALS, 5) == [TRIALS[3]]
+TRIALS = [(valid, valid + 0.1) for valid in (0.5, 0.3, 0.4, 0.2, 0.6)]
 
 
-def test_a_smaller_budget_is_worse_on_average() -> None:
-    mean = {budget: np.mean([each.test for each in of_budget(TRIALS, budget)]) for budget in (1, 3)}
-    assert abs(mean[1] - 0.5) < 0.02
-    assert 0.3 < mean[3] < mean[1]
+@pytest.mark.parametrize("budget", range(1, 6))
+def test_a_budget_costs_the_mean_over_all_ways_to_draw_it(budget: int) -> None:
+    chosen = [min(drawn)[1] for drawn in combinations(TRIALS, budget)]
+    assert after_budget(TRIALS, budget) == pytest.approx(np.mean(chosen))
+
+
+def test_the_least_budget_that_reaches_a_goal_is_found() -> None:
+    assert enough(TRIALS, after_budget(TRIALS, 3)) == 3
+    assert enough(TRIALS, 0.29) is None
+
+
+def test_gates_that_are_alike_differ_by_nothing_however_trials_are_drawn() -> None:
+    loss, gap = redrawn(TRIALS, TRIALS, 2)
+    assert loss.low < loss.mean < loss.high
+    assert tuple(gap) == (0.0, 0.0, 0.0)
 
 
 def test_every_rating_has_an_unwatched_pair_beside_it_and_popularity_ranks_them(tmp_path: Path) -> None:
