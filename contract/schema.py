@@ -90,11 +90,13 @@ class DenseSpec(Settings):
     """The greatest one."""
     vector: str = Field(default="", exclude_if=operator.not_)
     """The vector that this is a number of, under whose name requests give it; empty: a number by itself."""
+    half: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether encoded values are rounded to half precision, in which online tables then keep them."""
     null_bin: bool = Field(default=False, exclude_if=operator.not_)
     """The model gives nulls a component of their own; without, a null looks like the lowest value.
 
-    This and `vector` are left out of the schema's JSON where they say nothing, so that the fingerprints of earlier
-    schemas stay as they were.
+    This, `half` and `vector` are left out of the schema's JSON where they say nothing, so that the fingerprints of
+    earlier schemas stay as they were.
     """
 
     @property

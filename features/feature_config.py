@@ -170,6 +170,10 @@ class HistoryConfig(Settings):
     """How long before the row an event must have happened to count."""
     columns: dict[str, str] = {}
     """Lists of other columns of the same events: by name, the column; all lists of a row are equally long."""
+    elapsed: str | None = None
+    """The name of one more list: how long before the row each event happened, as the whole power of two of seconds (0
+    below two seconds, 11 for an hour, 16 for a day). In online tables it is as of the end of their last day; a request
+    may bring its own."""
     shares: str | None = None
     """An id feature whose vocabulary and embedding this list uses: with the candidate's own id, an item in the list and
     the candidate are one vector, which is learned from both."""
@@ -180,6 +184,11 @@ class HistoryConfig(Settings):
     without it. Null: none leaves."""
     pooling: Literal["sum", "mean"] = "mean"
     """How the embeddings of a list become one."""
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The names of all its lists, which are equally long."""
+        return (self.name, *self.columns, *([] if self.elapsed is None else [self.elapsed]))
 
 
 class TaskConfig(Settings):

@@ -17,6 +17,7 @@ from features.point_in_time.ragged import Ragged
 NULL_POSITION = np.float32(-1.0)
 LARGEST = 1e6
 """Bounds a standardised value, so that float32 sums inside a model stay finite whatever a request holds."""
+_HALF_MAX = float(np.finfo(np.float16).max)
 MANY = 4096
 """Columns from this length on are looked up by their distinct values."""
 Ids = NDArray[np.int32]
@@ -68,7 +69,8 @@ class Encoder:
 
     def numbers(self, spec: DenseSpec, floats: NDArray[np.float64]) -> Floats:
         """As `dense`, from floats [rows] in which NaN is null."""
-        return encode_dense(spec, floats if spec.fill is None else np.where(np.isnan(floats), spec.fill, floats))
+        encoded = encode_dense(spec, floats if spec.fill is None else np.where(np.isnan(floats), spec.fill, floats))
+        return np.clip(encoded, -_HALF_MAX, _HALF_MAX).astype(np.float16).astype(np.float32) if spec.half else encoded
 
     def rows(self, spec: IdSpec, hashes: Hashes) -> Ids:
         """As `ids`, from hashes [rows]."""

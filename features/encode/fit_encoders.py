@@ -27,6 +27,7 @@ from features.encode.vocabulary import Vocabularies
 from features.feature_config import FeatureConfig, FeaturesConfig
 from features.incremental.raw_dataset import RawDataset
 from features.point_in_time.aggregates import AggregateColumns
+from features.point_in_time.elapsed import elapsed
 from features.point_in_time.feature_plan import FeaturePlan
 
 LEAST_VALUES = 10_000
@@ -114,6 +115,8 @@ def raw_values(raw: pa.Table | pa.RecordBatch, plan: FeaturePlan, priors: dict[s
         hashes = combine([hash_array(_column(raw, name), name) for name in plan.raw])
         return pa.array(hashes, mask=hashes == NULL_HASH)
     first = _column(raw, plan.raw[0])
+    if plan.elapsed:
+        first = elapsed(first, _column(raw, plan.raw[1]).to_numpy())
     if plan.element is not None and plan.column is not None:
         return vector_element(first, plan.element, plan.column.width or 0, plan.raw[0])
     aggregate = plan.aggregate
@@ -265,7 +268,7 @@ def _dense_spec(train: RawDataset, plan: FeaturePlan, priors: dict[str, float], 
         return fitted
     policies: dict[str, object] = {"null_bin": False} if column.fill is not None else {}
     if plan.element is not None:
-        policies["vector"] = column.name
+        policies |= {"vector": column.name, "half": True}
     policies |= {"fill": column.fill, "refuse_null": column.nulls == "refuse", "refuse_nan": column.nans == "refuse"}
     return fitted.model_copy(update=policies)
 

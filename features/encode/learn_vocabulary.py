@@ -13,6 +13,7 @@ from contract.hashing import hash_array
 from contract.sha256 import sha256_of_bytes
 from features.encode.vocabulary import ALWAYS, Days
 from features.incremental.raw_dataset import RawDataset
+from features.point_in_time.elapsed import LONGEST
 from features.point_in_time.feature_plan import FeaturePlan
 from features.source.file_schemas import EXACT_FLOAT
 from features.source.parquet_files import write_table
@@ -28,12 +29,15 @@ class LearnedValues(NamedTuple):
 def learn_vocabulary(train: RawDataset, plan: FeaturePlan, before: LearnedValues | None) -> LearnedValues:
     """The values of an id feature or a history that training rows hold often enough.
 
-    Without `before` they were known always. With `before`, values that are new take rows after it, and are known from
-    the partition on in which they had been seen often enough: what is encoded of the days before stays as it is.
+    Without `before` they were known always, as those of elapsed times are, which need not be learned. With `before`,
+    values that are new take rows after it, and are known from the partition on in which they had been seen often
+    enough: what is encoded of the days before stays as it is.
 
     Raises:
         DataError: values that are not ids, or of another type than those known.
     """
+    if plan.elapsed:
+        return LearnedValues(pa.array(range(LONGEST + 1), pa.int64()), np.full(LONGEST + 1, ALWAYS, np.int32))
     source = plan.column or plan.history
     min_count = source.min_count if source else 1
     if before is not None:

@@ -29,6 +29,7 @@ from contract.settings import Settings
 from contract.sha256 import sha256_of, sha256_of_bytes
 from features.encode.encoder import Encoder, refuse_by_policy
 from features.encode.fit_encoders import Fitted, raw_values
+from features.encode.history_lists import HistoryLists
 from features.encode.served_values import ServedValues
 from features.feature_config import FeaturesConfig
 from features.incremental.compute_rows import key_hashes
@@ -232,14 +233,12 @@ def _encode(
     """Encode a partition, some row groups at a time, and part their rows by split."""
     schema = _columns(encoder.schema)
     columns = _used(feature_plans, encoder.schema, keys)
-    specs = zip(feature_plans, encoder.schema.features, strict=True)
-    # Lists share their events, so that each event is encoded once.
-    events = {p.name: encoder.ids(s, part.events(p.name)) for p, s in specs if p.history and isinstance(s, IdSpec)}
+    lists = HistoryLists(part, feature_plans, encoder.schema.features, encoder)
 
     def encode(groups: range) -> dict[int, pa.Table]:
         raw = part.read_stored(columns, groups)
-        lists = {name: part.slices(raw, name).gather_ids(encoded).to_arrow() for name, encoded in events.items()}
-        rows = _encode_rows(raw, lists, feature_plans, encoder, fitted, keys, served).select(schema.names).cast(schema)
+        encoded = _encode_rows(raw, lists.of(raw), feature_plans, encoder, fitted, keys, served)
+        rows = encoded.select(schema.names).cast(schema)
         split_of_row = splits[begins[groups.start] : begins[groups.start] + len(rows)]
         return {
             int(number): where(rows, split_of_row == number) for number in np.unique(split_of_row) if number != LEFT_OUT

@@ -63,7 +63,7 @@ def compute_rows(
         write_partitions(batches, files, histories, kept=config.incremental)
     for row_type, probe_features in probe_plans(feature_plans, timeline).items():
         probes = timeline.table.filter((timeline.table[KIND] == row_type) | (timeline.table[KIND] == NOBODY))
-        table = _with_windows(probes, windows, probe_features, timeline, [KIND, ROW])
+        table = _with_windows(probes, windows, probe_features, timeline, [KIND, ROW, TIME])
         batches = _with_lists(record_batches(connection, table, ROW_GROUP_ROWS), histories, probe_features)
         _write(batches, probe_file(directory, row_type))
 

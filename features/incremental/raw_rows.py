@@ -39,7 +39,7 @@ class PartitionFile(NamedTuple):
 
 def history_names(config: FeaturesConfig) -> tuple[tuple[str, ...], ...]:
     """The names of the lists of each history; the first is that of its stretches."""
-    return tuple((history.name, *history.columns) for history in config.histories)
+    return tuple(history.lists for history in config.histories)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from features.point_in_time.feature_plan import FeaturePlan
 from features.point_in_time.timeline import Timeline
 from features.source.row_types import FIRST_PAIR, ITEM, KIND, NOBODY, USER
 
+_HALF = np.dtype(np.float16)
 T = TypeVar("T", bound=np.generic)
 Plans = list[tuple[FeaturePlan, FeatureSpec]]
 
@@ -62,7 +63,8 @@ def _encode_table(
     values = {spec.name: raw_values(rows, plan, fitted.priors) for plan, spec in table_plans}
     ids = [s for _, s in table_plans if isinstance(s, IdSpec) and s.kind == "id"]
     lists = [s for _, s in table_plans if isinstance(s, IdSpec) and s.kind == "id_list"]
-    dense = [s for _, s in table_plans if isinstance(s, DenseSpec)]
+    dense = [s for _, s in table_plans if isinstance(s, DenseSpec) and not s.half]
+    rounded = [s for _, s in table_plans if isinstance(s, DenseSpec) and s.half]
     count = len(order)
     return OnlineTable(
         keys=hashes[order][:-1],
@@ -71,8 +73,10 @@ def _encode_table(
         key_hashes=_stack([hash_array(rows[key], key) for key in key_names], count, np.dtype(np.uint64)),
         lists={s.name: encoder.lists(s, values[s.name]) for s in lists},
         id_names=tuple(s.name for s in ids),
-        dense_names=tuple(s.name for s in dense),
+        dense_names=tuple(s.name for s in (*dense, *rounded)),
         key_names=key_names,
+        # Nothing is lost: the encoder has rounded them.
+        halves=_stack([encoder.dense(s, values[s.name]).astype(np.float16) for s in rounded], count, _HALF),
     )
 
 

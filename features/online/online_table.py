@@ -76,7 +76,8 @@ class Lookup(Protocol):
 class OnlineTable:
     """n keys, then the row of the unknown key: `ids` [n + 1, F], `dense` [n + 1, D], `key_hashes` [n + 1, K].
 
-    `keys` are distinct hashes other than 0; `index` is made from them where it is not given.
+    `keys` are distinct hashes other than 0; `index` is made from them where it is not given. `halves` [n + 1, H] are
+    the numbers that are kept in half precision; `dense_names` has the D names and after them the H.
     """
 
     keys: Hashes
@@ -88,10 +89,16 @@ class OnlineTable:
     dense_names: tuple[str, ...] = ()
     key_names: tuple[str, ...] = ()
     index: HashIndex = field(default_factory=lambda: HashIndex.build(np.zeros(0, dtype=np.uint64)))
+    halves: NDArray[np.float16] = field(default_factory=lambda: np.empty((0, 0), np.float16))
 
     def __post_init__(self) -> None:
         if len(self.keys) and not self.index.hashes.any():
             object.__setattr__(self, "index", HashIndex.build(self.keys))
+
+    @property
+    def half_names(self) -> tuple[str, ...]:
+        """The dense features that `halves` holds."""
+        return self.dense_names[self.dense.shape[1] :]
 
     def find(self, hashes: Hashes) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Row of each key hash, and whether it is known; the unknown get the last row."""
@@ -107,10 +114,16 @@ class OnlineTable:
         return TableRows(
             known,
             self.ids.take(rows, axis=0) if self.id_names else np.empty((count, 0), np.int32),
-            self.dense.take(rows, axis=0) if self.dense_names else np.empty((count, 0), np.float32),
+            self._numbers(rows) if self.dense_names else np.empty((count, 0), np.float32),
             self.key_hashes.take(rows, axis=0) if self.key_names else np.empty((count, 0), np.uint64),
             {name: column.take(rows) for name, column in self.lists.items()},
         )
+
+    def _numbers(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        dense = self.dense.take(rows, axis=0)
+        if not self.half_names:
+            return dense
+        return np.concatenate([dense, self.halves.take(rows, axis=0).astype(np.float32)], axis=1)
 
     def save(self, directory: Path) -> None:
         """Write the table into a new directory."""
@@ -119,12 +132,15 @@ class OnlineTable:
             "keys": self.keys, "ids": self.ids, "dense": self.dense, "key_hashes": self.key_hashes,
             "slot_hashes": self.index.hashes, "slot_rows": self.index.rows,
         }  # fmt: skip
+        if self.half_names:
+            arrays["halves"] = self.halves
         for name, array in arrays.items():
             np.save(directory / f"{name}.npy", array, allow_pickle=False)
         for number, column in enumerate(self.lists.values()):
             np.save(directory / f"list_{number}_values.npy", column.values, allow_pickle=False)
             np.save(directory / f"list_{number}_offsets.npy", column.offsets, allow_pickle=False)
         meta = {"ids": self.id_names, "dense": self.dense_names, "keys": self.key_names, "lists": list(self.lists)}
+        meta |= {"halves": self.half_names} if self.half_names else {}
         (directory / META_FILE).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
@@ -156,6 +172,7 @@ class OnlineTable:
             dense_names=tuple(meta["dense"]),
             key_names=tuple(meta["keys"]),
             index=HashIndex(mapped("slot_hashes").view(np.uint64), mapped("slot_rows").view(np.int32)),
+            **({"halves": mapped("halves").view(np.float16)} if "halves" in meta else {}),
         )
 
 

@@ -86,6 +86,7 @@ class Route:
         self.table = table
         self._ids, self._dense = layout.places(table.id_names), layout.places(table.dense_names)
         self._with_rows = isinstance(table, RowsOf)
+        self._halves = layout.places(table.half_names) if isinstance(table, OnlineTable) else slice(0)
         self._compiled = _compiled(table, layout)
 
     def fill(self, hashes: Hashes, columns: Columns) -> Entities:
@@ -96,6 +97,8 @@ class Route:
             return Entities(features.known, features.key_hashes, features.rows)
         table, compiled = self._compiled
         rows, known = compiled.copy((hashes,), columns.ids, columns.dense)
+        if table.half_names and not self._with_rows:
+            columns.dense[:, self._halves] = table.halves.take(rows, axis=0)
         if table.lists and not self._with_rows:
             columns.lists |= {name: each.take(rows) for name, each in table.lists.items()}
         keys = table.key_hashes.take(rows, axis=0) if table.key_names else np.empty((len(rows), 0), np.uint64)
@@ -162,4 +165,6 @@ def _compiled(table: Lookup, layout: Layout) -> tuple[OnlineTable, CompiledRows]
     held = table.table if isinstance(table, RowsOf) else table
     if compiled is None or not isinstance(held, OnlineTable):
         return None
-    return held, CompiledRows(held, layout.indices(table.id_names), layout.indices(table.dense_names), compiled.fill)
+    # The kernel copies numbers of 32 bits.
+    names = table.dense_names[: held.dense.shape[1]]
+    return held, CompiledRows(held, layout.indices(table.id_names), layout.indices(names), compiled.fill)

@@ -23,6 +23,8 @@ class FeaturePlan:
     cross: CrossConfig | None = None
     element: int | None = None
     """Which number of the column's vector the feature is."""
+    elapsed: bool = False
+    """Whether the list is how long ago the history's events happened."""
     raw: tuple[str, ...] = field(default=())
 
 
@@ -47,6 +49,8 @@ def plan_features(config: FeaturesConfig, ownership: Ownership) -> list[FeatureP
         side = ownership.group_side((history.by,), f"data.histories[{place}].by")
         keys = (history.by,) if side == "pair" else ()
         planned += [FeaturePlan(m.name, side, keys, history=m, raw=(m.name,)) for m in plan_history(history, config)]
+        if history.elapsed is not None:
+            planned.append(_plan_elapsed(history, history.elapsed, config, side, keys))
     _refuse_clashes([plan.name for plan in planned], config)
     return planned
 
@@ -77,6 +81,14 @@ def _plan_column(feature: FeatureConfig, side: Side) -> list[FeaturePlan]:
         FeaturePlan(f"{feature.name}[{element}]", side, (), column=number, element=element, raw=(feature.name,))
         for element in range(feature.width or 0)
     ]
+
+
+def _plan_elapsed(
+    history: HistoryConfig, name: str, config: FeaturesConfig, side: Side, keys: tuple[str, ...]
+) -> FeaturePlan:
+    """The list of how long ago a history's events happened: their times, and the row's."""
+    times = {"name": name, "of": config.events.time or TIME, "columns": {}, "shares": None, "elapsed": None}
+    return FeaturePlan(name, side, keys, history=history.model_copy(update=times), elapsed=True, raw=(name, TIME))
 
 
 def plan_history(history: HistoryConfig, config: FeaturesConfig) -> list[HistoryConfig]:

@@ -80,7 +80,7 @@ def find_histories(connection: Backend, timeline: Timeline, config: FeaturesConf
             before = _last_events(connection, timeline.carry_over, history, place)
             flagged = ibis.union(flagged, before.cast(dict(flagged.schema())).select(flagged.columns))
         ordered = in_order(flagged, history)
-        types = {name: ordered[name].type().to_pyarrow() for name in (history.name, *history.columns)}
+        types = {name: ordered[name].type().to_pyarrow() for name in history.lists}
         walk = _Walk(types, history.last, first, rows)
         for batch in record_batches(connection, ordered, WALKED_ROWS):
             walk.over(batch)
@@ -111,6 +111,8 @@ def flagged_events(table: ir.Table, history: HistoryConfig, where: str) -> ir.Ta
     if history.where:
         counts = counts & compile_condition(history.where, table, f"{where}.where")
     values = {name: _as_id(table[of]) for name, of in {history.name: history.of, **history.columns}.items()}
+    if history.elapsed is not None:
+        values[history.elapsed] = table[TIME]
     flagged = table.select(TIME, ORDER, ROW, **{_KEY: table[history.by], _COUNTS: counts.cast("int64"), **values})
     return flagged.filter(flagged[_KEY].notnull())
 

@@ -8,7 +8,8 @@ that is computed, and exported, is a gather by an index vector.
 
 Where this is a choice of ours and not the paper's: an evaluation in the middle of the search takes the nearest hard
 permutation (the assignment of the soft matrix's largest sum), the search's end is a number of training steps and not a
-test of convergence, each gate has a permutation of its own, and the entropy term is off unless configured.
+test of convergence, each gate has a permutation of its own, each row's weights keep their sum while the matrix is soft,
+and the entropy term is off unless configured.
 
 Shapes: B rows, E experts.
 """

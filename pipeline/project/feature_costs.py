@@ -77,7 +77,7 @@ def _embedding_rows(plan: FeaturePlan, spec: IdSpec | DenseSpec, distinct: Mappi
     """The rows of a feature's embedding, and whether it has one of its own."""
     if isinstance(spec, DenseSpec):
         return 0, False
-    if spec.encoding == "hash":
+    if spec.encoding == "hash" or plan.elapsed:
         return spec.rows, True
     column = plan.history.of if plan.history is not None else plan.raw[0]
     return max(spec.rows, distinct.get(column, 0) + 1), spec.table in ("", spec.name)

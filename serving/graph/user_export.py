@@ -47,6 +47,4 @@ def export_users(
 
 def _row(table: OnlineTable, row: int) -> TableRows:
     """One user as a look-up would find them."""
-    place = np.array([row])
-    lists = {name: column.take(place) for name, column in table.lists.items()}
-    return TableRows(np.ones(1, np.bool_), table.ids[place], table.dense[place], table.key_hashes[place], lists)
+    return table.at(np.array([row]), np.ones(1, np.bool_))

@@ -16,7 +16,7 @@ from features.encode_days import FittedRecipe, RawDays, encoded_days
 from features.recipe_files import save_recipe
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
 
-HISTORIES = [{"name": "last_items", "of": "item", "by": "user", "last": 3, "shares": "item"}]
+HISTORIES = [{"name": "last_items", "of": "item", "by": "user", "last": 3, "shares": "item", "elapsed": "ago"}]
 LAST = date(2024, 3, 6)
 
 
@@ -38,7 +38,7 @@ def _sorted(dataset: Path) -> pa.Table:
     found = EncodedDataset.open(dataset)
     names = list(found.column_names)
     keys = [USER_HASH, ITEM_HASH, TIME]
-    order = [*keys, *(name for name in names if name not in keys and name not in ("tags", "last_items"))]
+    order = [*keys, *(name for name in names if name not in keys and name not in ("tags", "last_items", "ago"))]
     return found.read(names).sort_by([(name, "ascending") for name in order])
 
 

@@ -38,7 +38,16 @@ def raw_values_of(directory: Path, engine: str) -> dict[str, list[dict[str, Any]
             {"by": ["user", "maker"], "of": ["like"], "as_of": "hour", "windows": ["1d"]},
             {"by": ["item"], "of": ["liked"]},
         ],
-        histories=[{"name": "last", "of": "item", "by": "user", "last": 3, "columns": {"last_from": "surface"}}],
+        histories=[
+            {
+                "name": "last",
+                "of": "item",
+                "by": "user",
+                "last": 3,
+                "columns": {"last_from": "surface"},
+                "elapsed": "ago",
+            }
+        ],
         crosses=[{"name": "c", "of": ["surface", "maker"]}],
         split={"by": "time", "valid": "1d", "embargo": "1h"},
     )

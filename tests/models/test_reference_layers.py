@@ -1,14 +1,17 @@
 """HoME's and AutoInt's layers against their equations, written out element by element in NumPy."""
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from contract.schema import DenseSpec
+from contract.errors import ConfigError
+from contract.schema import DenseSpec, IdSpec
 from models.experts.level import RoutingInput
 from models.input_layout import FeatureColumns
 from models.interactions.autoint import AutoIntConfig
+from models.interactions.projection import ProjectionConfig
 from models.layers.feature_gate import FeatureGate
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
@@ -57,6 +60,25 @@ def test_autoint_equals_equations_five_to_eight_row_by_row_and_head_by_head() ->
                 new.append(np.maximum(np.array(concatenated) + residual @ e[m], 0.0))
             e = new
         np.testing.assert_allclose(got, np.concatenate([row, *e]), rtol=1e-5, atol=1e-6)
+
+
+def test_a_projection_maps_each_named_feature_and_leaves_the_others_as_they_are() -> None:
+    torch.manual_seed(0)
+    text = [DenseSpec(name=f"text[{n}]", side="item", encoding="standardise", vector="text") for n in range(3)]
+    ids = [IdSpec(name=name, kind="id", side="item", rows=9) for name in ("item", "author")]
+    features = [FeatureColumns(ids[0], (0, 1)), FeatureColumns(text[0], (2, 3, 4)), FeatureColumns(ids[1], (5, 6))]
+    config = ProjectionConfig(to={"text": 2, "author": 1})
+    layer = config.build(features)
+    assert layer is not None
+    x = torch.randn(4, 7)
+    answers = array(layer(x))
+    assert answers.shape[1] == config.width(features) == 5
+    (text_w, text_b), (author_w, author_b) = ((array(m.weight), array(m.bias)) for m in layer.maps)  # type: ignore[union-attr]
+    for row, got in zip(array(x), answers, strict=True):
+        expected = np.concatenate([row[:2], text_w @ row[2:5] + text_b, author_w @ row[5:] + author_b])
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"names image, which are not features; there are: item, text, author"):
+        ProjectionConfig(to={"image": 2}).build(features)
 
 
 def test_a_feature_gate_equals_homes_equation_row_by_row() -> None:

@@ -56,10 +56,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 HISTORY = (
     IdSpec(name="watched", kind="id_list", side="user", rows=30, table="item", max_length=10),
     IdSpec(name="authors", kind="id_list", side="user", rows=8, table="author", max_length=10),
+    IdSpec(name="ages", kind="id_list", side="user", rows=42, max_length=10),
     IdSpec(name="author", kind="id", side="item", rows=8),
+    *(DenseSpec(name=f"text[{n}]", side="item", encoding="standardise", vector="text", half=True) for n in range(3)),
 )
 PART_SCHEMA = small_schema(features=(*SCHEMA.features, *HISTORY))
-BESIDE = {"authors": "author"}
+BESIDE = {"authors": "author", "ages": None}
 DIN: dict[str, Any] = {"watched": {"name": "din", "beside": BESIDE}}
 PARTS: dict[str, dict[str, Any]] = {
     "din": {"sequences": DIN},
@@ -69,6 +71,16 @@ PARTS: dict[str, dict[str, Any]] = {
     "epnet": {"interaction": {"name": "epnet", "by": ["author"]}},
     "monotone": {"monotone": {"price": "decreasing"}},
     "aw_moe": {"sequences": DIN, "routing": "history", "history_contrast": {}, "gate": {"name": "top_k", "k": 2}},
+    "expert_dropout": {"gate": {"name": "top_k", "k": 2, "expert_dropout": 0.2}},
+    "vector+projection": {"interaction": {"name": "projection", "to": {"text": 2, "author": 3}}},
+    "vector+autoint": {"interaction": {"name": "autoint"}},
+}
+LOSSES: dict[str, dict[str, Any]] = {
+    **{n: {"within_user": {"like": {"name": n, "weight": 0.3}}} for n in ("pairwise", "listwise", "jrc")},
+    **{n: {"losses": {"rating": {"name": n}}} for n in ("huber", "quantile")},
+    "focal": {"losses": {"like": {"name": "focal"}}},
+    "class weight": {"losses": {"like": {"name": "cross_entropy", "positive_weight": 3.0}}},
+    "uncertainty": {"weighting": {"name": "uncertainty"}},
 }
 PARTS_IN_EVERY_RUN = ("aw_moe",)
 IN_EVERY_RUN = ("softmax", "dselect_k", "top_k")
@@ -108,8 +120,11 @@ def config(architecture: str, gate: str) -> Any:
     return small_config(**sizes, architecture=named, gate={"name": gate, **GATES[gate]})
 
 
-def train_judge_and_export(model: Any, features: Path, run: Path, schema: Schema = SCHEMA) -> dict[str, Any]:
-    settings = TrainConfig(epochs=1, batch_size=512, learning_rate=0.01, embedding_learning_rate=0.1)
+def train_judge_and_export(
+    model: Any, features: Path, run: Path, schema: Schema = SCHEMA, **settings_of_train: Any
+) -> dict[str, Any]:
+    rates = {"epochs": 1, "batch_size": 512, "learning_rate": 0.01, "embedding_learning_rate": 0.1}
+    settings = TrainConfig.model_validate(rates | settings_of_train)
     result = train(features, model, settings, run / "run", lambda _: None)
     ranker = load_ranker(run / "run", schema)
     bundle = run / "export"
@@ -143,6 +158,25 @@ def test_a_pair_trains_is_judged_and_exports_with_parity(
 )
 def test_a_part_trains_is_judged_and_exports_with_parity(part: str, part_features: Path, tmp_path: Path) -> None:
     train_judge_and_export(small_config(**SIZES | PARTS[part]), part_features, tmp_path, PART_SCHEMA)
+
+
+@pytest.mark.slow
+@pytest.mark.pairs
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_trains_is_judged_and_exports_with_parity(loss: str, tmp_path: Path) -> None:
+    schema = small_schema(features=SCHEMA.features, user_key="user")
+    features = write_features(tmp_path / "features", schema, rows_per_user=16)
+    train_judge_and_export(config("mmoe", "top_k"), features, tmp_path, schema, **LOSSES[loss])
+
+
+@pytest.mark.slow
+@pytest.mark.pairs
+def test_a_taught_model_is_judged_and_exports_with_parity(features: Path, tmp_path: Path) -> None:
+    teacher, pupil = tmp_path / "teacher", tmp_path / "pupil"
+    for run in (teacher, pupil):
+        run.mkdir()
+    train_judge_and_export(config("mmoe", "softmax"), features, teacher)
+    train_judge_and_export(config("mmoe", "top_k"), features, pupil, teacher={"run": teacher / "run", "weight": 0.5})
 
 
 @pytest.mark.slow

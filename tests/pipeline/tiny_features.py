@@ -20,6 +20,7 @@ def write_features(
     seed: int = 0,
     train_rows: int = SIZES["train"],
     broken: dict[str, float] | None = None,
+    rows_per_user: int = 1,
 ) -> Path:
     """Write ``train``, ``valid`` and ``test`` and the schema; labels follow item, age and price.
 
@@ -35,7 +36,10 @@ def write_features(
         rating = (3.5 + 0.8 * taste + rng.normal(0, 0.2, rows)).astype(np.float32)
         columns |= {"label__like": like, "label__rating": rating}
         columns |= {"weight__like": np.ones(rows, np.float32), "weight__rating": np.ones(rows, np.float32)}
-        columns |= {"__user": np.arange(rows, dtype=np.uint64), "__item": np.arange(rows, dtype=np.uint64)}
+        columns |= {
+            "__user": np.arange(rows, dtype=np.uint64) // np.uint64(rows_per_user),
+            "__item": np.arange(rows, dtype=np.uint64),
+        }
         for name, value in (broken or {}).items() if split == "train" else ():
             column = np.array(columns[name])
             column[slice(None) if name.startswith("weight") else rows // 2] = value

@@ -1,5 +1,6 @@
 """Vectors as features: one dense column a number, the same in training rows and in requests."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from contract.errors import DataError, RequestError
+from contract.hashing import hash_integers
 from contract.schema import DenseSpec, Schema
 from features.build import build
 from features.feature_config import FeatureConfig
+from features.online.compiled import without_compiler
 from features.online.request_encoder import RankRequest, RequestEncoder
 from models.input_layout import TableDims, feature_columns
 from tests.features.raw_world import quiet, raw_tables, recipe, write_raw
@@ -53,6 +56,24 @@ def test_a_request_looks_the_vector_up_or_brings_its_own(built: Path) -> None:
     nothing = encoder.encode(RankRequest("u1", [20, 8], item_features={"text": [None, None]})).inputs.candidate.dense
     np.testing.assert_array_equal(nothing[0], nothing[1])
     assert not np.array_equal(nothing[0], looked_up[0])
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+def test_online_tables_keep_vectors_in_half_precision_and_answer_what_training_rows_hold(
+    built: Path, *, compiler: bool
+) -> None:
+    with nullcontext() if compiler else without_compiler():
+        encoder = RequestEncoder.open(built)
+        table = encoder.tables.item
+        assert table is not None
+        assert (table.halves.dtype, table.halves.shape[1], table.dense.shape[1]) == (np.float16, 3, 0)
+        train = pq.read_table(built / "train")
+        by_item = dict(zip(train["__item"].to_pylist(), range(len(train)), strict=True))
+        items = [item for item in range(40) if int(hash_integers(np.array([item]))[0]) in by_item]
+        dense = encoder.encode(RankRequest("u1", items)).inputs.candidate.dense
+    rows = [by_item[int(hash_integers(np.array([item]))[0])] for item in items]
+    trained = np.stack([train[f"text[{n}]"].to_numpy()[rows] for n in range(3)], axis=1)
+    np.testing.assert_array_equal(dense, trained)
 
 
 @pytest.mark.parametrize(("value", "seen"), [([1.0, 2.0], "2 values"), (3.0, "float"), ([1.0, "x", 2.0], "number")])

@@ -25,7 +25,7 @@ EVERYTHING: dict[str, Any] = {
         {"by": ["item"], "of": ["liked"], "windows": ["6h"], "as_of": "hour"},
     ],
     "histories": [
-        {"name": "last", "of": "item", "by": "user", "last": 3, "where": "liked == 1"},
+        {"name": "last", "of": "item", "by": "user", "last": 3, "where": "liked == 1", "elapsed": "ago"},
         {"name": "makers", "of": "maker", "by": "user", "last": 4, "gap": "7h", "columns": {"made_for": "item"}},
     ],
     "crosses": [{"name": "cross", "of": ["surface", "maker"], "buckets": 50}],

@@ -14,7 +14,7 @@ DATA: dict[str, Any] = {
     "features": [*IDS, {"name": "country"}, {"name": "band", "kind": "dense"}, {"name": "day"}],
     "crosses": [{"name": "cross", "of": ["country", "brand"]}],
     "aggregates": [{"by": ["user", "brand"], "of": ["click"], "stats": ["mean"]}],
-    "histories": [{"name": "recent", "by": "user", "of": "item", "last": 5}],
+    "histories": [{"name": "recent", "by": "user", "of": "item", "last": 5, "elapsed": "ago"}],
 }
 
 

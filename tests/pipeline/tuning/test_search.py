@@ -1,5 +1,6 @@
 """Trials over a real recipe: kept, pruned, failed with a reason, and gone on with."""
 
+import json
 from pathlib import Path
 
 import optuna
@@ -8,6 +9,7 @@ import pytest
 from contract.errors import ConfigError
 from pipeline.flow.steps import build_features
 from pipeline.project.project_config import read_config
+from pipeline.training.train import train
 from pipeline.tuning.search import DATABASE, Search
 from tests.pipeline.tiny_project import write_project
 
@@ -50,6 +52,27 @@ def test_the_recipe_is_the_first_trial_and_the_best_is_found(recipe: Path, tmp_p
     assert not search.is_recipe(search.values(second))
     assert search.best().value == max(first.value or 0.0, second.value or 0.0)
     assert set(first.user_attrs["metrics"]) == {"like", "rating"}
+
+
+def test_a_teacher_a_ranking_loss_and_rates_are_searched_over_together(recipe: Path, tmp_path: Path) -> None:
+    base = read_config(recipe)
+    teacher = tmp_path / "teacher"
+    train(base.features_dir, base.model, base.train, teacher, silent)
+    pairwise = {"like": {"name": "pairwise", "within": "user", "weight": 0.3}}
+    space = {
+        "train.teacher": {"choices": [None, {"run": str(teacher), "weight": 0.5}]},
+        "train.within_user": {"choices": [{}, pairwise]},
+        "train.learning_rate": {"low": 1e-4, "high": 0.01, "log": True},
+    }
+    search = opened(recipe, tmp_path / "search", f"tune.space={json.dumps(space)}", "tune.before_pruning=9")
+    values = [search.values(search.run(base.features_dir, silent)) for _ in range(6)]
+    assert {trial.state for trial in search.trials()} == {optuna.trial.TrialState.COMPLETE}
+    assert search.is_recipe(values[0])
+    assert {bool(each["train.teacher"]) for each in values} == {True, False}
+    assert {bool(each["train.within_user"]) for each in values} == {True, False}
+    settings = search.settings({"train.teacher": space["train.teacher"]["choices"][1], "train.within_user": pairwise})
+    assert settings.train.teacher is not None
+    assert settings.train.within_user["like"].name == "pairwise"
 
 
 def test_settings_that_cannot_be_trained_are_a_failed_trial_with_its_reason(recipe: Path, tmp_path: Path) -> None:
