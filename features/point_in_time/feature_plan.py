@@ -87,7 +87,13 @@ def _plan_elapsed(
     history: HistoryConfig, name: str, config: FeaturesConfig, side: Side, keys: tuple[str, ...]
 ) -> FeaturePlan:
     """The list of how long ago a history's events happened: their times, and the row's."""
-    times = {"name": name, "of": config.events.time or TIME, "columns": {}, "shares": None, "elapsed": None}
+    times: dict[str, object] = {
+        "name": name,
+        "of": config.events.time or TIME,
+        "columns": {},
+        "shares": None,
+        "elapsed": None,
+    }
     return FeaturePlan(name, side, keys, history=history.model_copy(update=times), elapsed=True, raw=(name, TIME))
 
 

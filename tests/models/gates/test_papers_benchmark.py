@@ -48,7 +48,9 @@ def test_tasks_gates_in_one_answer_as_a_gate_for_each_task_does(gate: str, monke
     monkeypatch.setattr("benchmarks.task_gates.build_gate", build)
     together = TaskGates(GATES[gate], EXPERTS, 3)
     for training, step in ((True, 10), (False, 10), (True, 500), (False, 500)):
-        for each in (together, *alone):
+        together.step(step)
+        together.train(training)
+        for each in alone:
             each.step(step)
             each.train(training)
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from pydantic import JsonValue
 
 from contract.errors import ConfigError
 from pipeline.flow.steps import build_features
@@ -58,9 +59,10 @@ def test_a_teacher_a_ranking_loss_and_rates_are_searched_over_together(recipe: P
     base = read_config(recipe)
     teacher = tmp_path / "teacher"
     train(base.features_dir, base.model, base.train, teacher, silent)
-    pairwise = {"like": {"name": "pairwise", "within": "user", "weight": 0.3}}
+    taught: dict[str, JsonValue] = {"run": str(teacher), "weight": 0.5}
+    pairwise: dict[str, JsonValue] = {"like": {"name": "pairwise", "within": "user", "weight": 0.3}}
     space = {
-        "train.teacher": {"choices": [None, {"run": str(teacher), "weight": 0.5}]},
+        "train.teacher": {"choices": [None, taught]},
         "train.within_user": {"choices": [{}, pairwise]},
         "train.learning_rate": {"low": 1e-4, "high": 0.01, "log": True},
     }
@@ -70,7 +72,7 @@ def test_a_teacher_a_ranking_loss_and_rates_are_searched_over_together(recipe: P
     assert search.is_recipe(values[0])
     assert {bool(each["train.teacher"]) for each in values} == {True, False}
     assert {bool(each["train.within_user"]) for each in values} == {True, False}
-    settings = search.settings({"train.teacher": space["train.teacher"]["choices"][1], "train.within_user": pairwise})
+    settings = search.settings({"train.teacher": taught, "train.within_user": pairwise})
     assert settings.train.teacher is not None
     assert settings.train.within_user["like"].name == "pairwise"
 
