@@ -27,7 +27,14 @@ from benchmarks.serving_process import RANK, Server, serving
 from benchmarks.sparse_graph import CANDIDATES, Graph, Run
 from benchmarks.sparse_models import ranker, tiled, write_form, write_tiled
 from contract.errors import RequestError
-from contract.graph_names import ITEM_ROWS, MODEL_FILE, ONLINE_FOLDER, PREPARED_FILE, PREPARED_ROWS_FILE
+from contract.graph_names import (
+    ITEM_ROWS,
+    MODEL_FILE,
+    ONLINE_FOLDER,
+    PREPARED_FILE,
+    PREPARED_ROWS_FILE,
+    QUANTISED,
+)
 from contract.inputs import Inputs
 from contract.prepared import left_over
 from features.online.request_encoder import RankRequest
@@ -35,13 +42,14 @@ from models.export.onnx_file import write_onnx
 from models.export.parity_sample import generate, sanitised
 from models.export_graph.item_shares import PreparedItems
 from models.export_graph.serving_graph import ServingGraph
+from serving.graph.graph_files import graph_in
 from serving.graph.served_model import RankingModel
 
 SIZES = (10, 100, 500)
 REQUEST_BOUNDS = {10: 0.5, 100: 0.35, 500: 0.3}
 CALLS = {10: 4000, 100: 1500, 500: 500}
 CALLERS, ITEMS = 8, 7000
-_PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "MatMulInteger", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+_PRODUCTS = ("Gemm", "MatMul", "FusedGemm", "QGemm", "MatMulIntegerToFloat")
 _TOLERANCE = {"fp32": 1e-4, "int8": 0.05}
 _PROFILED = 60
 
@@ -61,7 +69,7 @@ class Served(NamedTuple):
         feed: dict[str, Any] = dict(encoded.inputs.arrays())
         if encoded.rows_of and model.graphs.prepared is not None:
             feed |= model.graphs.prepared.arrays(encoded)
-        return cls(model, bundle / (PREPARED_FILE if encoded.rows_of else MODEL_FILE), feed)
+        return cls(model, graph_in(bundle, PREPARED_FILE if encoded.rows_of else MODEL_FILE), feed)
 
     def session(self, *, profiled: Path | None = None) -> onnxruntime.InferenceSession:
         """One thread."""
@@ -83,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("--old", type=Path, required=True, help="STORE/MODEL/VERSION that another revision exported")
     parser.add_argument("--new", type=Path, required=True, help="STORE/MODEL/VERSION of the same model, exported now")
-    parser.add_argument("--int8", type=Path, help="STORE/MODEL/VERSION exported with --quantize experts")
+    parser.add_argument("--int8", type=Path, help="the same with int8 experts; --new is then the one without")
     parser.add_argument("--old-checkout", type=Path, help="the other revision's directory, with its .venv")
     parser.add_argument("--rounds", type=int, default=100, help="runs of each graph (default 100)")
     parser.add_argument(
@@ -174,11 +182,12 @@ def others(old: Path, new: Path, rounds: int) -> Iterator[Case]:
     for size in (1, 10, 100):
         request = _known_request(models[1], size)
         predictions = [model.rank(request).predictions for model in models]
+        int8 = QUANTISED in models[1].engine.properties
         for task, values in predictions[0].items():
-            np.testing.assert_allclose(predictions[1][task], values, atol=1e-4)
+            np.testing.assert_allclose(predictions[1][task], values, atol=_TOLERANCE["int8" if int8 else "fp32"])
         runs = [partial(model.rank, request) for model in models]
         before, now = interleaved(runs, rounds, time.process_time)
-        name = f"{models[1].name}, {size} candidates in process, new over old"
+        name = f"{models[1].name}{' in int8' if int8 else ''}, {size} candidates in process, new over old"
         yield case_of(name, (now / before).tolist(), "x", bound=1.05)
 
 

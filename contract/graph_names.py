@@ -27,6 +27,8 @@ SHARED = "shared"
 CUDA_PRECISIONS = "cuda_precisions"
 CARD_TABLES = "card_tables"
 """Of a graph for a card whose tables are inputs: by input name, where in the bundle the table lies."""
+GOLDEN_TOLERANCE = "golden_tolerance"
+"""Of a graph that is not meant to equal the model: how far its answers to golden requests may be off."""
 
 # A bundle's files.
 MODEL_FILE = "model.onnx"
@@ -69,3 +71,12 @@ def variant_of(name: str, precision: str) -> str:
     'model.cuda.fp16.onnx'
     """
     return f"{name.removesuffix('.onnx')}.{precision}.onnx"
+
+
+def int8_of(name: str) -> str:
+    """The name of a graph's variant with int8 experts, for processors.
+
+    >>> int8_of("prepared.onnx")
+    'prepared.int8.onnx'
+    """
+    return variant_of(name, "int8")

@@ -13,10 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from contract.graph_names import CUDA_PRECISIONS, QUANTISED
 from contract.machine_memory import available_memory
+
+if TYPE_CHECKING:
+    from serving.graph.engine import Engine
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -67,19 +70,27 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
 
     names = {file.name for file in path.iterdir()} if path.is_dir() else set()
     card, own = (graph_files(names, "fp32", cuda=cuda) for cuda in (True, False))
-    engine = Engine(path, device=device, file=own.model)
-    form = engine.properties.get("form", "unknown")
-    card_form = Engine(path, file=card.model).properties.get("form", "unknown") if card.for_card else form
-    here = card_form if CUDA in engine.providers else form
-    known = json.loads(engine.properties.get(CUDA_PRECISIONS, "{}"))
+    cards_graph = Engine(path, device=device, file=card.model)
+    on_card = CUDA in cards_graph.providers
+    here = cards_graph if on_card else Engine(path)
+    known = json.loads(cards_graph.properties.get(CUDA_PRECISIONS, "{}"))
     passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
-    int8 = QUANTISED in engine.properties
-    seen = f"{engine.providers[0]}, {engine.precision}{' with int8 experts' if int8 else ''}, {here} form; on CUDA "
-    if int8:
-        return Check("bundle", "ok", f"{path}: {seen}its int8 experts have no kernels: export one without for a card")
-    seen += f"it may be served at {passed}"
-    seen += f" in the {card_form} form" if card.for_card else ", with the same graph"
+    int8 = " with int8 experts" if QUANTISED in here.properties else ""
+    name = card.model if on_card else own.model
+    seen = f"{name} on {here.providers[0]}, {here.precision}{int8}, {_form(here)} form; "
+    if QUANTISED in cards_graph.properties:
+        seen += "on CUDA its int8 experts have no kernels: export one without for a card"
+        return Check("bundle", "ok", f"{path}: {seen}")
+    seen += f"on CUDA it may be served at {passed}"
+    if card.for_card:
+        seen += f" in the {_form(cards_graph)} form"
+    else:
+        seen += ", with the same graph" if card.model == own.model else f", with {card.model} in float32"
     return Check("bundle", "ok", f"{path}: {seen}")
+
+
+def _form(engine: "Engine") -> str:
+    return engine.properties.get("form", "unknown")
 
 
 def healthy(findings: list[Check]) -> bool:

@@ -32,6 +32,7 @@ from models.export.stage_graphs import export_cheap_head, export_fewer_experts
 from models.ranker import Ranker
 from pipeline.evaluation.list_metrics import ndcg
 from pipeline.evaluation.metrics import auc
+from serving.graph.graph_files import graph_in
 from serving.graph.stages import FALLBACK_STAGE, FEWER_STAGE, PRIOR_KEY, ItemPrior
 
 FIT_ROWS, BATCH_ROWS = 16_384, 2_048
@@ -152,7 +153,8 @@ def stage_costs(
     written = [name for name in (CHEAP_FILE, FEWER_FILE, ITEM_PRIOR_FILE) if (out / name).is_file()]
     if not written:
         return []
-    answer = {name: answerer(out / name, schema) for name in (MODEL_FILE, *written) if name != ITEM_PRIOR_FILE}
+    graphs = (name for name in (MODEL_FILE, *written) if name != ITEM_PRIOR_FILE)
+    answer = {name: answerer(graph_in(out, name), schema) for name in graphs}
     rows = _answered(answer, ItemPrior.open(out / ITEM_PRIOR_FILE) if config.fallback else None, schema, valid)
     costs: list[StageCost] = []
     for place, task in enumerate(schema.tasks):

@@ -23,11 +23,9 @@ _BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
 
 
 def write_cuda_graphs(
-    ranker: Ranker, report: ExportReport, sample: Inputs, out: Path, config: ExportConfig, *, int8: bool = False
+    ranker: Ranker, report: ExportReport, sample: Inputs, out: Path, config: ExportConfig
 ) -> dict[str, Any]:
     """Write what `config` asks for, with its tables, and remove what an earlier export left.
-
-    `int8`: the bundle's experts are, and with them its golden answers, which no card would give.
 
     Returns:
         Plain values for the manifest; empty if nothing is written.
@@ -37,7 +35,7 @@ def write_cuda_graphs(
     """
     for name in FILES:
         (out / name).unlink(missing_ok=True)
-    if int8 or not config.for_cards():
+    if not config.for_cards():
         return {}
     # Experts of 8 or 4 bits are the operator's; where it does not fit, the rewriting says so.
     form = "moe" if config.cuda in _BITS and config.cuda_form == "auto" else config.cuda_form

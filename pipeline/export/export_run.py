@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,11 @@ from models.export.onnx_file import annotate
 from models.ranker import Ranker
 from pipeline.console import Progress
 from pipeline.export.cheaper_stages import stage_costs, write_stages
-from pipeline.export.cuda_graphs import FILES as CUDA_FILES
 from pipeline.export.cuda_graphs import judge_cuda_graphs, take_tables_out, write_cuda_graphs
 from pipeline.export.cuda_precision import judge_tf32
 from pipeline.export.golden_cases import write_golden
+from pipeline.export.int8_experts import INT8, Int8Job, write_int8
 from pipeline.export.post_export import (
-    INT8,
     ExportConfig,
     answerer,
     answers_of,
@@ -44,6 +45,7 @@ from pipeline.export.pruning import merge_on, prune_on
 from pipeline.provenance import git_revision
 from pipeline.training.checkpoint import load_ranker
 from serving.graph.engine import Engine
+from serving.graph.graph_files import graph_files, graph_in
 from serving.observe.expected_predictions import PREDICTIONS, validation_counts
 from serving.store import golden
 
@@ -81,16 +83,29 @@ def export_run(
     preparation, items = prepare(
         Preparing(ranker, report, features_dir, sample.inputs, out, config.prepare, config.item_rows)
     )
+    if config.prepare != "none":
+        progress.say(str(preparation))
     write_stages(ranker, report, features_dir, out, config.stages)
     variants = (out / PACKED_FILE, out / PREPARED_FILE, out / CHEAP_FILE, out / FEWER_FILE)
-    changes = config.changes(features_dir / "train", schema)
-    applied = apply_if_equal(out / MODEL_FILE, schema, valid, changes, variants, config.optional_changes())
-    cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config, int8=INT8 in applied.figures)
+    changed = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
+    cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
     drop_unread_tables(out, config.tables)
+    progress("golden requests and online tables")
+    # Every graph is meant to equal the model, but for smaller tables.
+    write_golden(ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if changed else None, items=items)
+    schema.save(out)
+    save_recipe(recipe, features_dir, out)
+    shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
+    shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
+    write_prepared_golden(out, features_dir)
+    progress("int8 experts")
+    int8 = write_int8(Int8Job(out, schema, features_dir, sample.inputs, config.quantize))
+    if config.quantize != "none":
+        progress.say(str(int8))
     costs = stage_costs(out, schema, valid, config.stages, answerer)
     for cost in costs:
         progress.say(str(cost))
-    answers = answers_of(out / MODEL_FILE, schema, valid, PREDICTED_ROWS)
+    answers = answers_of(graph_in(out), schema, valid, PREDICTED_ROWS)
     progress("judging the precisions of CUDA")
     precisions = judge_tf32(out / MODEL_FILE, schema, valid) | judge_cuda_graphs(out, schema, valid)
     facts = {
@@ -98,31 +113,31 @@ def export_run(
         "cuda": cuda,
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
-        "changes": applied.figures,
-        "left_out": applied.left_out,
+        "changes": changed | ({INT8: int8.figures} if int8.files else {}),
+        "left_out": {INT8: int8.reason} if config.quantize == "auto" and not int8.files else {},
+        "int8": asdict(int8),
+        "graphs": _graphs_by_device(out),
         "pruned": pruned,
         "merged": merged,
         "stages": [vars(cost) for cost in costs],
         "git_revision": git_revision(),
     }
-    predictions = validation_counts(answers.scores, schema)
-    for graph in (out / MODEL_FILE, *variants, *(out / name for name in CUDA_FILES)):
-        if graph.is_file():
-            annotate(
-                graph, {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
-            )
+    _annotate(out, facts)
     take_tables_out(out)
-    progress("golden requests and online tables")
-    write_golden(
-        ranker, rows, features_dir, out, answerer(out / MODEL_FILE, schema) if applied.figures else None, items=items
-    )
-    schema.save(out)
-    save_recipe(recipe, features_dir, out)
-    shutil.rmtree(out / ONLINE_FOLDER, ignore_errors=True)
-    shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
-    write_prepared_golden(out, features_dir)
     _answer_golden(out, schema)
-    return as_json(report) | facts | {PREDICTIONS: predictions}
+    return as_json(report) | facts | {PREDICTIONS: validation_counts(answers.scores, schema)}
+
+
+def _graphs_by_device(out: Path) -> dict[str, Any]:
+    """Which graph answers what, on processors and on cards."""
+    names = {path.name for path in out.iterdir()}
+    return {device: asdict(graph_files(names, "fp32", cuda=device == "cuda")) for device in ("cpu", "cuda")}
+
+
+def _annotate(out: Path, facts: Mapping[str, Any]) -> None:
+    properties = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+    for graph in sorted(out.glob("*.onnx")):
+        annotate(graph, properties)
 
 
 def _answer_golden(out: Path, schema: Schema) -> None:
@@ -131,9 +146,10 @@ def _answer_golden(out: Path, schema: Schema) -> None:
     Raises:
         PredictionError: an answer is not the model's.
     """
-    engine = Engine(out, schema)
+    engines = [Engine(out, schema, file=name) for name in dict.fromkeys((MODEL_FILE, graph_in(out).name))]
     for name, case in golden.read(out / GOLDEN_FILE).items():
-        engine.check(name, case)
+        for engine in engines:
+            engine.check(name, case)
 
 
 def _pack(ranker: Ranker, report: ExportReport, sample: Inputs, target: Path, config: ExportConfig) -> None:

@@ -3,18 +3,18 @@
 Shape legend: N rows, T tasks.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from contract.errors import ExportError
 from contract.graph_names import MOST_EXPERTS, REQUEST_OF
@@ -32,14 +32,12 @@ from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, log_loss, rmse
 from pipeline.export.cheaper_stages import StagesConfig
-from pipeline.export.int8_experts import WORTH, Int8Experts
 
 AUC_LOSS = 0.0005
 RMSE_LOSS = 0.001
 """Most that quantisation may cost: AUC absolutely, RMSE as a share of the float32 graph's."""
 BATCH = 4096
 """Rows that are judged at a time."""
-INT8 = "int8 experts"
 
 Array = NDArray[np.float32]
 Change = Callable[[Path, Path], object]
@@ -55,9 +53,9 @@ class ExportConfig(Settings):
     """Refuse a gate that has not become as sparse as it promises, instead of exporting it dense with a warning."""
     typical_rows: int = Field(default=MANY_ROWS, ge=1)
     """Candidates of a usual request: under 64 the sparse form has to leave out more experts to be cheaper."""
-    quantize: Literal["auto", "none", "experts"] = "none"
-    """``experts`` computes experts and towers in int8, refused if that costs too much on the validation rows; ``auto``:
-    where it is worth it, does not, and no graphs for a card are written."""
+    quantize: Literal["auto", "none", "experts"] = "auto"
+    """``experts`` computes experts and towers in int8 on processors, refused if that costs too much on the validation
+    rows; ``auto``: where it is faster on this machine and does not, or else says why not."""
     prune: float | None = Field(default=None, ge=0, lt=1)
     """Leave experts out that no task gives to more than this share of the validation rows, such as 0.001; refused if
     that costs too much on those rows. 0: those that no row selects; null: none."""
@@ -86,16 +84,6 @@ class ExportConfig(Settings):
     cuda_form: RequestedCudaForm = "auto"
     """How these compute the experts: ``wide``, ``moe``; ``auto``: by measured layers."""
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.quantize == "experts" and self.cuda not in {"auto", "none"}:
-            message = (
-                f"quantize: experts and cuda: {self.cuda} exclude each other: golden answers would be "
-                "those of int8 experts, which have no kernels on a card; export two bundles"
-            )
-            raise ValueError(message)
-        return self
-
     def methods(self, schema: Schema) -> Mapping[str, Method | Literal["auto"]]:
         """The calibration of each task that may have one; a task that a mapping leaves out is left as it is."""
         by_task = self.calibration
@@ -104,21 +92,14 @@ class ExportConfig(Settings):
         return {task: method for task, method in by_task.items() if method != "none"}
 
     def for_cards(self) -> bool:
-        """Whether graphs for a card are written unless experts are in int8."""
+        """Whether graphs for a card are written."""
         return self.cuda != "none" if self.cuda != "auto" else torch.cuda.is_available()
 
-    def changes(self, train: Path, schema: Schema) -> dict[str, Change]:
-        """What is done to a finished graph, by what it is called in messages; `train` are the training rows."""
-        by_name: dict[str, Change] = {}
-        if self.tables != "fp32":
-            by_name[f"{self.tables} tables"] = partial(store_tables, form=self.tables)
-        if self.quantize == "experts" or (self.quantize == "auto" and not self.for_cards()):
-            by_name[INT8] = Int8Experts(train, schema, least_weights=WORTH if self.quantize == "auto" else 0)
-        return by_name
-
-    def optional_changes(self) -> set[str]:
-        """Those of the changes that are left out where they cost too much, instead of refusing the export."""
-        return {INT8} if self.quantize == "auto" else set()
+    def changes(self) -> dict[str, Change]:
+        """What is done to a finished graph, by what it is called in messages."""
+        if self.tables == "fp32":
+            return {}
+        return {f"{self.tables} tables": partial(store_tables, form=self.tables)}
 
 
 class LabelledAnswers:
@@ -176,30 +157,24 @@ def _effect(calibration: Platt | Curve, answers: LabelledAnswers, task: int) -> 
     return {"method": method, **asdict(calibration), "log_loss": {"before": before, "after": after}}
 
 
-class Applied(NamedTuple):
-    """By change and task the metric, its value before all changes and after this one; why others were left out."""
-
-    figures: dict[str, Any]
-    left_out: dict[str, str]
-
-
 def apply_if_equal(
     graph: Path,
     schema: Schema,
     valid: Path,
     changes: Mapping[str, Change],
     variants: Sequence[Path] = (),
-    optional: Collection[str] = (),
-) -> Applied:
+) -> dict[str, Any]:
     """Change a graph step by step, having compared each step with the graph as it came, on encoded rows.
 
-    `variants`: graphs beside it, of the same weights, that are changed alike if they are there. `optional`: changes
-    that are left out where they cost too much.
+    `variants`: graphs beside it, of the same weights, that are changed alike if they are there.
+
+    Returns:
+        By change and task the metric, its value before all changes and after this one.
 
     Raises:
         ExportError: a task loses more than is allowed, or there are no rows to tell; steps before that one stay.
     """
-    applied = Applied({}, {})
+    applied: dict[str, Any] = {}
     if not changes:
         return applied
     whole = answers_of(graph, schema, valid)
@@ -210,14 +185,10 @@ def apply_if_equal(
             figures = compared(schema, whole, answers_of(fresh, schema, valid))
             refuse_losses(name, figures)
             fresh.replace(graph)
-            applied.figures[name] = figures
+            applied[name] = figures
             for variant in variants:
                 if variant.is_file():
                     _change_alike(change, variant, fresh)
-        except ExportError as error:
-            if name not in optional:
-                raise
-            applied.left_out[name] = str(error)
         finally:
             fresh.unlink(missing_ok=True)
     return applied

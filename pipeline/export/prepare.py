@@ -78,6 +78,15 @@ class Preparation:
     judged: Mapping[str, Any] = field(default_factory=dict)
     """By task the metric of validation rows before and after rounding the rows."""
 
+    def __str__(self) -> str:
+        if not self.features:
+            return f"no rows are prepared: {self.reason}"
+        tables = [name for name, table in self.tables.items() if table.prepared] or ["item"]
+        return (
+            f"prepared rows of {', '.join(tables)}: {self.bytes_an_item} bytes an item beside its own "
+            f"{self.raw_bytes_an_item}, {self.saved} multiplications spared for a candidate"
+        )
+
 
 class Preparing(NamedTuple):
     """What is prepared of which model: `wanted` tables, their rows in `form`."""

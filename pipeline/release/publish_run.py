@@ -34,6 +34,8 @@ EXPORT_FACTS = (
     "calibration",
     "changes",
     "left_out",
+    "int8",
+    "graphs",
     "pruned",
     "merged",
     "cuda_precisions",

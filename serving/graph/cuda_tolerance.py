@@ -11,14 +11,14 @@ from typing import Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import ConfigError, IntegrityError
-from contract.graph_names import CUDA_PRECISIONS, QUANTISED
+from contract.graph_names import CUDA_PRECISIONS, GOLDEN_TOLERANCE, QUANTISED
 from contract.settings import Settings
 from serving.store.golden import TOLERANCE
 
 CudaPrecision = Literal["fp32", "tf32", "fp16", "int8", "int4"]
 INT8_TOLERANCE = 0.05
-"""Where layers take bytes: prepared rows enter as float32 what the general graph rounds to 256 steps, and float32 sums
-in another processor's order can round to the next step. The most seen was .02, of the demo's model."""
+"""Where layers take bytes and the graph does not say how far its golden answers lie: prepared rows enter as float32
+what the general graph rounds to 256 steps, and float32 sums in another processor's order can round to the next step."""
 
 
 class PrecisionFacts(Settings):
@@ -46,7 +46,7 @@ def golden_tolerance(properties: Mapping[str, str], precision: CudaPrecision, ow
         IntegrityError: the property is damaged.
     """
     if precision == "fp32":
-        return INT8_TOLERANCE if QUANTISED in properties else TOLERANCE
+        return _stated(properties, owner)
     try:
         facts = _FACTS.validate_python(json.loads(properties.get(CUDA_PRECISIONS, "{}")))
     except (ValueError, ValidationError) as error:
@@ -61,3 +61,15 @@ def golden_tolerance(properties: Mapping[str, str], precision: CudaPrecision, ow
         )
         raise ConfigError(message)
     return measured.tolerance
+
+
+def _stated(properties: Mapping[str, str], owner: str) -> float:
+    """What the export saw of this graph, or what holds for all graphs of its kind."""
+    stated = properties.get(GOLDEN_TOLERANCE)
+    if stated is None:
+        return INT8_TOLERANCE if QUANTISED in properties else TOLERANCE
+    try:
+        return PrecisionFacts(passed=True, tolerance=float(stated)).tolerance
+    except ValueError as error:
+        message = f"{owner}: the property {GOLDEN_TOLERANCE} is wrong ({stated!r}); export the model again"
+        raise IntegrityError(message) from error

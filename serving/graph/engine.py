@@ -19,13 +19,13 @@ from contract.graph_names import (
     FEWER_FILE,
     INPUT_NAMES,
     ITEM_ROWS,
-    MODEL_FILE,
     MOST_EXPERTS,
     PACKED_FILE,
     PREPARED_FILE,
     REQUEST_OF,
     SCHEMA_FINGERPRINT,
     SHARES,
+    int8_of,
     variant_of,
 )
 from contract.inputs import PARTS, Inputs
@@ -35,15 +35,19 @@ from serving.graph.bucket_runner import BucketRunner, rows_of_part
 from serving.graph.card_tables import CardTables
 from serving.graph.cuda_tolerance import CudaPrecision, golden_tolerance
 from serving.graph.expert_use import outputs_of, read_gates, use_from
+from serving.graph.graph_files import graph_in
 from serving.store.golden import GoldenCase, require_golden
 
 Array = NDArray[np.int64] | NDArray[np.float32]
 Device = Literal["cpu", "cuda", "auto"]
-_PACKED = (PACKED_FILE, CUDA_PACKED_FILE, *(variant_of(CUDA_PACKED_FILE, each) for each in CUDA_VARIANTS))
-_VARIANTS = dict.fromkeys(_PACKED, (REQUEST_OF,)) | {
+_PACKED = (CUDA_PACKED_FILE, *(variant_of(CUDA_PACKED_FILE, each) for each in CUDA_VARIANTS))
+_VARIANTS: dict[str, tuple[str, ...]] = {
+    PACKED_FILE: (REQUEST_OF,),
     PREPARED_FILE: (ITEM_ROWS, SHARES),
     FEWER_FILE: (MOST_EXPERTS,),
 }
+_VARIANTS |= {int8_of(name): inputs for name, inputs in _VARIANTS.items()}
+_VARIANTS |= dict.fromkeys(_PACKED, (REQUEST_OF,))
 """What other graphs of a bundle ask for besides."""
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -59,7 +63,7 @@ class Engine:
         threads: int = 1,
         device: Device = "cpu",
         precision: CudaPrecision = "fp32",
-        file: str = MODEL_FILE,
+        file: str | None = None,
         capture: bool = False,
         tables: CardTables | None = None,
     ) -> None:
@@ -71,7 +75,7 @@ class Engine:
             threads: Threads inside one call. One is best for throughput: let callers run in parallel instead.
             device: ``cuda`` fails where the session does not run on CUDA, ``auto`` runs on the CPU there.
             precision: What CUDA multiplies in; the CPU always computes in float32.
-            file: Which of the bundle's graphs; `serving.graph.batched_graph` takes the other one.
+            file: Which of the bundle's graphs; None: the general one, in int8 on a processor where the bundle has that.
             capture: Replay runs on CUDA as captured graphs; not for schemas with lists, whose longest the host reads.
             tables: What holds the tables that graphs for a card take as inputs; None: this one holds its own.
 
@@ -81,9 +85,10 @@ class Engine:
             ConfigError: CUDA is required and the session does not run on it, or the bundle did not pass at `precision`.
         """
         self.schema = Schema.load(directory) if schema is None else schema
-        path = directory / file
         capture = capture and not any(self.schema.part(part).lists for part in PARTS)
-        self._session = _session(path, threads, provider_options(device, precision, capture=capture))
+        providers = provider_options(device, precision, capture=capture)
+        path = graph_in(directory, cuda=providers[0][0] == CUDA) if file is None else directory / file
+        self._session = _session(path, threads, providers)
         self.providers: list[str] = list(self._session.get_providers())
         if device == "cuda" and CUDA not in self.providers:
             message = (

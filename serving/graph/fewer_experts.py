@@ -15,7 +15,9 @@ from serving.graph.engine import Array, Engine
 class FewerExpertsEngine(Engine):
     """The engine of ``fewer.onnx``. Graphs of older bundles have a fixed number and keep it."""
 
-    def __init__(self, directory: Path, schema: Schema, most: int | None, how: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, schema: Schema, most: int | None, how: Mapping[str, Any], file: str = FEWER_FILE
+    ) -> None:
         """Load it; `most` is how many experts a gate may choose for a row, None: as few as the bundle allows.
 
         Fewer than that are never taken, since the export measured what that many cost and refused what cost too much.
@@ -26,7 +28,7 @@ class FewerExpertsEngine(Engine):
             SchemaMismatchError: as `Engine`.
             ConfigError: as `Engine`.
         """
-        super().__init__(directory, schema, **how, file=FEWER_FILE)
+        super().__init__(directory, schema, **how, file=file)
         least = int(self.properties.get(MOST_EXPERTS, "1"))
         self.most = max(least, most or 0)
         """How many experts a gate may choose for a row."""

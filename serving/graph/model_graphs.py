@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.graph_names import GOLDEN_FILE
+from contract.graph_names import FEWER_FILE, GOLDEN_FILE
 from contract.inputs import Inputs
 from contract.score import Score
 from features.online.online_table import Arrays, mapped_array
@@ -77,7 +77,7 @@ class ModelGraphs:
 
     @classmethod
     def open(cls, path: Path, bundle: Bundle, options: EngineOptions, arrays: Arrays = mapped_array) -> Self:
-        """Load a verified bundle's graphs: those for a card where they run on one.
+        """Load a verified bundle's graphs: those for a card where they run on one, int8 ones on processors alone.
 
         Prepared rows outside of graphs come from `arrays`.
 
@@ -89,21 +89,24 @@ class ModelGraphs:
         device: Device = "cuda" if options.require_gpu else options.device
         how: dict[str, Any] = {"threads": options.threads, "device": device, "precision": options.precision}
         names, schema = bundle.manifest.files, bundle.schema
-        files = graph_files(names, options.precision, cuda=device != "cpu")
+        files, own = (graph_files(names, options.precision, cuda=cuda) for cuda in (device != "cpu", False))
         # What routes rows on the host, as graphs for processors do, cannot be captured.
         card: dict[str, Any] = {"capture": options.capture and files.for_card, "tables": CardTables(options.tables)}
         engine = Engine(path, schema, **how, file=files.model, **card)
-        if files.for_card and CUDA not in engine.providers:
+        if files != own and CUDA not in engine.providers:
             # ``auto``, on a machine without a card.
-            files, how["device"], card = graph_files(names, options.precision, cuda=False), "cpu", {}
+            files, how["device"], card = own, "cpu", {}
             engine = Engine(path, schema, **how, file=files.model)
         packed = joined = None
         if files.packed is not None:
             packed = BatchedEngine(path, schema, **how, file=files.packed, **card)
             engine.several = packed.engine
             joined = RequestJoiner(packed, options.queue_seconds) if CUDA in engine.providers else None
-        prepared = None if files.prepared is None else PreparedEngine(path, schema, **how, arrays=arrays)
-        stages = Stages.open(path, schema, tuple(names), how, most=options.cascade, experts=options.fewer_experts)
+        prepared = None
+        if files.prepared is not None:
+            prepared = PreparedEngine(path, schema, **how, file=files.prepared, arrays=arrays)
+        limits: dict[str, Any] = {"most": options.cascade, "experts": options.fewer_experts}
+        stages = Stages.open(path, schema, tuple(names), how, **limits, fewer_file=files.fewer or FEWER_FILE)
         return cls(engine, packed, prepared, joined, stages)
 
     def check(self, path: Path, bundle: Bundle) -> None:

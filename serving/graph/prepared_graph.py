@@ -36,18 +36,17 @@ class PreparedEngine:
         threads: int = 1,
         device: Device = "cpu",
         precision: CudaPrecision = "fp32",
+        file: str = PREPARED_FILE,
         arrays: Arrays = mapped_array,
     ) -> None:
-        """Load ``prepared.onnx``, which `models.export.prepared_export` writes; see `Engine` and `ShareTables.open`.
+        """Load ``prepared.onnx``, which `models.export.prepared_export` writes, or its int8 form; see `Engine`.
 
         Raises:
             IntegrityError: there is no such graph, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
             ConfigError: as `Engine`.
         """
-        self._engine = Engine(
-            directory, schema, threads=threads, device=device, precision=precision, file=PREPARED_FILE
-        )
+        self._engine = Engine(directory, schema, threads=threads, device=device, precision=precision, file=file)
         self.names = frozenset(json.loads(self._engine.properties.get(PREPARED, "[]")))
         """The features that a request does not bring."""
         tables = json.loads(self._engine.properties.get(SHARED, "[]"))
@@ -85,12 +84,18 @@ class PreparedEngine:
         Raises:
             PredictionError: as `Engine.check`.
         """
-        if case.item_rows is None:
-            return
+        if case.item_rows is not None:
+            require_golden(name, case, self.predict_case(case), self._engine.tolerance)
+
+    def predict_case(self, case: GoldenCase) -> dict[str, NDArray[np.float32]]:
+        """The answers to a golden request that names its items' rows.
+
+        Raises:
+            PredictionError: as `Engine.predict`.
+        """
         candidate = left_over(case.inputs.candidate, self._engine.schema.candidate, self.names)
-        inputs = replace(case.inputs, candidate=candidate)
-        answers = self._engine.run({**inputs.arrays(), ITEM_ROWS: case.item_rows}, len(case.item_rows))
-        require_golden(name, case, answers, self._engine.tolerance)
+        arrays: dict[str, Any] = {**replace(case.inputs, candidate=candidate).arrays(), ITEM_ROWS: case.item_rows}
+        return self._engine.run(arrays, case.inputs.candidate.rows)
 
     def check_raw(self, name: str, case: GoldenCase, encoded: EncodedRequest) -> None:
         """Compare the answers to a raw golden request, encoded for this graph, with those that the exporter saw.

@@ -83,16 +83,19 @@ class Stages:
         *,
         most: int | None = None,
         experts: int | None = None,
+        fewer_file: str = FEWER_FILE,
     ) -> Self:
         """Load it; `how` is how graphs are run.
 
         `most` candidates and `experts` a row override what the bundle says; 0: no cascade, always all experts.
+        `fewer_file` is the graph of fewer experts for this device.
 
         Raises:
             IntegrityError: a graph that does not load, or not one of this schema.
         """
         cheap = Engine(path, schema, **how, file=CHEAP_FILE) if CHEAP_FILE in files else None
-        fewer = FewerExpertsEngine(path, schema, experts, how) if FEWER_FILE in files and experts != 0 else None
+        has_fewer = FEWER_FILE in files and experts != 0
+        fewer = FewerExpertsEngine(path, schema, experts, how, fewer_file) if has_fewer else None
         prior = ItemPrior.open(path / ITEM_PRIOR_FILE) if ITEM_PRIOR_FILE in files else None
         for wanted, what, file in ((most, "--cascade", CHEAP_FILE), (experts, "--fewer-experts", FEWER_FILE)):
             if wanted and file not in files:

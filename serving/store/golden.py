@@ -60,6 +60,11 @@ def read(path: Path) -> dict[str, GoldenCase]:
         raise IntegrityError(message) from error
 
 
+def distance(case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]]) -> float:
+    """How far predictions [N] by task lie from those that the exporter saw at most, relative to 1 + |answer|."""
+    return max(float(_off(case.answers[task], values).max(initial=0.0)) for task, values in predictions.items())
+
+
 def require_golden(
     name: str, case: GoldenCase, predictions: Mapping[str, NDArray[np.float32]], tolerance: float = TOLERANCE
 ) -> None:
@@ -73,7 +78,7 @@ def require_golden(
         if expected is None or expected.shape != values.shape:
             message = f"golden request {name} has no answers for {task} to compare with"
             raise PredictionError(message)
-        off = np.abs(values - expected) / (1 + np.abs(expected))
+        off = _off(expected, values)
         if not off.max(initial=0.0) <= tolerance:
             message = f"golden request {name}: {task} is off by {off.max():.2g}, allowed is {tolerance:.2g}"
             raise PredictionError(message)
@@ -127,3 +132,8 @@ def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> PartInputs:
         list_lengths=arrays[f"{prefix}list_lengths"].astype(np.int64),
         dense=arrays[f"{prefix}dense"].astype(np.float32),
     )
+
+
+def _off(expected: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    off: NDArray[np.float32] = np.abs(values - expected) / (1 + np.abs(expected))
+    return off

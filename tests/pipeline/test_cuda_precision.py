@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.errors import ConfigError, PredictionError
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, QUANTISED
+from contract.errors import ConfigError, IntegrityError, PredictionError
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, GOLDEN_TOLERANCE, QUANTISED, int8_of
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
@@ -69,6 +69,13 @@ def test_an_int8_graph_may_round_a_value_to_the_next_step(bundle: Path, tmp_path
         Engine(int8).check("wrong", wrong)
 
 
+def test_a_graph_may_say_itself_how_far_its_golden_answers_lie() -> None:
+    assert golden_tolerance({QUANTISED: "experts", GOLDEN_TOLERANCE: "0.004"}, "fp32", "it") == 0.004
+    for wrong in ("much", "-1", "nan"):
+        with pytest.raises(IntegrityError, match=r"golden_tolerance is wrong .*export the model again"):
+            golden_tolerance({GOLDEN_TOLERANCE: wrong}, "fp32", "it")
+
+
 @pytest.mark.parametrize(
     ("properties", "reason"),
     [
@@ -111,6 +118,17 @@ def test_doctor_names_the_form_for_a_card(bundle: Path, tmp_path: Path) -> None:
     annotate(folder / CUDA_MODEL_FILE, {"form": "wide"})
     found = examine_bundle(folder, "cpu").found
     assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32 in the wide form" in found
+
+
+def test_doctor_names_the_int8_graph_of_a_processor_and_the_float32_graph_of_a_card(
+    bundle: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+    shutil.copy(folder / "model.onnx", folder / int8_of("model.onnx"))
+    annotate(folder / int8_of("model.onnx"), {QUANTISED: "experts"})
+    found = examine_bundle(folder, "cpu").found
+    assert "model.int8.onnx on CPUExecutionProvider, fp32 with int8 experts, dense form; " in found
+    assert found.endswith("on CUDA it may be served at fp32, tf32, with model.onnx in float32")
 
 
 def test_doctor_says_that_int8_experts_are_not_for_a_card(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The graph that takes the sum of prepared rows of items, users and pairs answers as the model does."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from contract.errors import ExportError
 from models.export import export
+from models.export.onnx_file import operators
 from models.export.prepared_export import export_shared
 from models.export_graph.shared_tables import PreparedShares, SharedTable
 from tests.models.export.test_prepared import PREPARED, SCHEMA, SIZES
@@ -36,6 +38,19 @@ def test_prepared_rows_of_any_tables_lead_to_the_model_s_answers(tables: Any, tm
     names = {node.name for node in graph.input}
     assert "candidate_shares" in names
     assert ("candidate_dense" in names, "request_ids" in names) == (len(tables) == 1, len(tables) < 3)
+
+
+@pytest.mark.parametrize("form", ["wide", "moe"])
+def test_the_forms_for_a_card_take_prepared_sums_too(form: Any, tmp_path: Path) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(**(SIZES | {"bottom": (16,)} | TOP)))
+    sample = inputs(SCHEMA, 100, 100)
+    report = export(ranker, SCHEMA, sample, tmp_path / "model.onnx", "sparse")
+    card = replace(report, form=form)
+    shares = PreparedShares(ranker, (ITEM, PAIR, USER))
+    assert export_shared(ranker, card, shares, sample, tmp_path / "prepared.onnx").worst <= 1e-5
+    used = set(operators(tmp_path / "prepared.onnx"))
+    assert ("com.microsoft.MoE" in used) == (form == "moe")
+    assert "NonZero" not in used
 
 
 def some_pairs() -> list[Any]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pydantic import ValidationError
 
 from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, variant_of
 from models.export import ExportReport, export
@@ -56,12 +55,6 @@ def test_weights_of_eight_bits_are_judged_too(exported: tuple[Ranker, ExportRepo
     assert facts["int8"]["passed"]
     found = graph_files({name for name in FILES if (out / name).is_file()}, "int8", cuda=True)
     assert (found.model, found.packed) == ("model.cuda.int8.onnx", "packed.cuda.int8.onnx")
-
-
-def test_int8_experts_and_graphs_for_a_card_exclude_each_other() -> None:
-    with pytest.raises(ValidationError, match="exclude each other"):
-        ExportConfig(quantize="experts", cuda="fp32")
-    assert ExportConfig(quantize="experts").cuda == "auto"
 
 
 def test_the_files_are_those_that_a_server_looks_for() -> None:

@@ -73,8 +73,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_accepted_changes_replace_the_graph_and_its_variants(world: tuple[Path, Path], tmp_path: Path) -> None:
     graph, variant = (Path(shutil.copy(world[0], tmp_path / name)) for name in ("model.onnx", "packed.onnx"))
-    changes = ExportConfig(tables="fp16").changes(world[1].with_name("train"), SCHEMA)
-    figures = apply_if_equal(graph, SCHEMA, world[1], changes, (variant, tmp_path / "absent.onnx")).figures
+    changes = ExportConfig(tables="fp16").changes()
+    figures = apply_if_equal(graph, SCHEMA, world[1], changes, (variant, tmp_path / "absent.onnx"))
     assert {task: f["metric"] for task, f in figures["fp16 tables"].items()} == {"like": "auc", "rating": "rmse"}
     drop_unread_tables(tmp_path, "fp16")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "packed.onnx", "tables.fp16.bin"]
@@ -98,30 +98,6 @@ def test_a_change_that_costs_too_much_is_refused_with_the_figures(world: tuple[P
         apply_if_equal(graph, SCHEMA, world[1], {"spoilt heads": spoil})
     assert graph.read_bytes() == world[0].read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-
-
-def test_an_optional_change_that_costs_too_much_is_left_out_and_says_so(
-    world: tuple[Path, Path], tmp_path: Path
-) -> None:
-    graph = Path(shutil.copy(world[0], tmp_path / "model.onnx"))
-    applied = apply_if_equal(graph, SCHEMA, world[1], {"spoilt heads": spoil}, optional={"spoilt heads"})
-    assert applied.figures == {}
-    assert applied.left_out["spoilt heads"].startswith("spoilt heads cost too much")
-    assert graph.read_bytes() == world[0].read_bytes()
-
-
-def test_int8_experts_are_taken_as_told_or_where_they_are_worth_it(world: tuple[Path, Path], tmp_path: Path) -> None:
-    train = world[1].with_name("train")
-    small, told = ExportConfig(quantize="auto"), ExportConfig(quantize="experts")
-    graph = Path(shutil.copy(world[0], tmp_path / "model.onnx"))
-    applied = apply_if_equal(graph, SCHEMA, world[1], small.changes(train, SCHEMA), (), small.optional_changes())
-    assert "below 32768 int8 spares nothing" in applied.left_out["int8 experts"]
-    assert graph.read_bytes() == world[0].read_bytes()
-    told.changes(train, SCHEMA)["int8 experts"](graph, tmp_path / "int8.onnx")
-    assert "MatMulIntegerToFloat" in {node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node}
-    assert (told.optional_changes(), small.optional_changes()) == (set(), {"int8 experts"})
-    # A card has no kernels for them, so whoever wants graphs for one gets no int8 unless asked for.
-    assert ExportConfig(quantize="auto", cuda="fp32").changes(train, SCHEMA) == {}
 
 
 def test_calibration_is_one_for_all_tasks_or_one_by_task() -> None:

@@ -190,6 +190,8 @@ def test_an_export_takes_its_settings_from_the_command(
     assert told["changes"]["fp16 tables"]["rating"]["metric"] == "rmse"
     made = {path.name for path in (run / "export").iterdir()}
     assert {"model.onnx", "packed.onnx", "tables.fp16.bin", "golden.npz"} <= made
+    assert "below 32768 int8 spares nothing" in told["left_out"]["int8 experts"]
+    assert told["graphs"]["cpu"]["packed"] == told["graphs"]["cuda"]["packed"] == "packed.onnx"
     assert "tables: fp16" in (run / "config.yaml").read_text(encoding="utf-8")
 
 

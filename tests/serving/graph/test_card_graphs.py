@@ -9,9 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, MODEL_FILE, PACKED_FILE, PREPARED_FILE
+from contract.graph_names import (
+    CUDA_MODEL_FILE,
+    CUDA_PACKED_FILE,
+    FEWER_FILE,
+    GOLDEN_TOLERANCE,
+    MODEL_FILE,
+    PACKED_FILE,
+    PREPARED_FILE,
+    int8_of,
+)
 from features.online.request_encoder import RankRequest
-from serving.graph.engine import CPU
+from models.export.onnx_file import annotate
+from serving.graph.engine import CPU, Engine
 from serving.graph.graph_files import graph_files
 from serving.graph.model_graphs import EngineOptions
 from serving.graph.served_model import RankingModel
@@ -50,6 +60,38 @@ def test_processors_and_older_bundles_run_what_they_always_did() -> None:
     assert (found.model, found.packed, found.prepared) == (MODEL_FILE, PACKED_FILE, PREPARED_FILE)
     old = graph_files({MODEL_FILE, PACKED_FILE}, "fp32", cuda=True)
     assert (old.model, old.packed, old.for_card) == (MODEL_FILE, PACKED_FILE, False)
+
+
+def test_int8_graphs_are_for_processors_alone() -> None:
+    names = (*CARD, FEWER_FILE, *(int8_of(name) for name in (MODEL_FILE, PACKED_FILE, PREPARED_FILE, FEWER_FILE)))
+    own = graph_files(names, "fp32", cuda=False)
+    assert (own.model, own.packed) == ("model.int8.onnx", "packed.int8.onnx")
+    assert (own.prepared, own.fewer) == ("prepared.int8.onnx", "fewer.int8.onnx")
+    assert graph_files(names, "fp32", cuda=True) == graph_files((*CARD, FEWER_FILE), "fp32", cuda=True)
+    without = [name for name in names if name not in {CUDA_MODEL_FILE, CUDA_PACKED_FILE}]
+    assert graph_files(without, "fp32", cuda=True).model == MODEL_FILE
+
+
+def test_a_bundle_with_an_int8_graph_is_served_by_it_on_a_processor(bundle: Path, tmp_path: Path) -> None:
+    schema = make_schema("like")
+    files = {path.relative_to(bundle).as_posix(): path for path in bundle.rglob("*") if path.is_file()}
+    del files["manifest.json"]
+    files[int8_of(MODEL_FILE)] = tmp_path / "other.onnx"
+    write_graph(files[int8_of(MODEL_FILE)], schema, seed=3)
+    # Golden answers are those of the float32 graph; this one says how far it lies from them.
+    annotate(files[int8_of(MODEL_FILE)], {GOLDEN_TOLERANCE: "2"})
+    facts = {"schema_fingerprint": schema.fingerprint(), "tasks": ["like", "rating"], "git_revision": "abc"}
+    both = publish(tmp_path / "store", "tiny", files, facts)
+    request = RankRequest(1, [100, 101], {"tab": "home"})
+    for device in ("cpu", "auto"):
+        model = RankingModel.open(both, EngineOptions(device=device))
+        answers = model.rank(request).predictions["like"]
+        other = Engine(both, file=int8_of(MODEL_FILE)).predict(model.encoder.encode(request).inputs)["like"]
+        np.testing.assert_array_equal(answers, other)
+        assert (
+            np.abs(Engine(both, file=MODEL_FILE).predict(model.encoder.encode(request).inputs)["like"] - other).max()
+            > 1e-3
+        )
 
 
 def test_without_a_card_auto_falls_back_to_the_graphs_for_processors(bundle: Path) -> None:
