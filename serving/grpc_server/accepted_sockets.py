@@ -5,6 +5,7 @@ TCP_INFO (linux/tcp.h) says how long it has been silent. Descriptors are reused 
 socket is told by its inode, and is pinned by a duplicate before anything is done to it.
 """
 
+import errno
 import os
 import resource
 import socket
@@ -13,13 +14,15 @@ import struct
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-SUPPORTED = hasattr(socket, "TCP_INFO")
 _ESTABLISHED = 1
 _TIMES_AND_SIZE = struct.Struct("=44xI4xI72xQ")
 """Of tcp_info the milliseconds since data was sent and since data was received, and the bytes received."""
 _INFO_BYTES = _TIMES_AND_SIZE.size
 _OWN_DESCRIPTORS = "/proc/self/fd"
+SUPPORTED = hasattr(socket, "TCP_INFO") and Path(_OWN_DESCRIPTORS).is_dir()
+"""Whether this system tells."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,9 @@ class AcceptedSockets:
 
 
 def descriptors() -> Iterable[int]:
-    """The numbers that this process has open; where none is left to list them with, all up to the limit."""
+    """The numbers that this process has open; none where the system cannot say."""
     try:
         return [int(name) for name in os.listdir(_OWN_DESCRIPTORS)]  # noqa: PTH208 thousands of names, each a path object, ten times the cost
-    except OSError:
-        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    except OSError as error:
+        # Where no descriptor is left to list them with, all up to the limit are in use.
+        return range(resource.getrlimit(resource.RLIMIT_NOFILE)[0]) if error.errno == errno.EMFILE else ()
