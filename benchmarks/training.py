@@ -26,6 +26,7 @@ from features.batches import BatchReader
 from models.row_share import RowShare
 from models.sharding import process_group
 from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.host_memory import freed_memory_kept
 from pipeline.training.run_progress import RunProgress
 from pipeline.training.train_config import CheckpointConfig
 from pipeline.training.training_run import TrainingRun
@@ -172,7 +173,8 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     cases: list[Case | NotInstalled] = []
-    with TemporaryDirectory() as folder, process_group(torch.device("cpu")):
+    # As `pipeline.training.train` has it; the rivals, too.
+    with TemporaryDirectory() as folder, process_group(torch.device("cpu")), freed_memory_kept():
         assert dist.get_world_size() == 1  # noqa: S101 this benchmark is of one process
         world = make_world(Path(folder), quick=options.quick)
         for precision in ("fp32", "bf16"):

@@ -15,6 +15,7 @@ from benchmarks.training_world import config_of, model_of
 from contract.schema import Schema
 from models.row_share import RowShare
 from models.sharding import process_group
+from pipeline.training.host_memory import freed_memory_kept
 from pipeline.training.training_run import TrainingRun
 from pipeline.training.training_step import Wishes
 
@@ -40,7 +41,7 @@ def seconds_of_passes(folder: Path, precision: str, rounds: int) -> list[float]:
 def main() -> None:
     """Measure, and let the first rank print."""
     torch.set_num_threads(1)
-    with process_group(torch.device("cpu")):
+    with process_group(torch.device("cpu")), freed_memory_kept():
         taken = seconds_of_passes(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
         if dist.get_rank() == 0:
             print(json.dumps(taken))

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from models.gates.choice import Choice
+from models.gates.choice import Choice, softmax_of_rows
 from models.gates.gate import Gate, GateSettings
 
 
@@ -34,5 +34,5 @@ class SoftmaxGate(Gate):
 
     def choose(self, routed: Tensor) -> Choice:
         """Select all experts."""
-        weights_BE = routed.softmax(-1)
+        weights_BE = softmax_of_rows(routed)
         return Choice(weights_BE, torch.ones_like(weights_BE, dtype=torch.bool), {}, logits_BX=routed)

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from contract.errors import UnavailableError
 from contract.files import locked
 from pipeline.flow.tied_process import TIED
@@ -27,6 +29,8 @@ from pipeline.flow.tied_process import TIED
 # A first start makes the database: 15 to 30 seconds on a small machine, several times that on a busy one.
 START_SECONDS = 180.0
 _NAMED_SECONDS = 30.0
+_LOGS = "server-{}.log"
+"""By the number of the command's process."""
 _APPLICATION = "prefect.server.api.server:create_app"
 _PRIVATE = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 # What goes wrong, and what libraries warn of, reaches a person in our own words; Prefect would add its tracebacks.
@@ -58,18 +62,19 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
     signals: list[int] = []
     before = signal.signal(signal.SIGTERM, partial(_leave, signals))
-    server, alone = None, ExitStack()
+    server, alone, log = None, ExitStack(), _own_log(home)
     try:
         # Of two servers that make or migrate one database at once, such as of two projects, one would fail.
         alone.enter_context(locked(home))
-        server, api = _start(home / "server.log")
+        server, api = _start(log)
         os.environ["PREFECT_API_URL"] = api
 
         def ready() -> None:
-            _wait(server, api, home / "server.log")
+            _wait(server, api, log)
             alone.close()
 
         yield ready
+        log.unlink(missing_ok=True)
     except BaseException:
         # An import that is left half way may answer with an error of its own, long after it.
         if signals:
@@ -107,6 +112,15 @@ def _leave(signals: list[int], number: int, frame: FrameType | None) -> None:
     del frame
     signals.append(number)
     raise SystemExit(128 + number)
+
+
+def _own_log(home: Path) -> Path:
+    """This command's log, which no other one started at once writes to; those of commands that are gone are removed."""
+    for left in home.glob(_LOGS.format("*")):
+        number = left.stem.partition("-")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
+    return home / _LOGS.format(os.getpid())
 
 
 def _start(log: Path) -> tuple["subprocess.Popen[bytes]", str]:

@@ -18,6 +18,7 @@ from models.sharding import best_device, process_group
 from pipeline.training.checkpoint import resume
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.epoch_loop import EpochLoop
+from pipeline.training.host_memory import freed_memory_kept
 from pipeline.training.interruption import watch_interruption
 from pipeline.training.profiling import StepProfiler
 from pipeline.training.run_progress import Best, RunProgress
@@ -67,7 +68,7 @@ def train(
     schema = Schema.load(features_dir)
     config = config if start is None else config.warmed()
     device = best_device()
-    with process_group(device), _other_ranks():
+    with freed_memory_kept(), process_group(device), _other_ranks():
         run = TrainingRun(schema, model_config, config, features_dir, device, start)
         first = dist.get_rank() == 0
         if start is not None:

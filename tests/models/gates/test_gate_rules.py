@@ -21,7 +21,7 @@ from models.gates import (
     TopKConfig,
     TopPConfig,
 )
-from models.gates.choice import Choice, drop_experts
+from models.gates.choice import Choice, drop_experts, softmax_of_rows
 from models.gates.comet import CometGate
 from models.gates.dense_to_sparse import DenseToSparseGate
 from models.gates.dselect_k import DSelectKGate, smooth_step
@@ -276,3 +276,15 @@ def test_expert_dropout_is_for_training_only() -> None:
     routing = torch.randn(200, 3)
     assert float(gate.train()(routing).selected_BE.sum(1).float().mean()) < 1.9
     assert bool((gate.eval()(routing).selected_BE.sum(1) == 2).all())
+
+
+def test_the_softmax_of_training_is_that_of_rows_with_its_gradient() -> None:
+    logits = torch.randn(300, 8).index_fill(1, torch.tensor([5]), -torch.inf)
+    trained, plain = (logits.clone().requires_grad_() for _ in range(2))
+    weights, expected = softmax_of_rows(trained), plain.softmax(-1)
+    torch.testing.assert_close(weights, expected)
+    pull = torch.randn(300, 8)
+    torch.testing.assert_close(
+        torch.autograd.grad((weights * pull).sum(), trained), torch.autograd.grad((expected * pull).sum(), plain)
+    )
+    assert torch.equal(softmax_of_rows(logits), logits.softmax(-1))

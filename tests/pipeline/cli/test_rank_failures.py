@@ -100,3 +100,15 @@ def test_a_killed_rank_is_one_message_with_what_to_do(project: Path) -> None:
     (line,) = [line for line in told.splitlines() if line.strip() and not line.startswith("  ")]
     assert line.startswith("moerank train: rank 1 of 2 was ended by SIGKILL; ")
     assert job.returncode == 1
+
+
+@pytest.mark.slow
+def test_two_ranks_train_one_seed_after_the_other_and_tell_the_means_once(project: Path) -> None:
+    changes = words(project, "train.epochs=1", "train.batch_size=512")
+    command = [sys.executable, *changes, "--ranks", "2", "--seeds", "2", "--json"]
+    run = subprocess.run(command, cwd=project.parent, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-4000:]
+    told = json.loads(run.stdout)
+    assert told["seeds"] == [0, 1]
+    assert len(set(told["runs"])) == len(told["runs"]) == 2
+    assert {(each["task"], each["metric"]) for each in told["metrics"]} >= {("like", "auc"), ("rating", "rmse")}

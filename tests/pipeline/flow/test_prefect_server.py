@@ -56,6 +56,19 @@ def test_nobody_else_gets_the_port_while_the_server_starts(tmp_path: Path) -> No
                 other.bind(("127.0.0.1", port))
 
 
+def test_each_command_has_a_log_of_its_own_and_clears_those_of_dead_ones(tmp_path: Path) -> None:
+    alive, dead, mine = (tmp_path / f"server-{number}.log" for number in (os.getppid(), 2**22 + 1, os.getpid()))
+    alive.write_text("of another command")
+    dead.write_text("of one that was killed")
+    with mock.patch.dict(os.environ):
+        os.environ.pop("PREFECT_API_URL", None)
+        with prefect_api(tmp_path):
+            assert mine.is_file()
+            assert not dead.exists()
+    assert alive.read_text() == "of another command"
+    assert not mine.exists()
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "127.0.0.1:9"])
 def test_a_named_server_that_does_not_answer_is_one_sentence(tmp_path: Path, url: str) -> None:
     with (
