@@ -62,7 +62,7 @@ def _bits(scale: float, dtype: torch.dtype) -> int:
     return int(torch.tensor(scale, device="cpu").to(dtype).view(_INTEGERS[dtype.itemsize]))
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator] # torch leaves it so
 def _drawn_to_stay(shape: tuple[int, ...], levels: int) -> Tensor:
     """True where a random byte is `levels` or more.
 
