@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.inputs import Inputs
 from features.online.given_values import RequestColumn
+
+
+class Apart(NamedTuple):
+    """The candidates `rows` that need the general graph, and its inputs for all candidates."""
+
+    rows: NDArray[np.int64]
+    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -34,3 +42,5 @@ class EncodedRequest:
     item_rows: NDArray[np.int64] | None = None
     rows_of: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     """By table whose features are prepared, its rows [N], or [1] for all candidates."""
+    apart: Apart | None = None
+    """With `rows_of`, the candidates whose prepared rows are not theirs: something was pushed, or they are unknown."""

@@ -4,19 +4,25 @@ Shape legend: n rows of a table, the unknown one among them, N candidate rows.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contract.errors import RequestError
 from contract.hashing import Hashes
 from contract.inputs import PARTS, Inputs, PartInputs, PartName
 from contract.schema import DenseSpec, IdSpec, Part, Schema
+from features.online.encoded_request import Apart
 from features.online.online_table import OnlineTable, OnlineTables
 from features.online.pushed_values import PushedColumn, PushedSource
 from features.online.request_columns import Columns, Layout, Route
 from features.online.request_encoder import EncodedRequest, RankRequest, RequestEncoder, no_check
 from features.point_in_time.ragged import Ragged
+
+MOST_APART = 0.5
+"""Share of candidates from which on the general graph answers all of them."""
 
 
 def preparable(schema: Schema, table: OnlineTable | None) -> frozenset[str]:
@@ -56,8 +62,8 @@ def part_inputs(part: Part, table: OnlineTable) -> PartInputs:
 class PreparedEncoder:
     """Encodes requests for a graph over prepared rows where it can answer them, else for the general graph.
 
-    It cannot where a request brings its own values of prepared features, where such were pushed, or where it names
-    an unknown item or user that has an embedding row of its own.
+    It cannot where a request brings its own values of prepared features, and for users and candidates of whom such were
+    pushed, or that are unknown and have an embedding row of their own. A few such candidates stand `apart`.
     """
 
     def __init__(self, general: RequestEncoder, names: Collection[str], tables: Collection[str] = ("item",)) -> None:
@@ -81,18 +87,32 @@ class PreparedEncoder:
             RequestError: as `RequestEncoder.encode`.
         """
         once = None if pushed is None else _ReadOnce(pushed, request)
-        fresh = {*request.item_features, *request.user_features} | (set() if once is None else once.names)
-        if not self._given_names.isdisjoint(fresh):
+        if not self._given_names.isdisjoint({*request.item_features, *request.user_features}):
             return self._general.encode(request, check, once)
-        encoded = self._lean.encode(request, check, once)
-        strange = self._known_only and bool(encoded.unknown_items.any())
-        strange = strange or (self._known_user_only and encoded.unknown_user)
-        if strange or not (once is None or self._given_names.isdisjoint(once.names)):
-            return self._general.encode(request, check, once)
-        return encoded
+        lean = self._lean.encode(request, check, once)
+        apart = self._apart(lean, once)
+        if apart is None:
+            return lean
+        general, rows = self._general.encode(request, check, once), np.flatnonzero(apart)
+        if len(rows) > MOST_APART * len(apart):
+            return general
+        by_rows: dict[str, Any] = {"inputs": lean.inputs, "item_rows": lean.item_rows, "rows_of": lean.rows_of}
+        return replace(general, **by_rows, apart=Apart(rows, general.inputs))
+
+    def _apart(self, encoded: EncodedRequest, once: "_ReadOnce | None") -> NDArray[np.bool_] | None:
+        """Which candidates [N] need the general graph; None if none does."""
+        apart = encoded.unknown_items.copy() if self._known_only else np.zeros_like(encoded.unknown_items)
+        if self._known_user_only and encoded.unknown_user:
+            apart[:] = True
+        for column in () if once is None else once.columns:
+            if column.name in self._given_names:
+                apart[column.rows if column.side == "item" else slice(None)] = True
+        return apart if apart.any() else None
 
     def whole(self, encoded: EncodedRequest) -> Inputs:
         """The inputs of the general graph: what the request left to rows of tables stands there."""
+        if encoded.apart is not None:
+            return encoded.apart.inputs
         if not encoded.rows_of:
             return encoded.inputs
         counts = {"request": 1, "candidate": len(encoded.unknown_items)}
@@ -126,7 +146,7 @@ class _ReadOnce:
     def __init__(self, source: PushedSource, request: RankRequest) -> None:
         self._source = source
         self._columns = list(source.entities(request.user, request.items))
-        self.names = {column.name for column in self._columns if not column.is_stale}
+        self.columns = [column for column in self._columns if not column.is_stale]
         """What was pushed; of pairs, only after these were asked for."""
 
     def entities(self, user: int | str | None, items: Sequence[int | str]) -> Iterable[PushedColumn]:
@@ -137,7 +157,7 @@ class _ReadOnce:
     def pairs(self, side: Literal["user", "item"], keys: tuple[str, ...], hashes: Hashes) -> Iterable[PushedColumn]:
         """As `PushedSource.pairs`."""
         columns = list(self._source.pairs(side, keys, hashes))
-        self.names |= {column.name for column in columns if not column.is_stale}
+        self.columns += [column for column in columns if not column.is_stale]
         return columns
 
     def refuse(self, name: str, error: RequestError) -> None:

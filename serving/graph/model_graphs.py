@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from contract.graph_names import FEWER_FILE, GOLDEN_FILE
 from contract.inputs import Inputs
+from contract.prepared import taken
 from contract.score import Score
+from features.online.encoded_request import Apart
 from features.online.online_table import Arrays, mapped_array
 from features.online.request_encoder import EncodedRequest
 from serving.graph.answer import ExpertUse
@@ -140,12 +142,24 @@ class ModelGraphs:
         if cascades or (stage == FEWER_STAGE and self.stages.fewer is not None):
             return self._staged(whole(), score, stage, experts=experts, cascades=cascades)
         if self.prepared is not None and encoded.rows_of:
+            if encoded.apart is not None:
+                return self._spliced(self.prepared, encoded, encoded.apart, experts=experts)
             if experts:
                 return Scored(*self.prepared.predict_with_experts(encoded))
             return Scored(self.prepared.predict(encoded))
         if experts:
             return Scored(*self.engine.predict_with_experts(encoded.inputs))
         return Scored((self.engine if self.joined is None else self.joined).predict(encoded.inputs))
+
+    def _spliced(self, prepared: PreparedEngine, encoded: EncodedRequest, apart: Apart, *, experts: bool) -> Scored:
+        """Most candidates by their prepared rows, those that stand apart by the general graph."""
+        if experts:
+            return Scored(*self.engine.predict_with_experts(apart.inputs))
+        predictions = {task: values.copy() for task, values in prepared.predict(encoded).items()}
+        few = Inputs(apart.inputs.request, taken(apart.inputs.candidate, apart.rows))
+        for task, values in self.engine.predict(few).items():
+            predictions[task][apart.rows] = values
+        return Scored(predictions)
 
     def _staged(self, inputs: Inputs, score: Score, stage: str, *, experts: bool, cascades: bool) -> Scored:
         """By fewer experts, or by the experts for the best candidates alone, or by both."""

@@ -10,6 +10,7 @@ import pytest
 from contract.errors import PredictionError
 from contract.inputs import Inputs
 from contract.prepared import taken, with_items
+from contract.score import Score, default_score
 from features.encode.encoder import Encoder
 from features.encode.vocabulary import Vocabularies
 from features.online.prepared_items import PreparedEncoder, item_inputs, preparable
@@ -19,6 +20,7 @@ from models.export import export
 from models.export.prepared_export import PreparedGraph, export_prepared
 from models.export_graph.item_shares import PreparedItems
 from serving.graph.engine import Engine
+from serving.graph.model_graphs import ModelGraphs
 from serving.graph.prepared_graph import PreparedEngine
 from serving.store.golden import GoldenCase, read, write
 from tests.models.small import inputs, lively_ranker, small_config
@@ -30,6 +32,7 @@ SCHEMA = make_schema()
 TABLES = online_tables()
 ITEM = TABLES.item
 assert ITEM is not None
+SCORE = Score(default_score(SCHEMA.tasks), SCHEMA.tasks)
 REQUEST = RankRequest(3, [105, 100, 119, 999], {"tab": "home"})
 
 
@@ -59,9 +62,9 @@ def lean(folder: Path, general: RequestEncoder) -> PreparedEncoder:
 def answers(folder: Path, encoder: Any, request: RankRequest, pushed: Any = None) -> tuple[bool, np.ndarray]:
     """Whether the prepared graph answered, and what."""
     encoded = encoder.encode(request, pushed=pushed)
-    if encoded.item_rows is None:
-        return False, Engine(folder).predict(encoded.inputs)["rating"]
-    return True, PreparedEngine(folder).predict(encoded)["rating"]
+    graphs = ModelGraphs(Engine(folder), prepared=PreparedEngine(folder))
+    scored = graphs.predict(encoded, lambda: encoded.inputs, SCORE, experts=False, stage="")
+    return bool(encoded.rows_of), scored.predictions["rating"]
 
 
 def test_known_and_unknown_items_are_answered_by_their_rows(folder: Path, lean: Any, general: Any) -> None:
@@ -110,13 +113,13 @@ class Pushed:
         raise AssertionError(name) from error
 
 
-@pytest.mark.parametrize(("side", "name", "prepared"), [("item", "price", False), ("user", "activity", True)])
+@pytest.mark.parametrize(("side", "name"), [("item", "price"), ("user", "activity")])
 def test_what_was_pushed_of_an_item_counts_and_is_read_once(
-    side: str, name: str, *, prepared: bool, folder: Path, lean: Any, general: Any
+    side: str, name: str, folder: Path, lean: Any, general: Any
 ) -> None:
     pushed = Pushed(side, name)
-    taken_by_prepared, found = answers(folder, lean, REQUEST, pushed)
-    assert (taken_by_prepared, pushed.asked) == (prepared, 1)
+    by_rows, found = answers(folder, lean, REQUEST, pushed)
+    assert (by_rows, pushed.asked) == (True, 1)
     np.testing.assert_allclose(found, answers(folder, general, REQUEST, Pushed(side, name))[1], atol=1e-5)
     assert np.abs(found - answers(folder, general, REQUEST)[1]).max() > 1e-4
 

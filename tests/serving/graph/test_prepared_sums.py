@@ -10,6 +10,7 @@ import pytest
 
 from contract.errors import PredictionError
 from contract.hashing import combine, hash_array
+from contract.score import Score, default_score
 from features.encode.encoder import Encoder
 from features.encode.vocabulary import Vocabularies
 from features.online.compiled import without_compiler
@@ -24,6 +25,7 @@ from models.export.prepared_export import export_shared
 from models.export_graph.shared_tables import PreparedShares, SharedTable
 from models.ranker import Ranker
 from serving.graph.engine import Engine
+from serving.graph.model_graphs import ModelGraphs
 from serving.graph.prepared_graph import PreparedEngine
 from serving.registry.registry import Registry
 from serving.store.bundle import publish
@@ -62,6 +64,7 @@ VOCABULARIES = Vocabularies({"user": pa.array(USERS), "item": pa.array(ITEMS), "
 SCHEMA = test_prepared.SCHEMA.model_copy(update={"vocabulary_sha256": VOCABULARIES.sha256()})
 GENERAL = RequestEncoder(SCHEMA, Encoder(SCHEMA, VOCABULARIES), TABLES)
 REQUEST = RankRequest(3, [105, 100, 119, 999])
+SCORE = Score(default_score(SCHEMA.tasks), SCHEMA.tasks)
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +110,9 @@ def answers(folder: Path, prepared: PreparedEngine, request: RankRequest, pushed
     general = Engine(folder).predict(whole.inputs)["rating"]
     for array, values in encoder.whole(encoded).arrays().items():
         np.testing.assert_array_equal(values, whole.inputs.arrays()[array])
-    if not encoded.rows_of:
-        return False, Engine(folder).predict(encoded.inputs)["rating"], general
-    return True, prepared.predict(encoded)["rating"], general
+    graphs = ModelGraphs(Engine(folder), prepared=prepared)
+    found = graphs.predict(encoded, lambda: whole.inputs, SCORE, experts=False, stage="").predictions["rating"]
+    return bool(encoded.rows_of), found, general
 
 
 @pytest.mark.parametrize("user", [3, 777, None])
@@ -161,12 +164,29 @@ class Pushed:
         raise AssertionError(name) from error
 
 
-@pytest.mark.parametrize("name", ["age", "price", "rate"])
-def test_what_was_pushed_of_prepared_features_counts(name: str, folder: Path, prepared: PreparedEngine) -> None:
+@pytest.mark.parametrize(("name", "changed"), [("age", [0, 1, 2, 3]), ("price", [0]), ("rate", [1])])
+def test_candidates_of_whom_something_was_pushed_take_the_general_graph_and_others_their_rows(
+    name: str, changed: list[int], folder: Path, prepared: PreparedEngine
+) -> None:
     by_rows, found, general = answers(folder, prepared, REQUEST, Pushed(name))
-    assert not by_rows
-    np.testing.assert_array_equal(found, general)
-    assert np.abs(found - answers(folder, prepared, REQUEST)[1]).max() > 1e-4
+    assert by_rows == (name != "age")
+    np.testing.assert_allclose(found, general, atol=1e-5)
+    moved = np.abs(found - answers(folder, prepared, REQUEST)[1])
+    assert np.flatnonzero(moved > 1e-4).tolist() == changed
+    encoded = prepared.encoder(GENERAL).encode(REQUEST, pushed=Pushed(name))
+    assert (encoded.apart is None) == (name == "age")
+    assert encoded.pushed.keys() == {name}
+    # Where every other candidate would take the general graph, all do.
+    assert not prepared.encoder(GENERAL).encode(RankRequest(3, [105]), pushed=Pushed("price")).rows_of
+
+
+def test_experts_are_told_of_all_candidates_where_some_stand_apart(folder: Path, prepared: PreparedEngine) -> None:
+    encoded = prepared.encoder(GENERAL).encode(REQUEST, pushed=Pushed("price"))
+    graphs = ModelGraphs(Engine(folder), prepared=prepared)
+    scored = graphs.predict(encoded, lambda: encoded.inputs, SCORE, experts=True, stage="")
+    few = graphs.predict(encoded, lambda: encoded.inputs, SCORE, experts=False, stage="")
+    np.testing.assert_allclose(scored.predictions["rating"], few.predictions["rating"], atol=1e-5)
+    assert scored.use is not None
 
 
 @pytest.mark.parametrize(("form", "most", "size"), [("fp16", 2e-3, 32), ("int8", 3e-2, 20)])
