@@ -39,26 +39,28 @@ class IdDropout(nn.Module):
         self.active = any(rate > 0 for rate in rates)
         self.single = [spec.kind == "id" for spec in specs]
 
-    def forward(self, packed: PackedIds) -> PackedIds:
-        """The same lists with some ids replaced."""
+    def forward(self, packed: PackedIds, counts: list[int] | None = None) -> PackedIds:
+        """The same lists with some ids replaced; `counts`: how many ids each feature has, if the host knows."""
         if not self.active:
             return packed
-        counts_F = packed.lengths_FN.sum(dim=1)
+        counts_F, total = packed.lengths_FN.sum(dim=1), len(packed.values_V)
         rate_V, first_V, shared_V = (
-            each.repeat_interleave(counts_F) for each in (self.rate_F, self.first_F, self.shared_F)
+            # Without its size the answer would have to be asked for.
+            each.repeat_interleave(counts_F, output_size=total)
+            for each in (self.rate_F, self.first_F, self.shared_F)
         )
-        chance_V = self._chances(packed)
+        chance_V = self._chances(packed, counts)
         # Below the rate the number is uniform in [0, rate): it also says which of the shared rows is taken.
         place_V = (chance_V / rate_V.clamp(min=1e-9) * shared_V).long().minimum(shared_V - 1)
         return PackedIds(torch.where(chance_V < rate_V, first_V + place_V, packed.values_V), packed.lengths_FN)
 
-    def _chances(self, packed: PackedIds) -> Tensor:
+    def _chances(self, packed: PackedIds, counts: list[int] | None) -> Tensor:
         """A uniform number an id, [V]."""
         device = packed.values_V.device
         if not is_shared():
             return torch.rand(packed.values_V.shape, device=device)
         chances = []
-        for single, count in zip(self.single, packed.lengths_FN.sum(dim=1).tolist(), strict=True):
+        for single, count in zip(self.single, counts or packed.lengths_FN.sum(dim=1).tolist(), strict=True):
             if single:
                 chances.append(draw_rows(partial(torch.rand, device=device), (count,)))
             else:

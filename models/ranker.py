@@ -17,6 +17,7 @@ from models.input_layout import PartLayout, layouts
 from models.layers.dense import DenseColumns
 from models.layers.dropout import Dropout
 from models.layers.embeddings import KeyedJaggedTensor, embedding_collection
+from models.list_counts import ids_per_feature
 from models.model_config import ModelConfig
 from models.network import Network, NetworkOutput
 from models.ranker_tensors import PackedIds, RankerOutput, TensorInputs, TensorPart, pack_ids
@@ -120,8 +121,9 @@ class Ranker(nn.Module):
     def _embed(self, inputs: TensorInputs) -> dict[str, Tensor]:
         specs = [spec for layout in self.layouts for spec in (*layout.ids, *layout.lists)]
         packed = pack_ids(tuple(inputs))
+        counts = _ids_per_feature(inputs)
         if self.training:
-            packed = self.id_dropout(packed)
+            packed = self.id_dropout(packed, counts)
         names = [spec.name for spec in specs]
         if self.attended is not None:
             slots = self.attended.slot_ids(packed.values_V, packed.lengths_FN, len(self.layouts[0].ids))
@@ -130,12 +132,21 @@ class Ranker(nn.Module):
                 torch.cat([packed.values_V, *(slot.values_V for slot in slots)]),
                 torch.cat([packed.lengths_FN, torch.stack([slot.lengths_B for slot in slots])]),
             )
-        jagged = KeyedJaggedTensor(keys=names, values=packed.values_V, lengths=packed.lengths_FN.reshape(-1))
+            counts = None
+        lengths = packed.lengths_FN.reshape(-1)
+        jagged = KeyedJaggedTensor(keys=names, values=packed.values_V, lengths=lengths, length_per_key=counts)
         assert self.embeddings is not None  # noqa: S101 the caller checks; this tells the type checker
         vectors: dict[str, Tensor] = self.embeddings(jagged).to_dict()
         for layout, part in zip(self.layouts, inputs, strict=True):
             _average(vectors, layout, part)
         return vectors
+
+
+def _ids_per_feature(inputs: TensorInputs) -> list[int] | None:
+    request, candidate = inputs
+    singles = request.ids_NF.shape[1], candidate.ids_NF.shape[1]
+    lists = request.list_lengths_LN.shape[0], candidate.list_lengths_LN.shape[0]
+    return ids_per_feature(inputs.rows, singles, lists)
 
 
 def _average(vectors: dict[str, Tensor], layout: PartLayout, part: TensorPart) -> None:

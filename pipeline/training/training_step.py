@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from contract.errors import TrainingError
 from contract.inputs import Batch
+from models.list_counts import lists_of
 from models.losses import Losses, RankingLoss
 from models.ranker_tensors import RankerOutput, TensorInputs
 from models.row_share import RowShare, rows_of_batch
@@ -161,7 +162,8 @@ class TrainingStep:
     def _answers(self, batch: Batch, share: RowShare) -> tuple[RankerOutput, Tensor, Callable[..., Losses]]:
         """The model's answers, the rows' weights [B, T], and the losses, given the sums of weights of all ranks [T]."""
         inputs, labels, weights, users = self.copies.take(batch)
-        output = self._forward(inputs)
+        with lists_of(batch.inputs):
+            output = self._forward(inputs)
         weights[: share.repeated] = 0.0
         taught = None if self.teacher is None else self.teacher.labels(batch, labels)
         return output, weights, functools.partial(self.loss, output, labels, weights, users, taught_BT=taught)

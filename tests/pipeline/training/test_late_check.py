@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from contract.errors import TrainingError
@@ -61,6 +62,23 @@ class NumbersRead(TorchDispatchMode):
             if not files & ON_HOST:
                 self.asked.append(str(func))
         return func(*args, **(kwargs or {}))
+
+
+class ReadsOfPython(TorchFunctionMode):
+    """Notes calls that wait on a card, and on a processor run no operator that says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        sized = name == "repeat_interleave" and isinstance(args[1], torch.Tensor) and "output_size" not in kwargs
+        if name in {"tolist", "numpy", "cpu"} or sized:
+            stack = [Path(frame.filename).name for frame in traceback.extract_stack()]
+            if not {*stack} & {*ON_HOST, "late_check.py"}:
+                self.asked.append(f"{name} in {stack[-2]}")
+        return func(*args, **kwargs)
 
 
 def test_the_same_weights_are_learned_as_by_a_host_that_waits(
@@ -117,9 +135,9 @@ def numbers_read(
     step = TrainingStep.__call__
 
     def watched(self: TrainingStep, *args: Any, **kwargs: Any) -> StepResult:
-        with NumbersRead() as numbers:
+        with NumbersRead() as numbers, ReadsOfPython() as reads:
             result = step(self, *args, **kwargs)
-        steps.append(numbers.asked)
+        steps.append(numbers.asked + reads.asked)
         return result
 
     monkeypatch.setattr(TrainingStep, "__call__", watched)
@@ -133,6 +151,7 @@ def numbers_read(
     ("gate", "settings"),
     [
         ({"name": "softmax"}, {}),
+        ({"name": "hash", "feature": "item"}, {}),
         ({"name": "top_k", "k": 2}, {"gradient_clip": 1.0}),
         ({"name": "dselect_k", "k": 2}, {"on_bad_batch": "skip", "average": {"name": "ema"}}),
         ({"name": "comet", "k": 2}, {"schedule": "cosine"}),
