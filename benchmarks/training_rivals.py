@@ -112,7 +112,7 @@ def plain_steps(world: World, dtype: torch.dtype | None) -> Pass:
 
 
 def rechub_steps(world: World, dtype: torch.dtype | None) -> Pass | None:
-    """torch-rechub's MMoE from the same Parquet, as its trainer runs it; None where it is not installed."""
+    """torch-rechub's MMoE from the same Parquet, with its trainer's optimiser; None where it is not installed."""
     if importlib.util.find_spec("torch_rechub") is None:
         return None
     features = import_module("torch_rechub.basic.features")
@@ -124,7 +124,8 @@ def rechub_steps(world: World, dtype: torch.dtype | None) -> Pass | None:
         expert_params={"dims": list(EXPERT_WIDTHS)},
         tower_params_list=[{"dims": [TOWER]}] * TASKS,
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    # What `MTLTrainer` takes where it is told nothing.
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-5)
 
     def work() -> None:
         for columns, labels in _from_parquet(world):

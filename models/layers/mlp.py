@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.layers.aligned_linear import aligned_linear
 from models.layers.batched_product import stacked_linear, stacks
 from models.layers.dropout import Dropout
 
@@ -76,7 +77,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        answer: Tensor = self.dropout(self.activation(self.norm(self.linear(x))))
+        projected = aligned_linear(x, self.linear) if isinstance(self.linear, nn.Linear) else self.linear(x)
+        answer: Tensor = self.dropout(self.activation(self.norm(projected)))
         return x + answer if self.residual else answer
 
 
