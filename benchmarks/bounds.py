@@ -1,6 +1,6 @@
 """The recipes against LightGBM on the same columns, over several seeds, on every public table.
 
-``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--taught]
+``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--taught [TASK ...]]
 [--override model.k=v ...] [--json]``; features are built once. Adult and MovieLens-100K must have been imported
 (``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the test rows,
 KuaiRand on its valid days (``kuairand_event``: with rates up to the row's own moment), which also stop LightGBM and
@@ -92,9 +92,9 @@ def ranked_figures(figures: Mapping[str, float]) -> list[str]:
     return [name for name in figures if not name.endswith("ece")]
 
 
-def _teacher(table: str) -> str:
-    """The change of a recipe by which it learns from LightGBM's answers as well."""
-    return f"train.teacher={{predictions: {tree_teacher(recipe_of(table, 0, []))}, weight: 0.5}}"
+def _teacher(table: str, tasks: Sequence[str]) -> str:
+    """The change of a recipe by which some of its tasks, or all, learn from LightGBM's answers as well."""
+    return f"train.teacher={{predictions: {tree_teacher(recipe_of(table, 0, []), tasks)}, weight: 0.5}}"
 
 
 def main() -> int:
@@ -103,7 +103,8 @@ def main() -> int:
     parser.add_argument("--tables", nargs="+", default=list(JUDGED), choices=list(JUDGED), help="(default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
-    parser.add_argument("--taught", action="store_true", help="learn from LightGBM's answers as well (tree_teacher.py)")
+    taught = "tasks that learn from LightGBM's answers as well (without names all)"
+    parser.add_argument("--taught", nargs="*", metavar="TASK", help=taught)
     parser.add_argument("--override", nargs="*", default=[], help="changes to the recipe, such as model.gate.k=1")
     options = parser.parse_args()
     if missing := absent():
@@ -112,8 +113,8 @@ def main() -> int:
     rows: list[Case] = []
     overrides = [*(DEFAULTS if options.defaults else []), *options.override]
     for table in options.tables:
-        taught = [_teacher(table)] if options.taught else []
-        configs = [recipe_of(table, seed, [*overrides, *taught]) for seed in range(options.seeds)]
+        teacher = [] if options.taught is None else [_teacher(table, options.taught)]
+        configs = [recipe_of(table, seed, [*overrides, *teacher]) for seed in range(options.seeds)]
         runs = [of_model(table, config) for config in configs]
         trees = better_trees([of_trees(table, configs[0], ids_as_numbers=numbers) for numbers in (False, True)])
         figures = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}

@@ -4,6 +4,7 @@ A booster's answers on its own training rows know their labels. So the rows are 
 answered by boosters of the others (as stacking does: Wolpert 1992, "Stacked Generalization").
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +22,27 @@ from pipeline.project.project_config import ProjectConfig
 FOLDS = 3
 
 
-def tree_teacher(config: ProjectConfig) -> Path:
-    """The file of a table's answers, made once for its features; ids are read as numbers."""
+def tree_teacher(config: ProjectConfig, tasks: Sequence[str] = ()) -> Path:
+    """The file of a table's answers for some tasks or all, made once for its features; ids are read as numbers."""
     fingerprint = build_features(config).result["fingerprint"]
-    path = config.root / f"tree-teacher-{fingerprint}.parquet"
+    path = config.root / f"tree-teacher-{'-'.join([fingerprint, *tasks])}.parquet"
     if not path.is_file():
         schema = Schema.load(config.features_dir)
         train, valid = (read_rows(config.features_dir, schema, name) for name in ("train", "valid"))
-        pq.write_table(_table(config.features_dir / "train", schema, unseen_answers(schema, train, valid)), path)
+        pq.write_table(
+            _table(config.features_dir / "train", schema, unseen_answers(schema, train, valid, tasks), tasks), path
+        )
     return path
 
 
-def unseen_answers(schema: Schema, train: Rows, valid: Rows) -> NDArray[np.float64]:
+def unseen_answers(schema: Schema, train: Rows, valid: Rows, tasks: Sequence[str] = ()) -> NDArray[np.float64]:
     """Answers [N, T] to all training rows, each by boosters of the other folds, which the valid rows stop."""
     fold_N = np.random.default_rng(0).integers(0, FOLDS, len(train.labels))
-    answers_NT = np.empty(train.labels.shape)
+    answers_NT = np.empty((len(fold_N), len(tasks or schema.tasks)))
     for fold in range(FOLDS):
         unseen_N = fold_N == fold
         others, own = _rows(train, ~unseen_N), _rows(train, unseen_N)
-        answers_NT[unseen_N], _ = predictions(schema, others, valid, own, ids_as_numbers=True)
+        answers_NT[unseen_N], _ = predictions(schema, others, valid, own, ids_as_numbers=True, tasks=tasks)
     return answers_NT
 
 
@@ -47,7 +50,8 @@ def _rows(rows: Rows, chosen_N: NDArray[np.bool_]) -> Rows:
     return Rows(rows.inputs[chosen_N], rows.labels[chosen_N], rows.weights[chosen_N])
 
 
-def _table(path: Path, schema: Schema, answers_NT: NDArray[np.float64]) -> pa.Table:
+def _table(path: Path, schema: Schema, answers_NT: NDArray[np.float64], tasks: Sequence[str]) -> pa.Table:
     keys = EncodedDataset.open(path).read([USER_HASH, ITEM_HASH, TIME])
-    columns = {prediction_column(task.name): answers_NT[:, t] for t, task in enumerate(schema.tasks)}
+    taught = [task.name for task in schema.tasks if not tasks or task.name in tasks]
+    columns = {prediction_column(name): answers_NT[:, t] for t, name in enumerate(taught)}
     return pa.table({name: keys[name] for name in keys.column_names} | columns)

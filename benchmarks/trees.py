@@ -1,6 +1,7 @@
 """LightGBM on the very columns that a model of this project is trained on: one booster a task, stopped early."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,12 +56,22 @@ def categorical(schema: Schema) -> list[int]:
 
 
 def predictions(
-    schema: Schema, train: Rows, valid: Rows, judged: Rows, *, ids_as_numbers: bool = False
+    schema: Schema,
+    train: Rows,
+    valid: Rows,
+    judged: Rows,
+    *,
+    ids_as_numbers: bool = False,
+    tasks: Sequence[str] = (),
 ) -> tuple[NDArray[np.float64], float]:
-    """Answers [N, T] on the judged rows, each booster stopped by the valid ones, and the CPU seconds of training."""
+    """Answers [N, T] on the judged rows, each booster stopped by the valid ones, and the CPU seconds of training.
+
+    With `tasks`, T are those alone, in the schema's order.
+    """
     started = time.process_time()
     ids = [] if ids_as_numbers else categorical(schema)
-    answers = [_task(schema, place, ids, train, valid, judged) for place in range(len(schema.tasks))]
+    places = [place for place, task in enumerate(schema.tasks) if not tasks or task.name in tasks]
+    answers = [_task(schema, place, ids, train, valid, judged) for place in places]
     return np.stack(answers, axis=1), time.process_time() - started
 
 
