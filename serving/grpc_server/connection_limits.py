@@ -20,6 +20,9 @@ LOOK_SECONDS = 0.25
 """How often the number of connections is looked at, and so how long there may be too many."""
 IDLE_LOOK_SECONDS = 5.0
 """How often, at the least often, idle ones are looked for."""
+MOST_OF_A_CORE = 0.1
+"""What looks may cost: with ten thousands of connections at their limit, four a second would cost more than a core."""
+LEAST_PING_SECONDS = 0.01
 MOST_PING_SECONDS = 10.0
 HANDSHAKE_SECONDS = 10.0
 """How long a connection may take to say what it speaks, as through grpcio."""
@@ -33,7 +36,7 @@ GO_AWAY = (8).to_bytes(3) + bytes([7, 0]) + bytes(4) + struct.pack(">II", _NO_LA
 
 def ping_seconds(idle_seconds: float) -> float:
     """How often the front must ask on connections with calls, so that none of them counts as idle."""
-    return min(MOST_PING_SECONDS, idle_seconds / 3) if idle_seconds else MOST_PING_SECONDS
+    return max(LEAST_PING_SECONDS, min(MOST_PING_SECONDS, idle_seconds / 3)) if idle_seconds else MOST_PING_SECONDS
 
 
 class ConnectionLimits:
@@ -45,7 +48,9 @@ class ConnectionLimits:
         self._most, self._idle = most, idle_seconds
         self._without_calls = 2 * ping_seconds(idle_seconds)
         """One that was silent for so long has no call open."""
-        self._look = min(IDLE_LOOK_SECONDS, idle_seconds / 4) if idle_seconds else IDLE_LOOK_SECONDS
+        self._look = (
+            min(IDLE_LOOK_SECONDS, max(LEAST_PING_SECONDS, idle_seconds / 4)) if idle_seconds else IDLE_LOOK_SECONDS
+        )
         self._looked = self._warned = float("-inf")
         self._leaving: set[int] = set()
         """Those that were told to go."""
@@ -64,11 +69,14 @@ class ConnectionLimits:
         self._sockets.close()
 
     def _run(self) -> None:
-        while not self._ended.wait(min(LOOK_SECONDS, self._look)):
+        pause = least = min(LOOK_SECONDS, self._look)
+        while not self._ended.wait(pause):
+            began = time.thread_time()
             try:
                 self._turn(time.monotonic())
             except Exception:  # the next look may go better, and nobody else looks
                 LOG.exception("the connections could not be looked at")
+            pause = max(least, (time.thread_time() - began) / MOST_OF_A_CORE)
 
     def _turn(self, now: float) -> None:
         # Counting descriptors costs little, and there are no more connections than those.

@@ -15,6 +15,8 @@ from serving.observe.logs import LogFormat
 
 PREFIX = "MOERANK_"
 MISSING_STORE = f"no model store is named; write `moerank serve STORE` or set {PREFIX}STORE"
+MOST_CONNECTION_SECONDS = 2_000_000
+"""What gRPC's milliseconds of 32 bits can hold, rounded down: 23 days."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
 
@@ -130,10 +132,16 @@ class ServerSettings(BaseSettings):
         0, ge=0, le=1_000_000, description="connections at once; 0: as many as the limit of open files allows"
     )
     connection_idle_seconds: float = Field(
-        300.0, ge=0, description="close connections without a call for so long; 0: never"
+        300.0,
+        ge=0,
+        le=MOST_CONNECTION_SECONDS,
+        description="close connections without a call for so long; 0: never",
     )
     connection_age_seconds: float = Field(
-        0.0, ge=0, description="close connections of that age, so that clients spread over new replicas; 0: never"
+        0.0,
+        ge=0,
+        le=MOST_CONNECTION_SECONDS,
+        description="close connections of that age, so that clients spread over new replicas; 0: never",
     )
     max_message_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="size that one message may have")
     model_control: bool = Field(default=False, description="let callers load and unload models")

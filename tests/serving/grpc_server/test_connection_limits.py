@@ -146,6 +146,33 @@ def test_a_client_is_told_to_leave_before_an_idle_connection_ends(store: Path) -
         assert received.endswith(connection_limits.GO_AWAY)
 
 
+def test_looks_at_many_connections_cost_a_tenth_of_a_core_at_most(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+    look = AcceptedSockets.look
+
+    def costly(self: AcceptedSockets) -> Any:
+        looks.append(time.monotonic())
+        began = time.thread_time()
+        while time.thread_time() < began + 0.1:
+            pass
+        return look(self)
+
+    monkeypatch.setattr(AcceptedSockets, "look", costly)
+    # More descriptors than that are open, so that each turn looks.
+    with start(ServerSettings(store=store, port=0, front="native", max_connections=1)):
+        wait_until(lambda: len(looks) >= 3)
+    assert looks[2] - looks[1] >= 0.1 / connection_limits.MOST_OF_A_CORE
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_client_that_was_idle_for_a_moment_may_be_told_to_leave(store: Path, front: Any) -> None:
+    with (
+        start(ServerSettings(store=store, port=0, front=front, connection_idle_seconds=0.001)) as server,
+        connections_to(server, 1, PREFACE) as (connection,),
+    ):
+        assert ended(connection)
+
+
 def test_a_descriptor_that_names_another_socket_by_now_is_left_alone() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         sockets = AcceptedSockets(listening.getsockname()[1])

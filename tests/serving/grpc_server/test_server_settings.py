@@ -58,3 +58,11 @@ def test_plaintext_beyond_loopback_must_be_asked_for() -> None:
     with pytest.raises(ConfigError, match="pass --allow-plaintext"):
         ServerSettings.read(parse("/a", "--host", "192.0.2.1"), {})
     assert ServerSettings.read(parse("/a", "--host", "192.0.2.1", "--allow-plaintext"), {}).allow_plaintext
+
+
+@pytest.mark.parametrize("flag", ["--connection-idle-seconds", "--connection-age-seconds"])
+@pytest.mark.parametrize("seconds", ["inf", "3000000", "nan", "-1"])
+def test_times_that_grpc_cannot_count_are_refused_by_their_flag(flag: str, seconds: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{flag} .*given '{seconds}'"):
+        ServerSettings.read(parse("/a", flag, seconds), {})
+    assert ServerSettings.read(parse("/a", flag, "2000000"), {}) != ServerSettings(store=Path("/a"))
