@@ -64,6 +64,7 @@ def _measured(
     for count in counts:
         with held_to(cores[:count]):
             servers[f"{count} processes"] = running.enter_context(_server(store, front, count, 1))
+    servers["pinned"] = running.enter_context(_server(store, front, most, 1, "--pin-cores"))
     servers["threads"] = running.enter_context(_server(store, front, 1, most))
     model = current(store)
     messages = {size: payload(model, 1, ITEMS, size, {}).rank for size in SIZES}
@@ -81,10 +82,11 @@ def _measured(
     return [case for size in SIZES for case in _cases(rates, size, counts, len(cores))]
 
 
-def _server(store: Path, front: str, processes: int, threads: int) -> AbstractContextManager[Server]:
+def _server(store: Path, front: str, processes: int, threads: int, *more: str) -> AbstractContextManager[Server]:
     port = free_ports()
     ports = ("--port", str(port), "--metrics-port", str(port + 2))
-    return serving(store, *ports, "--front", front, "--processes", str(processes), "--threads", str(threads))
+    flags = ("--front", front, "--processes", str(processes), "--threads", str(threads), *more)
+    return serving(store, *ports, *flags)
 
 
 def require_equal_answers(servers: Mapping[str, Server], message: bytes) -> None:
@@ -131,9 +133,10 @@ def _cases(rates: dict[tuple[str, int], list[Rate]], size: int, counts: Sequence
         if count > 1:
             yield from _scaling(f"{size} candidates, {count} over 1", alone, each, count, cores)
     threads, most = rates["threads", size], counts[-1]
-    ratios = [a.calls / b.calls for a, b in zip(rates[f"{most} processes", size], threads, strict=True)]
-    name = f"{size} candidates, {most} processes over one with {most} threads"
-    yield case_of(name, ratios, "x", bound=1.0, better="higher")
+    for way, name in ((f"{most} processes", ""), ("pinned", ", each on cores of its own,")):
+        ratios = [a.calls / b.calls for a, b in zip(rates[way, size], threads, strict=True)]
+        what = f"{size} candidates, {most} processes{name} over one with {most} threads"
+        yield case_of(what, ratios, "x", bound=1.0, better="higher")
 
 
 def _scaling(name: str, alone: Sequence[Rate], each: Sequence[Rate], count: int, cores: int) -> Iterator[Case]:

@@ -6,13 +6,14 @@ should it be killed, they see its end and drain. Tables are mapped into memory, 
 """
 
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -20,7 +21,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from contract.errors import MoerankError, UnavailableError, raised_elsewhere
-from serving.grpc_server.process_channel import ProcessChannel
+from serving.grpc_server.process_channel import Message, ProcessChannel
 from serving.grpc_server.server_builder import taken
 from serving.grpc_server.server_settings import ServerSettings
 from serving.observe.metrics_page import MetricsServer
@@ -76,8 +77,8 @@ class ProcessGroup(Collector):
         self._workers: list[_Worker] = []
         self.metrics: MetricsServer | None = None
         try:
-            for _ in range(settings.processes):
-                self._workers.append(self._start())
+            for place in range(settings.processes):
+                self._workers.append(self._start(place))
             for worker in self._workers:
                 self._await(worker)
             if settings.metrics_port is not None:
@@ -130,13 +131,16 @@ class ProcessGroup(Collector):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _start(self) -> _Worker:
+    def _start(self, place: int) -> _Worker:
         own, given = socket.socketpair()
         command = [sys.executable, "-m", "serving.grpc_server.worker", str(given.fileno())]
         with given:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[given.fileno()])
         worker = _Worker(process, ProcessChannel(own), time.monotonic())
-        worker.channel.send({"settings": self._settings.model_dump(mode="json")})
+        told: Message = {"settings": self._settings.model_dump(mode="json")}
+        if self._settings.pin_cores:
+            told["cores"] = cores_of(place, self._settings.processes, sorted(os.sched_getaffinity(0)))
+        worker.channel.send(told)
         threading.Thread(target=self._listen, args=(worker,), name="moerank-listener", daemon=True).start()
         return worker
 
@@ -205,8 +209,19 @@ class ProcessGroup(Collector):
             if self._stopping.is_set():
                 return
             self._sums.retire(worker.page)
-            self._workers[place] = self._start()
+            self._workers[place] = self._start(place)
             self.restarts += 1
+
+
+def cores_of(place: int, processes: int, cores: Sequence[int]) -> list[int]:
+    """The cores that a process keeps to: its share of them, or one that others keep to as well where they are few.
+
+    >>> [cores_of(place, 2, [0, 1, 2, 3, 4]) for place in range(2)], cores_of(2, 3, [0, 1])
+    ([[0, 1], [2, 3, 4]], [0])
+    """
+    if processes > len(cores):
+        return [cores[place % len(cores)]]
+    return list(cores[place * len(cores) // processes : (place + 1) * len(cores) // processes])
 
 
 def serve_processes(

@@ -79,6 +79,7 @@ class ServerSettings(BaseSettings):
     tls_client_ca: Path | None = Field(None, description="PEM authority; only clients that it certified may connect")
     token_file: Path | None = Field(None, description="bearer tokens, one per line; may be replaced while serving")
     processes: int = Field(1, ge=1, le=256, description="processes that share the port; each has its own interpreter")
+    pin_cores: bool = Field(default=False, description="each of the processes keeps to cores of its own")
     threads: int = Field(
         default_factory=_own_cores, ge=1, le=1024, description="calls a process answers at once; default: cores, shared"
     )

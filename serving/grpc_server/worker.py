@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import generate_latest
@@ -61,7 +62,12 @@ def main() -> int:
     """Serve until told to stop; the exit code is that of the error, or 0."""
     channel = ProcessChannel(socket.socket(fileno=int(sys.argv[1])))
     messages = channel.messages()
-    settings = ServerSettings.model_validate(next(messages)["settings"])
+    told = next(messages)
+    settings = ServerSettings.model_validate(told["settings"])
+    if "cores" in told:
+        # Threads that start later inherit them; libraries have started some at their import.
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), told["cores"])
     configure(settings.log_format)
     compute_bound()
     # From now on: the parent, or a terminal, may want an end while models are being loaded.

@@ -19,7 +19,7 @@ from serving.client.blocking_client import RankingClient
 from serving.client.client_request import build_request
 from serving.client.load import LoadPlan, run_load
 from serving.generate import ROOT
-from serving.grpc_server.process_group import ProcessGroup
+from serving.grpc_server.process_group import ProcessGroup, cores_of
 from serving.grpc_server.server_settings import ServerSettings
 from tests.patience import PATIENCE, wait_until
 from tests.tiny_bundle import publish_tiny
@@ -34,8 +34,16 @@ def settings(store: Path, **changes: Any) -> ServerSettings:
 
 @pytest.fixture(params=FRONTS)
 def group(request: pytest.FixtureRequest, store: Path) -> Iterator[ProcessGroup]:
-    with ProcessGroup(settings(store, front=request.param)) as started:
+    with ProcessGroup(settings(store, front=request.param, pin_cores=True)) as started:
         yield started
+
+
+def kept_to(group: ProcessGroup) -> list[set[int]]:
+    """The cores that each process's threads keep to."""
+    return [
+        set().union(*(os.sched_getaffinity(thread.id) for thread in psutil.Process(pid).threads()))
+        for pid in group.pids
+    ]
 
 
 def versions(port: int, connections: int = 16) -> list[int]:
@@ -79,6 +87,8 @@ def test_both_processes_answer_and_one_page_adds_their_counts_up(group: ProcessG
     with ExitStack() as opened:
         clients = [opened.enter_context(RankingClient(f"127.0.0.1:{group.port}", seconds=PATIENCE)) for _ in range(32)]
         assert {client.rank(1, [100]).version for client in clients} == {1}
+    own = sorted(os.sched_getaffinity(0))
+    assert kept_to(group) == [set(cores_of(place, 2, own)) for place in range(2)]
     found = counts(group)
     assert found["nv_inference_request_success_total"] == 32
     assert sum(answered_by(group)) == 32
