@@ -40,6 +40,8 @@ def test_prepared_rows_of_any_tables_lead_to_the_model_s_answers(tables: Any, tm
     assert ("candidate_dense" in names, "request_ids" in names) == (len(tables) == 1, len(tables) < 3)
 
 
+@pytest.mark.slow
+@pytest.mark.pairs
 @pytest.mark.parametrize("form", ["wide", "moe"])
 def test_the_forms_for_a_card_take_prepared_sums_too(form: Any, tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config(**(SIZES | {"bottom": (16,)} | TOP)))
