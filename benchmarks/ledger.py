@@ -16,6 +16,10 @@ class Ledger:
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         self._figures: dict[str, Figures] = {entry["key"]: entry["figures"] for entry in map(json.loads, lines)}
 
+    def __contains__(self, key: str) -> bool:
+        """Whether these figures are known."""
+        return key in self._figures
+
     def figures(self, key: str, measure: Callable[[], Figures]) -> Figures:
         """Look figures up, or measure them and write them down."""
         if key not in self._figures:

@@ -12,7 +12,8 @@ test rows. Reported are the test error (mean squared, labels having variance 1),
 Jaccard index of the selections of related and of unrelated tasks. Intervals: of the best trials by drawing trials anew
 (bootstrap), of all trials by Student's t; the differences to `softmax` are paired by trial, with p adjusted by Holm.
 
-The tasks' gates are the rows of one: a gate's rule works row by row, and 128 modules would cost 128 times the calls.
+All trials of a gate are trained side by side, and their tasks' gates are the rows of one: what costs time is not the
+arithmetic but the number of calls.
 """
 
 import json
@@ -21,26 +22,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.ledger import Ledger
+from benchmarks.mixtures import Mixtures, Sizes, TrialAdam
 from benchmarks.paired import p_value, paired
 from benchmarks.report import Case, arguments, finish
-from benchmarks.task_gates import TaskGates
-from models.experts.expert_mlp import Experts
-from models.layers.mlp import BlockConfig
 from pipeline.console import progress_of
 from pipeline.evaluation.multiple_tests import holm
 
 INPUTS, GROUPS, CORRELATION, WAVES = 10, 4, 0.9, 4
 EXPERTS, K, WIDTH = 16, 4, 16
 ROWS, STEPS, BATCH = 6000, 600, 256
+_TRAIN, _VALID = ROWS * 2 // 3, ROWS * 5 // 6
 BEST = 0.05
 DRAWS = 2000
 LEDGER = Path("runs/papers.jsonl")
@@ -101,66 +100,56 @@ def generate(tasks: int, seed: int) -> Data:
     return Data(torch.from_numpy(x).float(), torch.from_numpy(y).float(), groups)
 
 
-class Mixture(nn.Module):
-    """Experts for all tasks, a static gate and a linear head for each."""
-
-    def __init__(self, config: dict[str, Any], tasks: int) -> None:
-        super().__init__()
-        self.experts = Experts(INPUTS, EXPERTS, (WIDTH, WIDTH), BlockConfig("relu", "none", 0.0, residual=False))
-        self.gates = TaskGates(config, EXPERTS, tasks)
-        self.heads = nn.Parameter(torch.randn(tasks, WIDTH) * WIDTH**-0.5)
-        self.biases = nn.Parameter(torch.zeros(tasks))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Answers [rows, tasks], the mean of the gates' penalties, and their selections [tasks, experts]."""
-        routing = self.gates()
-        mixed = torch.einsum("te,beo->bto", routing.weights_BE, self.experts(x))
-        penalty = sum(routing.penalties.values(), x.new_zeros(()))
-        return (mixed * self.heads).sum(2) + self.biases, penalty, routing.selected_BE
-
-
-def trial(gate: str, tasks: int, number: int) -> Trial:
-    """Train once with settings drawn by the trial's number, the same for every gate."""
-    draw = np.random.default_rng(number)
-    rate, entropy = 10 ** draw.uniform(-3.0, -1.7), 10 ** draw.uniform(-2.5, 0.0)
-    data = world(tasks)
-    config = dict(GATES[gate])
+def trials(gate: str, tasks: int, numbers: Sequence[int]) -> list[Trial]:
+    """Train once for each number, which draws the settings, the same for every gate; side by side."""
+    draws = [np.random.default_rng(number) for number in numbers]
+    settings = [(10 ** draw.uniform(-3.0, -1.7), 10 ** draw.uniform(-2.5, 0.0)) for draw in draws]
+    rate_N, entropy_N = (torch.tensor(column).float() for column in zip(*settings, strict=True))
+    data, config = world(tasks), dict(GATES[gate])
     if config["name"] in {"dselect_k", "comet"}:
-        config["entropy"] = {"start": 0.0, "end": float(entropy), **_LATE}
-    torch.manual_seed(number)
-    model = Mixture(config, tasks)
-    optimiser = torch.optim.Adam(model.parameters(), lr=float(rate), fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, float(rate), total_steps=STEPS)
-    train, valid = ROWS * 2 // 3, ROWS * 5 // 6
+        config["entropy"] = {"start": 0.0, "end": 1.0, **_LATE}
+    model = Mixtures(config, Sizes(INPUTS, EXPERTS, WIDTH, tasks), numbers)
+    optimiser = TrialAdam(model.parameters(), rate_N, STEPS)
     for step in range(STEPS):
         model.gates.step(step)
-        rows = torch.randint(0, train, (BATCH,))
-        answers, penalty, _ = model.train()(data.x[rows])
-        optimiser.zero_grad()
-        ((answers - data.y[rows]).square().mean() + penalty).backward()
-        optimiser.step()
-        schedule.step()
-    with torch.no_grad():
-        answers, _, selected = model.eval()(data.x)
-    errors = (answers - data.y).square().mean(1)
-    related, unrelated = jaccards(selected, data.groups)
-    return Trial(
-        float(errors[train:valid].mean()),
-        float(errors[valid:].mean()),
-        float(selected.sum(1).float().mean()),
-        related,
-        unrelated,
-    )
+        rows_NB = torch.randint(0, _TRAIN, (len(numbers), BATCH))
+        answers_NBT, penalty, _ = model.train()(data.x[rows_NB])
+        errors_N = (answers_NBT - data.y[rows_NB]).square().mean((1, 2))
+        # Adam's steps do not depend on the loss's scale, so a trial's weight of the entropy divides the error instead.
+        optimiser.step((errors_N / entropy_N).sum() + len(numbers) * penalty)
+    return judged(model, data)
+
+
+@torch.no_grad()
+def judged(model: Mixtures, data: Data) -> list[Trial]:
+    """Each trial's errors and selections."""
+    x_NRD = data.x.expand(model.trials, -1, -1)
+    found = [(answers - y).square().mean(2) for answers, y in _in_parts(model.eval(), x_NRD, data.y)]
+    errors_NR, selected_NTE = torch.cat(found, dim=1), model.selected()
+    return [
+        Trial(
+            float(errors_R[_TRAIN:_VALID].mean()),
+            float(errors_R[_VALID:].mean()),
+            float(selected_TE.sum(1).float().mean()),
+            *jaccards(selected_TE, data.groups),
+        )
+        for errors_R, selected_TE in zip(errors_NR, selected_NTE, strict=True)
+    ]
+
+
+def _in_parts(model: Mixtures, x_NRD: Tensor, y_RT: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for x, y in zip(x_NRD.split(BATCH, dim=1), y_RT.split(BATCH), strict=True):
+        yield model(x)[0], y
 
 
 def jaccards(selected_TE: Tensor, groups: list[int]) -> tuple[float, float]:
     """The mean Jaccard index of the selections of related tasks, and that of unrelated ones."""
-    indices: dict[bool, list[float]] = {True: [], False: []}
-    for one, other in combinations(range(len(groups)), 2):
-        both = int((selected_TE[one] & selected_TE[other]).sum())
-        either = int((selected_TE[one] | selected_TE[other]).sum())
-        indices[groups[one] == groups[other]].append(both / either)
-    return statistics.fmean(indices[True]), statistics.fmean(indices[False])
+    chosen_TE, group_T = selected_TE.double(), torch.tensor(groups)
+    both_TT, counts_T = chosen_TE @ chosen_TE.t(), chosen_TE.sum(1)
+    indices_TT = both_TT / (counts_T.unsqueeze(1) + counts_T - both_TT)
+    pairs_TT = torch.ones_like(indices_TT, dtype=torch.bool).triu(1)
+    alike_TT = group_T.unsqueeze(1) == group_T
+    return float(indices_TT[pairs_TT & alike_TT].mean()), float(indices_TT[pairs_TT & ~alike_TT].mean())
 
 
 def best(trials: Sequence[Trial]) -> list[Trial]:
@@ -224,10 +213,13 @@ def table(found: dict[str, list[Trial]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def kept_trial(ledger: Ledger, gate: str, tasks: int, number: int) -> Trial:
-    """Look a trial up, or run it."""
-    setting = [GATES[gate], tasks, number, ROWS, STEPS, BATCH, EXPERTS, WIDTH]
-    return Trial(**ledger.figures(json.dumps(setting, sort_keys=True), lambda: asdict(trial(gate, tasks, number))))
+def kept_trials(ledger: Ledger, gate: str, tasks: int, count: int) -> list[Trial]:
+    """Look the first trials up, and run those that were not run before."""
+    setting = [GATES[gate], tasks, ROWS, STEPS, BATCH, EXPERTS, WIDTH]
+    keys = [json.dumps([number, *setting], sort_keys=True) for number in range(count)]
+    missing = [number for number, key in enumerate(keys) if key not in ledger]
+    fresh = dict(zip(missing, trials(gate, tasks, missing) if missing else (), strict=True))
+    return [Trial(**ledger.figures(key, lambda n=number: asdict(fresh[n]))) for number, key in enumerate(keys)]
 
 
 def main() -> int:
@@ -240,13 +232,11 @@ def main() -> int:
     torch.set_num_threads(1)
     ledger, rows = Ledger(LEDGER), []
     for tasks in options.tasks:
-        found: dict[str, list[Trial]] = {gate: [] for gate in options.gates}
+        found: dict[str, list[Trial]] = {}
         with progress_of("papers") as progress:
-            # Gates in turns: an interruption leaves paired trials.
-            for number in range(options.trials):
-                progress(f"{tasks} tasks, trial {number + 1} of {options.trials}")
-                for gate, trials in found.items():
-                    trials.append(kept_trial(ledger, gate, tasks, number))
+            for gate in options.gates:
+                progress(f"{tasks} tasks, {gate}")
+                found[gate] = kept_trials(ledger, gate, tasks, options.trials)
         print(f"\n{tasks} tasks, {options.trials} trials of each gate\n\n{table(found)}\n", flush=True)
         rows += [case for gate, trials in found.items() for case in cases(gate, tasks, trials)]
     return finish("papers", rows, as_json=options.json)

@@ -3,6 +3,7 @@
 Shape legend: T tasks, E experts, L routing logits.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,11 +17,14 @@ from models.gates.permutation import Permutation, assignment, sinkhorn
 class TaskGates(nn.Module):
     """A gate of its own for each task; its answers are rows [T, E], and its penalties the means over tasks."""
 
-    def __init__(self, config: dict[str, Any], experts: int, tasks: int) -> None:
-        """Build the tasks' gates as `build_gate` does, one after the other, and join their parameters."""
+    def __init__(self, config: dict[str, Any], experts: int, tasks: int, seeds: Sequence[int]) -> None:
+        """Build the tasks' gates as `build_gate` does, for one seed after the other, and join their parameters."""
         super().__init__()
         settings = TypeAdapter[Any](GateConfig).validate_python(config)
-        gates = [build_gate(settings, experts, 0) for _ in range(tasks)]
+        gates = []
+        for seed in seeds:
+            torch.manual_seed(seed)
+            gates += [build_gate(settings, experts, 0) for _ in range(tasks)]
         own = [gate.permutation for gate in gates if gate.permutation is not None]
         self.gate, self.permutations = gates[0], _Permutations(own) if own else None
         for gate in gates:
