@@ -14,17 +14,17 @@ class Ledger:
         """Read what was measured before."""
         self._path = path
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self._figures: dict[str, Figures] = {entry["key"]: entry["figures"] for entry in map(json.loads, lines)}
-
-    def __contains__(self, key: str) -> bool:
-        """Whether these figures are known."""
-        return key in self._figures
+        self.known: dict[str, Figures] = {entry["key"]: entry["figures"] for entry in map(json.loads, lines)}
 
     def figures(self, key: str, measure: Callable[[], Figures]) -> Figures:
         """Look figures up, or measure them and write them down."""
-        if key not in self._figures:
-            self._figures[key] = measure()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps({"key": key, "figures": self._figures[key]}) + "\n")
-        return self._figures[key]
+        if key not in self.known:
+            self.keep(key, measure())
+        return self.known[key]
+
+    def keep(self, key: str, figures: Figures) -> None:
+        """Write figures down."""
+        self.known[key] = figures
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps({"key": key, "figures": figures}) + "\n")

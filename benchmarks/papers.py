@@ -217,9 +217,11 @@ def kept_trials(ledger: Ledger, gate: str, tasks: int, count: int) -> list[Trial
     """Look the first trials up, and run those that were not run before."""
     setting = [GATES[gate], tasks, ROWS, STEPS, BATCH, EXPERTS, WIDTH]
     keys = [json.dumps([number, *setting], sort_keys=True) for number in range(count)]
-    missing = [number for number, key in enumerate(keys) if key not in ledger]
-    fresh = dict(zip(missing, trials(gate, tasks, missing) if missing else (), strict=True))
-    return [Trial(**ledger.figures(key, lambda n=number: asdict(fresh[n]))) for number, key in enumerate(keys)]
+    missing = [number for number, key in enumerate(keys) if key not in ledger.known]
+    fresh = zip(missing, trials(gate, tasks, missing) if missing else (), strict=True)
+    for number, trial in fresh:
+        ledger.keep(keys[number], asdict(trial))
+    return [Trial(**ledger.known[key]) for key in keys]
 
 
 def main() -> int:
