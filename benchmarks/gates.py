@@ -116,6 +116,7 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--recipe", default="movielens", choices=sorted(EPOCHS), help="(default movielens)")
     parser.add_argument("--groups", nargs="+", choices=sorted(GROUPS), default=["gates"], help="(default gates)")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="of these groups (default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--epochs", type=int, help=f"of each run (default {EPOCHS}, fewer than the recipes')")
     parser.add_argument("--plot", type=Path, help="write the differences as an SVG, too")
@@ -125,7 +126,10 @@ def main() -> int:
     config = read_config(recipe)
     ledger = config.features_dir.parent / f"gates-{build_features(config).stamp}.jsonl"
     base = baseline(options.groups)
-    names = list(dict.fromkeys([base, *(name for group in options.groups for name in GROUPS[group])]))
+    offered = [name for group in options.groups for name in GROUPS[group]]
+    if unknown := sorted(set(options.only or ()) - set(offered)):
+        parser.error(f"--only names {', '.join(unknown)}; the groups have: {', '.join(offered)}")
+    names = list(dict.fromkeys([base, *(options.only or offered)]))
     runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
     figures = measure_all(recipe, names, runs, config.features_dir, ledger)
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in config.data.tasks}
