@@ -107,6 +107,13 @@ def test_int8_that_costs_too_much_is_refused_where_asked_for_and_left_out_otherw
     assert not list(asked.out.glob("*.int8.onnx"))
 
 
+def test_what_smaller_tables_lost_counts_against_int8(world: tuple[Path, Path], tmp_path: Path) -> None:
+    asked = job(world, tmp_path, "experts")
+    asked = asked._replace(float32={"like": {"metric": "auc", "before": 0.99, "after": 0.9896}})
+    with pytest.raises(ExportError, match=r"like: auc 0\.99000 -> 0\."):
+        write_int8(asked)
+
+
 def test_golden_answers_that_move_too_far_refuse_int8(
     world: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
