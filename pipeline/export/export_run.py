@@ -99,7 +99,7 @@ def export_run(
     shutil.copytree(features_dir / ONLINE_FOLDER, out / ONLINE_FOLDER)
     write_prepared_golden(out, features_dir)
     progress("int8 experts")
-    earlier = next(iter(changed.values()), {})
+    earlier: Mapping[str, Any] = next(iter(changed.values()), {})
     int8 = write_int8(Int8Job(out, schema, features_dir, sample.inputs, config.quantize, earlier))
     if config.quantize != "none":
         progress.say(str(int8))

@@ -148,7 +148,19 @@ def _chosen_tables(job: Preparing, tables: OnlineTables) -> tuple[PreparedShares
         preparations[name] = TablePreparation(len(table.keys) + 1, size, raw, saved, not reason, reason or figures)
         if not reason:
             shared.append(SharedTable(name, part, features, part_inputs(schema.part(part), table)))
-    return (PreparedShares(job.ranker, shared) if preparations["item"].prepared else None), preparations
+    shares = PreparedShares(job.ranker, shared) if preparations["item"].prepared else None
+    return shares, beside_items(preparations)
+
+
+def beside_items(preparations: dict[str, TablePreparation]) -> dict[str, TablePreparation]:
+    """Tables are prepared beside the items or not at all, whatever they would save by themselves."""
+    if preparations["item"].prepared:
+        return preparations
+    alone = "only beside rows of items, which are not prepared"
+    return {
+        name: replace(each, prepared=False, reason=alone) if each.prepared else each
+        for name, each in preparations.items()
+    }
 
 
 def _why_not(name: str, saved: int, size: int, job: Preparing) -> str:
