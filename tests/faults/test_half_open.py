@@ -18,7 +18,7 @@ from serving.grpc_server.grpcio_call import GrpcioCall
 from serving.grpc_server.handlers import UnaryBehaviour
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
-from tests.faults.conftest import FRONTS, LONG, Front, Rounds
+from tests.faults.conftest import FRONTS, LONG, Front, Rounds, Tell
 from tests.faults.load import HEALTH, RANK, one_after_the_other, serving
 from tests.patience import PATIENCE
 
@@ -70,7 +70,7 @@ def slowest(latencies: list[float]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
 def test_a_thousand_half_open_calls_do_not_double_the_latency_of_good_ones(
-    store: Path, rounds: type[Rounds], front: Front
+    store: Path, rounds: type[Rounds], front: Front, record_property: Tell
 ) -> None:
     stretches = []
     for _ in range(ATTEMPTS):
@@ -78,6 +78,7 @@ def test_a_thousand_half_open_calls_do_not_double_the_latency_of_good_ones(
             stretches.append(asyncio.run(measured(served.port, rounds.of(300, 2000))))
         if stretches[-1] <= STRETCH:
             break
+    record_property(f"p{SLOWEST} beside {HELD} half-open calls over that without, by trial", stretches)
     assert min(stretches) <= STRETCH, stretches
 
 
@@ -109,10 +110,11 @@ async def health_beside(port: int, silent: int, checks: int) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
 def test_health_answers_beside_open_reflection_streams_and_silent_checks(
-    store: Path, rounds: type[Rounds], front: Front
+    store: Path, rounds: type[Rounds], front: Front, record_property: Tell
 ) -> None:
     with serving(store, "--front", front, "--message-seconds", "600") as served:
         took = asyncio.run(health_beside(served.port, rounds.of(50, HELD), rounds.of(20, 2000)))
+    record_property(f"p{SLOWEST} of health's answers, seconds", slowest(took))
     assert slowest(took) < PROBE_SECONDS
 
 

@@ -14,7 +14,7 @@ from serving.graph.context import CallContext
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2
-from tests.faults.conftest import FRONTS, LONG, Front, Rounds
+from tests.faults.conftest import FRONTS, LONG, Front, Rounds, Tell
 from tests.faults.load import BODY, Outcome, flood, one_after_the_other, p99, serving
 from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
@@ -43,7 +43,7 @@ def heavy(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
-def late(port: int, seconds: float, run: Run) -> list[str]:
+def late(port: int, seconds: float, run: Run, tell: Tell) -> list[str]:
     """What took too long under ten times the load that a server can answer.
 
     An idle server is measured before and after, and counts as the slower of both: the machine may have changed.
@@ -67,6 +67,7 @@ def late(port: int, seconds: float, run: Run) -> list[str]:
         f"refused within {refusal:.3f} s, at most {REFUSAL_SECONDS}": refusal <= REFUSAL_SECONDS,
         f"afterwards {slower:.1f} times as slow as before, at most {SLOWER}": slower <= SLOWER,
     }
+    tell("a trial", "; ".join(promises))
     return [promise for promise, kept in promises.items() if not kept]
 
 
@@ -88,12 +89,12 @@ def recovered(port: int, median: float, run: Run) -> Outcome:
 @pytest.mark.parametrize("front", FRONTS)
 @pytest.mark.slow
 def test_overload_is_refused_at_once_and_the_rest_is_answered_in_time(
-    heavy: Path, rounds: type[Rounds], run: Run, front: Front
+    heavy: Path, rounds: type[Rounds], run: Run, front: Front, record_property: Tell
 ) -> None:
     broken: list[str] = []
     for _ in range(ATTEMPTS):
         with serving(heavy, "--front", front, "--threads", "1", "--max-queue", "1") as served:
-            broken = late(served.port, rounds.of(4, 20), run)
+            broken = late(served.port, rounds.of(4, 20), run, record_property)
         if not broken:
             break
     assert not broken

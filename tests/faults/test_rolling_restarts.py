@@ -8,7 +8,7 @@ import pytest
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from tests.faults.callers import ANSWERED, Caller, Outcomes, call_carelessly, call_from_a_loop, call_synchronously
-from tests.faults.conftest import Rounds
+from tests.faults.conftest import Rounds, Tell
 from tests.patience import wait_until
 from tests.ports import free_port
 
@@ -49,8 +49,11 @@ def restarted(store: Path, callers: list[Caller], replicas: int, times: int, dra
 
 
 @pytest.mark.parametrize("call", [call_synchronously, call_from_a_loop])
-def test_no_call_fails_while_replicas_are_replaced(store: Path, rounds: type[Rounds], call: Caller) -> None:
+def test_no_call_fails_while_replicas_are_replaced(
+    store: Path, rounds: type[Rounds], call: Caller, record_property: Tell
+) -> None:
     outcomes = restarted(store, [call, call], rounds.of(2, 3), rounds.of(1, 5), drain_seconds=0.3)
+    record_property("calls", dict(outcomes))
     assert set(outcomes) == {"answered"}, outcomes
     assert outcomes["answered"] > rounds.of(20, 300)
 

@@ -11,7 +11,7 @@ from grpc import aio
 
 from serving.store.local_store import point
 from serving.stubs.moerank.v1 import ranking_pb2
-from tests.faults.conftest import Rounds
+from tests.faults.conftest import Rounds, Tell
 from tests.faults.load import BODY, RANK, Outcome, Served, flood, one_after_the_other, serving
 from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
@@ -91,9 +91,13 @@ def two_versions(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_memory_threads_and_files_stay_flat(two_versions: Path, rounds: type[Rounds]) -> None:
+def test_memory_threads_and_files_stay_flat(two_versions: Path, rounds: type[Rounds], record_property: Tell) -> None:
     with serving(two_versions, *FLAGS) as served:
         outcome, samples = asyncio.run(soak(served, two_versions, rounds.of(6, 180), rounds.of(12, 180)))
+    thirds = [samples[place * len(samples) // 3 : (place + 1) * len(samples) // 3] for place in range(3)]
+    held = [[float(value) for value in np.median(third, axis=0)] for third in thirds]
+    record_property("memory, threads and files of each third", held)
+    record_property("answered, refused", (len(outcome.answered), len(outcome.refused)))
     assert outcome.answered
     assert not outcome.other
     assert not outcome.unhealthy
