@@ -50,6 +50,23 @@ def channel_options() -> list[tuple[str, Any]]:
     ]
 
 
+def authority_options(target: str) -> list[tuple[str, Any]]:
+    """The name of the server that calls carry where a target lists several addresses: that of the first.
+
+    gRPC would send the whole list, which is no name (RFC 3986, 3.2), and servers such as the native front refuse it.
+
+    Example:
+        >>> authority_options("ipv4:10.0.0.1:50051,10.0.0.2:50051")
+        [('grpc.default_authority', '10.0.0.1:50051')]
+        >>> authority_options("dns:///ranker:50051")
+        []
+    """
+    scheme, _, addresses = target.partition(":")
+    if scheme not in {"ipv4", "ipv6"} or "," not in addresses:
+        return []
+    return [("grpc.default_authority", addresses.partition(",")[0])]
+
+
 def unreachable(target: str, seconds: float) -> UnavailableError:
     """The error where no server accepts connections."""
     message = f"no ranking server answers at {target} after {seconds:g} seconds; start one with `moerank serve STORE`"

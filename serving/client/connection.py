@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from contract.errors import RequestError
 from serving.client.attempts import CallOptions, Step, attempts
-from serving.client.channel import ATTEMPTS, RESPONSES, channel_options, path
+from serving.client.channel import ATTEMPTS, RESPONSES, authority_options, channel_options, path
 
 Methods = Mapping[str, Any]
 """What grpcio makes of a channel's methods, by name."""
@@ -67,7 +67,8 @@ class Connection:
         if isinstance(connections, bool) or not isinstance(connections, int) or connections < 1:
             message = f"connections is {connections!r}; allowed are whole numbers from 1"
             raise RequestError(message, field="connections")
-        options = channel_options()
+        # Over TLS a certificate is checked against that name, which is the caller's to say.
+        options = channel_options() + ([] if credentials else authority_options(target))
         self._target = target
         self._seconds = seconds
         self._attempts = max(attempts, 1)

@@ -12,12 +12,13 @@ import grpc
 from contract.errors import MoerankError
 from serving.client.aio_client import AsyncRankingClient
 from serving.client.blocking_client import RankingClient
+from serving.client.channel import authority_options
 from tests.faults.load import BODY, RANK
 from tests.patience import PATIENCE
 
 ANSWERED = "answered"
 ITEMS = list(range(100, 120))
-ROUND_ROBIN = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
+ROUND_ROBIN: list[tuple[str, Any]] = [("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}')]
 PATIENT: dict[str, Any] = {"seconds": PATIENCE, "attempts": 20}
 Outcomes = Counter[str]
 Caller = Callable[[str, threading.Event, Outcomes], None]
@@ -51,7 +52,7 @@ def call_carelessly(target: str, done: threading.Event, outcomes: Outcomes) -> N
 @contextmanager
 def careless(target: str, seconds: float) -> Iterator[Callable[[], str]]:
     """Neither health nor keepalive nor another attempt."""
-    with grpc.insecure_channel(target, ROUND_ROBIN) as channel:
+    with grpc.insecure_channel(target, ROUND_ROBIN + authority_options(target)) as channel:
         rank = channel.unary_unary(RANK, request_serializer=bytes, response_deserializer=bytes)
         yield lambda: named(lambda: rank(BODY, timeout=seconds))
 

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from serving.client.blocking_client import RankingClient
-from tests.faults.conftest import Front
+from tests.faults.conftest import LONG, Front
 from tests.faults.load import BODY, RANK, Served, serving
 from tests.patience import PATIENCE, wait_until
 
@@ -93,7 +93,7 @@ def test_the_native_front_closes_silent_connections_after_it_has_taken_them(stor
     ("front", "careless"),
     [
         ("grpcio", "server_builder.connections_that_fit = lambda: 100_000"),
-        ("native", "connection_limits.ConnectionLimits.start = lambda _: None"),
+        *([("native", "connection_limits.ConnectionLimits.start = lambda _: None")] if LONG else []),
     ],
 )
 def test_control_a_server_without_a_limit_of_connections_has_no_file_left(

@@ -7,10 +7,11 @@ import grpc
 import pytest
 
 from serving.client.client_request import build_request
-from tests.faults.conftest import FRONTS, Front, Rounds, Tell
+from tests.faults.conftest import FRONTS, LONG, Front, Tell
 from tests.faults.load import RANK, Served, serving
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.skipif(not LONG, reason="the short forms are in tests/serving/api/test_bounds.py")
 LONG_TEXT = "x" * 3_900_000
 """Just below the limit of a message; a few kilobytes when compressed."""
 COSTLY = {
@@ -50,11 +51,8 @@ def cost(served: Served, field: str, calls: int) -> float:
         return (sum(served.process.cpu_times()[:2]) - before) / calls
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
-def test_costly_requests_are_refused_by_field_at_little_cost(
-    store: Path, front: Front, rounds: type[Rounds], record_property: Tell
-) -> None:
+def test_costly_requests_are_refused_by_field_at_little_cost(store: Path, front: Front, record_property: Tell) -> None:
     with serving(store, "--front", front) as served:
         channel: Any
         with grpc.insecure_channel(f"127.0.0.1:{served.port}") as channel:
@@ -62,7 +60,7 @@ def test_costly_requests_are_refused_by_field_at_little_cost(
                 answer = told(channel, field)
                 assert answer.startswith(f"INVALID_ARGUMENT: {field}")
                 assert len(answer) < 500
-        costs = {field: cost(served, field, rounds.of(5, 20)) for field in COSTLY}
+        costs = {field: cost(served, field, 20) for field in COSTLY}
     record_property("seconds of a core, by field", costs)
     assert max(costs.values()) < MOST_SECONDS, costs
 

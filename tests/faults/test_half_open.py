@@ -107,13 +107,13 @@ async def health_beside(port: int, silent: int, checks: int) -> list[float]:
         return took
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not LONG, reason="the short form is in tests/serving/grpc_server/test_message_first.py")
 @pytest.mark.parametrize("front", FRONTS)
 def test_health_answers_beside_open_reflection_streams_and_silent_checks(
-    store: Path, rounds: type[Rounds], front: Front, record_property: Tell
+    store: Path, front: Front, record_property: Tell
 ) -> None:
     with serving(store, "--front", front, "--message-seconds", "600") as served:
-        took = asyncio.run(health_beside(served.port, rounds.of(50, HELD), rounds.of(20, 2000)))
+        took = asyncio.run(health_beside(served.port, HELD, 2000))
     record_property(f"p{SLOWEST} of health's answers, seconds", slowest(took))
     assert slowest(took) < PROBE_SECONDS
 

@@ -256,6 +256,15 @@ def test_a_new_version_is_swapped_in_and_no_call_fails(client: RankingClient, tm
     wait_until(lambda: client.rank(1, [100]).version == 2)
 
 
+def test_a_client_of_several_addresses_is_answered(server: RunningServer, settings: ServerSettings) -> None:
+    with (
+        start(settings) as other,
+        RankingClient(f"ipv4:127.0.0.1:{server.port},127.0.0.1:{other.port}", attempts=1, seconds=PATIENCE) as client,
+    ):
+        for _ in range(4):
+            assert client.rank(1, [100]).version == 1
+
+
 def test_two_servers_do_not_share_a_port(server: RunningServer, settings: ServerSettings) -> None:
     with pytest.raises(UnavailableError, match="--port"):
         start(settings.model_copy(update={"port": server.port}))
