@@ -1,8 +1,8 @@
 """A week of nights on KuaiRand-Pure: a model that goes on every night, one from nothing, one never trained again.
 
-``KUAIRAND_DIR=... python -m benchmarks.week [--seeds 3] [--nights 7] [--plot FILE.svg] [--json]``. The first model is
-of 25 and 26 April (its epoch chosen on the 27th, which is not judged). Each of the following nights, 27 April to 3 May,
-has one more day to train on and is judged on the day that comes next, whose rows choose nothing:
+``KUAIRAND_DIR=... python -m benchmarks.week [--seeds 3] [--nights 7] [--arms NAME ...] [--plot FILE.svg]``. The first
+model is of 25 and 26 April (its epoch chosen on the 27th, which is not judged). Each of the following nights, 27 April
+to 3 May, has one more day to train on and is judged on the day that comes next, whose rows choose nothing:
 
 - ``warm`` goes on from the last night's model and passes once over the new day (the default of scheduled runs);
 - ``warm, fresh optimiser`` and ``warm, replay`` do so without the optimisers' state, and with three earlier rows in
@@ -180,18 +180,18 @@ def days_of(folder: Path) -> dict[date, NDArray[np.uint64]]:
     return {date.fromisoformat(path.stem): np.load(path) for path in sorted(folder.glob("????-??-??.npy"))}
 
 
-def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], ledger: Ledger) -> None:
+def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str], ledger: Ledger) -> None:
     """Every arm of every night that is not known yet; all seeds of a night use the same features."""
     until = measure_first(folder, seeds, ledger)
     for night in nights:
-        if all((arm, seed, night) in ledger for arm in (*WARM, SCRATCH) for seed in seeds):
+        if all((arm, seed, night) in ledger for arm in (*arms, SCRATCH) for seed in seeds):
             until = int(ledger[SCRATCH, seeds[0], night]["until"])
             continue
         config = settings(folder / "nights", night, 0)
         build_features(config)
         np.save(folder / f"{night}.npy", keys(EncodedDataset.open(config.features_dir / "valid")))
         for seed in seeds:
-            measure_night(folder, night, seed, until, ledger)
+            measure_night(folder, night, seed, (until, arms), ledger)
         until = latest(config)
     for seed in seeds:
         if not all((STALE, seed, night) in ledger for night in nights):
@@ -215,11 +215,15 @@ def measure_first(folder: Path, seeds: Sequence[int], ledger: Ledger) -> int:
     return int(ledger["first", seeds[0], FIRST].get("until", 0))
 
 
-def measure_night(folder: Path, night: date, seed: int, until: int, ledger: Ledger) -> None:
-    """The arms of one night and seed; each warm one goes on from its own run of the night before."""
-    for arm, changes in WARM.items():
+def measure_night(folder: Path, night: date, seed: int, warm: tuple[int, Sequence[str]], ledger: Ledger) -> None:
+    """The arms of one night and seed; each warm one goes on from its own run of the night before.
+
+    `warm`: the time of the last row of the night before, and the warm arms.
+    """
+    until, arms = warm
+    for arm in arms:
         if (arm, seed, night) not in ledger:
-            config = settings(folder / "nights", night, seed, *changes)
+            config = settings(folder / "nights", night, seed, *WARM[arm])
             before = folder / "runs" / arm / f"{seed}-{night - timedelta(1)}"
             start = before if night - timedelta(1) > FIRST else folder / "first" / f"seed-{seed}"
             run = train_once(config, folder / "runs" / arm / f"{seed}-{night}", start, until)
@@ -273,10 +277,10 @@ def by_night(week: Week, nights: Sequence[date], task: str) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def collect(ledger: Ledger, nights: Sequence[date], seeds: Sequence[int]) -> Week:
+def collect(ledger: Ledger, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str]) -> Week:
     """All figures by arm, seed and night."""
-    arms = (*WARM, SCRATCH, HINDSIGHT, STALE)
-    return {arm: [[ledger[arm, seed, night] for night in nights] for seed in seeds] for arm in arms}
+    every = (*arms, SCRATCH, HINDSIGHT, STALE)
+    return {arm: [[ledger[arm, seed, night] for night in nights] for seed in seeds] for arm in every}
 
 
 def lines_of(week: Mapping[str, list[list[Figures]]], task: str) -> dict[str, list[float]]:
@@ -293,6 +297,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default 3)")
     parser.add_argument("--nights", type=int, default=7, help="how many nights from 27 April (default 7)")
     parser.add_argument("--workspace", type=Path, default=Path("runs") / "week", help="(default runs/week)")
+    parser.add_argument("--arms", nargs="+", choices=WARM, default=list(WARM), help="which warm arms (default all)")
     parser.add_argument("--plot", type=Path, help="write the nights as an SVG, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -301,13 +306,13 @@ def main() -> int:
     nights = [FIRST + timedelta(number) for number in range(1, options.nights + 1)]
     seeds = range(options.seeds)
     ledger = Ledger(folder / "figures.jsonl")
-    measure(folder, nights, seeds, ledger)
-    week = collect(ledger, nights, seeds)
+    measure(folder, nights, seeds, options.arms, ledger)
+    week = collect(ledger, nights, seeds, options.arms)
     print(table(week), end="\n\n")
     for task in TASKS:
         print(f"{task}\n\n{by_night(week, nights, task)}", end="\n\n")
     if options.plot:
-        drawn = {arm: week[arm] for arm in DRAWN}
+        drawn = {arm: week[arm] for arm in DRAWN if arm in week}
         lines = {task: lines_of(drawn, task) for task in TASKS}
         write_text(drawing(lines, [f"{night:%d %b}" for night in nights]), options.plot)
     return finish("week", list(cases(week)), as_json=options.json)
