@@ -69,5 +69,7 @@ def _drawn_to_stay(shape: tuple[int, ...], levels: int) -> Tensor:
     NumPy's generator takes half of the time of torch's, whose seed it gets, and its comparison of bytes a seventh.
     """
     numbers = prod(shape)
-    words = np.random.SFC64(int(torch.randint(2**62, ()))).random_raw(-(-numbers // 8))
+    seed = np.empty(1, np.int64)
+    torch.from_numpy(seed).random_(0, 2**62)
+    words = np.random.SFC64(seed).random_raw(-(-numbers // 8))
     return torch.from_numpy(words.view(np.uint8)[:numbers] >= levels).view(shape)
