@@ -21,6 +21,7 @@ from features.encode.moment_values import Value
 from features.online.given_values import Id
 from features.online.pushed_values import PushedColumn
 from serving.graph.message_values import value_from
+from serving.graph.overgrown_keys import LARGEST_BYTES
 from serving.graph.users import UserStore
 from serving.stubs.moerank.v1 import ranking_pb2
 
@@ -28,8 +29,6 @@ LOG = logging.getLogger("moerank.pushed")
 Kind = Literal["user", "item", "pair"]
 COMPACT_BYTES = 4096
 """A value that has grown beyond it is written again with the newest of each feature alone."""
-LARGEST_BYTES = 1 << 20
-"""What is larger is not read: somebody appends to it without compacting."""
 
 
 def entity_key(kind: Literal["user", "item"], identity: Id) -> bytes:

@@ -17,6 +17,7 @@ import redis
 from contract.errors import ConfigError, DataError, UnavailableError
 from contract.hashing import Hashes
 from features.online.online_table import Lookup, OnlineTable, TableRows
+from serving.graph.overgrown_keys import OvergrownKeys
 from serving.graph.recent_users import RecentUsers
 from serving.graph.user_blob import UserBlob, join
 
@@ -48,6 +49,7 @@ class UserStore:
         except ValueError as error:
             message = f"{url!r} is not a user store: {error}"
             raise ConfigError(message) from error
+        self._overgrown = OvergrownKeys(self._client)
         self._keep = keep_seconds, keep_users
         self._paused_until = 0.0
         self._lock = threading.Lock()
@@ -59,15 +61,17 @@ class UserStore:
         """Look-ups that failed or came while the store was left alone."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The content of each key, None where there is none or the store does not answer, which is counted."""
+        """The content of each key; None where there is none, or too much, or no answer, which is counted."""
         if time.monotonic() >= self._paused_until:
+            asked = self._overgrown.without(keys)
             try:
-                contents: list[bytes | None] = self._client.mget(keys)
+                contents = dict(zip(asked, self._client.mget(asked), strict=True)) if asked else {}
             except redis.RedisError as error:
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
-                LOG.warning("the user store does not answer (%s); bundles alone are used for a while", error)
+                if not (isinstance(error, redis.TimeoutError) and self._overgrown.find(asked)):
+                    self._paused_until = time.monotonic() + PAUSE_SECONDS
+                    LOG.warning("the user store does not answer (%s); bundles alone are used for a while", error)
             else:
-                return contents
+                return [contents.get(key) for key in keys]
         with self._lock:
             self.failed += 1
         return [None] * len(keys)

@@ -20,7 +20,7 @@ from serving.graph.user_export import export_users
 from serving.graph.users import UserStore
 from serving.grpc_server.server import start
 from serving.grpc_server.server_settings import ServerSettings
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 from tests.serving.redis_server import Redis
 
 
@@ -64,6 +64,19 @@ def test_a_server_goes_on_from_the_bundle_while_the_store_is_away(store: Path, r
         assert running.users.failed == 6
         with pytest.raises(UnavailableError, match="did not take"):
             writer.put_users({1: {"activity": 5.0}})
+
+
+def test_a_key_that_has_grown_without_end_keeps_nobody_elses_values_away(redis_server: Redis) -> None:
+    client = redis_server.client()
+    client.mset({b"grown": b"x" * 30_000_000, b"other": b"value"})
+    # Less time than 30 MB take, as a look-up has.
+    users = UserStore(redis_server.url, seconds=0.02)
+    # On a busy machine the store itself may be late at first, and is left alone for a second then.
+    wait_until(lambda: users.get([b"grown", b"other"]) == [None, b"value"])
+    failed = users.failed
+    assert [users.get([b"other", b"grown", b"none"]) for _ in range(20)] == [[b"value", None, None]] * 20
+    assert users.failed == failed
+    assert users.get([b"grown"]) == [None]
 
 
 def test_recent_users_are_kept_for_a_time_and_at_most_so_many() -> None:
