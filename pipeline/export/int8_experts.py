@@ -35,8 +35,12 @@ WORTH = 2**15
 LEAST_ROWS, LEAST_OF_A_LABEL = 1_000, 20
 """Validation rows of a task, and of its rarer label, below which the metrics tell nothing of so small a change."""
 CANDIDATES, ROUNDS = (1, 10, 100), 100
-SLOWER, FASTER = 1.05, 0.97
-"""Time over float32's: at most the first with any number of candidates, at most the second with the largest."""
+SLOWER, FASTER = 1.15, 0.92
+"""Time over float32's: at most the first with any number of candidates, at most the second with the largest.
+
+Both lie where measured models do not: a limit within the spread of a measurement would choose another form each night.
+With one candidate 15 % of a graph are some ten microseconds of a request that takes hundreds.
+"""
 _GRAPHS = (MODEL_FILE, PACKED_FILE, PREPARED_FILE, FEWER_FILE)
 _INSTRUCTIONS = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
@@ -123,15 +127,11 @@ def _written(job: Int8Job) -> Int8Report:
 
 def _variants(out: Path, quantise: "Int8Experts") -> Iterator[str]:
     for name in _GRAPHS[1:]:
-        target = out / int8_of(name)
-        if not (out / name).is_file():
-            continue
-        try:
+        # Rows of items may hold an expert's only layer: what a graph has not got need not be made smaller.
+        if (out / name).is_file() and any(layers_of(ir.load(out / name).graph)):
+            target = out / int8_of(name)
             quantise(out / name, target)
-        except ExportError:
-            # Rows of items may hold an expert's only layer: what a graph has not got need not be made smaller.
-            continue
-        yield target.name
+            yield target.name
 
 
 class Int8Experts:
@@ -206,7 +206,7 @@ def require_faster(ratios: Mapping[str, float]) -> None:
     """See whether int8 pays on this machine.
 
     Raises:
-        ExportError: it is slower with some number of candidates, or hardly faster with the largest.
+        ExportError: it is clearly slower with some number of candidates, or hardly faster with the largest.
     """
     if max(ratios.values()) > SLOWER or ratios[str(CANDIDATES[-1])] > FASTER:
         seen = ", ".join(f"{ratio:.2f} of the time at {count}" for count, ratio in ratios.items())
