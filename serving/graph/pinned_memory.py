@@ -8,9 +8,8 @@ Source: CUDA Runtime API, cudaHostRegister.
 
 import ctypes
 import mmap
-import weakref
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,19 @@ _MAPPED = ctypes.c_uint(2)
 """cudaHostRegisterMapped: a card's kernels may read the pages where they lie."""
 
 
+class _LockedPages(mmap.mmap):
+    """Pages that are unlocked before they go back to the system.
+
+    A weak reference's finalizer would run after that, when another array may have the address already.
+    """
+
+    unlock: Callable[[], object] | None = None
+
+    def __del__(self) -> None:
+        if self.unlock is not None:
+            self.unlock()
+
+
 def pinned_zeros(shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any]:
     """Zeros [shape], in locked pages of their own where a card's runtime is to be had.
 
@@ -32,13 +44,13 @@ def pinned_zeros(shape: Sequence[int], dtype: type[np.generic]) -> NDArray[Any]:
     """
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     # Whole pages: one that two arrays shared could not be locked twice.
-    pages = mmap.mmap(-1, max(size, 1))
+    pages = _LockedPages(-1, max(size, 1))
     array: NDArray[Any] = np.frombuffer(pages, dtype, count=int(np.prod(shape))).reshape(shape)
     runtime = _runtime()
     if runtime is not None:
-        address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-        if runtime.cudaHostRegister(ctypes.c_void_p(address), ctypes.c_size_t(len(pages)), _MAPPED) == 0:
-            weakref.finalize(pages, runtime.cudaHostUnregister, ctypes.c_void_p(address))
+        address = ctypes.c_void_p(array.ctypes.data)
+        if runtime.cudaHostRegister(address, ctypes.c_size_t(len(pages)), _MAPPED) == 0:
+            pages.unlock = partial(runtime.cudaHostUnregister, address)
     return array
 
 

@@ -1,5 +1,6 @@
 """Tables that graphs for a card take as inputs: one copy for all graphs, with the same answers."""
 
+import ctypes
 import json
 import shutil
 from pathlib import Path
@@ -101,6 +102,26 @@ def test_without_a_card_pages_are_plain_memory() -> None:
     array = pinned_zeros((3, 5), np.int64)
     array[1, 2] = 7
     assert (array.sum(), array.shape, device_address(array)) == (7, (3, 5), None)
+
+
+def test_pages_are_unlocked_before_they_go_back_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Runtime:
+        def cudaHostRegister(self, *_: object) -> int:  # noqa: N802 the name is CUDA's
+            return 0
+
+        def cudaHostUnregister(self, address: ctypes.c_void_p) -> int:  # noqa: N802 the same
+            spans = (line.split()[0].split("-") for line in Path("/proc/self/maps").read_text().splitlines())
+            held.append(any(int(first, 16) <= (address.value or 0) < int(end, 16) for first, end in spans))
+            return 0
+
+    held: list[bool] = []
+    monkeypatch.setattr("serving.graph.pinned_memory._runtime", Runtime)
+    array = pinned_zeros((4_000, 1_000), np.float32)
+    view = array[1:]
+    del array
+    assert (held, view.sum()) == ([], 0)
+    del view
+    assert held == [True]
 
 
 @pytest.mark.gpu
