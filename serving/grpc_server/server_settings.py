@@ -49,6 +49,7 @@ _ABOUT = {
     "log_seconds": "log",
 }
 """Settings that say how another works."""
+_OF_CARDS = ("cuda_precision", "cuda_queue_ms", "cuda_tables", "cuda_graphs")
 _OF_GRPCIO = ("message_seconds", *(() if SUPPORTED else ("max_connections", "connection_idle_seconds")))
 """Settings that do nothing behind the native front; what Linux knows of connections, others do not tell."""
 
@@ -195,12 +196,16 @@ class ServerSettings(BaseSettings):
         """What was set and does nothing, since what it is about is not."""
         changed = {n for n, field in type(self).model_fields.items() if getattr(self, n) != field.default}
         alone = [
-            f"--{name.replace('_', '-')} has no effect without --{needed.replace('_', '-')}"
+            f"{_flag(name)} has no effect without {_flag(needed)}"
             for name, needed in _ABOUT.items()
             if name in changed and getattr(self, needed) is None
         ]
+        if self.device == "cpu" and not self.require_gpu:
+            alone += [f"{_flag(name)} has no effect with --device cpu" for name in _OF_CARDS if name in changed]
+        if self.processes == 1 and self.pin_cores:
+            alone.append("--pin-cores has no effect with --processes 1")
         of_grpcio = [name for name in _OF_GRPCIO if name in changed and self.front == "native"]
-        return alone + [f"--{name.replace('_', '-')} has no effect with --front native" for name in of_grpcio]
+        return alone + [f"{_flag(name)} has no effect with --front native" for name in of_grpcio]
 
     @property
     def admitted(self) -> int:
@@ -240,7 +245,11 @@ def _problem(location: tuple[int | str, ...], text: str, given: object) -> str:
     if not location:
         return text.removeprefix("Value error, ")
     name = str(location[0])
-    return f"--{name.replace('_', '-')} (or {PREFIX}{name.upper()}): {text}, given {given!r}"
+    return f"{_flag(name)} (or {PREFIX}{name.upper()}): {text}, given {given!r}"
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -250,6 +259,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "store":
             parser.add_argument(name, nargs="?", help=text)
         elif field.annotation is bool:
-            parser.add_argument(f"--{name.replace('_', '-')}", action=argparse.BooleanOptionalAction, help=text)
+            parser.add_argument(_flag(name), action=argparse.BooleanOptionalAction, help=text)
         else:
-            parser.add_argument(f"--{name.replace('_', '-')}", metavar=name.split("_")[-1].upper(), help=text)
+            parser.add_argument(_flag(name), metavar=name.split("_")[-1].upper(), help=text)

@@ -54,6 +54,20 @@ def test_what_does_nothing_is_told() -> None:
     assert used.without_effect() == ServerSettings(store=Path("/a")).without_effect() == []
 
 
+def test_what_is_said_of_cards_and_cores_does_nothing_without_them() -> None:
+    flags = ("--cuda-precision", "fp16", "--cuda-queue-ms", "2", "--cuda-tables", "host", "--cuda-graphs")
+    assert ServerSettings.read(parse("/a", *flags, "--pin-cores"), {}).without_effect() == [
+        "--cuda-precision has no effect with --device cpu",
+        "--cuda-queue-ms has no effect with --device cpu",
+        "--cuda-tables has no effect with --device cpu",
+        "--cuda-graphs has no effect with --device cpu",
+        "--pin-cores has no effect with --processes 1",
+    ]
+    for used in (("--device", "auto"), ("--require-gpu",)):
+        flags_used = parse("/a", *flags, *used, "--pin-cores", "--processes", "2")
+        assert ServerSettings.read(flags_used, {}).without_effect() == []
+
+
 def test_plaintext_beyond_loopback_must_be_asked_for() -> None:
     with pytest.raises(ConfigError, match="pass --allow-plaintext"):
         ServerSettings.read(parse("/a", "--host", "192.0.2.1"), {})
