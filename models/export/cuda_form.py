@@ -99,7 +99,8 @@ def estimate(form: Literal["moe", "wide"], size: LayerSize, rows: int, table: La
         # The operator's work grows with the pairs of row and expert; below those measured it is a matter of launches.
         return near.fp32["moe"] * max(1.0, size.slots / near.selected)
     # Experts that end with an activation have their second layers as one batched product, which `stacked` measured.
-    return near.fp32.get("stacked", near.fp32["wide"]) * max(1.0, size.experts / near.experts)
+    times = near.fp32
+    return (times["stacked"] if "stacked" in times else times["wide"]) * max(1.0, size.experts / near.experts)
 
 
 def _sizes(level: Level) -> list[LayerSize]:

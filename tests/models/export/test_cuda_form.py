@@ -55,6 +55,13 @@ def test_static_gates_and_models_without_experts_stay_as_they_are() -> None:
     assert choose_cuda_form(bottom, "dense", "auto").form == "dense"
 
 
+def test_a_table_as_the_benchmark_writes_it_is_enough() -> None:
+    sizes = {"inputs": 8, "hidden": 4, "outputs": 2, "experts": 8, "selected": 2, "rows": 64}
+    times = {"moe": 0.1, "stacked": 0.2, "dense": 0.3}
+    table = LayerTable.model_validate({"machine": "it", "measured": "today", "rows": [sizes | {"fp32": times}]})
+    assert estimate("wide", LayerSize(8, 4, 2, 16, 2), 64, table) == pytest.approx(0.4)
+
+
 def test_a_table_without_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="rows"):
         LayerTable.model_validate({"machine": "none", "measured": "never", "rows": []})
