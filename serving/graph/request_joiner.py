@@ -1,7 +1,8 @@
 """Requests of several users that are waiting at the same time, answered by one run of the packed graph.
 
 The first request to arrive opens a run; it is closed when it has enough candidates, or when the first has waited for
-the delay. While a run is under way the next one fills, so that under load nobody waits for the delay.
+the delay. While a run is under way the next one fills, so that under load nobody waits for the delay. Requests of a run
+that failed are answered one by one: what is wrong with one user's must not fail another's.
 
 Shape legend: n candidate rows of one request.
 """
@@ -103,8 +104,11 @@ def _answer(engine: Joined, run: list[_Waiting]) -> None:
     try:
         answers = engine.predict([each.inputs for each in run])
     except Exception as error:  # noqa: BLE001 whatever it is, it belongs to those who wait, and the thread goes on
+        if len(run) == 1:
+            run[0].answer.set_exception(error)
+            return
         for each in run:
-            each.answer.set_exception(error)
+            _answer(engine, [each])
         return
     for each, answer in zip(run, answers, strict=True):
         each.answer.set_result(answer)

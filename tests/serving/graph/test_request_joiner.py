@@ -76,6 +76,31 @@ def test_a_failed_run_fails_its_requests_and_no_later_ones() -> None:
             joiner.predict(inputs(SCHEMA, 1, 3))
 
 
+class Poisoned(Slow):
+    """Fails as a whole where one request's first id is so."""
+
+    def predict(self, requests: list[Inputs]) -> list[Predictions]:
+        answers = super().predict(requests)
+        if any(answer["like"][0] == -1 for answer in answers):
+            message = "values that are not finite"
+            raise PredictionError(message)
+        return answers
+
+
+def test_one_users_failure_is_not_that_of_those_who_share_its_run() -> None:
+    engine = Poisoned()
+    asked = [inputs(SCHEMA, 1, 3, seed=seed) for seed in range(6)]
+    asked[4].candidate.ids[0, 0] = -1
+    joiner = RequestJoiner(engine)
+    with ThreadPoolExecutor(len(asked)) as pool:
+        calls = [pool.submit(joiner.predict, each) for each in asked]
+        wait_until(lambda: sum(engine.runs) + joiner._queue.qsize() >= len(asked) - 1)
+        engine.go.set()
+    failed = [call.exception() for call in calls]
+    assert [type(each) for each in failed] == [type(None)] * 4 + [PredictionError, type(None)]
+    assert max(engine.runs) > 1
+
+
 def test_its_thread_ends_when_nobody_holds_it() -> None:
     engine = Slow()
     engine.go.set()
