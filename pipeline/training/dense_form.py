@@ -45,7 +45,7 @@ class DenseForm:
         `captures`: gradients are used up in the step that they are of, before its graphs write again.
         """
         self._network, self._device, self._backend, self._clock = network, device, backend, clock
-        self._steps, self._began, self._seconds = 0, 0.0, dict[Launch, float]()
+        self._place, self._began, self._seconds = 0, 0.0, dict[Launch, float]()
         self._candidates = _CANDIDATES if captures else _CANDIDATES[:-1]
         self._compiled: dict[Launch, Any] = {"one by one": None}
         self.launch: Launch = "one by one"
@@ -62,16 +62,20 @@ class DenseForm:
             torch.compiler.cudagraph_mark_step_begin()
         return told
 
+    def interrupted(self) -> None:
+        """Something else than steps took time, or a batch had another size: steps are timed anew from the next on."""
+        self._place = min(self._place, WARM)
+
     def _time(self) -> str | None:
-        place = self._steps % (WARM + TIMED)
-        if place == WARM:
+        if self._place == WARM:
             self._began = self._now()
-        if place == 0 and self._steps:
+        if self._place == WARM + TIMED:
             self._seconds[self.launch] = self._now() - self._began
             if len(self._seconds) == len(self._candidates):
                 return self._decided()
             self._take(self._candidates[len(self._seconds)])
-        self._steps += 1
+            self._place = 0
+        self._place += 1
         return None
 
     def _decided(self) -> str:

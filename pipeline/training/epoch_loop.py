@@ -85,6 +85,7 @@ class EpochLoop:
         self._started, self._first = time.monotonic(), self.progress
         self._before, self._updates, self._skipped = self.progress, True, 0
         self._meter = LossMeter(self.run.schema.tasks, self.run.device)
+        self.run.form.interrupted()
         self.run.sharded.model.train()
 
     def _step(self, begin: int, batch: Batch) -> StepResult:
@@ -104,6 +105,7 @@ class EpochLoop:
         best = self.progress.best
         if wishes.save or self._validation_is_due():
             self._settle()
+            self.run.form.interrupted()
         if self._validation_is_due():
             self._check()
         self._before = self.progress

@@ -57,6 +57,20 @@ def test_what_makes_steps_fastest_stays(compiled: float, captured: float, stays:
     assert (module._compiled_call_impl is not None) == (stays != "one by one")
 
 
+def test_validations_between_steps_are_not_timed() -> None:
+    now, said = [0.0], list[str]()
+    form = DenseForm(network(), "auto", CARD, captures=False, backend="eager", clock=lambda: now[0])
+    for step in range(300):
+        if told := form.step():
+            said.append(told)
+        now[0] += 0.5 if form.launch == "compiled" else 1.0
+        if step % 55 == 54:
+            # A small last batch, and a validation.
+            now[0] += 100.0
+            form.interrupted()
+    assert said == ["the network's operators stay compiled; milliseconds a step: 1e+03 one by one, 500 compiled"]
+
+
 def test_gradients_that_outlive_their_step_are_not_captured() -> None:
     form, _, told, place = decided({"one by one": 1.0, "compiled": 0.5, "captured": 0.1}, captures=False)
     assert place == 2 * (WARM + TIMED)
