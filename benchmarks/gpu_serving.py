@@ -38,6 +38,7 @@ from benchmarks.serving_process import RANK, by_metrics, free_ports, serving
 from contract.errors import MoerankError, PredictionError
 from models.export_graph.exported_network import Form
 from serving.graph.engine import CUDA, provider_options
+from serving.grpc_server.server_settings import cores as usable_cores
 
 FORMS: dict[str, Form] = {"moe": "moe", "stacked": "wide", "dense": "dense"}
 """The columns of the table, and our form of each; our wide form has its second layers as one batched product."""
@@ -125,7 +126,7 @@ def served(folder: Path, sizes: Sizes, device: str) -> list[Case]:
     store = folder / "store"
     publish_served(store, folder / "work", sizes)
     message = payload(current(store), 1, 1000, sizes.served, {}).rank
-    cores = max(2, torch.get_num_threads())
+    cores = max(2, usable_cores())
     on_card, one = ("--device", device), ("--threads", str(sizes.callers))
     ways: dict[str, dict[str, tuple[str, ...]]] = {
         "CUDA": {
