@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from models.layers.aligned_linear import AlignedLinear
 from models.layers.mlp import Block, BlockConfig, GroupedLinear
 
 
@@ -21,7 +22,7 @@ class Experts(nn.Module):
         super().__init__()
         self.count = count
         self.outputs = widths[-1]
-        blocks = [Block(nn.Linear(inputs, count * widths[0]), count * widths[0], config, count)]
+        blocks = [Block(AlignedLinear(inputs, count * widths[0]), count * widths[0], config, count)]
         for before, width in pairwise(widths):
             residual = config.residual and before == width
             linear = GroupedLinear(before, width, count)

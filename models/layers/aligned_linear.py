@@ -17,19 +17,21 @@ _FEWEST_OUTPUTS = 256
 """With fewer, the copy of the input costs more than it spares."""
 
 
-def aligned_linear(x_BD: Tensor, linear: nn.Linear) -> Tensor:
-    """The layer's answer [B, H], padded where that is faster.
+class AlignedLinear(nn.Linear):
+    """A linear layer whose products are padded in training where that is faster; its weights are as they are.
 
     Example:
-        >>> aligned_linear(torch.ones(2, 3), nn.Linear(3, 4)).shape
+        >>> AlignedLinear(3, 4)(torch.ones(2, 3)).shape
         torch.Size([2, 4])
     """
-    missing = -linear.in_features % COLUMNS
-    if not missing or not linear.training or linear.out_features < _FEWEST_OUTPUTS or not _is_plain(x_BD):
-        answer: Tensor = linear(x_BD)
-        return answer
-    wide_BD, wide_HD = (functional.pad(each, (0, missing)) for each in (x_BD, linear.weight))
-    return functional.linear(wide_BD, wide_HD, linear.bias)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """[B, D] -> [B, H]."""
+        missing = -self.in_features % COLUMNS
+        if not missing or not self.training or self.out_features < _FEWEST_OUTPUTS or not _is_plain(x_BD):
+            return functional.linear(x_BD, self.weight, self.bias)
+        wide_BD, wide_HD = (functional.pad(each, (0, missing)) for each in (x_BD, self.weight))
+        return functional.linear(wide_BD, wide_HD, self.bias)
 
 
 def _is_plain(x: Tensor) -> bool:

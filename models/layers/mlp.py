@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.layers.aligned_linear import aligned_linear
+from models.layers.aligned_linear import AlignedLinear
 from models.layers.batched_product import stacked_linear, stacks
 from models.layers.dropout import Dropout
 
@@ -77,8 +77,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        projected = aligned_linear(x, self.linear) if isinstance(self.linear, nn.Linear) else self.linear(x)
-        answer: Tensor = self.dropout(self.activation(self.norm(projected)))
+        answer: Tensor = self.dropout(self.activation(self.norm(self.linear(x))))
         return x + answer if self.residual else answer
 
 
@@ -94,5 +93,5 @@ def mlp(inputs: int, widths: tuple[int, ...], config: BlockConfig) -> nn.Sequent
     for place, (before, width) in enumerate(zip((inputs, *widths), widths, strict=False)):
         # Not around the first layer: its input is another space, and the graph splits it by part.
         residual = config.residual and place > 0 and before == width
-        blocks.append(Block(nn.Linear(before, width), width, config, residual=residual))
+        blocks.append(Block(AlignedLinear(before, width), width, config, residual=residual))
     return nn.Sequential(*blocks)

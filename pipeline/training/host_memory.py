@@ -5,6 +5,7 @@ are asked for again: with 4,096 rows in float32 that was a tenth of a step, 20,0
 """
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,10 +22,12 @@ _USUAL = 2**25
 def freed_memory_kept() -> Iterator[None]:
     """Keep blocks of up to a gigabyte when they are freed, and give all back at the end; on other systems, nothing.
 
+    What is still held at the end is not given back, and may never be. As a decorator it ends after the call's own.
+
     Example::
 
-        with freed_memory_kept():
-            ...  # steps, each of which needs the memory of the one before
+        @freed_memory_kept()
+        def train(): ...  # steps, each of which needs the memory of the one before
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     change: Callable[[int, int], int] | None = getattr(libc, "mallopt", None)
@@ -38,4 +41,5 @@ def freed_memory_kept() -> Iterator[None]:
     finally:
         change(_MMAP, _USUAL)
         change(_TRIM, 2 * _USUAL)
+        gc.collect()  # modules are in circles
         ctypes.CDLL(None).malloc_trim(0)

@@ -38,6 +38,7 @@ _LOST = (
 """What gloo says when another process is gone."""
 
 
+@freed_memory_kept()  # around the call, whose model is gone when memory is given back
 def train(
     features_dir: Path,
     model_config: ModelConfig,
@@ -68,7 +69,7 @@ def train(
     schema = Schema.load(features_dir)
     config = config if start is None else config.warmed()
     device = best_device()
-    with freed_memory_kept(), process_group(device), _other_ranks():
+    with process_group(device), _other_ranks():
         run = TrainingRun(schema, model_config, config, features_dir, device, start)
         first = dist.get_rank() == 0
         if start is not None:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.layers.aligned_linear import COLUMNS, aligned_linear
+from models.layers.aligned_linear import COLUMNS, AlignedLinear
 from models.layers.mlp import BlockConfig, mlp
 
 BARE = BlockConfig(activation="relu", norm="none", dropout=0.0, residual=False)
@@ -37,11 +37,22 @@ def test_a_layer_that_reads_330_columns_is_trained_by_aligned_products() -> None
 
 @pytest.mark.parametrize(("columns", "outputs"), [(330, 256), (336, 256), (5, 3)])
 def test_answers_and_gradients_are_those_of_the_layer(columns: int, outputs: int) -> None:
-    linear = nn.Linear(columns, outputs)
+    linear, plain = AlignedLinear(columns, outputs), nn.Linear(columns, outputs)
+    plain.load_state_dict(linear.state_dict())
     x, pull = torch.randn(20, columns, requires_grad=True), torch.randn(20, outputs)
-    of = x, linear.weight, linear.bias
-    expected, answer = linear(x), aligned_linear(x, linear)
+    expected, answer = plain(x), linear(x)
     torch.testing.assert_close(answer, expected)
-    for ours, plain in zip(torch.autograd.grad(answer, of, pull), torch.autograd.grad(expected, of, pull), strict=True):
-        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-5)
-    assert torch.equal(aligned_linear(x, linear.eval()), expected)
+    ours, theirs = (
+        torch.autograd.grad(of, (x, layer.weight, layer.bias), pull)
+        for of, layer in ((answer, linear), (expected, plain))
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert torch.equal(linear.eval()(x), expected)
+
+
+def test_who_watches_the_layers_of_a_network_sees_the_padded_one() -> None:
+    network, seen = mlp(7, (256,), BARE), []
+    for name, module in network.named_modules():
+        module.register_forward_hook(lambda *_, name=name: seen.append(name))
+    network(torch.randn(4, 7))
+    assert seen[0] == "0.linear"

@@ -21,6 +21,21 @@ with {context}():
     print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4)
 """
 
+_HELD = """
+import psutil, torch
+from pipeline.training.host_memory import freed_memory_kept
+class Model:
+    def __init__(self):
+        self.itself, self.table, self.last = self, torch.ones(2**24), torch.ones(4)
+@freed_memory_kept()
+def train():
+    model = Model()
+    return torch.ones(4)
+before = psutil.Process().memory_info().rss
+answer = train()
+print((psutil.Process().memory_info().rss - before) // 2**20)
+"""
+
 
 def faults(context: str) -> int:
     """Page faults of each matrix after the first dozen."""
@@ -33,3 +48,9 @@ def faults(context: str) -> int:
 def test_a_freed_matrix_costs_no_page_faults_the_next_time() -> None:
     assert faults("nullcontext") > _PAGES // 2
     assert faults("freed_memory_kept") < _PAGES // 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is told")
+def test_after_the_call_a_model_of_64_mib_is_given_back() -> None:
+    run = subprocess.run([sys.executable, "-c", _HELD], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 32
