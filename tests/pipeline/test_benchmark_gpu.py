@@ -3,9 +3,12 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined] # torch imports it there, and lists it not
+from torch.autograd.profiler_util import EventList, FunctionEvent
 
 from benchmarks import gpu_serving, gpu_training
 from models.export.cuda_form import measured_layers
@@ -55,3 +58,15 @@ def test_every_line_of_the_training_benchmark_runs_on_the_cpu(capsys: pytest.Cap
         "training",
         "kernels'",
     ]
+
+
+def test_a_kernel_counts_once_and_not_again_with_the_operator_that_launched_it() -> None:
+    operator = FunctionEvent(1, "aten::mm", 0, 0, 90, use_device="cuda", stack=[])
+    operator.append_kernel("gemm", 0, 40)
+    on_card: dict[str, Any] = {"device_type": DeviceType.CUDA, "use_device": "cuda", "stack": []}
+    kernel = FunctionEvent(2, "gemm", 0, 50, 90, **on_card)
+    copy = FunctionEvent(3, "Memcpy HtoD (Pinned -> Device)", 1, 0, 500, **on_card)
+    mark = FunctionEvent(4, "ProfilerStep", 0, 0, 500, is_user_annotation=True, **on_card)
+    events = EventList([operator, kernel, copy, mark], use_device="cuda")
+    events._build_tree()
+    assert gpu_training.seconds_of(events.key_averages(), torch.device("cuda")) == pytest.approx(40e-6)
