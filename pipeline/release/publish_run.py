@@ -80,7 +80,7 @@ def publish_run(
     enforce(evaluation, config.quality, findings)
     card = evaluation_dir / CARD_FILE
     write_text(render_card(config, evaluation, exported, all_findings), card)
-    files = {path.relative_to(export_dir).as_posix(): path for path in _bundle_files(export_dir)}
+    files = {path.relative_to(export_dir).as_posix(): path for path in bundle_files(export_dir)}
     files |= {path.name: path for path in (card, evaluation_dir / EVALUATION_FILE, evaluation_dir / REPORT_FILE)}
     manifest = {
         "schema_fingerprint": schema.fingerprint(),
@@ -98,6 +98,7 @@ def publish_run(
     return publish(config.store, config.name, files, manifest)
 
 
-def _bundle_files(export_dir: Path) -> list[Path]:
-    """All that was exported, without the record of the step."""
-    return [path for path in export_dir.rglob("*") if path.is_file() and path.name != STEP_FILE]
+def bundle_files(export_dir: Path) -> list[Path]:
+    """All that was exported, without the record of the step and without what a killed export left half written."""
+    files = (path for path in export_dir.rglob("*") if path.is_file())
+    return [path for path in files if path.name != STEP_FILE and not path.name.startswith(".")]

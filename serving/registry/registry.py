@@ -119,7 +119,7 @@ class Registry:
             return self._refresh_arms() or changed
 
     def load(self, name: str) -> None:
-        """Look at the store now for one model, also if it was unloaded.
+        """Look at the store now for one model, also if it was unloaded: one that is absent begins as at a start.
 
         Raises:
             ModelNotFoundError: it is not among those to serve.
@@ -132,10 +132,30 @@ class Registry:
                 raise ModelNotFoundError(message)
             self._unloaded.discard(name)
             self._refused.pop(name, None)
-            self._follow(selections[0])
-            if name in self._refused:
+            is_served = name in self._models
+            if is_served:
+                self._follow(selections[0])
+            else:
+                self._begin(selections[0])
+            if name not in self._models or (is_served and name in self._refused):
                 message = f"{name} could not be loaded; the server's log says why"
                 raise UnavailableError(message)
+
+    def _begin(self, selection: ModelSelection) -> None:
+        """Serve a model that is absent, as at a start; what cannot be served stays refused."""
+        name = selection.model
+        try:
+            model = self._open_newest(selection)
+        except MoerankError as error:
+            if name not in self._refused:
+                self._refuse(name, None, error)
+            return
+        self._take(name, model)
+
+    def _take(self, name: str, model: RankingModel) -> None:
+        self.agree(name, model.version)
+        self._serve({**self._models, name: model})
+        self.swaps += 1
 
     def unload(self, name: str) -> None:
         """Stop to serve a model until it is loaded again.
@@ -242,9 +262,7 @@ class Registry:
             self._refuse(name, evidence, error)
             return False
         self._refused.pop(name, None)
-        self.agree(name, version)
-        self._serve({**self._models, name: model})
-        self.swaps += 1
+        self._take(name, model)
         kept = 0 if model.held is None else model.held.taken_over
         LOG.info("serving %s version %d; %d arrays of tables are those of the version before", name, version, kept)
         return True

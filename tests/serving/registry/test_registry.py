@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.errors import ConfigError, IntegrityError, ModelNotFoundError
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, UnavailableError
 from features.online.request_encoder import RankRequest
 from serving.graph.served_model import RankingModel
 from serving.registry.registry import Registry
@@ -130,6 +130,29 @@ def test_a_restart_beside_a_broken_version_serves_the_newest_that_verifies(
     registry.refresh()
     assert registry.get().version == 1
     assert registry.refused() == []
+
+
+def test_a_model_loaded_again_beside_a_broken_version_is_the_newest_that_verifies(store: Path, tmp_path: Path) -> None:
+    registry = Registry(store)
+    publish_tiny(store, tmp_path / "two", seed=1)
+    (store / "tiny" / "2" / "model.onnx").write_bytes(b"no graph")
+    registry.unload("tiny")
+    registry.load("tiny")
+    assert registry.get().version == 1
+    assert registry.refused() == ["tiny"]
+    with pytest.raises(UnavailableError, match="could not be loaded"):
+        registry.load("tiny")
+    assert registry.get().version == 1
+
+
+def test_a_pinned_version_that_is_broken_cannot_be_loaded_again(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry(store, [ModelSelection.parse("tiny@1")])
+    registry.unload("tiny")
+    (store / "tiny" / "1" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(UnavailableError, match="could not be loaded"):
+        registry.load("tiny")
+    assert "stays absent" in caplog.text
+    assert registry.models() == []
 
 
 def test_a_broken_model_does_not_keep_the_others_from_serving(store: Path, tmp_path: Path) -> None:
