@@ -111,7 +111,8 @@ class _OperatorSwap:
             answer.shape, answer.type = before.shape, before.type
         for user, place in list(before.uses()):
             user.replace_input_with(place, answer)
-        self._graph.remove(old)
+        # Safely, it lets go of its inputs: the float32 weights would stay in the file.
+        self._graph.remove(old, safe=True)
 
     def _weight(self, value: ir.Value | None, array: NDArray[np.float32]) -> list[ir.Value]:
         packed, scale = quantised(array, self._bits)

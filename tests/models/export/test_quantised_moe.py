@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from contract.errors import ExportError
@@ -52,6 +53,9 @@ def test_answers_move_as_far_as_the_weights_do(folder: Path, bits: Bits, most: f
     assert write_quantised_moe(folder / CUDA_MODEL_FILE, folder / name, bits) == 1
     assert "com.microsoft.QMoE" in operators(folder / name)
     assert copies(folder / name) == []
+    graph = onnx.load(folder / name).graph
+    read = {value for node in graph.node for value in node.input}
+    assert {value.name for value in graph.initializer} <= read  # float32 weights are not stored beside these
     for rows in (1, 300):
         request = inputs(SCHEMA, 1, rows)
         exact = Engine(folder, file=CUDA_MODEL_FILE).predict(request)
