@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import TracebackType
 from typing import Literal
 
 import psutil
+
+from contract.errors import MoerankError
 
 LIBRARIES = ("torch", "torchrec", "onnxruntime", "grpcio", "duckdb", "pyarrow", "numpy")
 
@@ -85,10 +88,18 @@ def _version(name: str) -> str | None:
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser that knows ``--json``."""
+    """A parser that knows ``--json``; from here on the program says in one line what it cannot work with."""
+    sys.excepthook = _say
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object last")
     return parser
+
+
+def _say(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, MoerankError):
+        print(f"error: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def row_of(case: Case | NotInstalled) -> str:

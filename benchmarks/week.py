@@ -1,6 +1,7 @@
 """A week of nights on KuaiRand-Pure: a model that goes on every night, one from nothing, one never trained again.
 
-``KUAIRAND_DIR=... python -m benchmarks.week [--seeds 3] [--nights 7] [--arms NAME ...] [--plot FILE.svg]``. The first
+``KUAIRAND_DIR=... python -m benchmarks.week [--seeds 3] [--nights 7] [--arms NAME ...] [--plot FILE.svg]
+[--json]``. The first
 model is of 25 and 26 April (its epoch chosen on the 27th, which is not judged). Each of the following nights, 27 April
 to 3 May, has one more day to train on and is judged on the day that comes next, whose rows choose nothing:
 

@@ -24,6 +24,8 @@ from benchmarks.__main__ import (
     said_by,
     summary,
 )
+from benchmarks.report import arguments
+from contract.errors import ConfigError
 from tests.patience import PATIENCE
 
 CASE = {"case": "a day", "value": 0.3, "unit": "of a build", "bound": 0.2, "better": "lower", "holds": False}
@@ -77,6 +79,17 @@ def test_a_table_that_was_not_imported_is_said_with_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("gates", quick=True).skipped == "data/movielens is not there: moerank import movielens"
+
+
+def test_a_program_says_in_one_line_what_it_cannot_work_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    arguments("a benchmark")
+    sys.excepthook(ConfigError, ConfigError("KUAIRAND_DIR is not set"), None)
+    assert capsys.readouterr().err == "error: KUAIRAND_DIR is not set\n"
+    sys.excepthook(ValueError, ValueError("a fault"), None)
+    assert "ValueError: a fault" in capsys.readouterr().err
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
