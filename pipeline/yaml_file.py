@@ -76,10 +76,7 @@ def read_settings(
         ConfigError: no such file, no YAML, an unset variable, or keys or values that are not allowed; all wrong keys
             and values are reported at once, each with its path, the value seen and what is allowed.
     """
-    tree = _parse(path)
-    for override in overrides:
-        _apply(tree, override)
-    filled = _fill(tree, environment, str(path), ())
+    filled = read_tree(path, overrides=overrides, environment=environment)
     try:
         return into.model_validate(filled)
     except ValidationError as error:
@@ -87,6 +84,21 @@ def read_settings(
         problems = "\n".join(f"  {_describe(problem, schema)}" for problem in error.errors(include_url=False))
         message = f"{path} cannot be used:\n{problems}"
         raise ConfigError(message) from error
+
+
+def read_tree(
+    path: Path, *, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """What a file says with its variables and `overrides`, whatever its keys.
+
+    Raises:
+        ConfigError: no such file, no YAML, or an unset variable.
+    """
+    tree = _parse(path)
+    for override in overrides:
+        _apply(tree, override)
+    filled: dict[str, Any] = _fill(tree, environment, str(path), ())
+    return filled
 
 
 def _parse(path: Path) -> dict[str, Any]:

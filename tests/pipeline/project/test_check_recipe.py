@@ -76,6 +76,23 @@ def test_raw_tables_are_looked_at_with_few_imports(tmp_path: Path, words: list[s
     assert done.stdout.splitlines()[-1] == "set() 0"
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("export.cuda=int3", "export.cuda: Input should be 'auto', 'none', 'fp32', 'fp16', 'int8' or 'int4'"),
+        ("train.epoch=3", "train.epoch"),
+        ("retention.runs=many", "retention.runs"),
+    ],
+)
+def test_blocks_other_than_data_are_looked_at_too(
+    setting: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    assert main(["check", "tiny.yaml", "--set", setting]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_label_that_cannot_be_computed_names_its_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
