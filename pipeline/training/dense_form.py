@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
+from contract.errors import TrainingError
 from models.gates.annealing import Schedule
 from models.network import Network
 
@@ -37,7 +39,7 @@ class DenseForm:
         device: torch.device,
         *,
         captures: bool = True,
-        backend: str = "inductor",
+        backend: str | Callable[..., Any] = "inductor",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take what is told at once; ``auto`` times all on a card, and does nothing on a processor.
@@ -51,12 +53,13 @@ class DenseForm:
         self.launch: Launch = "one by one"
         steady = not any(changes_with_the_step(gate) for gate in network.typed_gates)
         self.deciding = wanted == "auto" and device.type != "cpu" and steady
+        self._is_told, self._failure = wanted in _TOLD, ""
         if wanted in _TOLD and steady:
             self._take(_TOLD[wanted])
 
     def step(self) -> str | None:
         """Another step is about to begin; what was decided, told once."""
-        told = self._time() if self.deciding else None
+        told, self._failure = self._failure or (self._time() if self.deciding else None), ""
         if self.launch == "captured" and self._device.type == "cuda":
             # What the last step's graphs wrote may be overwritten: its gradients are used up by now.
             torch.compiler.cudagraph_mark_step_begin()
@@ -94,13 +97,41 @@ class DenseForm:
             mode = {"mode": "reduce-overhead"} if launch == "captured" else {}
             # The last batch of an epoch is smaller than the others: two sizes, each compiled for itself.
             self._network.compile(backend=self._backend, dynamic=False, **mode)
-            self._compiled[launch] = self._network._compiled_call_impl  # noqa: SLF001 what it sets; it has no way back
+            # What it sets; it has no way back.
+            self._compiled[launch] = self._or_one_by_one(self._network._compiled_call_impl)  # noqa: SLF001
         self._network._compiled_call_impl = self._compiled[launch]  # noqa: SLF001
+
+    def _or_one_by_one(self, compiled: Any) -> Callable[..., Any]:
+        """A compiled call that does without where this machine cannot compile, as without a C++ compiler.
+
+        Raises:
+            TrainingError: it cannot, and was told to.
+        """
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return compiled(*args, **kwargs)
+            except BackendCompilerFailed as error:
+                reason = f"the network cannot be compiled on this machine: {_first_line(error.inner_exception)}"
+                if self._is_told:
+                    message = (
+                        f"{reason}; set train.compile: off, or mend the compiler or its cache (TORCHINDUCTOR_CACHE_DIR)"
+                    )
+                    raise TrainingError(message) from error
+                self.deciding, self._failure = False, f"the network's operators stay one by one: {reason}"
+                self._take("one by one")
+                return self._network.forward(*args, **kwargs)
+
+        return call
 
     def _now(self) -> float:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return self._clock()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def as_it_is() -> AbstractContextManager[object]:

@@ -3,12 +3,14 @@
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
+from contract.errors import TrainingError
 from models.network import Network
 from models.ranker import Ranker
 from pipeline.training import training_run
@@ -55,6 +57,42 @@ def test_what_makes_steps_fastest_stays(compiled: float, captured: float, stays:
     assert told.startswith(f"the network's operators stay {stays}; milliseconds a step: 1e+03 one by one, ")
     assert form.launch == stays
     assert (module._compiled_call_impl is not None) == (stays != "one by one")
+
+
+class Twice(nn.Module):
+    """A network without gates."""
+
+    typed_gates = ()
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return 2 * rows
+
+
+def no_compiler(_graph: Any, _inputs: Any) -> Any:
+    message = "no C++ compiler"
+    raise OSError(message)
+
+
+def test_where_nothing_can_be_compiled_steps_go_on_one_by_one() -> None:
+    module = Twice()
+    form = DenseForm(cast("Network", module), "auto", CARD, backend=no_compiler)
+    for _ in range(WARM + TIMED + 1):
+        form.step()
+    assert form.launch == "compiled"
+    rows = torch.ones(3, 2)
+    assert torch.equal(module(rows), module.forward(rows))
+    said = form.step()
+    assert said is not None
+    assert "stay one by one: the network cannot be compiled on this machine" in said
+    assert "no C++ compiler" in said
+    assert (form.deciding, form.launch, form.step()) == (False, "one by one", None)
+
+
+def test_what_is_told_to_be_compiled_and_cannot_be_is_refused() -> None:
+    module = Twice()
+    DenseForm(cast("Network", module), "on", torch.device("cpu"), backend=no_compiler)
+    with pytest.raises(TrainingError, match=r"cannot be compiled .* set train.compile: off"):
+        module(torch.ones(3, 2))
 
 
 def test_validations_between_steps_are_not_timed() -> None:
