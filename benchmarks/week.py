@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.ledger import Figures, Ledger
 from benchmarks.paired import crossed
 from benchmarks.report import Case, arguments, case_of, finish
 from benchmarks.week_plot import drawing
@@ -78,36 +79,29 @@ DRAWN = (
     STALE,
 )
 """The arms in the plot."""
-Figures = dict[str, float]
+Key = tuple[str, int, date]
+"""Arm, seed and night."""
 Week = dict[str, list[list[Figures]]]
 """By arm and seed, each night's figures."""
 
 
-class Ledger:
-    """Figures by arm, seed and night, in a file of JSON lines."""
+class Nights(Ledger):
+    """Figures by arm, seed and night."""
 
-    def __init__(self, path: Path) -> None:
-        """Read what was measured before."""
-        self._path = path
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        self._known: dict[tuple[str, int, str], Figures] = {
-            (entry["arm"], entry["seed"], entry["night"]): entry["figures"] for entry in map(json.loads, lines)
-        }
+    def __contains__(self, key: Key) -> bool:
+        return _text(key) in self.known
 
-    def __contains__(self, key: tuple[str, int, date]) -> bool:
-        arm, seed, night = key
-        return (arm, seed, night.isoformat()) in self._known
-
-    def __getitem__(self, key: tuple[str, int, date]) -> Figures:
-        arm, seed, night = key
-        return self._known[arm, seed, night.isoformat()]
+    def __getitem__(self, key: Key) -> Figures:
+        return self.known[_text(key)]
 
     def add(self, arm: str, seed: int, night: date, figures: Figures) -> None:
         """Write figures down."""
-        self._known[arm, seed, night.isoformat()] = figures
-        entry = {"arm": arm, "seed": seed, "night": night.isoformat(), "figures": figures}
-        with self._path.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(entry) + "\n")
+        self.keep(_text((arm, seed, night)), figures)
+
+
+def _text(key: Key) -> str:
+    arm, seed, night = key
+    return f"{arm}, seed {seed}, {night.isoformat()}"
 
 
 class Trained(NamedTuple):
@@ -181,7 +175,7 @@ def days_of(folder: Path) -> dict[date, NDArray[np.uint64]]:
     return {date.fromisoformat(path.stem): np.load(path) for path in sorted(folder.glob("????-??-??.npy"))}
 
 
-def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str], ledger: Ledger) -> None:
+def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str], ledger: Nights) -> None:
     """Every arm of every night that is not known yet; all seeds of a night use the same features."""
     until = measure_first(folder, seeds, ledger)
     for night in nights:
@@ -202,7 +196,7 @@ def measure(folder: Path, nights: Sequence[date], seeds: Sequence[int], arms: Se
                 ledger.add(STALE, seed, night, {**figures, SECONDS: 0.0, ROWS: 0})
 
 
-def measure_first(folder: Path, seeds: Sequence[int], ledger: Ledger) -> int:
+def measure_first(folder: Path, seeds: Sequence[int], ledger: Nights) -> int:
     """The first models, where they are not known yet; the time of their last training row."""
     if not all(("first", seed, FIRST) in ledger for seed in seeds):
         config = settings(folder / "nights", FIRST, 0)
@@ -216,7 +210,7 @@ def measure_first(folder: Path, seeds: Sequence[int], ledger: Ledger) -> int:
     return int(ledger["first", seeds[0], FIRST].get("until", 0))
 
 
-def measure_night(folder: Path, night: date, seed: int, warm: tuple[int, Sequence[str]], ledger: Ledger) -> None:
+def measure_night(folder: Path, night: date, seed: int, warm: tuple[int, Sequence[str]], ledger: Nights) -> None:
     """The arms of one night and seed; each warm one goes on from its own run of the night before.
 
     `warm`: the time of the last row of the night before, and the warm arms.
@@ -278,7 +272,7 @@ def by_night(week: Week, nights: Sequence[date], task: str) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def collect(ledger: Ledger, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str]) -> Week:
+def collect(ledger: Nights, nights: Sequence[date], seeds: Sequence[int], arms: Sequence[str]) -> Week:
     """All figures by arm, seed and night."""
     every = (*arms, SCRATCH, HINDSIGHT, STALE)
     return {arm: [[ledger[arm, seed, night] for night in nights] for seed in seeds] for arm in every}
@@ -306,7 +300,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     nights = [FIRST + timedelta(number) for number in range(1, options.nights + 1)]
     seeds = range(options.seeds)
-    ledger = Ledger(folder / "figures.jsonl")
+    ledger = Nights(folder / "nights.jsonl")
     measure(folder, nights, seeds, options.arms, ledger)
     week = collect(ledger, nights, seeds, options.arms)
     print(table(week), end="\n\n")

@@ -67,7 +67,8 @@ def main() -> int:
     if "cores" in told:
         # Threads that start later inherit them; libraries have started some at their import.
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), told["cores"])
+            with contextlib.suppress(ProcessLookupError):  # it ended since it was listed
+                os.sched_setaffinity(int(thread.name), told["cores"])
     configure(settings.log_format)
     compute_bound()
     # From now on: the parent, or a terminal, may want an end while models are being loaded.
