@@ -57,6 +57,7 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
     if named:
         yield partial(_reach, named)
         return
+    home_named = "PREFECT_HOME" in os.environ
     home = Path(os.environ.setdefault("PREFECT_HOME", str(home.absolute())))
     home.mkdir(parents=True, exist_ok=True)
     # In its own session the server does not get the signals that end us, so none may end us before we have ended it.
@@ -86,6 +87,9 @@ def prefect_api(home: Path) -> Iterator[Callable[[], None]]:
         alone.close()
         signal.signal(signal.SIGTERM, before)
         os.environ.pop("PREFECT_API_URL", None)
+        # The next command of this process may be of another project, whose files lie elsewhere.
+        if not home_named:
+            os.environ.pop("PREFECT_HOME", None)
 
 
 def _reach(url: str) -> None:
