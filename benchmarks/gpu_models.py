@@ -24,7 +24,7 @@ from contract.graph_names import (
 )
 from contract.inputs import Inputs
 from features.online.online_table import OnlineTables
-from models.export.cuda_form import choose_cuda_form
+from models.export.cuda_form import CardPrecision, choose_cuda_form
 from models.export.half import write_half
 from models.export.onnx_file import write_onnx
 from models.export.parity_sample import generate, sanitised
@@ -58,9 +58,9 @@ class Sizes:
 TINY = Sizes(((4, 16), (2, 8)), 8, 2, 4, 8, (16, 8), 10, 4, 16)
 
 
-def form_of(model: Ranker) -> Form:
+def form_of(model: Ranker, precision: CardPrecision = "fp32") -> Form:
     """What an export for a card would choose."""
-    return choose_cuda_form(model, "sparse", "auto").form
+    return choose_cuda_form(model, "sparse", "auto", precision).form
 
 
 def write(model: Ranker, path: Path, form: Form, *, packed: bool = False) -> Path:

@@ -91,14 +91,14 @@ def layers(graphs: Layers, sizes: Sizes, device: str) -> list[Case]:
     bounds = ((0.20, 0.10), (0.5, None))
     for (experts, rows), (exact, halved) in zip(sizes.layers, bounds, strict=True):
         model = graphs.model(experts)
-        form, inputs = form_of(model), inputs_of(model, rows)
-        paths = [graphs.graph(experts, "dense"), graphs.graph(experts, form), graphs.graph(experts, form, "fp16")]
+        form, half, inputs = form_of(model), form_of(model, "fp16"), inputs_of(model, rows)
+        paths = [graphs.graph(experts, "dense"), graphs.graph(experts, form), graphs.graph(experts, half, "fp16")]
         # Experts of 8 bits are the operator's, whatever form was chosen.
         paths.append(graphs.graph(experts, "moe", "int8"))
         times = interleaved([BoundRun(path, inputs, device) for path in paths], sizes.rounds)
         what = f"layer 960-256-128, n={experts}, k=2, {rows} rows, on the card"
         cases.append(case_of(f"{what}: {form} / dense, fp32", (times[1] / times[0]).tolist(), "x", bound=exact))
-        cases.append(case_of(f"{what}: {form} / dense, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
+        cases.append(case_of(f"{what}: {half} / dense, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
         cases.append(case_of(f"{what}: moe / dense, int8", (times[3] / times[0]).tolist(), "x"))
         cases.append(case_of(f"{what}: {form}, fp32", (1e3 * times[1]).tolist(), "ms"))
     return cases

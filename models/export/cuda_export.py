@@ -11,9 +11,9 @@ from pathlib import Path
 
 from onnxscript import ir
 
-from contract.graph_names import BATCHED, CUDA_MODEL_FILE, CUDA_PACKED_FILE, FORM, TABLES_FILE
+from contract.graph_names import BATCHED, CUDA_MODEL_FILE, CUDA_PACKED_FILE, FORM, FORM_REASON, TABLES_FILE
 from contract.inputs import Inputs
-from models.export.cuda_form import CudaForm, RequestedCudaForm, choose_cuda_form
+from models.export.cuda_form import CudaChoice, choose_cuda_form
 from models.export.exporter import ExportReport
 from models.export.onnx_file import operators, write_onnx
 from models.export.parity import check_parity
@@ -25,27 +25,25 @@ from models.ranker import Ranker
 class CudaReport:
     """What was written for a card and why; `worst_difference` to the eager model is over `rows_checked` rows."""
 
-    form: CudaForm
-    reason: str
+    choice: CudaChoice
     files: tuple[str, ...]
     rows_checked: int
     worst_difference: float
     operators: tuple[str, ...]
 
 
-def export_cuda(
-    ranker: Ranker, report: ExportReport, sample: Inputs, requested: RequestedCudaForm = "auto"
-) -> CudaReport:
-    """Write the graphs for a card beside an exported one, whose tables they read.
+def export_cuda(ranker: Ranker, report: ExportReport, sample: Inputs, choice: CudaChoice | None = None) -> CudaReport:
+    """Write the float32 graphs for a card beside an exported one, whose tables they read.
 
+    Without a `choice` their form is the one that is best for float32.
     Without features of both the request and the candidate there is nothing to join, and one graph alone.
 
     Raises:
         ExportError: a graph answers differently.
     """
-    choice = choose_cuda_form(ranker, report.form, requested)
+    choice = choice or choose_cuda_form(ranker, report.form)
     source = dict(ir.load(report.path).metadata_props)
-    facts = source | {FORM: choice.form, "form_reason": choice.reason}
+    facts = source | {FORM: choice.form, FORM_REASON: choice.reason}
     external = report.path.with_name(TABLES_FILE).is_file()
     both = all(any((part.ids, part.lists, part.dense)) for part in ranker.layouts)
     files = [CUDA_MODEL_FILE, *[CUDA_PACKED_FILE] * both]
@@ -62,4 +60,4 @@ def export_cuda(
             used.update(operators(fresh))
         for name in files:
             (Path(beside) / name).replace(report.path.with_name(name))
-    return CudaReport(choice.form, choice.reason, tuple(files), rows, worst, tuple(sorted(used)))
+    return CudaReport(choice, tuple(files), rows, worst, tuple(sorted(used)))

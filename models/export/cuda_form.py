@@ -6,6 +6,7 @@ benchmarks.gpu_serving --table`` writes a new one. The layer of the table that i
 
 import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -13,6 +14,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 from torch import nn
 
+from contract.errors import ExportError
 from contract.settings import Settings
 from models.experts.level import Level
 from models.export_graph.card_mixture import misfit, slots_of
@@ -20,12 +22,16 @@ from models.export_graph.exported_network import Form
 from models.ranker import Ranker
 
 RequestedCudaForm = Literal["auto", "wide", "moe"]
+CardPrecision = Literal["fp32", "fp16", "int8", "int4"]
+"""What the experts of a graph for a card are computed in."""
 CudaForm = Literal["static", "dense", "wide", "moe"]
 TABLE = Path(__file__).with_name("cuda_layers.json")
+NO_EXPERTS = "this architecture has no experts"
 RUN_ROWS = 512
 """Rows of a usual run: a server on a card joins the requests of several users until there are so many."""
 _Size = Annotated[int, Field(ge=1)]
 _Times = dict[Literal["moe", "stacked", "wide", "dense", "routed"], Annotated[float, Field(gt=0)]]
+_Measured = Literal["fp32", "fp16"]
 
 
 class MeasuredLayer(Settings):
@@ -40,6 +46,17 @@ class MeasuredLayer(Settings):
     fp32: _Times
     fp16: _Times = {}
 
+    def times(self, form: Literal["moe", "wide"], precision: _Measured) -> float | None:
+        """Milliseconds of one of our forms; None where they were not measured."""
+        times = self.fp32 if precision == "fp32" else self.fp16
+        if form == "moe":
+            return times.get("moe")
+        # Experts that end with an activation have their second layers as one batched product, which `stacked` measured.
+        if "stacked" in times or "wide" not in times:
+            return times.get("stacked")
+        exact = self.fp32
+        return times["wide"] * (exact["stacked"] / exact["wide"] if {"stacked", "wide"} <= exact.keys() else 1.0)
+
 
 class LayerTable(Settings):
     """What was measured, on which machine and when."""
@@ -48,6 +65,10 @@ class LayerTable(Settings):
     measured: str
     what: str = ""
     rows: Annotated[tuple[MeasuredLayer, ...], Field(min_length=1)]
+
+    def measured_at(self, precision: _Measured) -> list[MeasuredLayer]:
+        """The layers whose times in both forms are known at a precision."""
+        return [each for each in self.rows if all(each.times(form, precision) for form in ("moe", "wide"))]
 
 
 class LayerSize(NamedTuple):
@@ -73,34 +94,60 @@ def measured_layers(path: Path = TABLE) -> LayerTable:
     return LayerTable.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
-def choose_cuda_form(ranker: Ranker, exported: Form, requested: RequestedCudaForm, rows: int = RUN_ROWS) -> CudaChoice:
-    """Decide how a card computes a ranker whose graph for processors has the form `exported`."""
+def choose_cuda_form(
+    ranker: Ranker,
+    exported: Form,
+    requested: RequestedCudaForm = "auto",
+    precision: CardPrecision = "fp32",
+    rows: int = RUN_ROWS,
+) -> CudaChoice:
+    """Decide how a card computes a ranker at a precision; `exported` is the form of its graph for processors.
+
+    Raises:
+        ExportError: experts with weights of 8 or 4 bits, which are the operator's, and it does not fit.
+    """
     levels = ranker.network.typed_levels
-    if exported == "static" or not levels:
-        why = "static gates: constant weights, unused experts deleted" if levels else "this architecture has no experts"
-        return CudaChoice("static" if levels else "dense", why)
     against = next((reason for level in levels if (reason := misfit(level))), "")
+    if exported == "static" or not levels:
+        against = "static gates: constant weights, unused experts deleted" if levels else NO_EXPERTS
+    if precision in {"int8", "int4"}:
+        return _operators(precision.removeprefix("int"), against)
+    if exported == "static" or not levels:
+        return CudaChoice("static" if levels else "dense", against)
     if against or requested != "auto":
-        form = "wide" if against else requested
-        return CudaChoice("moe" if form == "moe" else "wide", against or "asked for")
+        return CudaChoice("moe" if requested == "moe" and not against else "wide", against or "asked for")
     sizes = [size for level in levels for size in _sizes(level)]
-    table = measured_layers()
-    moe, wide = (sum(estimate(form, size, rows, table) for size in sizes) for form in ("moe", "wide"))
+    return _faster(sizes, rows, measured_layers(), "fp16" if precision == "fp16" else "fp32")
+
+
+def _operators(bits: str, against: str) -> CudaChoice:
+    """The one form whose weights can have so many bits."""
+    if against:
+        message = f"experts with weights of {bits} bits are those of com.microsoft.QMoE, which does not fit: {against}"
+        raise ExportError(message)
+    return CudaChoice("moe", f"weights of {bits} bits are those of com.microsoft.QMoE")
+
+
+def _faster(sizes: Sequence[LayerSize], rows: int, table: LayerTable, precision: _Measured) -> CudaChoice:
+    by: _Measured = precision if table.measured_at(precision) else "fp32"
+    moe, wide = (sum(estimate(form, size, rows, table, by) for size in sizes) for form in ("moe", "wide"))
     figures = (
-        f"moe {moe:.3f} ms, wide {wide:.3f} ms at {rows} rows, after the layers nearest to these that were measured"
+        f"moe {moe:.3f} ms, wide {wide:.3f} ms in {by} at {rows} rows, after the layers nearest to these that were "
+        f"measured on {table.machine}, {table.measured}"
     )
-    return CudaChoice("moe" if moe < wide else "wide", f"{figures} on {table.machine}, {table.measured}")
+    return CudaChoice("moe" if moe < wide else "wide", figures)
 
 
-def estimate(form: Literal["moe", "wide"], size: LayerSize, rows: int, table: LayerTable) -> float:
-    """Milliseconds of a layer in a form, by the nearest one that was measured."""
-    near = min(table.rows, key=lambda each: _distance(each, size, rows))
-    if form == "moe":
-        # The operator's work grows with the pairs of row and expert; below those measured it is a matter of launches.
-        return near.fp32["moe"] * max(1.0, size.slots / near.selected)
-    # Experts that end with an activation have their second layers as one batched product, which `stacked` measured.
-    times = near.fp32
-    return (times["stacked"] if "stacked" in times else times["wide"]) * max(1.0, size.experts / near.experts)
+def estimate(
+    form: Literal["moe", "wide"], size: LayerSize, rows: int, table: LayerTable, precision: _Measured = "fp32"
+) -> float:
+    """Milliseconds of a layer in a form, by the nearest one that was measured at this precision."""
+    near = min(table.measured_at(precision), key=lambda each: _distance(each, size, rows))
+    time = near.times(form, precision)
+    assert time is not None  # noqa: S101 it was measured
+    # The operator's work grows with the pairs of row and expert; below those measured it is a matter of launches.
+    more = size.slots / near.selected if form == "moe" else size.experts / near.experts
+    return time * max(1.0, more)
 
 
 def _sizes(level: Level) -> list[LayerSize]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from contract.errors import ExportError
-from contract.graph_names import FORM, GATES, SCHEMA_FINGERPRINT, TABLES_FILE
+from contract.graph_names import FORM, FORM_REASON, GATES, SCHEMA_FINGERPRINT, TABLES_FILE
 from contract.inputs import Inputs
 from contract.schema import Schema
 from models.export.form import RequestedForm, choose_form, measure_usage
@@ -90,7 +90,7 @@ def export(
         "architecture": ranker.config.architecture.name,
         "gate": gate,
         FORM: choice.form,
-        "form_reason": choice.reason,
+        FORM_REASON: choice.reason,
         GATES: json.dumps(describe_gates(ranker, choice.form)),
         "union_over_n": f"{usage.union_over_n:.6f}",
         "versions": json.dumps(versions),

@@ -14,7 +14,7 @@ from onnxscript import ir
 
 from contract.errors import ExportError
 
-_EXPERTS = re.compile(r"^network\.levels\.\d+\.mixture\.(?!.*\.request\.)(?!.*weight_request)")
+_EXPERTS = re.compile(r"^network\.levels\.\d+\.(?:mixture|static)\.(?!.*\.request\.)(?!.*weight_request)")
 _WEIGHT = {"Gemm": 1, "MatMul": 1, "MoE": 2, "QMoE": 2}
 """Which input of an operator tells whose product it is."""
 

@@ -89,6 +89,8 @@ def export_run(
     variants = (out / PACKED_FILE, out / PREPARED_FILE, out / CHEAP_FILE, out / FEWER_FILE)
     changed = apply_if_equal(out / MODEL_FILE, schema, valid, config.changes(), variants)
     cuda = write_cuda_graphs(ranker, report, sample.inputs, out, config)
+    for reason in cuda.left_out.values():
+        progress.say(f"left out: {reason}")
     drop_unread_tables(out, config.tables)
     progress("golden requests and online tables")
     # Every graph is meant to equal the model, but for smaller tables.
@@ -111,11 +113,11 @@ def export_run(
     precisions = judge_tf32(out / MODEL_FILE, schema, valid) | judge_cuda_graphs(out, schema, valid)
     facts = {
         "cuda_precisions": precisions,
-        "cuda": cuda,
+        "cuda": cuda.facts,
         "preparation": preparation_as_json(preparation),
         "calibration": calibration,
         "changes": changed | ({INT8: int8.figures} if int8.files else {}),
-        "left_out": {INT8: int8.reason} if config.quantize == "auto" and not int8.files else {},
+        "left_out": dict(cuda.left_out) | ({INT8: int8.reason} if config.quantize == "auto" and not int8.files else {}),
         "int8": asdict(int8),
         "graphs": _graphs_by_device(out),
         "pruned": pruned,

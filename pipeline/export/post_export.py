@@ -24,7 +24,7 @@ from contract.settings import Settings
 from features.batches import BatchReader
 from models.export.calibration import Method, Platt, calibrate
 from models.export.calibration_choice import choose_method
-from models.export.cuda_form import RequestedCudaForm
+from models.export.cuda_form import CardPrecision, RequestedCudaForm
 from models.export.form import MANY_ROWS, RequestedForm
 from models.export.table_precision import TABLE_FILES, TableForm, store_tables
 from models.heads.isotonic import Curve
@@ -82,7 +82,8 @@ class ExportConfig(Settings):
     """Write graphs for a card: ``fp32``, and with ``fp16`` in half precision as well, with ``int8`` and ``int4`` with
     experts' weights of so many bits; ``auto``: fp32 where there is a card."""
     cuda_form: RequestedCudaForm = "auto"
-    """How these compute the experts: ``wide``, ``moe``; ``auto``: by measured layers."""
+    """How these compute the experts: ``wide``, ``moe``; ``auto``: by layers measured in the graph's precision. With
+    weights of 8 and 4 bits it is ``moe`` always."""
 
     def methods(self, schema: Schema) -> Mapping[str, Method | Literal["auto"]]:
         """The calibration of each task that may have one; a task that a mapping leaves out is left as it is."""
@@ -94,6 +95,12 @@ class ExportConfig(Settings):
     def for_cards(self) -> bool:
         """Whether graphs for a card are written."""
         return self.cuda != "none" if self.cuda != "auto" else torch.cuda.is_available()
+
+    def card_precisions(self) -> tuple[CardPrecision, ...]:
+        """Those of the graphs for cards: the one asked for, and float32 last."""
+        if self.cuda == "auto" or self.cuda == "none" or self.cuda == "fp32":  # noqa: PLR1714 mypy narrows by these alone
+            return ("fp32",)
+        return self.cuda, "fp32"
 
     def changes(self) -> dict[str, Change]:
         """What is done to a finished graph, by what it is called in messages."""

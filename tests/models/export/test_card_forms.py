@@ -11,6 +11,7 @@ from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, variant_of
 from contract.schema import DenseSpec, IdSpec
 from models.export import export
 from models.export.cuda_export import export_cuda
+from models.export.cuda_form import CudaChoice
 from models.export.half import write_half
 from models.export.onnx_file import operators, write_onnx
 from models.export_graph.exported_network import Form
@@ -50,7 +51,7 @@ def test_a_card_answers_as_the_cpu_in_its_own_forms(form: str, capture: object, 
     NO_LISTS.save(tmp_path)
     ranker, rows = lively_ranker(NO_LISTS, small_config(gate=TOP_2)), inputs(NO_LISTS, 100, 100)
     report = export(ranker, NO_LISTS, rows, tmp_path / "model.onnx")
-    export_cuda(ranker, report, rows, "moe" if form == "moe" else "wide")
+    export_cuda(ranker, report, rows, CudaChoice("moe" if form == "moe" else "wide", "asked for"))
     for name in (CUDA_MODEL_FILE, CUDA_PACKED_FILE):
         write_half(tmp_path / name, tmp_path / variant_of(name, "fp16"))
     cpu, how = Engine(tmp_path), {"device": "cuda", "capture": bool(capture)}

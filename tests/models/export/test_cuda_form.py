@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
+from contract.errors import ExportError
 from contract.graph_names import CUDA_MODEL_FILE, CUDA_PACKED_FILE, FORM
 from models.export import export
 from models.export.cuda_export import CudaReport, export_cuda
-from models.export.cuda_form import LayerSize, LayerTable, choose_cuda_form, estimate, measured_layers
+from models.export.cuda_form import (
+    CudaChoice,
+    LayerSize,
+    LayerTable,
+    choose_cuda_form,
+    estimate,
+    measured_layers,
+)
 from models.export.half import write_half
 from models.export.onnx_file import operators
 from serving.graph.engine import Engine
@@ -55,6 +63,40 @@ def test_static_gates_and_models_without_experts_stay_as_they_are() -> None:
     assert choose_cuda_form(bottom, "dense", "auto").form == "dense"
 
 
+def test_half_precision_is_chosen_by_its_own_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"inputs": 8, "hidden": 4, "outputs": 2, "experts": 4, "selected": 8, "rows": 512}
+    times = {"fp32": {"moe": 0.4, "stacked": 0.3}, "fp16": {"moe": 0.1, "stacked": 0.2}}
+    about = {"machine": "it", "measured": "today"}
+    table = LayerTable.model_validate(about | {"rows": [sizes | times]})
+    monkeypatch.setattr("models.export.cuda_form.measured_layers", lambda: table)
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_2))
+    exact, half = (choose_cuda_form(ranker, "sparse", "auto", each) for each in ("fp32", "fp16"))
+    assert (exact.form, half.form) == ("wide", "moe")
+    assert "moe 0.100 ms, wide 0.200 ms in fp16" in half.reason
+    # A table without them says by whose figures it was chosen.
+    table = LayerTable.model_validate(about | {"rows": [sizes | {"fp32": times["fp32"]}]})
+    other = choose_cuda_form(ranker, "sparse", "auto", "fp16")
+    assert (other.form, "in fp32" in other.reason) == ("wide", True)
+
+
+def test_half_precision_of_a_batched_product_is_told_from_one_product_by_the_exact_figures() -> None:
+    table, size = measured_layers(), LayerSize(960, 256, 128, 8, 2)
+    assert estimate("moe", size, 500, table, "fp16") == 0.117
+    assert estimate("wide", size, 500, table, "fp16") == pytest.approx(0.13 * 0.186 / 0.148)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_weights_of_few_bits_are_the_operators_or_refused(precision: Any) -> None:
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_2))
+    choice = choose_cuda_form(ranker, "sparse", "wide", precision)
+    assert (choice.form, "com.microsoft.QMoE" in choice.reason) == ("moe", True)
+    normed = lively_ranker(SCHEMA, small_config(norm="layer", gate=TOP_2))
+    with pytest.raises(ExportError, match=r"does not fit: .*layer norm"):
+        choose_cuda_form(normed, "sparse", "auto", precision)
+    with pytest.raises(ExportError, match="does not fit: static gates"):
+        choose_cuda_form(ranker, "static", "auto", precision)
+
+
 def test_a_table_as_the_benchmark_writes_it_is_enough() -> None:
     sizes = {"inputs": 8, "hidden": 4, "outputs": 2, "experts": 8, "selected": 2, "rows": 64}
     times = {"moe": 0.1, "stacked": 0.2, "dense": 0.3}
@@ -78,14 +120,15 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[CudaRepor
     for form in ("moe", "wide"):
         own = tmp_path_factory.mktemp(form)
         shutil.copytree(folder, own, dirs_exist_ok=True)
-        found[form] = export_cuda(ranker, replace(report, path=own / "model.onnx"), rows, form), own
+        choice = CudaChoice("moe" if form == "moe" else "wide", "asked for")
+        found[form] = export_cuda(ranker, replace(report, path=own / "model.onnx"), rows, choice), own
     return found
 
 
 @pytest.mark.slow
 def test_the_graphs_for_a_card_say_their_form_and_answer_requests_of_every_kind(cards: Any) -> None:
     found, folder = cards["moe"]
-    assert found.form == "moe"
+    assert found.choice.form == "moe"
     assert found.files == (CUDA_MODEL_FILE, CUDA_PACKED_FILE)
     assert found.worst_difference <= 1e-5
     engine = Engine(folder, file=CUDA_MODEL_FILE)
