@@ -183,7 +183,7 @@ def test_an_export_takes_its_settings_from_the_command(
     run = here / "smaller"
     shutil.copytree(here / shop.made["run"], run)
     words = ["--tables", "fp16", "--calibration", "platt", "--packed", "--form", "dense", "--json"]
-    assert main(["export", str(run), *words]) == 0
+    assert main(["export", str(run), *words, "--cuda", "fp16"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert told["form"] == "dense"
     assert set(told["calibration"]) <= {"like"}
@@ -191,7 +191,10 @@ def test_an_export_takes_its_settings_from_the_command(
     made = {path.name for path in (run / "export").iterdir()}
     assert {"model.onnx", "packed.onnx", "tables.fp16.bin", "golden.npz"} <= made
     assert "below 32768 int8 spares nothing" in told["left_out"]["int8 experts"]
-    assert told["graphs"]["cpu"]["packed"] == told["graphs"]["cuda"]["packed"] == "packed.onnx"
+    assert (told["graphs"]["cpu"]["packed"], told["graphs"]["cuda"]["packed"]) == ("packed.onnx", "packed.cuda.onnx")
+    assert {fact["form"] for fact in told["cuda"]["files"].values()} == {"wide"}
+    assert {"model.cuda.onnx", "packed.cuda.onnx", "model.cuda.fp16.onnx", "packed.cuda.fp16.onnx"} <= made
+    assert told["cuda_precisions"]["fp16"]["passed"]
     assert "tables: fp16" in (run / "config.yaml").read_text(encoding="utf-8")
 
 
