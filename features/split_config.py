@@ -1,11 +1,25 @@
 """The `split:` block of a recipe: which rows train, validate and test."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from contract.durations import Duration
+from contract.durations import Duration, is_duration
 from contract.settings import Settings
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_LENGTHS = "`by: time` takes lengths of time, such as 12h or 7d"
+
+
+def _share(value: Any) -> Any:
+    if is_duration(value):
+        message = "this split is sized by a share of rows, such as 0.1; a length of time goes with `by: time`"
+        raise ValueError(message)
+    return value
+
+
+_Share = Annotated[float, BeforeValidator(_share)]
 
 
 class SplitByTime(Settings):
@@ -19,14 +33,25 @@ class SplitByTime(Settings):
     embargo: Duration | None = None
     """Rows that are less than this before the first row of the next split are left out."""
 
+    @field_validator("valid", "test", mode="before")
+    @classmethod
+    def _no_day_and_no_share(cls, value: Any) -> Any:
+        if _DAY.match(str(value)):
+            message = f"{_LENGTHS}; a day goes with `by: expression`, such as valid: time >= '{value}'"
+            raise ValueError(message)
+        if isinstance(value, (int, float)):
+            message = f"{_LENGTHS}; shares go with `by: random` and, of each user's rows, with `by: user_time`"
+            raise ValueError(message)  # noqa: TRY004 - what pydantic takes for a wrong value
+        return value
+
 
 class SplitByUser(Settings):
     """Each user's rows in the order of time: the last are for testing, those before them for validation."""
 
     by: Literal["user_time"]
-    valid: float = Field(gt=0)
+    valid: _Share = Field(gt=0)
     """A share of each user's rows below 1, or a number of rows: those before `test`."""
-    test: float = Field(default=0, ge=0)
+    test: _Share = Field(default=0, ge=0)
     """A share of each user's rows below 1, or a number of rows: the last ones."""
     embargo: Duration | None = None
     """Rows that are less than this before the first row of the next split are left out."""
@@ -58,9 +83,9 @@ class SplitByHash(Settings):
     """A random split, stable between builds: by the hash of the row's keys and time."""
 
     by: Literal["random"]
-    valid: float = Field(gt=0, lt=1)
+    valid: _Share = Field(gt=0, lt=1)
     """The share of rows for validation."""
-    test: float = Field(default=0, ge=0, lt=1)
+    test: _Share = Field(default=0, ge=0, lt=1)
     """The share of rows for testing."""
 
 

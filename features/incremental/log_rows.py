@@ -14,7 +14,7 @@ from features.incremental.reuse import PartitionWork, plan_work
 from features.point_in_time.feature_plan import FeaturePlan, plan_features
 from features.point_in_time.timeline import Timeline, build_timeline
 from features.source.entities import read_sources
-from features.source.query_engine import Backend, connect, engine_errors
+from features.source.query_engine import Backend, connect, disconnect, engine_errors
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def log_rows(
     except engine_errors() as error:
         raise DataError(explain(connection, config, error)) from error
     finally:
-        connection.disconnect()
+        disconnect(connection)

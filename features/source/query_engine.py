@@ -50,6 +50,17 @@ def connect(
     return connection
 
 
+def disconnect(connection: Backend) -> None:
+    """Close an engine, and of DuckDB let go of what was closed.
+
+    A refusal's traceback keeps the tables of the frames it passed, and so their engine, to the end of the process,
+    where DuckDB's library would call what is left of it a leak.
+    """
+    connection.disconnect()
+    if not is_spark(connection):
+        connection.con = None
+
+
 def is_spark(connection: Backend) -> bool:
     """Whether this is Spark."""
     return bool(connection.name == "pyspark")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from contract.columns import (
     ITEM_HASH,
@@ -55,6 +56,18 @@ def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress 
             if progress is not None:
                 progress(writer.rows, total)
     return total
+
+
+def notes_on_key(file: Path, row_key: str | None) -> list[str]:
+    """What to say where the key of written predictions is the same in several rows; 8 bytes of memory a row."""
+    if row_key is None:
+        return []
+    keys = pq.read_table(file, columns=[KEY])[KEY].to_numpy()
+    distinct = np.unique(keys).size
+    if distinct == keys.size:
+        return []
+    repeats = f"{row_key!r} does not tell rows apart: {keys.size:,} rows have {distinct:,} of its values"
+    return [f"{repeats}; `moerank compare` will match them by user, item and time instead"]
 
 
 def _tables(engine: Engine, part: EncodedPart, days: EncodedDays) -> Iterator[pa.Table]:

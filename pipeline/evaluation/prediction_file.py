@@ -107,6 +107,7 @@ def from_table(table: pa.Table, columns: Columns | None = None, path: str = "the
         if name in table.column_names or usual[role] not in table.column_names
     }
     tasks = _tasks(path, table, columns or {})
+    _refuse_idle(path, given, tasks)
     names = {role: given.get(role, default) for role, default in _defaults(tasks).items()}
     needed = [names[f"{what}.{task}"] for task in tasks for what in ("label", "prediction")]
     missing = [name for name in (*needed, *given.values()) if name not in table.column_names]
@@ -140,6 +141,18 @@ def from_table(table: pa.Table, columns: Columns | None = None, path: str = "the
         lists=_ids(table, names["list"], mapped="list" in given),
         key=_ids(table, names["key"], mapped=True),
     )
+
+
+def _refuse_idle(path: str, given: Columns, tasks: Sequence[str]) -> None:
+    """Refuse a label or weight of a task that has no prediction: it would be left out without a word."""
+    for role, name in given.items():
+        task = role.partition(".")[2]
+        if task and task not in tasks:
+            message = (
+                f"--columns {role}={name}: {path} has no prediction of {task!r}, only of {', '.join(tasks)}; name its "
+                f"column, as in prediction.{task}=COLUMN, or leave {role} out"
+            )
+            raise ConfigError(message)
 
 
 class KeyedScores(NamedTuple):

@@ -17,7 +17,7 @@ from features.source.column_types import check_columns
 from features.source.entities import Sources, read_sources
 from features.source.expressions import compile_condition
 from features.source.ownership import find_ownership
-from features.source.query_engine import Backend, connect, scalar, to_arrow
+from features.source.query_engine import Backend, connect, disconnect, scalar, to_arrow
 from features.source.row_types import OBSERVED
 from pipeline.project.encode_sample import EncodedSample, EncodedValue, encode_sample
 from pipeline.project.feature_costs import FeatureCost, default_width, feature_costs, size
@@ -86,7 +86,7 @@ def check_recipe(config: FeaturesConfig, width: int | None = None) -> CheckedRec
         except duckdb.Error as error:
             raise DataError(explain(connection, quick, error)) from error
         finally:
-            connection.disconnect()
+            disconnect(connection)
         sample, note = _sample(small, Path(folder), rows, sources.unsigned)
     tables = [f"events: {rows:,} rows, {len(sources.events.columns)} columns"]
     tables += [f"{side}s: {keys[side]:,} rows" for side in sources.entities]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from contract.errors import ConfigError, DataError
 from features.source.data_files import find_files
 from features.source.filesystems import filesystem_of
-from features.source.query_engine import Backend, connect, to_arrow
+from features.source.query_engine import Backend, connect, disconnect, to_arrow
 from features.source.tables import read_table
 from features.source.verify_parquet import check_files
 from features.table_config import TableConfig
@@ -108,7 +108,7 @@ def draft_recipe(paths: RawPaths, name: str, labels: Sequence[str] = (), *, posi
             message = f"the tables cannot be read: {str(error).splitlines()[0]}"
             raise DataError(message) from error
         finally:
-            connection.disconnect()
+            disconnect(connection)
 
 
 class _Drafter:

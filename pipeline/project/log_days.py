@@ -11,7 +11,7 @@ from features.feature_config import FeaturesConfig
 from features.incremental.failed_place import explain, unverified
 from features.served.served_events import with_served_rows
 from features.source.functions import epoch_ms
-from features.source.query_engine import connect, engine_errors, to_arrow
+from features.source.query_engine import connect, disconnect, engine_errors, to_arrow
 from features.source.tables import place_of, read_table, require_columns, require_zone
 from features.source.used_columns import raw_columns
 from features.source.zones import day_of
@@ -84,5 +84,5 @@ def log_days(config: FeaturesConfig) -> list[date]:
         except engine_errors() as error:
             raise DataError(explain(connection, config, error)) from error
         finally:
-            connection.disconnect()
+            disconnect(connection)
     return [_EPOCH + timedelta(number) for number in sorted(numbers)]

@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 from features.feature_config import ChecksConfig, FeaturesConfig
 from features.incremental.failed_place import unverified
 from features.source.entities import Sources, read_sources
-from features.source.query_engine import Backend, connect, save_parquet, scalar
+from features.source.query_engine import Backend, connect, disconnect, save_parquet, scalar
 from features.source.tables import key_of
 from features.source.used_columns import used_columns
 from features.split_config import SplitByHash
@@ -36,7 +36,7 @@ def sampled(config: FeaturesConfig, rows: int, *, drawn: bool = True) -> Iterato
             sources = read_sources(connection, unverified(config))
             small = save_sample(connection, sources, config, rows, Path(folder), drawn=drawn)
         finally:
-            connection.disconnect()
+            disconnect(connection)
         yield small, Path(folder)
 
 

@@ -9,7 +9,7 @@ from pipeline.evaluation.comparing.compare import compare_models
 from pipeline.evaluation.comparing.comparison import Comparison
 from pipeline.evaluation.drift import Drift, Side, measure_drift
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate_file, evaluate_on_spark, model_name
-from pipeline.evaluation.predict_days import predict_days
+from pipeline.evaluation.predict_days import notes_on_key, predict_days
 from pipeline.evaluation.prediction_file import Columns
 from pipeline.evaluation.result import EVALUATION_FILE
 from pipeline.evaluation.row_slices import LabelledRows
@@ -86,4 +86,4 @@ def predict_for_command(bundle: Path, days: RawDays, out: Path, kept: Path | Non
     """
     with progress_of("predict") as progress, encoded_days(FittedRecipe.load(bundle), days, progress, kept) as encoded:
         rows = predict_days(bundle, encoded, out, lambda done, total: progress.live(f"{done:,} of {total:,} rows"))
-        return rows, encoded.notes()
+        return rows, [*encoded.notes(), *notes_on_key(out, encoded.row_key)]

@@ -31,17 +31,38 @@ def align(first: Predictions, second: Predictions) -> tuple[Predictions, Predict
         raise DataError(message)
     first, second = _with_common_keys(first, second)
     one, other = _ordered(first, common), _ordered(second, common)
-    for what in (*_KEYS, "labels", "weights"):
-        # Hashes compare exactly; labels may have passed through another tool's number format.
+    for what in _KEYS:
         mine, theirs = getattr(one, what), getattr(other, what)
-        if mine is None:
-            continue
-        equal = np.isclose(mine, theirs, rtol=1e-6, atol=0.0) if mine.dtype.kind == "f" else mine == theirs
-        if not equal.all():
-            count = int(np.count_nonzero(~equal.reshape(one.rows, -1).all(axis=1)))
+        if mine is not None and (mine != theirs).any():
+            count = int(np.count_nonzero(mine != theirs))
             message = f"not the same rows: {what} differs in {count} of {one.rows}; predict both on the same data"
             raise DataError(message)
+    for place, task in enumerate(common):
+        _require_one_definition(one, other, place, task)
     return replace(one, tasks={name: _kind_of(one, other, name) for name in common}), other
+
+
+def _require_one_definition(one: Predictions, other: Predictions, place: int, task: str) -> None:
+    """Refuse rows, the same by all that tells them apart, that a task labels or weighs otherwise on either side."""
+    weights, others = one.weights[:, place], other.weights[:, place]
+    # Labels and weights may have passed through another tool's number format.
+    agree = np.isclose(one.labels[:, place], other.labels[:, place], rtol=1e-6, atol=0.0)
+    agree &= np.isclose(weights, others, rtol=1e-6, atol=0.0)
+    if agree.all():
+        return
+    what = f"task {task!r} has other labels or weights in {np.count_nonzero(~agree)} of {one.rows} rows"
+    if not one.keyed:
+        message = (
+            f"not the same rows: {what}, which nothing but their order matches; write a column that tells rows apart "
+            "into both, and name it, as in --columns key=impression"
+        )
+        raise DataError(message)
+    message = (
+        f"{what}, so its metrics cannot be compared: two recipes define it differently (label, where, weight or within "
+        "below data.tasks), or a file lacks its columns. Train both by one definition, or write the one's columns into "
+        f"the other and name them, as in --columns label.{task}=y weight.{task}=w"
+    )
+    raise DataError(message)
 
 
 def _with_common_keys(first: Predictions, second: Predictions) -> tuple[Predictions, Predictions]:

@@ -93,6 +93,15 @@ sys.exit(code)
     assert done.stderr == ""
 
 
+def test_a_refused_run_ends_with_its_message_and_no_library_complains_of_leaks(tmp_path: Path) -> None:
+    write_project(tmp_path)
+    words = [sys.executable, "-m", "pipeline", "run", "tiny.yaml", "--set", "data.events.user=nobody"]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("moerank run: raw/events.parquet has no column 'nobody'")
+    assert "leaked" not in done.stderr
+
+
 def test_a_missing_config_is_one_message_and_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["features", "nowhere.yaml"]) == 2
     said = capsys.readouterr().err

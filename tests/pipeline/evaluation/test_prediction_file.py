@@ -197,6 +197,13 @@ def test_wrong_words_and_missing_columns_are_named(tmp_path: Path) -> None:
         load_predictions(tmp_path / "h.parquet", {"label.click": "y", "prediction.click": "p"})
 
 
+@pytest.mark.parametrize("role", ["label.share", "weight.share"])
+def test_a_column_of_a_task_without_a_prediction_is_refused(tmp_path: Path, role: str) -> None:
+    pq.write_table(_table(), tmp_path / "scores.parquet")
+    with pytest.raises(ConfigError, match=rf"{role}=y: .* has no prediction of 'share', only of click, watch"):
+        load_predictions(tmp_path / "scores.parquet", parse_columns([*COLUMNS, f"{role}=y"]))
+
+
 def test_one_mapping_may_speak_of_files_with_and_without_the_usual_names(tmp_path: Path) -> None:
     pq.write_table(_table(), tmp_path / "theirs.parquet")
     columns = {role: name for role, name in parse_columns(COLUMNS).items() if not role.endswith("watch")}

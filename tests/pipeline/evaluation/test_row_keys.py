@@ -124,6 +124,15 @@ def test_the_key_goes_with_the_predictions_raw_and_hashed(here: Path, shop: Path
     assert np.array_equal(one.scores, other.scores)
 
 
+def test_a_key_that_repeats_is_noted(here: Path, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", str(shop / "bundle"), "--from", "2026-01-20", "--out", str(here / "p.parquet"), "--key"]
+    assert main([*words, "product"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"note: 'product' does not tell rows apart: \d+ rows have \d+ of its values", said)
+    assert main([*words, "impression"]) == 0
+    assert "note: 'impression'" not in capsys.readouterr().out
+
+
 def test_a_key_that_the_log_does_not_have_is_refused(shop: Path, tmp_path: Path) -> None:
     config = FeaturesConfig.model_validate(recipe(shop, key="row_id"))
     with pytest.raises(ConfigError, match=r"data\.events\.key names 'row_id', which the log does not have"):

@@ -85,8 +85,26 @@ def test_files_about_other_rows_are_refused(judged: Judged, tmp_path: Path) -> N
         compare(judged.out / "predictions.parquet", tmp_path / "fewer.parquet", config=QUICK)
     other = pc.subtract(1.0, table["label__like"]).cast("float")
     write_table(table.set_column(table.column_names.index("label__like"), "label__like", other), tmp_path / "o.parquet")
-    with pytest.raises(DataError, match="labels differs in 2000 of 2000"):
+    with pytest.raises(DataError, match="task 'like' has other labels or weights in 2000 of 2000 rows"):
         compare(judged.out / "predictions.parquet", tmp_path / "o.parquet", config=QUICK)
+
+
+def test_rows_that_two_recipes_weigh_otherwise_are_refused_with_the_remedy(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    place = table.column_names.index("weight__rating")
+    heavy = pc.multiply(table["weight__rating"], 3.0).cast("float")
+    write_table(table.set_column(place, "weight__rating", heavy), tmp_path / "heavy.parquet")
+    with pytest.raises(DataError, match=r"'rating'.* two recipes define it differently .*--columns label\.rating=y"):
+        compare(judged.out / "predictions.parquet", tmp_path / "heavy.parquet", config=QUICK)
+
+
+def test_rows_that_only_their_order_matches_are_refused_where_labels_differ(judged: Judged, tmp_path: Path) -> None:
+    table = pq.read_table(judged.out / "predictions.parquet")
+    table = table.select([name for name in table.column_names if name not in {"__user", "__item", "__time"}])
+    write_table(table.replace_schema_metadata(), tmp_path / "a.parquet")
+    write_table(table.take(pc.sort_indices(table["prediction__like"])), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match="which nothing but their order matches; write a column that tells rows apart"):
+        compare(tmp_path / "a.parquet", tmp_path / "b.parquet", config=QUICK)
 
 
 def test_files_without_a_common_task_are_refused(judged: Judged, tmp_path: Path) -> None:
