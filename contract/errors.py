@@ -26,6 +26,10 @@ class ConfigError(MoerankError):
     reason = "CONFIG_INVALID"
 
 
+class NoCardError(ConfigError):
+    """A card that was asked for and is not used, whichever model is to be served."""
+
+
 class DataError(MoerankError):
     """Input data that cannot be used: a missing column, a wrong type, an empty table, a one-class label."""
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from contract.errors import ConfigError, IntegrityError, PredictionError
+from contract.errors import IntegrityError, NoCardError, PredictionError
 from contract.graph_names import (
     CUDA_PACKED_FILE,
     CUDA_VARIANTS,
@@ -82,7 +82,8 @@ class Engine:
         Raises:
             IntegrityError: not a graph that onnxruntime loads, or not one with the agreed inputs and outputs.
             SchemaMismatchError: the graph was exported with another schema.
-            ConfigError: CUDA is required and the session does not run on it, or the bundle did not pass at `precision`.
+            NoCardError: CUDA is required and the session does not run on it.
+            ConfigError: the bundle did not pass at `precision`.
         """
         self.schema = Schema.load(directory) if schema is None else schema
         capture = capture and not any(self.schema.part(part).lists for part in PARTS)
@@ -95,7 +96,7 @@ class Engine:
                 f"a GPU is required, but onnxruntime runs {path} on {self.providers[0]}; install requirements/gpu.txt "
                 "on a machine with a CUDA driver, or use --device auto without --require-gpu"
             )
-            raise ConfigError(message)
+            raise NoCardError(message)
         self.properties = _properties(self._session, path)
         on_card = CUDA in self.providers
         self._tables = (tables or CardTables()).of(directory, self.properties, cuda=on_card)

@@ -12,6 +12,7 @@ from contract.errors import ConfigError
 from serving.api.degradation import Degradation
 from serving.api.open_inference import InferenceService
 from serving.api.rank_service import Limits, RankingService
+from serving.graph.engine import CUDA
 from serving.graph.model_graphs import EngineOptions
 from serving.graph.pushed_features import PushedReader
 from serving.graph.users import UserStore
@@ -73,6 +74,9 @@ class RunningServer:
             settings.score,
             settings.traffic,
         )
+        on_card = any(CUDA in model.engine.providers for model in self.registry.models())
+        if not on_card and (text := settings.without_a_card()):
+            LOG.warning(text)
         self.telemetry = Telemetry()
         with ExitStack() as parts:
             if self.users is not None:

@@ -207,6 +207,14 @@ class ServerSettings(BaseSettings):
         of_grpcio = [name for name in _OF_GRPCIO if name in changed and self.front == "native"]
         return alone + [f"{_flag(name)} has no effect with --front native" for name in of_grpcio]
 
+    def without_a_card(self) -> str:
+        """What was set and does nothing where ``auto`` finds no card; empty if nothing was."""
+        changed = [n for n in _OF_CARDS if getattr(self, n) != type(self).model_fields[n].default]
+        if self.device != "auto" or not changed:
+            return ""
+        flags = ", ".join(_flag(name) for name in changed)
+        return f"--device auto found no card and serves on the CPU; without effect there: {flags}"
+
     @property
     def admitted(self) -> int:
         """How many calls may run or wait."""

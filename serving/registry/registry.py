@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, UnavailableError
+from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, MoerankError, NoCardError, UnavailableError
 from serving.graph.model_graphs import EngineOptions
 from serving.graph.served_model import RankingModel
 from serving.registry.traffic import Arms
@@ -32,7 +32,8 @@ class Registry:
         """Load every chosen model, or every model of the store.
 
         Of a model whose current version cannot be loaded, the newest older version that verifies is served, and of a
-        model without one nothing. It is fatal if no model at all can be served, or not a version that was pinned.
+        model without one nothing. It is fatal if no model at all can be served, or not a version that was pinned, or if
+        there is no card and one is required.
 
         Raises:
             ModelNotFoundError: the store has none, or not the chosen one.
@@ -193,7 +194,8 @@ class Registry:
                 opened[selection.model] = self._open_newest(selection)
             except MoerankError as error:
                 first = first or error
-                if selection.version is not None:
+                # Without a card nothing else loads either.
+                if selection.version is not None or isinstance(error, NoCardError):
                     raise
         if first is not None and not opened:
             raise first
@@ -209,6 +211,8 @@ class Registry:
             current = self._store.current(name)
             evidence = self._evidence(name, current)
             return self._open(name, current)
+        except NoCardError:
+            raise
         except MoerankError as error:
             self._refuse(name, evidence, error, otherwise="older versions are tried")
             failed = error

@@ -1,5 +1,6 @@
 """What the server answers, through the public client and the stock stubs."""
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from serving.graph.served_model import RankingModel
 from serving.grpc_server.server import RunningServer, start
 from serving.grpc_server.server_settings import ServerSettings
 from serving.stubs.moerank.v1 import ranking_pb2, ranking_pb2_grpc
+from tests.card import HAS_CARD
 from tests.patience import PATIENCE
 from tests.tiny_bundle import publish_tiny
 
@@ -36,6 +38,13 @@ def test_a_ranking_is_what_the_model_answers_in_process(client: RankingClient, s
     assert (result.model, result.version) == ("tiny", 1)
     assert not result.unknown_user
     assert result.unknown_items == []
+
+
+@pytest.mark.skipif(HAS_CARD, reason="this machine has a card")
+def test_a_server_that_finds_no_card_says_what_does_nothing(store: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ServerSettings(store=store, port=0, device="auto", cuda_precision="fp16")
+    with caplog.at_level(logging.WARNING), start(settings):
+        assert [record.getMessage() for record in caplog.records] == [settings.without_a_card()]
 
 
 def test_unknown_ids_are_answered_and_named(client: RankingClient) -> None:

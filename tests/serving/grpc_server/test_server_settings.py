@@ -68,6 +68,16 @@ def test_what_is_said_of_cards_and_cores_does_nothing_without_them() -> None:
         assert ServerSettings.read(flags_used, {}).without_effect() == []
 
 
+def test_what_does_nothing_where_auto_finds_no_card_is_told_in_one_line() -> None:
+    flags = ("--cuda-precision", "fp16", "--cuda-graphs")
+    assert ServerSettings.read(parse("/a", *flags, "--device", "auto"), {}).without_a_card() == (
+        "--device auto found no card and serves on the CPU; without effect there: --cuda-precision, --cuda-graphs"
+    )
+    # Each of these is told or refused elsewhere, or there is nothing to tell.
+    for others in ((*flags, "--device", "cpu"), (*flags, "--device", "cuda"), ("--device", "auto")):
+        assert ServerSettings.read(parse("/a", *others), {}).without_a_card() == ""
+
+
 def test_plaintext_beyond_loopback_must_be_asked_for() -> None:
     with pytest.raises(ConfigError, match="pass --allow-plaintext"):
         ServerSettings.read(parse("/a", "--host", "192.0.2.1"), {})

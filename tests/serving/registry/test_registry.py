@@ -9,10 +9,12 @@ import pytest
 
 from contract.errors import ConfigError, IntegrityError, ModelNotFoundError, UnavailableError
 from features.online.request_encoder import RankRequest
+from serving.graph.model_graphs import EngineOptions
 from serving.graph.served_model import RankingModel
 from serving.registry.registry import Registry
 from serving.store.local_store import point
 from serving.store.model_selection import ModelSelection
+from tests.card import HAS_CARD
 from tests.tiny_bundle import publish_tiny
 
 
@@ -130,6 +132,18 @@ def test_a_restart_beside_a_broken_version_serves_the_newest_that_verifies(
     registry.refresh()
     assert registry.get().version == 1
     assert registry.refused() == []
+
+
+@pytest.mark.skipif(HAS_CARD, reason="this machine has a card")
+def test_without_the_card_that_is_required_older_versions_and_other_models_are_not_tried(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for place, model in enumerate(("tiny", "tiny", "other")):
+        publish_tiny(store, tmp_path / f"work-{place}", model=model)
+    with pytest.raises(ConfigError, match=r"a GPU is required.*/other/1/"):
+        Registry(store, options=EngineOptions(device="cuda"))
+    # The error says it all, once.
+    assert caplog.text == ""
 
 
 def test_a_model_loaded_again_beside_a_broken_version_is_the_newest_that_verifies(store: Path, tmp_path: Path) -> None:
