@@ -36,9 +36,9 @@ from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from benchmarks.serving_payload import current, payload
 from benchmarks.serving_process import RANK, by_metrics, free_ports, serving
 from contract.errors import MoerankError, PredictionError
+from contract.machine_cores import usable_cores
 from models.export_graph.exported_network import Form
 from serving.graph.engine import CUDA, provider_options
-from serving.grpc_server.server_settings import cores as usable_cores
 
 FORMS: dict[str, Form] = {"moe": "moe", "stacked": "wide", "dense": "dense"}
 """The columns of the table, and our form of each; our wide form has its second layers as one batched product."""

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import psutil
 
+from contract.control_groups import groups_around
+
 _V2, _V1 = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
@@ -28,29 +30,7 @@ def available_memory(root: Path = Path("/")) -> int:
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
     """The limit and the use of each control group around this process that has a limit, in bytes."""
-    membership = root / "proc/self/cgroup"
-    for line in membership.read_text(encoding="utf-8").splitlines() if membership.is_file() else ():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            mount, names = root / "sys/fs/cgroup", _V2
-        elif "memory" in controllers.split(","):
-            mount, names = root / "sys/fs/cgroup/memory", _V1
-        else:
-            continue
-        own = mount / path.strip("/")
-        # Within a container the path may be the host's, which cannot be seen: the mount itself is the group then.
-        for group in (own, *own.parents):
-            limit, used = (_number(group / name) for name in names)
-            if limit is not None:
-                yield limit, used or 0
-            if group == mount:
-                break
-
-
-def _number(path: Path) -> int | None:
-    """What the file says, or None where there is none or it says ``max``."""
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+    for group in groups_around("memory", root):
+        limit, used = (group.number(name) for name in (_V1 if group.version == 1 else _V2))
+        if limit is not None:
+            yield limit, used or 0

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from contract.graph_names import CUDA_PRECISIONS, QUANTISED
+from contract.machine_cores import usable_cores
 from contract.machine_memory import available_memory
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def _devices() -> Iterator[Check]:
             f"install the CUDA builds with: {GPU_SETUP} (CUDA 13 needs driver 580 or newer)",
         )
     else:
-        yield Check("devices", "ok", f"cpu, {len(os.sched_getaffinity(0))} cores (no NVIDIA driver found)")
+        yield Check("devices", "ok", f"cpu, {usable_cores()} cores (no NVIDIA driver found)")
 
 
 def _onnxruntime() -> Iterator[Check]:

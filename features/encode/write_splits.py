@@ -3,7 +3,6 @@
 Nothing of a kept day is written again: a build writes what is new, and a manifest per split.
 """
 
-import os
 import shutil
 from collections import deque
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from contract.dataset import DatasetManifest, DatasetPart, EncodedWith
 from contract.digests import digest_of
 from contract.errors import DataError
 from contract.files import write_text
+from contract.machine_cores import usable_cores
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema
 from contract.settings import Settings
 from contract.sha256 import sha256_of, sha256_of_bytes
@@ -42,7 +42,7 @@ from features.table_config import EventsConfig
 
 GROUP_ROWS = 16_384
 """Rows of a row group, about: several of them, of several days, are mixed when they are read."""
-WORKERS = min(4, os.cpu_count() or 1)
+WORKERS = min(4, usable_cores())
 """Threads that encode row groups; Arrow and NumPy let go of the interpreter for most of it."""
 
 ENCODED_ROWS = 32_768

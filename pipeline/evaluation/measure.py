@@ -1,6 +1,5 @@
 """Everything that labels and scores say: metrics, baselines, slices, curves, findings; written into one directory."""
 
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 
+from contract.machine_cores import usable_cores
 from contract.settings import Settings
 from pipeline.evaluation.curves import draw
 from pipeline.evaluation.findings import calibration_findings, interval_findings
@@ -199,7 +199,7 @@ def _with_tests(slices: _EvaluatedSlices, whole: Mapping[str, TaskInfluence]) ->
 
 def _cores() -> int:
     """Cores that this process may use, as far as more of them help."""
-    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(usable_cores(), _MOST_THREADS)
 
 
 def _slice(

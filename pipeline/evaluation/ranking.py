@@ -6,7 +6,6 @@ order, its row (or its label) goes into the bits below, and the numbers are sort
 Shape legend: n rows, G groups of equal scores.
 """
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contract.machine_cores import usable_cores
 
 Floats = NDArray[np.float64]
 Values = NDArray[Any]
@@ -25,7 +26,7 @@ _WALK = 8
 _BLOCK = 1 << 17
 """Keys that are looked at together: they stay in the processor's cache."""
 _PARALLEL = 1 << 20
-_CORES = min(os.cpu_count() or 1, 8)
+_CORES = min(usable_cores(), 8)
 
 
 def score_keys(scores: Values) -> NDArray[np.uint32]:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Sequence
 
 from contract.errors import TrainingError
+from contract.machine_cores import usable_cores
 
 _SIGNALS = {"SIGKILL": "the system does so when memory runs out: use a smaller train.batch_size or fewer ranks"}
 """What to do about a rank that a signal ended, where there is something."""
@@ -27,7 +28,7 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
 
     # Its log of a failure is 30 lines, none of which says more than the rank's message.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // ranks)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -1,7 +1,6 @@
 """The server's deployment values: flags, environment variables ``MOERANK_*``, defaults; wrong ones reported at once."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from contract.errors import ConfigError
+from contract.machine_cores import usable_cores
 from serving.grpc_server.accepted_sockets import SUPPORTED
 from serving.observe.logs import LogFormat
 
@@ -30,15 +30,10 @@ def _split(value: object) -> object:
     return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
 
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 def _own_cores(values: Mapping[str, object]) -> int:
     """A process's share of the cores."""
     processes = values.get("processes", 1)
-    return max(1, cores() // processes) if isinstance(processes, int) else cores()
+    return max(1, usable_cores() // processes) if isinstance(processes, int) else usable_cores()
 
 
 _ABOUT = {

@@ -6,16 +6,9 @@ import psutil
 import pytest
 
 from contract.machine_memory import available_memory, total_memory
+from tests.contract.control_group_tree import machine
 
 GIB = 2**30
-
-
-def machine(root: Path, membership: str, **files: str) -> Path:
-    """A tree like ``/`` of a process with this ``/proc/self/cgroup``; `files` by path below ``sys/fs/cgroup``."""
-    for name, text in ({"proc/self/cgroup": membership} | {f"sys/fs/cgroup/{k}": v for k, v in files.items()}).items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def test_a_containers_limit_counts_where_its_own_path_is_not_seen(tmp_path: Path) -> None:

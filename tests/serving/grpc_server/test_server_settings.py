@@ -42,6 +42,14 @@ def test_all_wrong_values_are_reported_at_once() -> None:
         assert expected in str(refused.value)
 
 
+@pytest.mark.parametrize(("processes", "threads"), [("1", 3), ("2", 1), ("8", 1)])
+def test_processes_share_the_cores_that_may_be_used(
+    processes: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.grpc_server.server_settings.usable_cores", lambda: 3)
+    assert ServerSettings.read(parse("/a", "--processes", processes), {}).threads == threads
+
+
 def test_what_does_nothing_is_told() -> None:
     idle = ServerSettings.read(parse("/a", "--pushed", "item", "--log-share", "0.5"), {})
     assert idle.without_effect() == [
