@@ -2,16 +2,14 @@
 
 Candidates are padded to the next of `ROW_BUCKETS`, requests to the next of `REQUEST_BUCKETS`. Each size has buffers
 of its own, in pinned host memory and on the device, and so keeps its addresses: onnxruntime can capture such a run as a
-CUDA graph, whose replay spares the launches of all kernels. Threads have buffers of their own, and onnxruntime gives
-runs at the same time a stream each; captured graphs are replayed one at a time.
+CUDA graph, whose replay spares the launches of all kernels. Runs at the same time have buffers of their own, and
+onnxruntime gives them a stream each; captured graphs are replayed one at a time.
 
 Shape legend: N candidate rows, L list features, V list values.
 """
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -22,12 +20,12 @@ from numpy.typing import NDArray
 from contract.graph_names import REQUEST_OF
 from serving.graph.card_tables import HeldTable
 from serving.graph.pinned_memory import pinned_zeros
+from serving.graph.run_slots import Array, IdleSlots, RunSlot
 
 ROW_BUCKETS = (64, 128, 256, 512, 1024, 4096)
 REQUEST_BUCKETS = (1, 8, 32, 128, 512)
 VALUE_BUCKETS = tuple(2**power for power in range(6, 21, 2))
 """For the values of lists, whose number no other size bounds."""
-Array = NDArray[np.int64] | NDArray[np.float32]
 _DTYPES: dict[str, type[np.generic]] = {"tensor(int64)": np.int64, "tensor(float)": np.float32}
 
 
@@ -40,25 +38,8 @@ class _Sizes(NamedTuple):
     request_values: int
 
 
-@dataclass(frozen=True)
-class _Slot:
-    """The buffers of one size: arrays to fill, their copies on the device, and the binding of both."""
-
-    staged: dict[str, Array]
-    given: dict[str, Any]
-    answers: dict[str, Any]
-    binding: Any
-    options: Any
-
-    def fill(self, name: str, array: Array) -> None:
-        """Copy an array into the head of its buffer; what stands behind it becomes 0."""
-        buffer = self.staged[name]
-        head = tuple(slice(size) for size in array.shape)
-        if array.shape != buffer.shape:
-            buffer.fill(0)
-        buffer[head] = array
-        if self.given[name].device_name() != "cpu":
-            self.given[name].update_inplace(buffer)
+_Size = tuple[_Sizes, tuple[str, ...]]
+"""What a slot is for: sizes and outputs."""
 
 
 class BucketRunner:
@@ -81,8 +62,9 @@ class BucketRunner:
         self._outputs = {node.name: node for node in session.get_outputs()}
         self.usable = any(name.startswith("candidate") for name in self._inputs)
         """Whether answers are one for each candidate, so that padding can be cut off."""
-        self._local = threading.local()
-        self._slots: dict[tuple[_Sizes, tuple[str, ...]], _Slot] = {}
+        self.idle = IdleSlots()
+        """Buffers between their runs."""
+        self._captured: dict[_Size, RunSlot] = {}
         self._lock = threading.Lock()
         self._graphs = 0
 
@@ -91,14 +73,25 @@ class BucketRunner:
         sizes = self._sizes(arrays)
         if sizes is None:
             return self._run_as_is(outputs, arrays)
+        size = sizes, tuple(outputs)
+        if self.capture:
+            with self._lock:
+                if size not in self._captured:
+                    # A captured graph holds its addresses for good; without lists there are few sizes.
+                    self._captured[size] = self._new_slot(*size)
+                return self._run_in(self._captured[size], outputs, arrays)
+        slot = self.idle.take(size) or self._new_slot(*size)
+        answers = self._run_in(slot, outputs, arrays)
+        # Not after a failure, when the device may still be at work in it.
+        self.idle.give_back(size, slot)
+        return answers
+
+    def _run_in(self, slot: RunSlot, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         rows = len(arrays[REQUEST_OF]) if REQUEST_OF in arrays else rows_of_part(arrays, "candidate")
-        guard: AbstractContextManager[Any] = self._lock if self.capture else nullcontext()
-        with guard:
-            slot = self._slot(sizes, tuple(outputs))
-            for name in self._inputs:
-                slot.fill(name, arrays[name])
-            self._session.run_with_iobinding(slot.binding, slot.options)
-            return [slot.answers[name].numpy()[:rows].copy() for name in outputs]
+        for name in self._inputs:
+            slot.fill(name, arrays[name])
+        self._session.run_with_iobinding(slot.binding, slot.options)
+        return [slot.answers[name].numpy()[:rows].copy() for name in outputs]
 
     def _run_as_is(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         binding = self._session.io_binding()
@@ -130,16 +123,7 @@ class BucketRunner:
             return None
         return None if None in fitting else _Sizes(*(size or 0 for size in fitting))
 
-    def _slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> _Slot:
-        slots = self._slots
-        if not self.capture:
-            slots = self._local.__dict__.setdefault("slots", {})
-        key = sizes, outputs
-        if key not in slots:
-            slots[key] = self._new_slot(sizes, outputs)
-        return slots[key]
-
-    def _new_slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> _Slot:
+    def _new_slot(self, sizes: _Sizes, outputs: tuple[str, ...]) -> RunSlot:
         binding = self._session.io_binding()
         staged: dict[str, Array] = {}
         given: dict[str, Any] = {}
@@ -153,7 +137,7 @@ class BucketRunner:
             shape = (sizes.candidates, *(int(size) for size in node.shape[1:]))
             answers[name] = ort.OrtValue.ortvalue_from_shape_and_type(shape, _DTYPES[node.type], self._device)
             binding.bind_ortvalue_output(name, answers[name])
-        return _Slot(staged, given, answers, binding, self._options())
+        return RunSlot(staged, given, answers, binding, self._options())
 
     def _buffers(self, shape: tuple[int, ...], dtype: type[np.generic]) -> tuple[Array, Any]:
         if self._device == "cpu":

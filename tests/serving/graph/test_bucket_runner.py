@@ -1,5 +1,6 @@
 """Runs in fixed sizes answer as the session does; on the CPU here, whose buffers are the same arrays."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.export.onnx_file import write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from serving.graph.batched_graph import joined
 from serving.graph.bucket_runner import BucketRunner
+from serving.graph.run_slots import IdleSlots, RunSlot
 from tests.models.small import inputs, lively_ranker, small_config, small_schema
 
 SCHEMA = small_schema()
@@ -59,6 +61,60 @@ def test_several_requests_are_padded_too(counts: tuple[int, ...], folder: Path) 
     feed = _feed(session, {**whole.arrays(), REQUEST_OF: of_request})
     for found, expected in zip(runner.run(tasks, feed), session.run(tasks, feed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The sizes of all slots that were made."""
+    sizes: list[object] = []
+    make = BucketRunner._new_slot
+
+    def noted(self: BucketRunner, *size: Any) -> RunSlot:
+        sizes.append(size)
+        return make(self, *size)
+
+    monkeypatch.setattr(BucketRunner, "_new_slot", noted)
+    return sizes
+
+
+def test_threads_that_run_one_after_another_share_their_buffers(folder: Path, made: list[object]) -> None:
+    session = _session(folder / CUDA_MODEL_FILE)
+    runner, tasks = BucketRunner(session, "cpu"), [task.name for task in SCHEMA.tasks]
+    feed = _feed(session, inputs(SCHEMA, 1, 60).arrays())
+    for _ in range(5):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(runner.run, tasks, feed).result()
+    assert len(made) == 1
+
+
+def test_runs_at_the_same_time_have_buffers_of_their_own(folder: Path, made: list[object]) -> None:
+    session = _session(folder / CUDA_MODEL_FILE)
+    runner, tasks = BucketRunner(session, "cpu"), [task.name for task in SCHEMA.tasks]
+    feeds = [_feed(session, inputs(SCHEMA, 1, 1 + place, seed=place).arrays()) for place in range(60)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda feed: runner.run(tasks, feed), feeds))
+    for feed, found in zip(feeds, answers, strict=True):
+        for values, expected in zip(found, session.run(tasks, feed), strict=True):
+            np.testing.assert_allclose(values, expected, atol=1e-6)
+    assert 1 <= len(made) <= 4 * len(set(made))
+
+
+def test_buffers_of_sizes_that_no_longer_come_are_let_go(folder: Path, made: list[object]) -> None:
+    session = _session(folder / CUDA_MODEL_FILE)
+    runner, tasks = BucketRunner(session, "cpu"), [task.name for task in SCHEMA.tasks]
+
+    def run(rows: int) -> int:
+        runner.run(tasks, _feed(session, inputs(SCHEMA, 1, rows, seed=rows).arrays()))
+        return runner.idle.bytes
+
+    sizes = [run(rows) for rows in (1, 1, 1000, 4096)]
+    assert sizes[0] == sizes[1] < sizes[2] < sizes[3]
+    runner.idle = IdleSlots(sizes[2])
+    assert max(run(rows) for rows in (1, 1000, 1, 4096, 1, 1000)) <= sizes[2]
+    # The largest alone was above the bound: it was not kept, nor did the others go for it.
+    made.clear()
+    assert [run(rows) > 0 for rows in (1000, 4096, 1000)] == [True] * 3
+    assert len(made) == 1
 
 
 def test_a_graph_that_reads_nothing_of_the_candidates_runs_as_it_is(tmp_path: Path) -> None:
