@@ -26,19 +26,33 @@ _NUMBERS = itertools.count()
 
 
 @contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a path in errors that do not, such as that of a write for which there is no room."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def appearing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes its name, on the disk, when the block ends without an error.
 
     What no later process reads need not be `durable`: it may stay in memory.
+
+    Raises:
+        OSError: nothing can be written there; it names a path.
     """
     partial = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.{os.getpid()}.{next(_NUMBERS)}")
     try:
-        yield partial
-        if durable:
-            flush(partial)
-        partial.replace(path)
-        if durable:
-            flush(path.parent)
+        with _naming(path):
+            yield partial
+            if durable:
+                flush(partial)
+            partial.replace(path)
+            if durable:
+                flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -137,7 +151,8 @@ def exclusive(directory: Path) -> Iterator[None]:
         message = f"process {holder} is at work in {directory}; wait until it has ended"
         raise ConfigError(message) from error
     try:
-        file.write_text(str(os.getpid()), encoding="utf-8")
+        with _naming(file):
+            file.write_text(str(os.getpid()), encoding="utf-8")
         yield
     finally:
         lock.release()

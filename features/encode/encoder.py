@@ -140,8 +140,8 @@ def refuse_overflow(name: str, values: NDArray[np.float64], shifted: NDArray[np.
         raise DataError(message)
 
 
-def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
-    """A numeric, boolean or time column as float64 [rows]; null becomes NaN.
+def as_float64(values: pa.Array, name: str, owner: str = "feature") -> NDArray[np.float64]:
+    """A numeric, boolean or time column as float64 [rows]; null becomes NaN. Messages speak of ``OWNER 'NAME'``.
 
     Raises:
         DataError: another type, or an infinite value.
@@ -158,12 +158,12 @@ def as_float64(values: pa.Array, name: str) -> NDArray[np.float64]:
         values = values.cast(pa.int8())
     numeric = pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_decimal(values.type)
     if not (numeric or pa.types.is_null(values.type)):
-        message = f"feature {name!r} takes numbers, but the column is {values.type}"
+        message = f"{owner} {name!r} takes numbers, but the column is {values.type}"
         raise DataError(message)
     # Whole numbers from 2**53 on become the nearest of those that float64 has.
     floats = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     if np.isinf(floats).any():
-        message = f"feature {name!r} has an infinite value; replace it by null or a bound"
+        message = f"{owner} {name!r} has an infinite value; replace it by null or a bound"
         raise DataError(message)
     return np.asarray(floats, dtype=np.float64)
 

@@ -19,10 +19,10 @@ def fit_task(train: RawDataset, task: TaskConfig) -> TaskSpec:
     Raises:
         DataError: labels of one class, none, too many classes, or too large to fit; weights that are all 0.
     """
-    labels = as_float64(train.read([label_column(task.name)])[label_column(task.name)], task.name)
+    labels = _numbers(train, label_column(task.name), task.name, "the label of task")
     labels = labels[~np.isnan(labels)]
     if task.weight:
-        _require_weights(as_float64(train.read([weight_column(task.name)])[weight_column(task.name)], task.name), task)
+        _require_weights(_numbers(train, weight_column(task.name), task.name, "the weight of task"), task)
     if task.kind == "binary":
         ones, zeros = np.count_nonzero(labels == 1.0), np.count_nonzero(labels == 0.0)
         if not ones or not zeros or ones + zeros < len(labels):
@@ -41,6 +41,10 @@ def fit_task(train: RawDataset, task: TaskConfig) -> TaskSpec:
         message = f"task {task.name!r}: no training row has a label; look at `label`, `where` and the split"
         raise DataError(message)
     return TaskSpec(name=task.name, kind=task.kind, unit=task.unit, base_rate=mean, spread=spread)
+
+
+def _numbers(train: RawDataset, column: str, task: str, owner: str) -> NDArray[np.float64]:
+    return as_float64(train.read([column])[column], task, owner)
 
 
 def _require_weights(weights: NDArray[np.float64], task: TaskConfig) -> None:

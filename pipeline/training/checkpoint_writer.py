@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
 from contract.errors import TrainingError
-from contract.files import flush, flush_tree, write_text
+from contract.files import TEMPORARY_PREFIX, flush, flush_tree, write_text
 from models.sharding import TIMEOUT, Sharded
 from models.weighting import Weighting
 from pipeline.training.checkpoint import (
@@ -150,7 +150,7 @@ class CheckpointWriter:
         reason = _first_reason(error)
         return TrainingError(
             f"the checkpoint of step {progress.step} could not be written to {self.folder}: {reason} "
-            f"({free / 1e6:,.0f} MB were free, about {_size(state) / 1e6:,.0f} MB are needed); the checkpoints before "
+            f"({free / 1e6:,.1f} MB were free, about {_size(state) / 1e6:,.1f} MB are needed); the checkpoints before "
             "it are as they were: make room, and run again to go on from the last one"
         )
 
@@ -163,7 +163,7 @@ class CheckpointWriter:
 
 def _sweep(run_dir: Path) -> None:
     """Remove what a killed process was writing: names that begin with a dot, which no reader takes."""
-    for path in (*(run_dir / FOLDER).glob(".*"), *run_dir.glob(".history.json*")):
+    for path in (*(run_dir / FOLDER).glob(".*"), *run_dir.glob(f"{TEMPORARY_PREFIX}*")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

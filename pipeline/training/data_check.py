@@ -15,8 +15,11 @@ from features.batches import BatchReader
 
 FAR_OUT = 1e6
 """Robust spreads from the median that no real label lies away; a heavy tail reaches some thousands."""
+BEYOND_FLOATS = 1e9
+"""How often the typical distance from the median no label may lie away, however many do, as where a huge number stands
+for "none": float32 tells numbers apart to one part in 10 million, so that beside these all others would be equal."""
 _SAMPLE = 1_000_000
-"""Labels that the robust spread is taken from, at most."""
+"""Labels that robust figures are taken from, at most."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def _check(task: TaskSpec, labels: NDArray[np.float32], weights: NDArray[np.floa
     if not len(labels):
         return CheckedTask(task.name, 0, f"task {task.name!r} is left out: no training row has a weight for it")
     _refuse_far_out(task, labels)
-    if task.kind == "binary" and (labels == labels[0]).all():
+    if (labels == labels[0]).all():
         remark = f"task {task.name!r}: its label is {labels[0]:g} in all {len(labels)} training rows that count"
         return CheckedTask(task.name, len(labels), remark)
     return CheckedTask(task.name, len(labels))
@@ -66,8 +69,10 @@ def _check(task: TaskSpec, labels: NDArray[np.float32], weights: NDArray[np.floa
 def _refuse_far_out(task: TaskSpec, labels: NDArray[np.float32]) -> None:
     broken = labels[~np.isfinite(labels)]
     if not len(broken) and task.kind == "regression":
-        middle, spread = robust_scale(labels.astype(np.float64))
-        broken = labels[np.abs(labels - middle) > FAR_OUT * spread] if spread > 0 else broken
+        values = labels.astype(np.float64)
+        middle, spread = robust_scale(values)
+        bound = min(FAR_OUT * spread or np.inf, BEYOND_FLOATS * typical_distance(values) or np.inf)
+        broken = labels[np.abs(values - middle) > bound]
     if len(broken):
         message = (
             f"task {task.name!r}: the label of {len(broken)} of {len(labels)} training rows is {broken[0]:g}, which no "
@@ -85,6 +90,23 @@ def robust_scale(values: NDArray[np.float64]) -> tuple[float, float]:
         >>> middle, round(spread)
         (5000.0, 2881)
     """
-    sample = values[:: -(-len(values) // _SAMPLE)]
+    sample = _sample(values)
     low, middle, high = np.quantile(sample, [0.001, 0.5, 0.999], method="nearest")
     return float(middle), float(sample[(sample >= low) & (sample <= high)].std())
+
+
+def typical_distance(values: NDArray[np.float64]) -> float:
+    """The median distance from the median of the values that are not equal to it; 0 where all are.
+
+    Example:
+        >>> typical_distance(np.repeat([0.0, 3.0, 1e30], [900, 60, 40]))
+        3.0
+    """
+    sample = _sample(values)
+    distances = np.abs(sample - np.median(sample))
+    apart = distances[distances > 0]
+    return float(np.quantile(apart, 0.5, method="nearest")) if len(apart) else 0.0
+
+
+def _sample(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return values[:: -(-len(values) // _SAMPLE)]

@@ -72,7 +72,7 @@ class EpochLoop:
 
     def _note_skipped(self, bad: BadBatch | None, *, counted: bool) -> None:
         if bad is not None:
-            self._skipped += 1
+            self.progress = self.progress.model_copy(update={"skipped": self.progress.skipped + 1})
             self.log.say(f"skipped a batch: {bad}")
             if counted:
                 self._meter.leave_out()
@@ -83,7 +83,7 @@ class EpochLoop:
 
     def _begin(self) -> None:
         self._started, self._first = time.monotonic(), self.progress
-        self._before, self._updates, self._skipped = self.progress, True, 0
+        self._before, self._updates = self.progress, True
         self._meter = LossMeter(self.run.schema.tasks, self.run.device)
         self.run.form.interrupted()
         self.run.sharded.model.train()
@@ -143,14 +143,23 @@ class EpochLoop:
         validation = stopped or self._validate()
         rows = self.progress.row - self._first.row
         steps = self.progress.step - self._first.step
-        record = self._record(validation) | {"skipped_batches": self._skipped, "steps": steps}
+        record = self._record(validation) | {"skipped_batches": self.progress.skipped, "steps": steps}
         record |= {"seconds": seconds, "rows_per_second": rows / max(seconds, 1e-9)}
         value = self.run.stopping_metric.value(validation.metrics)
         self.progress = self.progress.after_epoch(record, value, self._patience)
         self.writer.save(self.progress)
         self.log.epoch(self.progress)
+        self._say_stopped()
         self._show_experts(validation.health)
         return self.progress
+
+    def _say_stopped(self) -> None:
+        stopping, best = self.run.config.early_stopping, self.progress.best
+        if self.progress.stopped and stopping is not None and best is not None:
+            self.log.say(
+                f"stopped early: {self.progress.since_best} validations without a better {stopping.metric}; the best "
+                f"was at step {best.step} of epoch {best.epoch}"
+            )
 
     def _interrupt(self) -> None:
         self._settle()

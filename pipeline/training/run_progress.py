@@ -35,6 +35,8 @@ class RunProgress(Settings):
     since_best: int = 0
     """Validations since the best one."""
     stopped: bool = False
+    skipped: int = 0
+    """Batches of this epoch that were left out."""
 
     @model_validator(mode="before")
     @classmethod
@@ -58,7 +60,8 @@ class RunProgress(Settings):
         Of an epoch that was stopped in the middle, the last validation has been judged already.
         """
         judged = self if self.stopped else self._judged(record, value, patience)
-        return judged.model_copy(update={"epoch": self.epoch + 1, "row": 0, "history": (*self.history, record)})
+        history = (*self.history, record)
+        return judged.model_copy(update={"epoch": self.epoch + 1, "row": 0, "history": history, "skipped": 0})
 
     def _judged(self, record: EpochRecord, value: float | None, patience: int | None) -> "RunProgress":
         if value is None or self.best is None or value > self.best.value:

@@ -92,7 +92,8 @@ class TrainingLog:
 
 def summary(record: EpochRecord, progress: RunProgress) -> str:
     """An epoch in one line."""
-    best = " (best)" if progress.best is not None and progress.best.epoch == progress.epoch else ""
+    # The best validation of the epoch may have been one in its middle.
+    best = " (best)" if progress.best is not None and progress.best.step == progress.step else ""
     rate = record["rows_per_second"]
     return f"epoch {progress.epoch}{best}: {_figures(record) or 'no validation'}; {rate:,.0f} rows/s"
 

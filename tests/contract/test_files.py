@@ -81,3 +81,11 @@ def test_what_a_killed_writer_leaves_bears_the_name_of_temporary_files(tmp_path:
     code += "with appearing(pathlib.Path(sys.argv[1])) as half: half.touch(); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "file")], check=False)
     assert [path.name.startswith(TEMPORARY_PREFIX) for path in tmp_path.iterdir()] == [True]
+
+
+def test_a_disk_without_room_is_told_with_the_file(small_disk: Path) -> None:
+    target = small_disk / "history.json"
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        write_text("x" * 300_000, target)
+    assert refused.value.filename == str(target)
+    assert list(small_disk.iterdir()) == []

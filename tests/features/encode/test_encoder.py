@@ -132,8 +132,10 @@ def test_columns_of_any_number_or_time_become_floats(values: pa.Array, expected:
 def test_texts_and_infinities_are_refused_as_numbers() -> None:
     with pytest.raises(DataError, match="'x' takes numbers, but the column is string"):
         as_float64(WORDS, "x")
-    with pytest.raises(DataError, match="'x' has an infinite value"):
+    with pytest.raises(DataError, match="feature 'x' has an infinite value"):
         as_float64(pa.array([1.0, float("inf")]), "x")
+    with pytest.raises(DataError, match="the weight of task 'click' has an infinite value"):
+        as_float64(pa.array([1.0, float("inf")]), "click", "the weight of task")
 
 
 def test_policies_refuse_nulls_and_nans_and_say_how_many() -> None:

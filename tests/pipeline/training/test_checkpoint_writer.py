@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from contract.errors import TrainingError
+from contract.files import TEMPORARY_PREFIX
 from models.ranker import Ranker
 from models.sharding import LearningRates, process_group, shard
 from models.weighting import FixedConfig
@@ -111,7 +112,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     partial = tmp_path / "checkpoint" / ".step-7.partial"
     partial.mkdir(parents=True)
     (partial / "__0_0.distcp").write_bytes(b"half")
-    (tmp_path / ".history.json.123.partial").write_text("{")
+    history = tmp_path / f"{TEMPORARY_PREFIX}history.json.123.0"
+    history.write_text("{")
     with a_writer(tmp_path):
         assert not partial.exists()
-        assert not (tmp_path / ".history.json.123.partial").exists()
+        assert not history.exists()

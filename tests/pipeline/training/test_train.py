@@ -168,6 +168,8 @@ def test_validation_within_an_epoch_chooses_the_best_and_stops_by_any_metric(tmp
     assert losses[progress.step] == min(losses.values()) == result["metrics"]["like"]["log_loss"]
     assert result["steps"] == everything[-1]["step"] < 30 * 8
     assert history["checks"][0]["row"] == 512
+    ended = f"the best was at step {progress.best.step} of epoch {progress.best.epoch}"
+    assert f"stopped early: 3 validations without a better like.log_loss; {ended}" in said
     assert said[0].startswith("epoch 1, row 512 (best): like/auc 0.")
 
 
@@ -190,6 +192,21 @@ def test_a_batch_that_is_not_finite_can_be_skipped_and_is_counted(tmp_path: Path
     assert [epoch["skipped_batches"] for epoch in epochs] == [1, 1, 1]
     assert len([line for line in said if line.startswith("skipped a batch: step")]) == 3
     assert result["metrics"]["like"]["auc"] > 0.6
+
+
+def test_skipped_batches_of_an_interrupted_epoch_are_counted_too(tmp_path: Path) -> None:
+    broken = write_features(tmp_path / "features", SCHEMA, broken={"price": float("nan")})
+
+    def interrupt(text: str) -> None:
+        if text.startswith("skipped"):
+            signal.raise_signal(signal.SIGINT)
+
+    settings = config(epochs=1, on_bad_batch="skip")
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, MODEL, settings, tmp_path / "run", interrupt)
+    train(broken, MODEL, settings, tmp_path / "run", silent)
+    epochs = json.loads((tmp_path / "run" / "history.json").read_text())["epochs"]
+    assert [epoch["skipped_batches"] for epoch in epochs] == [1]
 
 
 def test_rates_that_blow_up_training_stop_it_before_any_table_breaks(features: Path, tmp_path: Path) -> None:

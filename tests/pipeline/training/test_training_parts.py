@@ -151,3 +151,7 @@ def test_an_epoch_is_told_in_one_line() -> None:
     progress = RunProgress().after_epoch(record, 0.75, PATIENCE)
     assert summary(record, progress) == "epoch 1 (best): like/auc 0.7500; 1,234 rows/s"
     assert flat(record) == {"valid/like/auc": 0.75, "rows_per_second": 1234.5}
+    # A validation in the middle of the epoch was better than the one at its end.
+    earlier = RunProgress().after_step(512).after_check(record, 0.8, PATIENCE).after_step(1024)
+    ended = earlier.after_epoch(record, 0.75, PATIENCE)
+    assert summary(record, ended) == "epoch 1: like/auc 0.7500; 1,234 rows/s"
