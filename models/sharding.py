@@ -124,7 +124,7 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
     if several:
         over_all_ranks(ranker)
     tables = [] if ranker.embeddings is None else ranker.embeddings.embedding_bag_configs()
-    random_state = torch.get_rng_state() if device.type == "cpu" else torch.cuda.get_rng_state(device)
+    random_state = _random_state(device)
     shapes = {table.name: TableShape(table.num_embeddings, table.embedding_dim) for table in tables}
     with quiet():
         if ranker.embeddings is not None:
@@ -138,9 +138,15 @@ def shard(ranker: Ranker, device: torch.device, rates: LearningRates) -> Sharded
             init_data_parallel=several,
             data_parallel_wrapper=DefaultDataParallelWrapper(static_graph=False, find_unused_parameters=False),
         )
+    # Data-parallel wrapping would move all but the tables to the device; tables that were sharded are there.
+    model.to(device)
     if several:
         _initialise_as_one_rank(model, tables, device, random_state)
     return Sharded(model, rates)
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """Sharding at world size one: equal answers, one optimiser step for everything, learning rates by group."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from contract.errors import ConfigError
 from contract.machine_memory import total_memory
 from contract.schema import DenseSpec, IdSpec
-from models import table_planner
+from models import sharding, table_planner
 from models.losses import RankingLoss
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
@@ -180,3 +181,15 @@ def test_rows_that_leave_a_rank_without_any_are_not_shared_out_beside_other_widt
     assert planned(4, 3, "row_wise") == "row_wise"
     with pytest.raises(ConfigError, match="4 rows leave one of 3 ranks without any"):
         planned(4, 3, "row_wise", table_dims={"user": 4})
+
+
+def test_all_of_a_model_goes_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without tables, which torchrec puts there; by a device of every machine: on the CPU nothing is left behind."""
+    monkeypatch.setattr(
+        sharding, "plan_on_machine", lambda *_: SimpleNamespace(plan={}, get_plan_for_module=lambda _: None)
+    )
+    meta = torch.device("meta")
+    numbers = small_schema(features=tuple(each for each in SCHEMA.features if isinstance(each, DenseSpec)))
+    sharded = shard(Ranker(numbers, small_config()), meta, RATES)
+    parts = {**dict(sharded.ranker.named_parameters()), **dict(sharded.ranker.named_buffers())}
+    assert {name for name, part in parts.items() if part.device.type != "meta"} == set()
