@@ -75,17 +75,23 @@ def examine_bundle(path: Path, device: Literal["cpu", "cuda", "auto"] = "auto") 
     on_card = CUDA in cards_graph.providers
     here = cards_graph if on_card else Engine(path)
     known = json.loads(cards_graph.properties.get(CUDA_PRECISIONS, "{}"))
-    passed = ", ".join(name for name, facts in known.items() if facts["passed"]) or "fp32"
+    passed = [name for name, facts in known.items() if facts["passed"]] or ["fp32"]
     int8 = " with int8 experts" if QUANTISED in here.properties else ""
     name = card.model if on_card else own.model
     seen = f"{name} on {here.providers[0]}, {here.precision}{int8}, {_form(here)} form; "
     if QUANTISED in cards_graph.properties:
         seen += "on CUDA its int8 experts have no kernels: export one without for a card"
         return Check("bundle", "ok", f"{path}: {seen}")
-    seen += f"on CUDA it may be served at {passed}"
+    seen += "on CUDA it may be served at "
     if card.for_card:
-        seen += f" in the {_form(cards_graph)} form"
+        forms = dict[str, list[str]]()
+        for precision in passed:
+            file = graph_files(names, precision, cuda=True).model
+            form = _form(cards_graph if file == card.model else Engine(path, file=file))
+            forms.setdefault(form, []).append(precision)
+        seen += ", ".join(f"{', '.join(of_form)} in the {form} form" for form, of_form in forms.items())
     else:
+        seen += ", ".join(passed)
         seen += ", with the same graph" if card.model == own.model else f", with {card.model} in float32"
     return Check("bundle", "ok", f"{path}: {seen}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contract.errors import ConfigError, IntegrityError, PredictionError
-from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, GOLDEN_TOLERANCE, QUANTISED, int8_of
+from contract.graph_names import CUDA_MODEL_FILE, CUDA_PRECISIONS, GOLDEN_TOLERANCE, QUANTISED, int8_of, variant_of
 from models.export.onnx_file import annotate, write_onnx
 from models.export_graph.serving_graph import ServingGraph
 from pipeline.doctor import examine_bundle
@@ -118,6 +118,13 @@ def test_doctor_names_the_form_for_a_card(bundle: Path, tmp_path: Path) -> None:
     annotate(folder / CUDA_MODEL_FILE, {"form": "wide"})
     found = examine_bundle(folder, "cpu").found
     assert "CPUExecutionProvider, fp32, dense form; on CUDA it may be served at fp32, tf32 in the wide form" in found
+    # Half precision may have another.
+    half = folder / variant_of(CUDA_MODEL_FILE, "fp16")
+    shutil.copy(folder / CUDA_MODEL_FILE, half)
+    annotate(half, {"form": "moe"})
+    passed = json.loads(Engine(bundle).properties[CUDA_PRECISIONS]) | {"fp16": FACTS["tf32"]}
+    annotate(folder / CUDA_MODEL_FILE, {CUDA_PRECISIONS: json.dumps(passed)})
+    assert examine_bundle(folder, "cpu").found.endswith("at fp32, tf32 in the wide form, fp16 in the moe form")
 
 
 def test_doctor_names_the_int8_graph_of_a_processor_and_the_float32_graph_of_a_card(
