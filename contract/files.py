@@ -4,6 +4,7 @@ Everything is written beside its place under a name that begins with `TEMPORARY_
 renamed.
 """
 
+import errno
 import glob
 import itertools
 import os
@@ -33,6 +34,15 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def told(error: OSError) -> str:
+    """An error of the system in a line: the file, and the system's own words, which say it best.
+
+    Of a copy for which there is no room, Python names the source first; the room is where the copy was to be.
+    """
+    file = (error.filename2 if error.errno == errno.ENOSPC else None) or error.filename or "the system"
+    return f"{file}: {error.strerror or error}"
 
 
 @contextmanager

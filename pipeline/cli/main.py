@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from contract.errors import ConfigError, LostRankError, MoerankError
+from contract.files import told
 from pipeline.cli import (
     backfill_verb,
     backtest_verb,
@@ -153,8 +154,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # A full disk, a directory that may not be written: the machine's own words say it best.
-        return _fail(args.verb, f"{error.filename or 'the system'}: {error.strerror or error}", 1)
+        # A full disk, a directory that may not be written.
+        return _fail(args.verb, told(error), 1)
     except Exception as error:
         # A defect, whose trace is wanted; the other ranks' traces only tell that this one has ended.
         if speaks(f"{type(error).__name__}: {error}", DEFECT_SECONDS):

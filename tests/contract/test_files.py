@@ -1,12 +1,13 @@
 """Writing that leaves either the whole result or nothing."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from contract.files import TEMPORARY_PREFIX, locked, place, recover, replacing, scratch_beside, write_text
+from contract.files import TEMPORARY_PREFIX, locked, place, recover, replacing, scratch_beside, told, write_text
 from tests.patience import PATIENCE
 
 
@@ -89,3 +90,11 @@ def test_a_disk_without_room_is_told_with_the_file(small_disk: Path) -> None:
         write_text("x" * 300_000, target)
     assert refused.value.filename == str(target)
     assert list(small_disk.iterdir()) == []
+
+
+def test_a_copy_without_room_is_told_with_the_copy(small_disk: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "graph", small_disk / "graph"
+    source.write_bytes(bytes(300_000))
+    with pytest.raises(OSError, match="No space left on device") as refused:
+        shutil.copyfile(source, target)
+    assert told(refused.value) == f"{target}: No space left on device"
