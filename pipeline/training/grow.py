@@ -79,7 +79,7 @@ def _require(before: ModelConfig, now: ModelConfig) -> None:
     if other or not fits or any(private) or now.experts < _count(before):
         differing = f" ({', '.join(other)} differ)" if other else ""
         message = (
-            f"a {before.architecture.name} with {_count(before)} experts cannot grow into a {now.architecture.name} "
+            f"{before.architecture.name} with {_count(before)} experts cannot grow into {now.architecture.name} "
             f"with {now.experts}{differing}: train.warm.grow makes more experts of an mmoe without private_experts "
             "out of a shared_bottom, or out of an mmoe with fewer; all else must stay"
         )

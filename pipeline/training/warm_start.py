@@ -4,7 +4,7 @@ A night's data have more ids than the last one's, and at times other features. A
 stands for the same value now, and is dropped where there is none; new values' rows start fresh. What reads the input
 matrix is carried over column by column, by the features' names.
 
-Shape legend: R rows of a table, D columns of the input matrix.
+Shape legend: R rows of a table.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,12 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 
 from contract.errors import DataError
 from contract.hashing import hash_array
-from contract.schema import IdSpec, Schema
+from contract.schema import Schema
 from features.encode.vocabulary import VOCABULARY_FILE, Vocabularies
-from models.model_config import ModelConfig
-from models.sequences import network_columns
 from models.sharding import Sharded
 from models.weighting import Weighting
 from pipeline.training.checkpoint import best, latest, quietly, read_meta, state_of
+from pipeline.training.column_map import ColumnMap
 from pipeline.training.grow import grown
 from pipeline.training.train_config import WarmConfig
 
@@ -39,6 +38,13 @@ ENCODING_FOLDER = "encoding"
 _CARRIED = ("model", "optimizer", "weighting")
 _TABLES = "embeddings.embedding_bags."
 _PARTS = {"gates": ".gates.", "towers": "network.towers.", "tables": _TABLES}
+_WORDS = {
+    ".gates.": "gates",
+    ".banks.": "experts",
+    "network.towers.": "towers",
+    "network.bottom.": "shared layers",
+    "weighting.": "weights of losses",
+}
 Index = NDArray[np.int64]
 
 
@@ -92,7 +98,7 @@ def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: W
                 optimizer.init_state()
     state = state_of(sharded, weighting)
     rows = _row_maps(run_dir, old_schema, features_dir, ranker.schema)
-    columns = _column_map(old_schema, ranker.schema, ranker.config)
+    columns = ColumnMap.between(old_schema, ranker)
     old = _read(directory)
     if meta.model != ranker.config and warm.grow is not None:
         old = grown(old, meta.model, ranker.config, warm.grow, warm.grow_share, torch.initial_seed())
@@ -165,18 +171,6 @@ def _vocabularies(run_dir: Path, schema: Schema) -> Vocabularies:
     raise DataError(message)
 
 
-def _column_map(old: Schema, new: Schema, config: ModelConfig) -> Index:
-    """For each column of the input matrix now, the column of the same feature before; -1 for a new feature; [D]."""
-    before = {column.spec.name: column for column in network_columns(old, config.dims, config.sequences)}
-    columns: list[int] = []
-    for feature in network_columns(new, config.dims, config.sequences):
-        known = before.get(feature.spec.name)
-        same = known is not None and len(known.columns) == len(feature.columns)
-        same = same and isinstance(feature.spec, IdSpec) == isinstance(known.spec if known else None, IdSpec)
-        columns += known.columns if known is not None and same else [-1] * len(feature.columns)
-    return np.array(columns, dtype=np.int64)
-
-
 def _read(directory: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint by name, whole."""
     reader = FileSystemReader(directory)
@@ -192,28 +186,42 @@ def _read(directory: Path) -> dict[str, Tensor]:
 
 
 def _copy(
-    state: dict[str, Any], old: Mapping[str, Tensor], rows: Mapping[str, Index], columns: Index, warm: WarmConfig
+    state: dict[str, Any], old: Mapping[str, Tensor], rows: Mapping[str, Index], columns: ColumnMap, warm: WarmConfig
 ) -> Carried:
     earlier_rows = fresh_rows = 0
     fresh: list[str] = []
     for name, value in flatten_state_dict(state)[0].items():
-        part, _, parameter = name.partition(".")
+        part = name.partition(".")[0]
         if part not in _CARRIED or (part == "optimizer" and not warm.optimizer):
             continue
         if any(_PARTS[reset] in name for reset in warm.reset):
             fresh += [reset for reset in warm.reset if _PARTS[reset] in name and reset not in fresh]
             continue
         if isinstance(value, ShardedTensor) or _TABLES in name:
-            index = rows.get(name.partition(_TABLES)[2].partition(".")[0])
-            if index is None or name not in old:
-                fresh.append(name)
+            table = name.partition(_TABLES)[2].partition(".")[0]
+            index = rows.get(table)
+            # A table with another optimiser than before has sums of squares of another shape.
+            if index is None or name not in old or old[name].shape[1:] != _shape(value)[1:]:
+                fresh.append(f"table {table}" if part == "model" else f"sums of squares of table {table}")
                 continue
             _copy_rows(value, old[name], index)
             if part == "model":
                 earlier_rows, fresh_rows = earlier_rows + int((index >= 0).sum()), fresh_rows + int((index < 0).sum())
-        elif isinstance(value, Tensor) and not _copy_dense(value, old.get(name), columns):
-            fresh.append(parameter)
-    return Carried(earlier_rows, fresh_rows, tuple(fresh))
+        elif isinstance(value, Tensor) and not columns.copy(name, value, old.get(name)):
+            fresh.append(_part_of(name))
+    return Carried(earlier_rows, fresh_rows, tuple(sorted(set(fresh) - {""})))
+
+
+def _shape(value: Any) -> torch.Size:
+    return value.metadata().size if isinstance(value, ShardedTensor) else value.shape
+
+
+def _part_of(name: str) -> str:
+    """What a person calls the part of the model that a tensor belongs to; nothing for counters."""
+    if name.endswith(("num_batches_tracked", "global_step", ".step")):
+        return ""
+    part = next((words for mark, words in _WORDS.items() if mark in name), name.partition(".")[2])
+    return part if not name.startswith("optimizer.") else f"optimiser of {part}"
 
 
 @torch.no_grad()
@@ -224,27 +232,3 @@ def _copy_rows(value: Any, old: Tensor, index_R: Index) -> None:
         index_of_shard = torch.from_numpy(index_R[first : first + tensor.shape[0]])
         known = index_of_shard >= 0
         tensor[known.to(tensor.device)] = old[index_of_shard[known]].to(tensor.device, tensor.dtype)
-
-
-@torch.no_grad()
-def _copy_dense(value: Tensor, old: Tensor | None, columns_D: Index) -> bool:
-    """Copy as it is, or along the dimensions that are the input matrix's columns; False: it does not fit."""
-    if old is None or value.ndim != old.ndim:
-        return False
-    # With the features of before, the map is the identity; else a dimension as wide as the matrix is the matrix's.
-    new_width, identity = len(columns_D), bool((columns_D == np.arange(len(columns_D))).all())
-    if value.shape == old.shape and (identity or new_width not in value.shape):
-        value.copy_(old)
-        return True
-    source = old
-    target = [torch.arange(size) for size in value.shape]
-    for dimension, size in enumerate(value.shape):
-        if size == new_width:
-            known = torch.from_numpy(np.flatnonzero(columns_D >= 0))
-            source = source.index_select(dimension, torch.from_numpy(columns_D[columns_D >= 0]))
-            target[dimension] = known
-        elif size != old.shape[dimension]:
-            return False
-    if value.ndim:
-        value[torch.meshgrid(*target, indexing="ij")] = source.to(value.device, value.dtype)
-    return True

@@ -85,9 +85,15 @@ def test_more_experts_begin_as_those_there_were(features: Path, tmp_path: Path) 
         torch.testing.assert_close(first_layer(new, 4)[expert], first_layer(old, 2)[expert % 2])
 
 
+def test_what_starts_fresh_is_told_by_part(features: Path, tmp_path: Path) -> None:
+    trained(features, tmp_path / "old", experts=2)
+    said: list[str] = []
+    start = Start(tmp_path / "old")
+    train(features, small_config(), config(warm={"grow": "copy"}), tmp_path / "new", said.append, start=start)
+    assert "; fresh: gates, optimiser of experts, optimiser of gates; 1,024 rows" in said[0]
+
+
 def test_what_cannot_grow_is_refused_with_what_can(features: Path, tmp_path: Path) -> None:
     trained(features, tmp_path / "old", experts=2)
-    with pytest.raises(
-        DataError, match=r"a mmoe with 2 experts cannot grow into a mmoe with 4 \(tower_widths differ\)"
-    ):
+    with pytest.raises(DataError, match=r"mmoe with 2 experts cannot grow into mmoe with 4 \(tower_widths differ\)"):
         grown(features, tmp_path / "old", tmp_path / "new", {"grow": "copy"}, tower_widths=(4,))

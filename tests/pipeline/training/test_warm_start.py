@@ -112,6 +112,31 @@ def test_features_that_come_and_go_are_mapped_by_name(earlier: Path, tmp_path: P
     assert sum(found) == len(old) - 8
 
 
+@pytest.mark.parametrize("swapped", [True, False], ids=["another feature as wide", "one feature less"])
+def test_layers_as_wide_as_the_matrix_are_not_taken_for_its_columns(tmp_path: Path, *, swapped: bool) -> None:
+    # 55 columns before, and 55 or 47 now; towers have as many hidden units as there are columns now.
+    rest = tuple(spec for spec in FEATURES if spec.name != "tab")
+    now = small_schema(features=(IdSpec(name="place", kind="id", side="context", rows=6), *rest) if swapped else rest)
+    model = small_config(gate={"name": "top_k", "k": 2}, tower_widths=(55 if swapped else 47,))
+    before, features = write_features(tmp_path / "before", SCHEMA), write_features(tmp_path / "now", now)
+    train(before, model, config(epochs=1), tmp_path / "earlier", lambda _: None)
+    train(features, model, config(**STILL), tmp_path / "later", lambda _: None, start=Start(tmp_path / "earlier"))
+    state = load_ranker(tmp_path / "later", now).state_dict()
+    for name, tensor in weights_of(load_ranker(tmp_path / "earlier", SCHEMA).state_dict()).items():
+        if name.startswith("network.towers."):
+            torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-8, msg=name)
+
+
+def test_a_table_with_another_optimiser_keeps_its_rows(features: Path, earlier: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = config(**STILL, tables={"user": {"optimizer": "adagrad"}})
+    train(features, MODEL, settings, tmp_path, said.append, start=Start(earlier))
+    assert any("0 fresh; fresh: sums of squares of table user; " in line for line in said)
+    name = "embeddings.embedding_bags.user.weight"
+    before, after = load_ranker(earlier, SCHEMA).state_dict()[name], load_ranker(tmp_path, SCHEMA).state_dict()[name]
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-8)
+
+
 def test_rows_of_a_grown_vocabulary_go_to_the_rows_of_their_values() -> None:
     before = Vocabularies({"user": pa.array([None, "ann", "bob", "eve"])})
     now = Vocabularies({"user": pa.array([None, "eve", "zoe", "ann"])})
