@@ -11,6 +11,7 @@ from pipeline.console import say
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.step_cache import StepRecord, read_record
 from pipeline.training.checkpoint import read_meta, stored
+from pipeline.training.grow import can_grow
 from pipeline.training.train import world_size
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK
 from pipeline.training.warm_start import Start
@@ -50,6 +51,25 @@ class StartingPoint(NamedTuple):
         times = EncodedDataset.open(config.features_dir / SPLIT_NAMES[TRAIN]).read([TIME])[TIME].to_numpy()
         return int((times > until).sum()) < LEAST_ROWS_OF_A_RANK * world_size()
 
+    def again(self, config: ProjectConfig) -> "StartingPoint | None":
+        """Where training starts from that has other settings and no newer rows; None: from nothing.
+
+        Raises:
+            ConfigError: this run was named, and only newer rows are to be trained on.
+        """
+        warm = config.train.warm
+        if config.train.start_from == "current":
+            # As without a model that is served, but where that one is to grow on the rows that made it.
+            return self if warm.grow is not None and not warm.new_rows else None
+        if warm.new_rows:
+            message = (
+                f"there are no newer rows than those of {self.directory}, which was trained with other settings or "
+                "features; to go on with it on the same rows, set train.warm.new_rows: false, and to train on them "
+                "from nothing, train.start_from: none"
+            )
+            raise ConfigError(message)
+        return self
+
     def fits(self, features: StepRecord) -> bool:
         """Whether its model takes what these features encode."""
         if self.record.result.get("features") == features.stamp:
@@ -76,10 +96,13 @@ def starting_point(config: ProjectConfig) -> StartingPoint | None:
 
 
 def _other_model(start: StartingPoint, config: ProjectConfig) -> bool:
+    """Whether a model is neither the recipe's nor one that is to grow into it."""
     try:
-        return read_config(start.directory / "config.yaml").model != config.model
+        before = read_config(start.directory / "config.yaml").model
     except ConfigError:  # settings that this version does not know
         return True
+    grows = config.train.warm.grow is not None and can_grow(before, config.model)
+    return before != config.model and not grows
 
 
 def _run_at(config: ProjectConfig, path: Path) -> StartingPoint:

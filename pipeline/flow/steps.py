@@ -184,13 +184,7 @@ def _training_run(config: ProjectConfig) -> tuple[Run, str, StartingPoint | None
     if origin is not None and origin.has_seen(config, upstream):
         if origin.fits(upstream) and origin.record.result.get("settings") == digest_of(settings):
             return Run(config, origin.directory), origin.record.stamp, origin
-        if config.train.start_from != "current":
-            message = (
-                f"there are no newer rows than those of {origin.directory}, which was trained with other settings or "
-                "features; to train on the same rows again, set train.start_from: none"
-            )
-            raise ConfigError(message)
-        origin = None  # other settings, the same rows: trained from nothing, as without a model that is served
+        origin = origin.again(config)
     parts = [settings, upstream.stamp, code_digest(train)]
     # Training from nothing is the same run whether it was asked for or fell due.
     stamp = digest_of("train", *parts) if origin is None else digest_of("train", *parts, origin.record.stamp)

@@ -70,13 +70,23 @@ def grown(
     return tensors
 
 
-def _require(before: ModelConfig, now: ModelConfig) -> None:
-    old, new = before.model_dump(), now.model_dump()
-    other = sorted(name for name in old if old[name] != new[name] and name not in _MAY_DIFFER)
+def can_grow(before: ModelConfig, now: ModelConfig) -> bool:
+    """Whether a model can be grown out of another one."""
     kinds = (MMoEConfig, SharedBottomConfig)
     fits = isinstance(now.architecture, MMoEConfig) and isinstance(before.architecture, kinds)
     private = [c.private_experts for c in (before.architecture, now.architecture) if isinstance(c, MMoEConfig)]
-    if other or not fits or any(private) or now.experts < _count(before):
+    return fits and not any(private) and now.experts >= _count(before) and not _differing(before, now)
+
+
+def _differing(before: ModelConfig, now: ModelConfig) -> list[str]:
+    """What differs between two models and must not."""
+    old, new = before.model_dump(), now.model_dump()
+    return sorted(name for name in old if old[name] != new[name] and name not in _MAY_DIFFER)
+
+
+def _require(before: ModelConfig, now: ModelConfig) -> None:
+    if not can_grow(before, now):
+        other = _differing(before, now)
         differing = f" ({', '.join(other)} differ)" if other else ""
         message = (
             f"{before.architecture.name} with {_count(before)} experts cannot grow into {now.architecture.name} "

@@ -42,8 +42,15 @@ def test_each_night_goes_on_from_the_published_model(
     first = night(config)
     assert steps.required(first.directory, "").result["generation"] == 0
     assert night(config).directory == first.directory
-    with pytest.raises(ConfigError, match=r"no newer rows than those of .*set train.start_from: none"):
+    with pytest.raises(ConfigError, match=r"no newer rows than those of .*set train.warm.new_rows: false"):
         steps.train_model(read_config(project, [f"train.start_from={first.directory}", WARM[1], "train.epochs=3"]))
+    # A model that is to grow does so on the rows that made the smaller one.
+    grow = ["model.experts=6", "train.warm={grow: copy, new_rows: false}"]
+    grown = steps.train_model(read_config(project, [f"train.start_from={first.directory}", WARM[1], *grow]))
+    assert grown.directory != first.directory
+    assert f"starts from {first.directory.name}" in capsys.readouterr().err
+    assert steps.train_model(read_config(project, [*WARM, *grow])).directory != first.directory
+    assert f"starts from {first.directory.name}" in capsys.readouterr().err
     # A file that was written again is another build, though of the same rows; a late row of a day gone by is no newer.
     pq.write_table(early, tmp_path / "raw" / "events.parquet", row_group_size=500)
     assert night(config).directory == first.directory
@@ -63,6 +70,7 @@ def test_each_night_goes_on_from_the_published_model(
     anew = read_config(project, [*WARM, "train.warm.scratch_every=1"])
     assert starting_point(anew) is None
     assert starting_point(read_config(project, [*WARM, "model.experts=2"])) is None
+    assert starting_point(read_config(project, [*WARM, "model.experts=2", "train.warm.grow=copy"])) is None
     by_path = read_config(project, [f"train.start_from={first.directory}", *WARM[1:]])
     assert starting_point(by_path) == starting_point(config)
     bundle = tmp_path / "runs" / "tiny" / "store" / "tiny" / "1"
