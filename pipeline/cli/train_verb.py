@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from contract.files import exclusive
-from pipeline.cli.verb import RECIPE, Verb, config_arguments, respond
+from pipeline.cli.verb import RECIPE, Verb, at_least, config_arguments, respond
 
 if TYPE_CHECKING:
     from pipeline.project.project_config import ProjectConfig
@@ -48,7 +48,7 @@ def _seeded(args: Namespace, config: "ProjectConfig") -> "list[ProjectConfig]":
 
     if args.seeds == 1:
         return [config]
-    seeds = [config.train.seed + number for number in range(args.seeds)]
+    seeds = [(config.train.seed + number) % (1 << 64) for number in range(args.seeds)]
     return [read_config(args.config, [*args.overrides, f"train.seed={seed}"]) for seed in seeds]
 
 
@@ -71,20 +71,24 @@ def _arguments(parser: ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
         "--seeds",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="train with N seeds from train.seed on, and print each metric's mean with its interval",
     )
     parser.add_argument(
         "--ranks",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="train with N processes of this machine, one a GPU where it has them (torchrun starts more machines)",
     )
     parser.add_argument(
-        "--restarts", type=int, default=0, metavar="N", help="how often ranks are started again after one was lost"
+        "--restarts",
+        type=at_least(0),
+        default=0,
+        metavar="N",
+        help="how often ranks are started again after one was lost",
     )
 
 

@@ -2,13 +2,13 @@
 
 from argparse import ArgumentParser, Namespace
 
-from pipeline.cli.verb import Verb, config_arguments, respond
+from pipeline.cli.verb import Verb, at_least, config_arguments, respond
 
 
 def _tune_arguments(parser: ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument(
-        "--trials", type=int, metavar="N", help="how many trials in all, those of earlier commands included"
+        "--trials", type=at_least(1), metavar="N", help="how many trials in all, those of earlier commands included"
     )
 
 

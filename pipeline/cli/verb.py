@@ -4,7 +4,7 @@ import atexit
 import gc
 import json
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,18 @@ class Verb:
     arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace], int | None]
     brief: bool = False
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from `least` on."""
+
+    def number(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or int(text) < least:
+            message = f"{text!r} is not a whole number of at least {least}"
+            raise ArgumentTypeError(message)
+        return int(text)
+
+    return number
 
 
 def add_json(parser: ArgumentParser) -> None:

@@ -26,8 +26,7 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch  # noqa: PLC0415
 
-    # Its log of a failure is 30 lines, none of which says more than the rank's message.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    silence_elastic()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // ranks)))
     config = LaunchConfig(
         min_nodes=1,
@@ -53,3 +52,13 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
         )
         raise TrainingError(message) from error
     return 0
+
+
+def silence_elastic() -> None:
+    """Its log of a failure is 30 lines, none of which says more than the rank's message.
+
+    Each of its loggers has a level of its own, which that of their parent does not change.
+    """
+    for name in [*logging.root.manager.loggerDict, "torch.distributed.elastic"]:
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 
+from contract.errors import TrainingError
 from contract.schema import TaskSpec
 from features.batches import BatchReader
 from models.diagnostics.expert_health import ExpertHealth, HealthMeter
@@ -37,6 +38,9 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device, metric
     """Score every row, on all ranks together; a task without rows of both classes has no AUC.
 
     `metric`, one of the evaluation's, comes beside AUC and RMSE for the tasks that have it.
+
+    Raises:
+        TrainingError: an answer is not finite.
     """
     ranker = sharded.ranker
     sharded.model.eval()
@@ -54,12 +58,24 @@ def validate(sharded: Sharded, reader: BatchReader, device: torch.device, metric
     scores, labels, weights, users = (_gather(np.concatenate(columns)) for columns in zip(*batches, strict=True))
     grouped = Users.of(users) if metric and ranker.schema.user_key else Users.apart(len(users))
     metrics = {}
+    _require_finite(ranker.schema.tasks, scores)
     for t, task in enumerate(ranker.schema.tasks):
         columns = scores[:, t], labels[:, t], weights[:, t]
         metrics[task.name] = task_metrics(task, *columns)
         if metric is not None and metric not in metrics[task.name]:
             metrics[task.name] |= _evaluated(task, metric, *columns, grouped, by_user=bool(ranker.schema.user_key))
     return Validation(metrics, meter.result())
+
+
+def _require_finite(tasks: tuple[TaskSpec, ...], scores_NT: Matrix) -> None:
+    for task, scores_N in zip(tasks, scores_NT.T, strict=True):
+        if broken := int(np.count_nonzero(~np.isfinite(scores_N))):
+            message = (
+                f"task {task.name!r}: the model's answers to {broken:,} of {len(scores_N):,} validation rows are not "
+                "finite: its weights have grown beyond bounds; lower the learning rates or set train.gradient_clip; "
+                "the last checkpoint is untouched"
+            )
+            raise TrainingError(message)
 
 
 def task_metrics(task: TaskSpec, scores: Matrix, labels: Matrix, weights: Matrix) -> dict[str, float]:

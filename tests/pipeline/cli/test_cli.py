@@ -61,6 +61,22 @@ def test_wrong_usage_ends_with_code_2(words: list[str], capsys: pytest.CaptureFi
     assert "usage: moerank" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "least"),
+    [
+        (["train", "a.yaml", "--seeds", "0"], 1),
+        (["train", "a.yaml", "--ranks", "-1"], 1),
+        (["train", "a.yaml", "--restarts", "-1"], 0),
+        (["tune", "a.yaml", "--trials", "few"], 1),
+    ],
+)
+def test_counts_that_cannot_be_are_refused(words: list[str], least: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"argument {words[2]}: '{words[3]}' is not a whole number of at least {least}" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from pipeline.cli.main import build_parser; build_parser()"
     code += f"; print(sorted({HEAVY!r} & sys.modules.keys()))"

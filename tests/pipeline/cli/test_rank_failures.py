@@ -112,3 +112,18 @@ def test_two_ranks_train_one_seed_after_the_other_and_tell_the_means_once(projec
     assert told["seeds"] == [0, 1]
     assert len(set(told["runs"])) == len(told["runs"]) == 2
     assert {(each["task"], each["metric"]) for each in told["metrics"]} >= {("like", "auc"), ("rating", "rmse")}
+
+
+def test_torchs_own_log_of_a_failed_job_is_silent() -> None:
+    code = """
+import logging
+from torch.distributed.launcher.api import elastic_launch
+from pipeline.training.ranks_launch import silence_elastic
+silence_elastic()
+loggers = [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed.elastic")]
+print(len(loggers), any(logging.getLogger(name).isEnabledFor(logging.ERROR) for name in loggers))
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    loggers, enabled = done.stdout.split()
+    assert int(loggers) > 1
+    assert enabled == "False"

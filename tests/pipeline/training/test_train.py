@@ -214,6 +214,16 @@ def test_rates_that_blow_up_training_stop_it_before_any_table_breaks(features: P
         train(features, small_config(norm="none", dropout=0.0), config(learning_rate=1e30), tmp_path, silent)
 
 
+def test_weights_beyond_all_bounds_are_told_at_the_next_validation(features: Path, tmp_path: Path) -> None:
+    # Each batch after the first one is skipped, so that only the validation finds out.
+    settings = config(learning_rate=1e30, on_bad_batch="skip")
+    with pytest.raises(
+        TrainingError, match=r"answers to 512 of 512 validation rows are not finite: .* lower the learn"
+    ):
+        train(features, small_config(norm="none", dropout=0.0), settings, tmp_path, silent)
+    assert latest(tmp_path) is None
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
