@@ -57,9 +57,9 @@ def open_source(store: str | Path, cache: Path | None = None) -> Source:
     """
     text = str(store)
     if isinstance(store, Path) or "://" not in text:
-        return Directory(Path(store))
+        return Directory(Path(store), cache)
     if text.startswith("file://"):
-        return Directory(Path(text.removeprefix("file://")))
+        return Directory(Path(text.removeprefix("file://")), cache)
     return Remote(text, cache or default_cache(text))
 
 
@@ -69,10 +69,12 @@ def default_cache(url: str) -> Path:
 
 
 class Directory:
-    """A local store."""
+    """A local store. Versions that were shipped there as deltas are made in a cache, as those behind a URL."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, cache: Path | None = None) -> None:
+        """Prepare; nothing is read yet."""
+        self._path, self._cache = path, cache
+        self._remote: Remote | None = None
 
     def __str__(self) -> str:
         return str(self._path)
@@ -90,8 +92,14 @@ class Directory:
         return stores.current(self._path, model)
 
     def version_path(self, model: str, version: int) -> Path:
-        """As `Source.version_path`."""
-        return stores.version_path(self._path, model, version)
+        """As `Source.version_path`; of a delta, as `Remote.version_path`."""
+        path = stores.version_path(self._path, model, version)
+        if not (path / DELTA_FILE).is_file():
+            return path
+        if self._remote is None:
+            url = f"file://{self._path.absolute()}"
+            self._remote = Remote(url, self._cache or default_cache(url))
+        return self._remote.version_path(model, version)
 
 
 class Remote:

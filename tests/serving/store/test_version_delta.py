@@ -49,6 +49,19 @@ def test_a_server_makes_the_very_files_of_the_whole_version(two: Path, tmp_path:
     assert (tmp_path / "cache" / "tiny" / "1").is_dir()
 
 
+def test_a_directory_to_which_deltas_are_shipped_serves_as_a_url_does(two: Path, tmp_path: Path) -> None:
+    mirror = RemoteStore(f"file://{tmp_path}/mirror")
+    mirror.push(two, "tiny", 1)
+    registry = Registry(open_source(tmp_path / "mirror", tmp_path / "cache"))
+    mirror.push_delta(two, "tiny", 2)
+    assert registry.refresh()
+    assert registry.get().version == 2
+    assert registry.get().bundle.manifest == load(two / "tiny" / "2").manifest
+    near = open_source(f"file://{tmp_path}/mirror", tmp_path / "cache")
+    assert near.version_path("tiny", 1) == tmp_path / "mirror" / "tiny" / "1"
+    assert near.version_path("tiny", 2) == tmp_path / "cache" / "tiny" / "2"
+
+
 def test_a_server_swaps_to_a_delta_and_back(two: Path, tmp_path: Path) -> None:
     registry = Registry(open_source(URL, tmp_path / "cache"))
     mirror = RemoteStore(URL)
