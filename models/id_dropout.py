@@ -14,7 +14,7 @@ from contract.schema import IdSpec, Schema
 from models.input_layout import PartLayout
 from models.model_config import ModelConfig
 from models.ranker_tensors import PackedIds
-from models.row_share import draw_rows, is_shared
+from models.row_share import draw_rows, is_shared, places_in_batch, repeated_rows
 
 OWN_ID_RATE = 0.05
 """Of the user's and the item's own ids where the configuration names no rate."""
@@ -37,7 +37,7 @@ class IdDropout(nn.Module):
         self.register_buffer("first_F", torch.tensor(first), persistent=False)
         self.register_buffer("shared_F", torch.tensor([max(s.unknown_rows, 1) for s in specs]), persistent=False)
         self.active = any(rate > 0 for rate in rates)
-        self.single = [spec.kind == "id" for spec in specs]
+        self.lists = any(spec.kind != "id" for spec in specs)
 
     def forward(self, packed: PackedIds, counts: list[int] | None = None) -> PackedIds:
         """The same lists with some ids replaced; `counts`: how many ids each feature has, if the host knows."""
@@ -59,15 +59,15 @@ class IdDropout(nn.Module):
         device = packed.values_V.device
         if not is_shared():
             return torch.rand(packed.values_V.shape, device=device)
-        chances = []
-        for single, count in zip(self.single, counts or packed.lengths_FN.sum(dim=1).tolist(), strict=True):
-            if single:
-                chances.append(draw_rows(partial(torch.rand, device=device), (count,)))
-            else:
-                # Ranks hold lists of other lengths; what follows must not depend on how many numbers they took.
-                with torch.random.fork_rng([device] if device.type == "cuda" else []):
-                    chances.append(torch.rand(count, device=device))
-        return torch.cat(chances)
+        counts = counts or packed.lengths_FN.sum(dim=1).tolist()
+        if not self.lists:
+            return torch.cat([draw_rows(partial(torch.rand, device=device), (count,)) for count in counts])
+        # Also where no id of a list is replaced: what is drawn after them must not depend on this rank's lists.
+        head = repeated_rows()
+        repeated = packed.lengths_FN[:, :head].sum(dim=1).tolist() if head else [0] * len(counts)
+        begins, total = places_in_batch(counts, repeated)
+        everyones = torch.rand(total, device=device)
+        return torch.cat([everyones[begin : begin + count] for begin, count in zip(begins, counts, strict=True)])
 
 
 def _rate(spec: IdSpec, schema: Schema, config: ModelConfig) -> float:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -43,6 +45,26 @@ def repeated_rows() -> int:
 def is_shared() -> bool:
     """Whether the batch is spread over several ranks."""
     return _share.get() is not None
+
+
+def places_in_batch(counts_F: list[int], repeated_F: list[int]) -> tuple[list[int], int]:
+    """Where this rank's values begin among those of the whole batch, feature by feature, and how many those are in all.
+
+    Ranks tell each other how many `counts_F` they hold of each feature, of which `repeated_F` belong to rows that count
+    for the rank before; all ranks must ask together.
+    """
+    repeated = torch.tensor(repeated_F)
+    counts_RF, rank = _of_all_ranks(torch.tensor(counts_F) - repeated)
+    totals_F = counts_RF.sum(dim=0)
+    begins_F = totals_F.cumsum(dim=0) - totals_F + counts_RF[:rank].sum(dim=0) - repeated
+    return begins_F.tolist(), int(totals_F.sum())
+
+
+def _of_all_ranks(own_F: Tensor) -> tuple[Tensor, int]:
+    """Everybody's numbers, [ranks, F], and which are this rank's."""
+    everyones = [torch.empty_like(own_F) for _ in range(dist.get_world_size())]
+    dist.all_gather(everyones, own_F)
+    return torch.stack(everyones), dist.get_rank()
 
 
 def draw_rows(draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:

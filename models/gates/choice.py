@@ -3,12 +3,14 @@
 Shapes: B rows, E experts, K selections, X experts and null experts.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from contract.errors import ConfigError
+from models.row_share import draw_rows
 
 
 class Choice(NamedTuple):
@@ -62,7 +64,8 @@ def drop_experts(choice: Choice, rate: float) -> Choice:
     """
     if rate == 0.0:
         return choice
-    kept_BE = choice.selected_BE & (torch.rand_like(choice.weights_BE) >= rate)
+    draw = partial(torch.rand, dtype=choice.weights_BE.dtype, device=choice.weights_BE.device)
+    kept_BE = choice.selected_BE & (draw_rows(draw, choice.weights_BE.shape) >= rate)
     weights_BE = choice.weights_BE * kept_BE
     sum_B1 = weights_BE.sum(-1, keepdim=True)
     alive_B1 = sum_B1 > 0

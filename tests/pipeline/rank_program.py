@@ -24,8 +24,13 @@ from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_config
 
-MODEL = small_config(gate={"name": "top_k", "k": 2}, table_dims={"user": 12, "tab": 4})
-"""Tables of three widths, which ranks share out."""
+MODEL = small_config(
+    gate={"name": "top_k", "k": 2, "expert_dropout": 0.2},
+    table_dims={"user": 12, "tab": 4},
+    id_dropout=0.1,
+    id_dropout_rows=20,
+)
+"""Tables of three widths, which ranks share out, and all that is left to chance: ids in lists, units and experts."""
 
 
 EXACT = TrainConfig.model_validate(

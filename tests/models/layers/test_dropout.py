@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.schema import IdSpec, Schema
+from models import row_share
 from models.id_dropout import OWN_ID_RATE, IdDropout
 from models.input_layout import layouts
 from models.layers.dropout import Dropout, scaled_mask
 from models.ranker_tensors import PackedIds
+from models.row_share import RowShare, rows_of_batch
 from tests.models.small import TASKS, small_config
 
 
@@ -91,3 +93,32 @@ def test_a_rate_of_its_own_holds_for_tables_of_enough_rows() -> None:
     user, tab, _ = dropped_ids(id_dropout(id_dropout=0.5, id_dropout_rows=10))
     assert float((user == 0).float().mean()) == pytest.approx(0.5, abs=0.02)
     assert set(tab.tolist()) == {8}
+
+
+@pytest.mark.parametrize("least_rows", [1, 80], ids=["lists lose ids", "lists keep theirs"])
+def test_ids_are_dropped_alike_on_any_number_of_ranks(least_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = (
+        IdSpec(name="user", kind="id", side="user", rows=100),
+        IdSpec(name="history", kind="id_list", side="user", rows=50),
+        IdSpec(name="item", kind="id", side="item", rows=90),
+    )
+    schema = Schema(features=features, tasks=TASKS)
+    layer = IdDropout(schema, layouts(schema), small_config(id_dropout=0.5, id_dropout_rows=least_rows))
+    lengths = torch.stack([torch.ones(40).long(), torch.arange(40) % 4, torch.ones(40).long()])
+
+    def dropped(begin: int, end: int, share: RowShare | None) -> list[torch.Tensor]:
+        own = lengths[:, begin:end]
+        torch.manual_seed(0)
+        with rows_of_batch(share):
+            values = layer(PackedIds(torch.full((int(own.sum()),), 8), own)).values_V
+        return list(values.split(own.sum(dim=1).tolist()))
+
+    whole = dropped(0, 40, None)
+    # Of 15 and 25 rows; the second rank's part begins with a row that counts for the first one.
+    counts = torch.stack([lengths[:, :15].sum(dim=1), lengths[:, 15:].sum(dim=1)])
+    for rank, share in enumerate((RowShare(0, 15, 40), RowShare(14, 40, 40, repeated=1))):
+        monkeypatch.setattr(row_share, "_of_all_ranks", lambda _, rank=rank: (counts, rank))
+        parts = dropped(share.first, share.last, share)
+        for feature, part in enumerate(parts):
+            begin = int(lengths[feature, : share.first].sum())
+            assert torch.equal(part, whole[feature][begin : begin + len(part)])
