@@ -75,19 +75,20 @@ class Layers:
     """Mixture layers and their graphs in a folder, each written once: tracing a model takes longer than running it."""
 
     def __init__(self, folder: Path, sizes: Sizes) -> None:
-        self._folder, self._sizes, self._models = folder, sizes, dict[int, Ranker]()
+        self._folder, self._sizes, self._models = folder, sizes, dict[tuple[int, bool], Ranker]()
 
-    def model(self, experts: int) -> Ranker:
+    def model(self, experts: int, *, narrow: bool = False) -> Ranker:
         """The layer of so many experts alone, one top-2 gate."""
-        if experts not in self._models:
-            self._models[experts] = layer(experts) if self._sizes is not TINY else small(experts)
-        return self._models[experts]
+        key = experts, narrow
+        if key not in self._models:
+            self._models[key] = layer(experts, narrow=narrow) if self._sizes is not TINY else small(experts)
+        return self._models[key]
 
-    def graph(self, experts: int, form: Form, precision: str = "fp32") -> Path:
+    def graph(self, experts: int, form: Form, precision: str = "fp32", *, narrow: bool = False) -> Path:
         """Its graph in a form, computed in a precision."""
-        whole = self._folder / f"{experts}-{form}-{MODEL_FILE}"
+        whole = self._folder / f"{experts}{'-narrow' if narrow else ''}-{form}-{MODEL_FILE}"
         if not whole.is_file():
-            write(self.model(experts), whole, form)
+            write(self.model(experts, narrow=narrow), whole, form)
         path = variant_of(str(whole), precision) if precision != "fp32" else str(whole)
         if not Path(path).is_file():
             write_half(whole, Path(path)) if precision == "fp16" else write_quantised_moe(whole, Path(path), 8)
@@ -142,11 +143,11 @@ def inputs_of(model: Ranker, rows: int) -> Inputs:
 class BoundRun:
     """A graph with its inputs and answers on the device: what is timed is the graph alone."""
 
-    def __init__(self, path: Path, inputs: Inputs, device: str) -> None:
-        """Load the graph and put the inputs there."""
+    def __init__(self, path: Path, inputs: Inputs, device: str, *, capture: bool = False) -> None:
+        """Load the graph and put the inputs there; `capture`: replay it as a CUDA graph."""
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        providers = provider_options("cuda" if device == "cuda" else "cpu", "fp32")
+        providers = provider_options("cuda" if device == "cuda" else "cpu", "fp32", capture=capture)
         self.session = ort.InferenceSession(str(path), options, providers=providers)
         self._binding = self.session.io_binding()
         arrays = inputs.arrays()
@@ -154,7 +155,9 @@ class BoundRun:
             self._binding.bind_ortvalue_input(node.name, ort.OrtValue.ortvalue_from_numpy(arrays[node.name], device))
         for node in self.session.get_outputs():
             if not node.name.startswith(GATE_OUTPUT):
-                self._binding.bind_output(node.name, device)
+                # Of its own, as a captured run needs them: it writes to where it wrote when it was captured.
+                answers = ort.OrtValue.ortvalue_from_shape_and_type((inputs.candidate.rows,), np.float32, device)
+                self._binding.bind_ortvalue_output(node.name, answers)
 
     def __call__(self) -> None:
         """One run, to its end."""

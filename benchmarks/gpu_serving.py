@@ -45,6 +45,8 @@ FORMS: dict[str, Form] = {"moe": "moe", "stacked": "wide", "dense": "dense"}
 PRECISIONS = {"fp32": tuple(FORMS), "fp16": ("moe", "stacked")}
 TABLE_ROWS = (500, 4096, 16384)
 KUAIRAND = {"user": 5, "items": 7583, "context": {"tab": 1, "hour": 20}}
+JOINED_AT_MOST = 32
+"""Tensors that onnxruntime's Concat takes while a CUDA graph is captured; the dense form joins its experts' answers."""
 CONNECTIONS_OF_MANY = 16
 """The kernel spreads connections over processes, not calls."""
 PAGE_SECONDS = 1.1
@@ -95,12 +97,20 @@ def layers(graphs: Layers, sizes: Sizes, device: str) -> list[Case]:
         paths = [graphs.graph(experts, "dense"), graphs.graph(experts, form), graphs.graph(experts, half, "fp16")]
         # Experts of 8 bits are the operator's, whatever form was chosen.
         paths.append(graphs.graph(experts, "moe", "int8"))
-        times = interleaved([BoundRun(path, inputs, device) for path in paths], sizes.rounds)
+        runs = [BoundRun(path, inputs, device) for path in paths]
+        captured = experts <= JOINED_AT_MOST
+        runs += [BoundRun(path, inputs, device, capture=True) for path in paths[:3] if captured]
+        times = interleaved(runs, sizes.rounds)
         what = f"layer 960-256-128, n={experts}, k=2, {rows} rows, on the card"
         cases.append(case_of(f"{what}: {form} / dense, fp32", (times[1] / times[0]).tolist(), "x", bound=exact))
         cases.append(case_of(f"{what}: {half} / dense, fp16", (times[2] / times[0]).tolist(), "x", bound=halved))
         cases.append(case_of(f"{what}: moe / dense, int8", (times[3] / times[0]).tolist(), "x"))
         cases.append(case_of(f"{what}: {form}, fp32", (1e3 * times[1]).tolist(), "ms"))
+        if captured:
+            what += ", CUDA graphs"
+            cases.append(case_of(f"{what}: {form} / dense, fp32", (times[5] / times[4]).tolist(), "x", bound=exact))
+            cases.append(case_of(f"{what}: {half} / dense, fp16", (times[6] / times[4]).tolist(), "x", bound=halved))
+            cases.append(case_of(f"{what}: {form}, fp32", (1e3 * times[5]).tolist(), "ms"))
     return cases
 
 
@@ -190,25 +200,30 @@ def kuairand(store: Path, sizes: Sizes, device: str) -> list[Case | NotInstalled
 
 def write_table(path: Path, graphs: Layers, sizes: Sizes, device: str) -> None:
     """Measure layers in every form and precision, for `models.export.cuda_form`."""
-    rows = []
     tiny = sizes is TINY
-    for experts, _ in sizes.layers[: 1 if tiny else None]:
-        model = graphs.model(experts)
-        for count in TABLE_ROWS[: 1 if tiny else None]:
-            times = {}
-            for precision, names in PRECISIONS.items():
-                inputs = inputs_of(model, count)
-                runs = [BoundRun(graphs.graph(experts, FORMS[name], precision), inputs, device) for name in names]
-                medians = 1e3 * np.median(interleaved(runs, sizes.rounds), axis=1)
-                times[precision] = dict(zip(names, medians.round(4).tolist(), strict=True))
-            hidden, outputs = model.config.expert_widths
-            rows.append(
-                {"inputs": model.width, "hidden": hidden, "outputs": outputs, "experts": experts, "selected": 2}
-                | {"rows": count, **times}
-            )
+    kinds = [(experts, narrow) for narrow in (False, True) for experts, _ in sizes.layers][: 1 if tiny else None]
+    rows = [
+        measured_layer(graphs, kind, count, sizes.rounds, device)
+        for kind in kinds
+        for count in TABLE_ROWS[: 1 if tiny else None]
+    ]
     name = torch.cuda.get_device_name() if device == "cuda" else "a CPU (dry run)"
     about = {"machine": f"{name}, onnxruntime {ort.__version__}", "measured": datetime.now(UTC).date().isoformat()}
     path.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+def measured_layer(graphs: Layers, kind: tuple[int, bool], count: int, rounds: int, device: str) -> dict[str, object]:
+    """A row of the table: a layer of so many experts, narrow or not, over `count` rows."""
+    experts, narrow = kind
+    model = graphs.model(experts, narrow=narrow)
+    inputs, times = inputs_of(model, count), {}
+    for precision, names in PRECISIONS.items():
+        paths = [graphs.graph(experts, FORMS[name], precision, narrow=narrow) for name in names]
+        medians = 1e3 * np.median(interleaved([BoundRun(path, inputs, device) for path in paths], rounds), axis=1)
+        times[precision] = dict(zip(names, medians.round(4).tolist(), strict=True))
+    hidden, outputs = model.config.expert_widths
+    sizes = {"inputs": model.width, "hidden": hidden, "outputs": outputs, "experts": experts, "selected": 2}
+    return {**sizes, "rows": count, **times}
 
 
 if __name__ == "__main__":

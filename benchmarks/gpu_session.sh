@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that needs a card, in under 13 minutes: the gpu tests, then both benchmarks with a new table of layers.
+# Everything that needs a card, in under 14 minutes: the gpu tests, then both benchmarks with a new table of layers.
 # Usage: bash benchmarks/gpu_session.sh [FOLDER for what is printed]; needs requirements/gpu.txt and h2load.
 # PARTS="doctor tests gpu_training" runs these alone, where a command may not take so long.
 # DRY=--cpu-dry-run runs the same lines on a CPU, where the tests skip and the figures mean nothing.
@@ -25,7 +25,7 @@ nvidia-smi >"$out/nvidia-smi.txt" 2>&1
 # To collect all tests would take a minute.
 mapfile -t tests < <(grep -rlE 'mark\.gpu|tests\.card' tests --include='test_*.py')
 run doctor 30 "$python" -m pipeline doctor
-run tests 120 "$python" -m pytest -m gpu -q -p no:cacheprovider "${tests[@]}"
+run tests 180 "$python" -m pytest -m gpu -q -n 4 -p no:cacheprovider "${tests[@]}"
 run gpu_serving 330 "$python" -m benchmarks.gpu_serving --json --table "$out/cuda_layers.json" "${dry[@]}"
 run gpu_training 300 "$python" -m benchmarks.gpu_training --json "${dry[@]}"
 exit $status

@@ -46,17 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = torch.device("cpu") if chosen.cpu_dry_run else torch.device("cuda", 0)
     cases: list[Case] = []
     with tempfile.TemporaryDirectory() as name, process_group(device):
+        features = write_features(Path(name) / "features", sizes, sizes.kept)
         for batch in sizes.batches:
-            cases += measure(Path(name) / str(batch), sizes, batch, device)
+            cases += measure(features, sizes, batch, device)
     if chosen.cpu_dry_run:
         print("a dry run on the CPU: every line ran, the figures mean nothing, and no bound is looked at")
         cases = [case_of(case.case, [case.value], case.unit) for case in cases]
     return finish("gpu_training", cases, as_json=chosen.json)
 
 
-def measure(folder: Path, sizes: TrainingSizes, batch: int, device: torch.device) -> list[Case]:
+def measure(features: Path, sizes: TrainingSizes, batch: int, device: torch.device) -> list[Case]:
     """Rows a second of training and of its floor, and the kernels' share of a step."""
-    features = write_features(folder, sizes, batch * sizes.kept)
     cases, speed, share = [], 0.0, 0.0
     for wanted in ("off", "auto"):
         settings = {"batch_size": batch, "bf16": "on", "epochs": EPOCHS, "compile": wanted}

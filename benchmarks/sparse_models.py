@@ -32,6 +32,7 @@ from models.ranker import Ranker
 from serving.graph.batched_graph import joined
 
 INPUTS, EXPERT_WIDTHS = 960, (256, 128)
+NARROW_INPUTS, NARROW_WIDTHS = 256, (128, 64)
 FEATURES, DIM, ROWS_A_TABLE = 30, 32, 1000
 Routing = Literal["all", "static"]
 
@@ -55,10 +56,12 @@ class TiledGraph(ServingGraph):
         return (*self.chain.multiply(self.towers(mixtures, SideValues(None, None))), *weights)
 
 
-def layer(experts: int) -> Ranker:
-    """A mixture layer alone: one top-2 gate over 960 given columns, and a head for each row's answer."""
-    features = tuple(DenseSpec(name=f"x{i}", side="item", encoding="standardise") for i in range(INPUTS))
-    return _ranker(features, tasks=1, experts=experts, gate=2, scope="shared", routing="all", towers=())
+def layer(experts: int, *, narrow: bool = False) -> Ranker:
+    """A mixture layer alone: one top-2 gate over given columns, and a head for each row's answer."""
+    inputs = NARROW_INPUTS if narrow else INPUTS
+    features = tuple(DenseSpec(name=f"x{i}", side="item", encoding="standardise") for i in range(inputs))
+    widths = NARROW_WIDTHS if narrow else EXPERT_WIDTHS
+    return _ranker(features, tasks=1, experts=experts, gate=2, scope="shared", routing="all", towers=(), widths=widths)
 
 
 def ranker(k: int, scope: Literal["shared", "per_task"], routing: Routing) -> Ranker:
@@ -79,12 +82,13 @@ def _ranker(
     scope: str,
     routing: Routing,
     towers: tuple[int, ...],
+    widths: tuple[int, int] = EXPERT_WIDTHS,
 ) -> Ranker:
     settings: dict[str, Any] = {
         "embedding_dim": DIM,
         "embedding_init": 1.0,
         "experts": experts,
-        "expert_widths": EXPERT_WIDTHS,
+        "expert_widths": widths,
         "tower_widths": towers,
         "gate": {"name": "top_k", "k": gate},
         "gate_scope": scope,

@@ -1,11 +1,13 @@
-"""Read the next piece of something long in a thread while the one before is used."""
+"""Read or prepare the next piece of something long in a thread while the one before is used."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[tuple[T, int, int]]:
@@ -20,3 +22,21 @@ def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[t
         while waiting:
             done, begin, end = waiting.popleft()
             yield done.result(), begin, end
+
+
+def prepared_ahead(items: Iterator[S], prepare: Callable[[S], T]) -> Iterator[T]:
+    """What `prepare` makes of each item; a thread asks for the next item and prepares it meanwhile.
+
+    Example:
+        >>> list(prepared_ahead(iter([1, 2]), str))
+        ['1', '2']
+    """
+
+    def following() -> list[T]:
+        return [prepare(item) for item in islice(items, 1)]
+
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare-ahead") as worker:
+        coming = worker.submit(following)
+        while prepared := coming.result():
+            coming = worker.submit(following)
+            yield from prepared

@@ -59,7 +59,9 @@ class WideMixture(nn.Module):
         answers = [network(x) for network, x in zip(self.networks, inputs, strict=True)]
         answers_ENO = answers[0] if len(answers) == 1 else torch.cat(answers)
         weights_NGE = torch.stack(routes.weights, dim=1)
-        return list((weights_NGE @ answers_ENO.transpose(0, 1)).unbind(1))
+        mixtures_NGO = weights_NGE @ answers_ENO.transpose(0, 1)
+        # To take one of one apart would still copy it.
+        return [mixtures_NGO.squeeze(1)] if len(routes.weights) == 1 else list(mixtures_NGO.unbind(1))
 
 
 class StackedExperts(nn.Module):

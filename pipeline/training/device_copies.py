@@ -1,12 +1,13 @@
 """A batch's way to the card in three stages at once: read | copied on a stream of its own | trained on.
 
-While a step computes, the next batch is already on its way from pinned memory; the step then waits for the copy on the
-card, and the host for nothing. On the CPU a batch's arrays are used where they lie.
+While the host launches a step, a thread reads the next batch, moves it into pinned memory and sends it on its way; the
+step then waits for the copy on the card. On the CPU a batch's arrays are used where they lie.
 
 Shape legend: B rows, T tasks.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from contract.inputs import Batch
+from features.read_ahead import prepared_ahead
 from models.ranker_tensors import TensorInputs
 
 
@@ -64,40 +66,36 @@ class DeviceCopies:
         """Copy to a device; on the CPU there is nothing to copy. `users`: the rows' users go along."""
         self._device, self._users = device, users
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._copies: list[_Copy] = []
+        self._copy: _Copy | None = None
+        """Of the batch that was handed out last."""
 
     def ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches in the same order, each when the next one is on its way."""
         if self._stream is None:
             yield from batches
             return
-        waiting: Batch | None = None
-        for batch in batches:
-            self._begin(batch, self._stream)
-            if waiting is not None:
-                yield waiting
-            waiting = batch
-        if waiting is not None:
-            yield waiting
+        for copy in prepared_ahead(batches, partial(self._begin, self._stream)):
+            self._copy = copy
+            yield copy.batch
 
     def take(self, batch: Batch) -> BatchTensors:
         """A batch's tensors on the device; those of a batch that was not on its way are copied now."""
         if self._stream is None:
             return BatchTensors.of(batch, users=self._users)
-        copied = next((copy for copy in self._copies if copy.batch is batch), None)
-        if copied is None:
+        copy, self._copy = self._copy, None
+        if copy is None or copy.batch is not batch:
             return BatchTensors.of(batch, users=self._users).to(self._device)
-        self._copies.remove(copied)
         current = torch.cuda.current_stream(self._device)
-        current.wait_event(copied.arrived)
-        for tensor in copied.tensors.tensors():
+        current.wait_event(copy.arrived)
+        for tensor in copy.tensors.tensors():
             # Made on the other stream, whose allocator must know that this one still reads them.
             tensor.record_stream(current)
-        return copied.tensors
+        return copy.tensors
 
-    def _begin(self, batch: Batch, stream: torch.cuda.Stream) -> None:
-        source = BatchTensors.of(batch, users=self._users).mapped(Tensor.pin_memory)
+    def _begin(self, stream: torch.cuda.Stream, batch: Batch) -> _Copy:
+        # A thread's own device is the first one, on which memory would be locked for another rank's card.
         with torch.cuda.stream(stream):
+            source = BatchTensors.of(batch, users=self._users).mapped(Tensor.pin_memory)
             tensors, arrived = source.to(self._device), torch.cuda.Event()
             arrived.record(stream)
-        self._copies.append(_Copy(batch, tensors, source, arrived))
+        return _Copy(batch, tensors, source, arrived)

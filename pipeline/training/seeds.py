@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import numpy as np
+import torch
 from pydantic import AfterValidator, Field
 
 _SMALL = 1 << 24
@@ -25,3 +26,14 @@ def seed_of_step(seed: int, step: int) -> int:
     if seed < _SMALL:
         return (seed << _STEP_BITS) + step
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the processor's generator and the device's own: what `torch.manual_seed` does of use here.
+
+    That function asks every kind of device, and writes down the whole stack for those that are not in use, in case they
+    will be: of a small batch's step it took a tenth.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -25,7 +25,7 @@ from pipeline.training.device_copies import DeviceCopies
 from pipeline.training.gradient_scale import GradientScale
 from pipeline.training.late_check import Guard, LateCheck, PastStep, StepFlags, zero_unless
 from pipeline.training.learning_rate import rate_factor
-from pipeline.training.seeds import seed_of_step
+from pipeline.training.seeds import seed_generators, seed_of_step
 from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import SizedConfig
 from pipeline.training.weight_average import WeightAverage
@@ -214,7 +214,7 @@ class TrainingStep:
 
     def _seed(self, step: int) -> None:
         # Seeded by step, dropout falls the same in a run that was interrupted as in one that was not.
-        torch.manual_seed(seed_of_step(self.config.seed, step))
+        seed_generators(seed_of_step(self.config.seed, step), self.device)
 
     def _forward(self, inputs: TensorInputs) -> RankerOutput:
         with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):

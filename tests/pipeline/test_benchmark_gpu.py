@@ -37,7 +37,7 @@ def test_every_line_of_the_serving_benchmark_runs_on_the_cpu(
     table = tmp_path / "layers.json"
     assert gpu_serving.main(["--cpu-dry-run", "--json", "--table", str(table), "--kuairand", str(tmp_path)]) == 0
     found = object_of(capsys)
-    assert len(found["cases"]) == 19
+    assert len(found["cases"]) == 25
     assert all(case["bound"] is None for case in found["cases"])
     # What it writes is what an export reads.
     assert "dry run" in measured_layers(table).machine

@@ -45,3 +45,14 @@ def test_each_batch_arrives_whole_on_the_card_and_in_order(batches: list[Batch])
         seen += 1
     assert seen == len(batches)
     assert torch.equal(copies.take(batches[0]).labels_BT.cpu(), torch.from_numpy(batches[0].labels))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_an_epoch_that_was_left_does_not_disturb_the_next(batches: list[Batch]) -> None:
+    copies = DeviceCopies(torch.device("cuda", 0))
+    left = copies.ahead(iter(batches))
+    next(left)
+    del left
+    for batch in copies.ahead(iter(batches)):
+        assert torch.equal(copies.take(batch).labels_BT.cpu(), torch.from_numpy(batch.labels))

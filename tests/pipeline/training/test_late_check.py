@@ -171,6 +171,9 @@ def test_a_host_that_waits_reads_whether_loss_gradients_and_columns_are_finite(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+# It sees most that waits, and says so whenever it is switched; fbgemm names the kernels that it takes.
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*B200 optimization:UserWarning")
 def test_on_a_card_torch_itself_sees_no_step_wait(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
