@@ -37,9 +37,20 @@ JUDGED = {
     "movielens_random": "test",
     "kuairand": "valid",
     "kuairand_event": "valid",
+    "kuairand_recent": "valid",
 }
 """The tables, and which of their rows are judged."""
 _AT_RANDOM = ["workspace=runs/random", "data.split={by: random, valid: 0.05, test: 0.2}"]
+_WINDOWS: dict[tuple[str, ...], list[str]] = {
+    ("user_id",): ["1h", "1d", "all"],
+    ("user_id", "tab"): ["6h", "all"],
+    ("video_id",): ["1d", "all"],
+}
+_MORE_RATES: list[dict[str, Any]] = [
+    {"by": ["author_id", "tab"], "of": ["is_click", "long_view", "watch"]},
+    {"by": ["user_id", "video_type"], "of": ["is_click", "long_view"]},
+]
+_BEST_IN_CLICKS = "train.early_stopping={metric: is_click, patience: 2}"
 DEFAULTS = ["model={}", "train={}"]
 """A recipe without what it says of model and training."""
 
@@ -84,13 +95,16 @@ def recipe_of(table: str, seed: int, overrides: Sequence[str]) -> ProjectConfig:
     """A table's recipe with one seed and some changes.
 
     ``movielens_random`` is MovieLens split at random, 80/20; ``kuairand_event`` is KuaiRand with rates up to the row's
-    own moment in place of those up to the end of the day before.
+    own moment in place of those up to the end of the day before, and ``kuairand_recent`` also has rates of the last
+    hour and day, how long ago a user's last event was, and the epoch that is best in clicks.
     """
     name, _, form = table.partition("_")
     recipe = RECIPES / f"{name}.yaml"
     given = _AT_RANDOM if form == "random" else []
     if form == "event":
         given = ["workspace=runs/event", rates_up_to("event", recipe)]
+    if form == "recent":
+        given = ["workspace=runs/recent", _recent_rates(recipe), _BEST_IN_CLICKS]
     return read_config(recipe, [*given, *overrides, f"train.seed={seed}"])
 
 
@@ -98,6 +112,15 @@ def rates_up_to(as_of: AsOf, recipe: Path) -> str:
     """The change of a recipe by which all its aggregates count events up to the row, the last hour or the last day."""
     aggregates = [each.model_dump(mode="json") | {"as_of": as_of} for each in read_config(recipe, []).data.aggregates]
     return f"data.aggregates={json.dumps(aggregates)}"
+
+
+def _recent_rates(recipe: Path) -> str:
+    """The change of a recipe by which its rates of all time stand beside those of the last hours and days."""
+    recent = []
+    for each in read_config(recipe, []).data.aggregates:
+        more = {"as_of": "event", "windows": _WINDOWS.get(each.by, ["all"]), "since": each.by[0] == "user_id"}
+        recent.append(each.model_dump(mode="json") | more)
+    return f"data.aggregates={json.dumps([*recent, *_MORE_RATES])}"
 
 
 def of_model(table: str, config: ProjectConfig, run_dir: Path | None = None) -> Judged:

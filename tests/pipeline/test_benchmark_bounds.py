@@ -17,9 +17,9 @@ from tests.pipeline.tiny_features import write_features
 pytest.importorskip("lightgbm")
 
 from benchmarks import trees
-from benchmarks.bounds import against, better_trees, cases
+from benchmarks.bounds import BOUNDS, against, better_trees, cases
 from benchmarks.ece_floor import drawn_eces
-from benchmarks.judged_runs import Answers, Judged, known_run
+from benchmarks.judged_runs import Answers, Judged, known_run, recipe_of
 from benchmarks.tree_teacher import FOLDS, unseen_answers
 
 SCHEMA = small_schema()
@@ -98,3 +98,17 @@ def test_a_run_is_found_again_when_a_setting_has_been_added_since(tmp_path: Path
     assert known_run(ledger, settings, ("other features", {"train": 9}, "test")) is None
     other = [settings[0] | {"monotone": {"price": "increasing"}}, settings[1]]
     assert known_run(ledger, other, of_rows) is None
+
+
+def test_recent_rates_stand_beside_those_of_all_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUAIRAND_DIR", "kuairand")
+    event, recent = (recipe_of(f"kuairand_{form}", 3, []) for form in ("event", "recent"))
+    of_all_time = {each.by for each in event.data.aggregates}
+    windows = {each.by: each.windows for each in recent.data.aggregates}
+    assert of_all_time < set(windows)
+    assert windows["user_id",] == ("1h", "1d", "all")
+    assert all(windows[by][-1] == "all" for by in of_all_time)
+    assert {each.as_of for each in recent.data.aggregates} == {"event"}
+    assert recent.model == event.model
+    assert (recent.train.seed, recent.train.early_stopping.metric) == (3, "is_click")  # type: ignore[union-attr]
+    assert BOUNDS["kuairand_recent watch rmse"] == BOUNDS["kuairand watch rmse"]
