@@ -4,12 +4,13 @@ What would ruin a task silently is refused: weights below zero, labels that are 
 out that the task's scale is that one row's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.errors import DataError
+from contract.errors import ConfigError, DataError
 from contract.schema import Schema, TaskSpec
 from features.batches import BatchReader
 
@@ -31,12 +32,15 @@ class CheckedTask:
     remark: str = ""
 
 
-def check_rows(reader: BatchReader, schema: Schema) -> tuple[CheckedTask, ...]:
-    """Look at every label and weight once.
+def check_rows(
+    reader: BatchReader, schema: Schema, task_weights: Mapping[str, float] | None = None
+) -> tuple[CheckedTask, ...]:
+    """Look at every label and weight once; the settings may leave a task out by a weight of 0.
 
     Raises:
         DataError: a negative or infinite weight, a label that is not finite or absurdly far out, or no task with a row
             that counts.
+        ConfigError: no such task has a weight in the settings.
     """
     checks = tuple(_check(task, *reader.labels_of(task.name)) for task in schema.tasks)
     if not any(each.rows for each in checks):
@@ -45,6 +49,12 @@ def check_rows(reader: BatchReader, schema: Schema) -> tuple[CheckedTask, ...]:
             f"{reader.total_rows} training rows: there is nothing to learn; look at `weight`, `where` and the split"
         )
         raise DataError(message)
+    if not any(each.rows and (task_weights or {}).get(each.task, 1.0) for each in checks):
+        message = (
+            "train.task_weights is 0 for every task that training rows count for "
+            f"({', '.join(each.task for each in checks if each.rows)}): there is nothing to learn; give one a weight"
+        )
+        raise ConfigError(message)
     return checks
 
 

@@ -12,7 +12,8 @@ from models.losses import LossScale, PointwiseConfig, WithinUserConfig
 from models.weighting import FixedConfig, WeightingConfig
 from pipeline.training.seeds import Seed
 
-LearningRate = Annotated[float, Field(gt=0.0)]
+LearningRate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 LEAST_ROWS_OF_A_RANK = 2
 """Batch norm cannot take the variance of fewer."""
 _SHORT = 8
@@ -62,7 +63,7 @@ class TableTraining(Settings):
 
     learning_rate: LearningRate | None = None
     """Null: `embedding_learning_rate`."""
-    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    weight_decay: NotNegative | None = None
     """Null: `embedding_weight_decay`."""
     optimizer: Literal["row_wise_adagrad", "adagrad", "sgd"] = "row_wise_adagrad"
     """``adagrad`` keeps a sum of squares for each number of a row instead of one for the row: as much memory
@@ -127,9 +128,9 @@ class WarmConfig(Settings):
     """Keep the optimisers' state."""
     reset: tuple[Literal["gates", "towers", "tables"], ...] = ()
     """Parts that start fresh; with ``tables``, a pass over rows that were seen before cannot overfit them."""
-    learning_rate_factor: Annotated[float, Field(gt=0.0)] = 1.0
+    learning_rate_factor: LearningRate = 1.0
     """Times all learning rates."""
-    keep_near: Annotated[float, Field(ge=0.0)] = 0.0
+    keep_near: NotNegative = 0.0
     """Weight of half the squared distance of the network's weights from the earlier ones."""
     keep_near_by: Literal["l2", "fisher"] = "l2"
     """``l2``: all weights alike; ``fisher``: each by its Fisher information (EWC), which the earlier run's Adam holds,
@@ -170,9 +171,9 @@ class TrainConfig(Settings):
     """Of the gates; null: `learning_rate`."""
     embedding_learning_rate: LearningRate = 0.02
     """Of row-wise Adagrad, which trains the embeddings."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    weight_decay: NotNegative = 1e-4
     """Of the network."""
-    embedding_weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    embedding_weight_decay: NotNegative = 0.0
     """Of the embeddings."""
     schedule: Literal["one_cycle", "cosine", "exponential", "step", "constant"] = "one_cycle"
     """How the rates change: ``one_cycle`` warms up and then falls to nothing by the last epoch."""
@@ -184,7 +185,7 @@ class TrainConfig(Settings):
     """What ``step`` multiplies the rates by at each milestone."""
     warmup: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     """The share of all steps in which ``one_cycle`` warms up."""
-    gradient_clip: Annotated[float, Field(ge=0.0)] = 0.0
+    gradient_clip: NotNegative = 0.0
     """The largest norm of the network's gradient; 0: no limit."""
     early_stopping: EarlyStopping | None = EarlyStopping()
     """When to stop before the last epoch; null: never."""
@@ -204,7 +205,7 @@ class TrainConfig(Settings):
     loss_scale: LossScale = "entropy"
     """``entropy`` measures each task's loss in what its base rate alone would lose, so that rare tasks count as much as
     others; ``none`` leaves cross-entropies in nats."""
-    task_weights: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+    task_weights: dict[str, NotNegative] = {}
     """The weights of these losses by task; 1 where not named."""
     losses: dict[str, PointwiseConfig] = {}
     """A task's own loss by its name, in place of cross-entropy or squared error."""

@@ -1,13 +1,15 @@
-"""Labels before the first step: which are refused, and what is odd about the others."""
+"""Labels and settings before the first step: which are refused, and what is odd about the others."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from contract.errors import DataError
+from contract.errors import ConfigError, DataError
 from pipeline.training.data_check import check_rows
+from pipeline.training.train_config import TrainConfig
 from tests.models.small import small_schema
 
 SCHEMA = small_schema()
@@ -57,3 +59,18 @@ def test_labels_of_a_wide_range_train(rating: NDArray[Any]) -> None:
 
 def test_a_label_without_variation_is_told() -> None:
     assert check(np.full(100, 7.0)) == ["", "task 'rating': its label is 7 in all 100 training rows that count"]
+
+
+def test_weights_in_the_settings_of_which_all_are_zero_are_refused() -> None:
+    reader: Any = Rows(np.arange(100.0))
+    assert check_rows(reader, SCHEMA, {"like": 0.0})
+    with pytest.raises(
+        ConfigError, match=r"task_weights is 0 for every task .*\(like, rating\): there is nothing to l"
+    ):
+        check_rows(reader, SCHEMA, {"like": 0.0, "rating": 0.0})
+
+
+@pytest.mark.parametrize("setting", ["learning_rate", "embedding_learning_rate", "weight_decay", "gradient_clip"])
+def test_rates_are_finite_numbers(setting: str) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        TrainConfig.model_validate({setting: float("inf")})
