@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from contract.columns import TIME
 from contract.dataset import EncodedDataset
-from contract.errors import ConfigError, ModelNotFoundError
+from contract.errors import ConfigError, DataError, IntegrityError, ModelNotFoundError
 from features.incremental.splits import SPLIT_NAMES, TRAIN
 from pipeline.console import say
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.step_cache import StepRecord, read_record
-from pipeline.training.checkpoint import read_meta, stored
+from pipeline.training.checkpoint import sound
 from pipeline.training.grow import can_grow
 from pipeline.training.train import world_size
 from pipeline.training.train_config import LEAST_ROWS_OF_A_RANK
@@ -74,7 +74,7 @@ class StartingPoint(NamedTuple):
         """Whether its model takes what these features encode."""
         if self.record.result.get("features") == features.stamp:
             return True
-        return read_meta(stored(self.directory)[0]).schema_fingerprint == features.result.get("fingerprint")
+        return sound(self.directory)[1].schema_fingerprint == features.result.get("fingerprint")
 
 
 def starting_point(config: ProjectConfig) -> StartingPoint | None:
@@ -124,11 +124,13 @@ def _current_run(config: ProjectConfig) -> StartingPoint | None:
     except ModelNotFoundError:
         return None
     try:
-        return _run_of_bundle(config, config.store / config.name / str(version))
-    except ConfigError as error:
+        run = _run_of_bundle(config, config.store / config.name / str(version))
+        sound(run.directory)
+    except (ConfigError, DataError, IntegrityError) as error:
         # Runs are removed by age, and a night must not fail for want of an old one.
         say(f"train: training from nothing: {error}")
         return None
+    return run
 
 
 def _run_of_bundle(config: ProjectConfig, bundle: Path) -> StartingPoint:

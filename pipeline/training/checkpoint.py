@@ -154,6 +154,25 @@ def best(run_dir: Path) -> Path | None:
     return directory if (directory / META_FILE).is_file() else None
 
 
+def sound(run_dir: Path) -> tuple[Path, CheckpointMeta]:
+    """The best checkpoint of a finished run to go on from or, where it is damaged, the latest that is not.
+
+    Raises:
+        DataError: there is no checkpoint.
+        IntegrityError: all checkpoints are damaged.
+    """
+    chosen, first_error = best(run_dir), None
+    for directory in dict.fromkeys([*([chosen] if chosen else []), *stored(run_dir)]):
+        try:
+            return directory, read_meta(directory)
+        except IntegrityError as error:
+            first_error = first_error or error
+    if first_error is not None:
+        raise first_error
+    message = f"there is no checkpoint in {run_dir} to start from; set train.start_from: none"
+    raise DataError(message)
+
+
 def read_meta(directory: Path) -> CheckpointMeta:
     """Read ``checkpoint.json`` and check the files beside it.
 

@@ -28,7 +28,7 @@ from contract.schema import Schema
 from features.encode.vocabulary import VOCABULARY_FILE, Vocabularies
 from models.sharding import Sharded
 from models.weighting import Weighting
-from pipeline.training.checkpoint import best, latest, quietly, read_meta, state_of
+from pipeline.training.checkpoint import quietly, sound, state_of
 from pipeline.training.column_map import ColumnMap
 from pipeline.training.grow import grown
 from pipeline.training.train_config import WarmConfig
@@ -75,13 +75,9 @@ def carry_over(run_dir: Path, features_dir: Path, sharded: Sharded, weighting: W
 
     Raises:
         DataError: the run has no checkpoint, is of another model, or does not say what it was encoded with.
-        IntegrityError: the checkpoint is damaged.
+        IntegrityError: all its checkpoints are damaged.
     """
-    directory = best(run_dir) or latest(run_dir)
-    if directory is None:
-        message = f"there is no checkpoint in {run_dir} to start from; set train.start_from: none"
-        raise DataError(message)
-    meta = read_meta(directory)
+    directory, meta = sound(run_dir)
     ranker = sharded.ranker
     if meta.model != ranker.config and warm.grow is None:
         before, now = meta.model.model_dump(), ranker.config.model_dump()

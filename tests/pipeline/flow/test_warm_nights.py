@@ -77,6 +77,11 @@ def test_each_night_goes_on_from_the_published_model(
     by_bundle = starting_point(read_config(project, [f"train.start_from={bundle}", *WARM[1:]]))
     assert by_bundle is not None
     assert by_bundle.directory.name == first.directory.name
+    damaged = next((first.directory / "checkpoint").glob("step-*/*.distcp"))
+    for file in (first.directory / "checkpoint").glob("step-*/*.distcp"):
+        file.write_bytes(b"damaged")
+    assert starting_point(config) is None
+    assert f"training from nothing: {damaged.name} in " in capsys.readouterr().err
     shutil.rmtree(first.directory)
     assert starting_point(config) is None
     assert "training from nothing: no run below" in capsys.readouterr().err

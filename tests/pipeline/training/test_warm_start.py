@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contract.errors import DataError
+from contract.errors import DataError, IntegrityError
 from contract.schema import DenseSpec, IdSpec, Schema
 from features.batches import BatchReader
 from features.encode.vocabulary import Vocabularies
-from pipeline.training.checkpoint import load_ranker
+from pipeline.training.checkpoint import best, load_ranker, stored
 from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
 from pipeline.training.warm_start import Start, row_map
@@ -61,6 +61,19 @@ def test_all_weights_come_over(features: Path, earlier: Path, tmp_path: Path) ->
     assert said[0] == f"starts from {earlier.name}: {rows} rows of tables kept, 0 fresh; 2,048 rows to train on"
     for name, tensor in weights_of(load_ranker(earlier, SCHEMA).state_dict()).items():
         torch.testing.assert_close(state[name], tensor, rtol=0, atol=1e-8, msg=name)
+
+
+def test_where_the_best_checkpoint_is_damaged_the_latest_sound_one_is_taken(features: Path, tmp_path: Path) -> None:
+    train(features, MODEL, config(epochs=3), tmp_path / "earlier", lambda _: None)
+    chosen = best(tmp_path / "earlier")
+    assert chosen is not None
+    next(chosen.glob("*.distcp")).write_bytes(b"damaged")
+    said, _ = go_on(features, tmp_path / "earlier", tmp_path / "later")
+    assert said[0].startswith("starts from earlier: ")
+    for directory in stored(tmp_path / "earlier"):
+        next(directory.glob("*.distcp")).write_bytes(b"damaged")
+    with pytest.raises(IntegrityError, match="is not what was written there"):
+        go_on(features, tmp_path / "earlier", tmp_path / "again")
 
 
 def test_the_optimisers_state_comes_over_by_choice(features: Path, earlier: Path, tmp_path: Path) -> None:
