@@ -37,6 +37,8 @@ AVERAGE = "average"
 """The part of a checkpoint with averages of the network's weights, which are the model where there are any."""
 META_FILE = "checkpoint.json"
 BEST_FILE = "best.json"
+ASIDE = ".aside"
+"""Ends the name of a checkpoint that steps aside for another of the same step."""
 
 
 class CheckpointMeta(Settings):
@@ -64,6 +66,7 @@ def resume(run_dir: Path, sharded: Sharded, weighting: Weighting, say: Callable[
         IntegrityError: all checkpoints are damaged.
         DataError: the run trains another model.
     """
+    _recover(run_dir)
     first_error: IntegrityError | None = None
     for directory in stored(run_dir):
         try:
@@ -76,6 +79,17 @@ def resume(run_dir: Path, sharded: Sharded, weighting: Weighting, say: Callable[
     if first_error is not None:
         raise first_error
     return RunProgress()
+
+
+def _recover(run_dir: Path) -> None:
+    """Bring back a checkpoint that stood aside when a process was killed, before any rank looks for the latest."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        for aside in (run_dir / FOLDER).glob(f".*{ASIDE}"):
+            target = aside.with_name(aside.name.removeprefix(".").removesuffix(ASIDE))
+            if not target.exists():
+                aside.rename(target)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()
 
 
 def _resume_from(directory: Path, sharded: Sharded, weighting: Weighting) -> RunProgress:

@@ -25,6 +25,7 @@ from contract.files import TEMPORARY_PREFIX, flush, flush_tree, write_text
 from models.sharding import TIMEOUT, Sharded
 from models.weighting import Weighting
 from pipeline.training.checkpoint import (
+    ASIDE,
     BEST_FILE,
     FOLDER,
     META_FILE,
@@ -131,10 +132,13 @@ class CheckpointWriter:
         )
         write_text(meta.model_dump_json() + "\n", partial / META_FILE)
         flush_tree(partial)
-        # A run that was interrupted right after an epoch writes the same step twice.
-        shutil.rmtree(target, ignore_errors=True)
+        aside = self.folder / f".{target.name}{ASIDE}"
+        if target.exists():
+            # A run that was interrupted right after an epoch writes the same step twice.
+            target.rename(aside)
         partial.rename(target)
         flush(self.folder)
+        shutil.rmtree(aside, ignore_errors=True)
         keep = stored(self.folder.parent)[: self.config.keep_last]
         if progress.best is not None:
             keep.append(self.folder / name_of(progress.best.step))

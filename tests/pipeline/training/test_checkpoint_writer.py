@@ -13,7 +13,7 @@ from contract.files import TEMPORARY_PREFIX
 from models.ranker import Ranker
 from models.sharding import LearningRates, process_group, shard
 from models.weighting import FixedConfig
-from pipeline.training.checkpoint import load_ranker, resume, stored
+from pipeline.training.checkpoint import load_ranker, read_meta, resume, stored
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.run_progress import RunProgress
 from pipeline.training.train import train
@@ -117,3 +117,21 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     with a_writer(tmp_path):
         assert not partial.exists()
         assert not history.exists()
+
+
+def test_a_step_that_is_written_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with a_writer(tmp_path) as writer:
+        for epoch in (0, 1):
+            writer.save(RunProgress(step=7, epoch=epoch), wait=True)
+        assert [path.name for path in writer.folder.iterdir()] == ["step-7"]
+        assert read_meta(writer.folder / "step-7").progress.epoch == 1
+
+
+def test_a_checkpoint_that_stood_aside_when_the_process_was_killed_is_back(features: Path, tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"epochs": 1, "batch_size": 256})
+    train(features, MODEL, config, tmp_path, lambda _: None)
+    (tmp_path / "checkpoint" / "step-8").rename(tmp_path / "checkpoint" / ".step-8.aside")
+    said: list[str] = []
+    train(features, MODEL, config, tmp_path, said.append)
+    assert not said  # the run is finished
+    assert steps_of(tmp_path) == [8]
