@@ -136,7 +136,12 @@ class CheckpointWriter:
         if target.exists():
             # A run that was interrupted right after an epoch writes the same step twice.
             target.rename(aside)
-        partial.rename(target)
+        try:
+            partial.rename(target)
+        except OSError:
+            if aside.exists():
+                aside.rename(target)
+            raise
         flush(self.folder)
         shutil.rmtree(aside, ignore_errors=True)
         keep = stored(self.folder.parent)[: self.config.keep_last]

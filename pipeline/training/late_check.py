@@ -30,13 +30,12 @@ class StepFlags(NamedTuple):
 
 
 class PastStep(NamedTuple):
-    """A step whose flags the host has not read yet, and the statistics [by name] from before it."""
+    """A step whose flags the host has not read yet."""
 
     step: int
     batch: Batch
     flags: StepFlags
     wishes: Tensor
-    statistics: dict[str, Tensor]
 
 
 class Guard:

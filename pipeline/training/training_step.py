@@ -151,11 +151,13 @@ class TrainingStep:
                 losses = loss(sums_T)
             losses, flags = self._guarded(output, losses, finite)
         self.sharded.skip_update(~flags.all)
+        # At once, before the next step takes them for good ones, or the average for its own.
+        self._restore_unless(flags.all, statistics)
         self._gathered = 1
         self._update()
         if self.average is not None:
-            self.average.follow(*place)
-        past, told = late.exchange(PastStep(place[0], batch, flags, asked, statistics))
+            self.average.follow(*place, moved=flags.all)
+        past, told = late.exchange(PastStep(place[0], batch, flags, asked))
         bad = None if past is None else self._told(past)
         return StepResult(zero_unless(flags.all, losses), wishes if alone else Wishes(*told), bad)
 
@@ -178,6 +180,7 @@ class TrainingStep:
     def _told(self, past: PastStep) -> BadBatch:
         """Name what was wrong with a step that is over."""
         parts = self.sharded.model, self.sharded.ranker, self.loss
+        statistics = self._statistics()
         if past.flags.loss:
             names = [name for name, p in self.sharded.named_dense_parameters().items() if p.grad is not None]
             bad = diagnose_flags(self.sharded.ranker, past.batch, past.step, (names, past.flags))
@@ -185,7 +188,7 @@ class TrainingStep:
             self._seed(past.step)
             bad = diagnose_loss(*parts, past.batch, past.step)
             bad = bad if dist.get_world_size() == 1 else _with_rows(bad)
-        self._refuse(bad, past.statistics, Wishes())
+        self._refuse(bad, statistics, Wishes())
         return bad
 
     def _prepare(self, step: int, total_steps: int) -> None:
@@ -242,6 +245,13 @@ class TrainingStep:
 
     def _statistics(self) -> dict[str, Tensor]:
         return {name: buffer.clone() for name, buffer in self.sharded.ranker.network.named_buffers()}
+
+    @torch.no_grad()
+    def _restore_unless(self, good: Tensor, kept: dict[str, Tensor]) -> None:
+        """What a batch that was bad, by a flag that may lie on the card, left in the norms' statistics."""
+        buffers = dict(self.sharded.ranker.network.named_buffers())
+        for name, before in kept.items():
+            buffers[name].copy_(torch.where(good, buffers[name], before))
 
     def _refuse(self, bad: BadBatch, kept: dict[str, Tensor], wishes: Wishes) -> StepResult:
         if self.config.on_bad_batch == "stop":

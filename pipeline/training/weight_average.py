@@ -29,7 +29,7 @@ class WeightAverage:
         known = sharded.ranker.state_dict()
         self._own = {**sharded.named_dense_parameters(), **{n: b for n, b in buffers.items() if n in known}}
         self.state = {name: tensor.detach().clone() for name, tensor in self._own.items()}
-        self.state[_COUNT] = torch.tensor(0)
+        self.state[_COUNT] = torch.tensor(0, device=next(iter(self._own.values())).device)
         sharded.beside[AVERAGE] = self.state
 
     def begin(self) -> None:
@@ -38,17 +38,26 @@ class WeightAverage:
             self.state[name].copy_(tensor.detach())
 
     @torch.no_grad()
-    def follow(self, step: int, total: int) -> None:
-        """Take the weights in after step `step` (from 0) of `total`."""
+    def follow(self, step: int, total: int, moved: Tensor | None = None) -> None:
+        """Take the weights in after step `step` (from 0) of `total`, unless it was one that moved nothing.
+
+        `moved`, a flag that may lie on a card, says so; None: it did.
+        """
         if step < self.config.start * total:
             self.begin()
             return
-        count = int(self.state[_COUNT].add_(1))
-        share = 1.0 / count
-        if self.config.name == "ema":
-            share = max(1.0 - self.config.decay, 1.0 - (1.0 + count) / (10.0 + count))
+        count = self.state[_COUNT].add_(1 if moved is None else moved)
+        share = self._share(count.double())
+        if moved is not None:
+            share = torch.where(moved, share, 0.0)
         for name, tensor in self._own.items():
-            self.state[name].lerp_(tensor.detach(), share)
+            self.state[name].lerp_(tensor.detach(), share.to(tensor.dtype))
+
+    def _share(self, count: Tensor) -> Tensor:
+        """That of the newest of so many weights."""
+        if self.config.name == "ema":
+            return (1.0 - (1.0 + count) / (10.0 + count)).clamp(min=1.0 - self.config.decay)
+        return 1.0 / count
 
     @contextmanager
     def applied(self) -> Iterator[None]:

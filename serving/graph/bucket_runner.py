@@ -10,6 +10,7 @@ Shape legend: N candidate rows, L list features, V list values.
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,9 @@ class _Sizes(NamedTuple):
 
 _Size = tuple[_Sizes, tuple[str, ...]]
 """What a slot is for: sizes and outputs."""
+_CAPTURING = threading.Lock()
+"""Held by runs of sessions that capture: nothing may be allocated on the card while one of them does, and no other run
+of such a session may be given the memory that a captured graph works in."""
 
 
 class BucketRunner:
@@ -65,21 +69,23 @@ class BucketRunner:
         self.idle = IdleSlots()
         """Buffers between their runs."""
         self._captured: dict[_Size, RunSlot] = {}
-        self._lock = threading.Lock()
         self._graphs = 0
 
     def run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """The named outputs [N, ...] for arrays by input name; sizes beyond the buckets run as they are."""
+        with _CAPTURING if self.capture else nullcontext():
+            return self._run(outputs, arrays)
+
+    def _run(self, outputs: Sequence[str], arrays: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         sizes = self._sizes(arrays)
         if sizes is None:
             return self._run_as_is(outputs, arrays)
         size = sizes, tuple(outputs)
         if self.capture:
-            with self._lock:
-                if size not in self._captured:
-                    # A captured graph holds its addresses for good; without lists there are few sizes.
-                    self._captured[size] = self._new_slot(*size)
-                return self._run_in(self._captured[size], outputs, arrays)
+            if size not in self._captured:
+                # A captured graph holds its addresses for good; without lists there are few sizes.
+                self._captured[size] = self._new_slot(*size)
+            return self._run_in(self._captured[size], outputs, arrays)
         slot = self.idle.take(size) or self._new_slot(*size)
         answers = self._run_in(slot, outputs, arrays)
         # Not after a failure, when the device may still be at work in it.

@@ -20,11 +20,13 @@ def write_features(
     seed: int = 0,
     train_rows: int = SIZES["train"],
     broken: dict[str, float] | None = None,
+    broken_rows: int = 1,
     rows_per_user: int = 1,
 ) -> Path:
     """Write ``train``, ``valid`` and ``test`` and the schema; labels follow item, age and price.
 
-    `broken` are columns of the training rows with a value that their middle row gets; a weight is given to every row.
+    `broken` are columns of the training rows with a value that so many rows from the middle on get; a weight is given
+    to every row.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for place, (split, rows) in enumerate({**SIZES, "train": train_rows}.items()):
@@ -42,7 +44,8 @@ def write_features(
         }
         for name, value in (broken or {}).items() if split == "train" else ():
             column = np.array(columns[name])
-            column[slice(None) if name.startswith("weight") else rows // 2] = value
+            middle = slice(rows // 2, rows // 2 + broken_rows)
+            column[slice(None) if name.startswith("weight") else middle] = value
             columns[name] = column
         write_dataset(directory / split, [pa.table(columns)], schema)
     schema.save(directory)

@@ -1,5 +1,6 @@
 """Checkpoints while training goes on: how many stay, damaged ones, a full disk, what killed processes leave."""
 
+import errno
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -125,6 +126,22 @@ def test_a_step_that_is_written_again_takes_the_place_of_the_first(tmp_path: Pat
             writer.save(RunProgress(step=7, epoch=epoch), wait=True)
         assert [path.name for path in writer.folder.iterdir()] == ["step-7"]
         assert read_meta(writer.folder / "step-7").progress.epoch == 1
+
+
+def test_one_that_cannot_take_the_place_of_the_first_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".partial":
+            raise OSError(errno.EIO, "no")
+        return rename(self, target)
+
+    with a_writer(tmp_path) as writer:
+        writer.save(RunProgress(step=7), wait=True)
+        monkeypatch.setattr(Path, "rename", refused)
+        with pytest.raises(TrainingError, match="step 7 could not be written"):
+            writer.save(RunProgress(step=7, epoch=1), wait=True)
+        assert read_meta(writer.folder / "step-7").progress.epoch == 0
 
 
 def test_a_checkpoint_that_stood_aside_when_the_process_was_killed_is_back(features: Path, tmp_path: Path) -> None:

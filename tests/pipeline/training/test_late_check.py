@@ -4,6 +4,7 @@ import json
 import re
 import traceback
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ SCHEMA = small_schema()
 # What a card computes: all experts at once, or pairs of row and expert; which rows select which is never asked.
 MODEL = small_config(gate={"name": "top_k", "k": 2}, sparse_training="off")
 FAST: dict[str, Any] = {"epochs": 3, "batch_size": 256, "learning_rate": 0.01, "embedding_learning_rate": 0.1}
-ON_HOST = {"weight_average.py", "split_table_batched_embeddings_ops_training.py"}
+ON_HOST = {"split_table_batched_embeddings_ops_training.py"}
 """Files that read a count of steps, which lies on the host on any machine."""
 ASKS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal", "aten.masked_select")
 
@@ -106,6 +107,23 @@ def test_a_batch_that_is_not_finite_moves_nothing_and_is_told_a_step_later(tmp_p
     assert "feature price" in told[0]
     assert all(tensor.isfinite().all() for tensor in load_ranker(tmp_path / "run", SCHEMA).state_dict().values())
     assert result["metrics"]["like"]["auc"] > 0.6
+
+
+@pytest.mark.parametrize("average", ["ema", "mean"])
+def test_bad_batches_in_a_row_leave_no_trace(tmp_path: Path, request: pytest.FixtureRequest, average: str) -> None:
+    """In the norms' statistics, which an earlier step's repair could overwrite, and in the average."""
+    nan = {"price": float("nan")}
+    broken = write_features(tmp_path / "features", SCHEMA, train_rows=1024, broken=nan, broken_rows=6)
+    settings = config(batch_size=64, on_bad_batch="skip", average={"name": average})
+    train(broken, MODEL, settings, tmp_path / "waits", silent)
+    request.getfixturevalue("late")
+    said: list[str] = []
+    train(broken, MODEL, settings, tmp_path / "late", said.append)
+    steps = [int(found[1]) for line in said if (found := re.match(r"skipped a batch: step (\d+)", line))]
+    assert any(second - first == 1 for first, second in pairwise(steps))
+    expected = load_ranker(tmp_path / "waits", SCHEMA).state_dict()
+    for name, tensor in load_ranker(tmp_path / "late", SCHEMA).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.usefixtures("late")

@@ -13,6 +13,7 @@ from contract.inputs import Inputs
 from contract.schema import Schema
 from models.export.onnx_file import write_onnx
 from models.export_graph.serving_graph import ServingGraph
+from serving.graph import bucket_runner
 from serving.graph.batched_graph import joined
 from serving.graph.bucket_runner import BucketRunner
 from serving.graph.run_slots import IdleSlots, RunSlot
@@ -61,6 +62,26 @@ def test_several_requests_are_padded_too(counts: tuple[int, ...], folder: Path) 
     feed = _feed(session, {**whole.arrays(), REQUEST_OF: of_request})
     for found, expected in zip(runner.run(tasks, feed), session.run(tasks, feed), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [64, 5000])
+def test_no_run_of_a_graph_that_captures_goes_beside_another(
+    rows: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither one in a fixed size nor one beyond them, of whichever model."""
+    session = _session(folder / CUDA_MODEL_FILE)
+    feed, held = _feed(session, inputs(SCHEMA, 1, rows).arrays()), list[bool]()
+    run = BucketRunner._run
+
+    def watched(self: BucketRunner, *given: Any) -> Any:
+        held.append(bucket_runner._CAPTURING.locked())
+        return run(self, *given)
+
+    monkeypatch.setattr(BucketRunner, "_run", watched)
+    for capture in (True, False):
+        # A processor's session has no graphs to capture, and ignores their number.
+        BucketRunner(session, "cpu", capture=capture).run(["like"], feed)
+    assert held == [True, False]
 
 
 @pytest.fixture
