@@ -11,7 +11,11 @@ S = TypeVar("S")
 
 
 def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[tuple[T, int, int]]:
-    """What each function reads, with the two numbers that came with it; one more is being read meanwhile."""
+    """What each function reads, with the two numbers that came with it; one more is being read meanwhile.
+
+    What is to be read is decided in the caller's thread, beside the reading: in the reader's own, as `prepared_ahead`
+    does it, an epoch of mixed rows took a twentieth to a tenth longer.
+    """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as reader:
         waiting: deque[tuple[Future[T], int, int]] = deque()
         for read, first, last in pieces:

@@ -32,7 +32,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
     """Seed the processor's generator and the device's own: what `torch.manual_seed` does of use here.
 
     That function asks every kind of device, and writes down the whole stack for those that are not in use, in case they
-    will be: of a small batch's step it took a tenth.
+    will be, which a step of a small batch notices.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
