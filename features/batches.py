@@ -1,11 +1,11 @@
 """Read encoded Parquet as batches: columns become NumPy matrices a row group at a time, never a loop over rows."""
 
 import functools
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,60 +15,24 @@ from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_colu
 from contract.dataset import EncodedDataset, OpenParts, RowGroup
 from contract.errors import DataError
 from contract.hashing import mix
-from contract.inputs import Batch, Inputs, PartInputs
-from contract.schema import Part, Schema
+from contract.inputs import Batch
+from contract.schema import Schema
 from features.read_ahead import read_ahead
+from features.rows_in_memory import Order, Rows, column_of, joined
 from features.source.filesystems import filesystem_of
 
 T = TypeVar("T", bound=np.generic)
-S = TypeVar("S", bound=np.generic)
 
 
 ROWS_AT_ONCE = 65_536
 """Rows that are read, and mixed, at a time, at least, where there are so many: many small reads cost more than one."""
-Order = NDArray[np.int64] | None
-"""An order of a row group's rows; None: as they lie in the file, which costs no gathering."""
 
 
-@dataclass(frozen=True)
-class _PartRows:
-    """A part of a row group: its columns in the order that batches take them; lists as values and offsets."""
+class _OpenByThread(threading.local):
+    """Files that stay open from one read to the next: opening them anew for each costs a tenth of the decoding."""
 
-    ids: list[NDArray[np.int32]]
-    dense: list[NDArray[np.float32]]
-    lists: list[tuple[NDArray[np.int32], NDArray[np.int64]]]
-
-    def piece(self, begin: int, end: int) -> PartInputs:
-        """A stretch of rows."""
-        ends = [offsets[begin : end + 1] for _, offsets in self.lists]
-        values = [values[e[0] : e[-1]] for (values, _), e in zip(self.lists, ends, strict=True)]
-        return PartInputs(
-            ids=_matrix(self.ids, begin, end, np.dtype(np.int64)),
-            list_values=np.concatenate(values, dtype=np.int64) if values else np.zeros(0, dtype=np.int64),
-            list_lengths=np.stack([np.diff(e) for e in ends]) if ends else np.zeros((0, end - begin), dtype=np.int64),
-            dense=_matrix(self.dense, begin, end, np.dtype(np.float32)),
-        )
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A row group in memory."""
-
-    request: _PartRows
-    candidate: _PartRows
-    labels: list[NDArray[np.float32]]
-    weights: list[NDArray[np.float32]]
-    user: NDArray[np.uint64]
-    item: NDArray[np.uint64]
-    time: NDArray[np.int64] | None
-
-    def piece(self, begin: int, end: int) -> Batch:
-        """A stretch of rows."""
-        inputs = Inputs(self.request.piece(begin, end), self.candidate.piece(begin, end))
-        dtype = np.dtype(np.float32)
-        labels, weights = (_matrix(columns, begin, end, dtype) for columns in (self.labels, self.weights))
-        time = None if self.time is None else self.time[begin:end]
-        return Batch(inputs, labels, weights, self.user[begin:end], self.item[begin:end], time)
+    def __init__(self) -> None:
+        self.parts = OpenParts()
 
 
 class BatchReader:
@@ -180,7 +144,7 @@ class BatchReader:
                 pending.append(rows.piece(at, end))
                 pending_rows, at = pending_rows + end - at, end
                 if pending_rows == sizes[0]:
-                    yield _join(pending)
+                    yield joined(pending)
                     pending, pending_rows = [], 0
                     sizes.popleft()
 
@@ -204,7 +168,7 @@ class BatchReader:
     def _shares(self, start: int, stop: int | None) -> list[tuple[int, int]]:
         return [self.share(begin) for begin in self.bounds(start) if stop is None or begin < stop]
 
-    def _groups(self, epoch: int, batches: list[tuple[int, int]]) -> Iterator[tuple[Callable[[], _Rows], int, int]]:
+    def _groups(self, epoch: int, batches: list[tuple[int, int]]) -> Iterator[tuple[Callable[[], Rows], int, int]]:
         """How to read row groups, in the epoch's order, and their rows that belong to some batches of this rank."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
@@ -212,8 +176,7 @@ class BatchReader:
         all_groups, begin = self._read_groups, 0
         if generator is None and batches:
             all_groups, begin = self._between(batches[0][0], batches[-1][1])
-        # A file stays open from one read to the next: opening it anew for each costs a tenth of the decoding.
-        opened = OpenParts()
+        opened = _OpenByThread()
         for groups, rows in self._together(all_groups, generator, ROWS_AT_ONCE):
             places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
@@ -247,28 +210,19 @@ class BatchReader:
 
     def _read(
         self,
-        opened: OpenParts,
+        opened: "_OpenByThread",
         groups: list[RowGroup],
         order: Order,
         salt: np.uint64 | None = None,
         places: Order = None,
-    ) -> _Rows:
-        table = self._table(groups, self._columns, opened)
+    ) -> Rows:
+        table = self._table(groups, self._columns, opened.parts)
         if salt is not None and order is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
-            order = order[np.argsort(mix(_column(table, USER_HASH, order) ^ salt), kind="stable")]
+            order = order[np.argsort(mix(column_of(table, USER_HASH, order) ^ salt), kind="stable")]
         if places is not None:
             order = places if order is None else order[places]
-        tasks = [task.name for task in self.schema.tasks]
-        return _Rows(
-            request=_part_rows(table, self.schema.request, order),
-            candidate=_part_rows(table, self.schema.candidate, order),
-            labels=[_column(table, label_column(task), order) for task in tasks],
-            weights=[_column(table, weight_column(task), order) for task in tasks],
-            user=_column(table, USER_HASH, order),
-            item=_column(table, ITEM_HASH, order),
-            time=_column(table, TIME, order) if self._with_time else None,
-        )
+        return Rows.of(table, self.schema, order, with_time=self._with_time)
 
 
 def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> dict[RowGroup, NDArray[np.int64]]:
@@ -290,55 +244,3 @@ def _places(shares: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64
 def _column_names(schema: Schema) -> list[str]:
     tasks = task_columns(task.name for task in schema.tasks)
     return [*(spec.name for spec in schema.features), *tasks, USER_HASH, ITEM_HASH]
-
-
-def _matrix(columns: Sequence[NDArray[S]], begin: int, end: int, dtype: np.dtype[T]) -> NDArray[T]:
-    """A stretch of columns side by side, row-major [rows, columns]."""
-    matrix = np.empty((end - begin, len(columns)), dtype=dtype)
-    for column_number, column in enumerate(columns):
-        matrix[:, column_number] = column[begin:end]
-    return matrix
-
-
-def _column(table: pa.Table, name: str, order: Order) -> NDArray[Any]:
-    """A column's values in an order."""
-    values = table.column(name).to_numpy()
-    return values if order is None else values.take(order)
-
-
-def _part_rows(table: pa.Table, part: Part, order: Order) -> _PartRows:
-    lists = [table.column(spec.name).combine_chunks() for spec in part.lists]
-    if order is not None:
-        # Arrow copies list by list, four times as fast as NumPy gathers the places of all values.
-        lists = [column.take(pa.array(order)) for column in lists]
-    return _PartRows(
-        ids=[_column(table, spec.name, order) for spec in part.ids],
-        dense=[_column(table, spec.name, order) for spec in part.dense],
-        lists=[(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64)) for column in lists],
-    )
-
-
-def _join(batches: list[Batch]) -> Batch:
-    """One batch out of pieces; lists are packed by feature, so each feature's pieces are joined in turn."""
-    if len(batches) == 1:
-        return batches[0]
-    return Batch(
-        Inputs(_join_parts([b.inputs.request for b in batches]), _join_parts([b.inputs.candidate for b in batches])),
-        np.concatenate([b.labels for b in batches]),
-        np.concatenate([b.weights for b in batches]),
-        np.concatenate([b.user for b in batches]),
-        np.concatenate([b.item for b in batches]),
-        np.concatenate(times) if (times := [b.time for b in batches if b.time is not None]) else None,
-    )
-
-
-def _join_parts(parts: list[PartInputs]) -> PartInputs:
-    lists = range(parts[0].list_lengths.shape[0])
-    ends = [np.concatenate([[0], np.cumsum(p.list_lengths.sum(axis=1))]) for p in parts]
-    values = [p.list_values[e[f] : e[f + 1]] for f in lists for p, e in zip(parts, ends, strict=True)]
-    return PartInputs(
-        np.concatenate([p.ids for p in parts]),
-        np.concatenate(values) if values else np.zeros(0, dtype=np.int64),
-        np.concatenate([p.list_lengths for p in parts], axis=1),
-        np.concatenate([p.dense for p in parts]),
-    )

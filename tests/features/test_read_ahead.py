@@ -1,11 +1,13 @@
-"""What is prepared while something else is used: in order, in a thread, with its errors, and not after its end."""
+"""What is read or prepared while something else is used: in order, in threads, with its errors, not after its end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from features.read_ahead import prepared_ahead
+from features.read_ahead import prepared_ahead, read_ahead
+from tests.patience import wait_until
 
 
 def test_items_come_in_order_and_the_next_is_prepared_meanwhile() -> None:
@@ -51,3 +53,30 @@ def test_one_that_is_left_ends_its_thread() -> None:
     assert isinstance(ahead, Iterator)
     ahead.close()  # type: ignore[attr-defined] # a generator's
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare-ahead")]
+
+
+@pytest.mark.parametrize(("cores", "at_once"), [(2, 1), (16, 2)])
+def test_pieces_come_in_order_however_many_are_read_at_once(
+    cores: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("features.read_ahead.usable_cores", lambda: cores)
+    begun: list[int] = []
+    gate = threading.Semaphore(0)
+
+    def reader_of(number: int) -> tuple[Callable[[], int], int, int]:
+        def read() -> int:
+            begun.append(number)
+            assert gate.acquire(timeout=10)
+            return number
+
+        return read, number, number + 1
+
+    ahead = read_ahead(map(reader_of, range(6)))
+    with ThreadPoolExecutor(1) as asking:
+        first = asking.submit(next, ahead)
+        wait_until(lambda: len(begun) == at_once)
+        for _ in range(6):
+            gate.release()
+        assert first.result(10) == (0, 0, 1)
+    assert list(ahead) == [(number, number, number + 1) for number in range(1, 6)]
+    assert sorted(begun) == list(range(6))
