@@ -31,7 +31,10 @@ SERVED_FOLDER = "served"
 
 @dataclass(frozen=True)
 class FeatureBuild:
-    """What a build made: the directory, its schema's fingerprint, the rows of each split, and the days it reused."""
+    """What a build made: the directory, its schema's fingerprint, the rows of each split, and the days it reused.
+
+    `unlearned` says by task why training rows teach nothing of it.
+    """
 
     directory: Path
     fingerprint: str
@@ -41,6 +44,7 @@ class FeatureBuild:
     days_reused: int
     days_built: int
     reuse: str
+    unlearned: dict[str, str]
 
 
 def build(config: FeaturesConfig, directory: Path, progress: Progress) -> FeatureBuild:
@@ -109,6 +113,7 @@ def _build(
         timeline.cutoff_ms,
         *work.days,
         str(work),
+        fitted.unlearned,
     )
     facts = {key: value for key, value in asdict(result).items() if key != "directory"}
     (finished / "build.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -6,8 +6,7 @@ With `previous`, what an earlier build learned is kept: numbers stay, and vocabu
 import json
 import math
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
@@ -20,7 +19,7 @@ from contract.graph_names import PRIORS_FILE
 from contract.hashing import NULL_HASH, combine, hash_array
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Moment, Schema, TaskSpec
 from features.encode.encoder import as_float64, refuse_overflow
-from features.encode.fit_tasks import fit_task
+from features.encode.fit_tasks import fit_tasks
 from features.encode.learn_vocabulary import LearnedValues, is_string, learn_vocabulary
 from features.encode.vector_column import vector_element
 from features.encode.vocabulary import Vocabularies
@@ -40,12 +39,13 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was learned: specs in the plan's order, vocabularies, task statistics and the means that smooth rates."""
+    """Specs in the plan's order, vocabularies, tasks' statistics, means for rates, and why tasks are unlearned."""
 
     specs: tuple[FeatureSpec, ...]
     vocabularies: Vocabularies
     tasks: tuple[TaskSpec, ...]
     priors: dict[str, float]
+    unlearned: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def fit(
     """Fit everything on the raw training rows, or a sample of them, at most `WORKERS` columns in memory at a time.
 
     Raises:
-        DataError: a label of one class, a column of nulls, or a type that a feature cannot take.
+        DataError: no task to learn, a column of nulls, or a type that a feature cannot take.
     """
     with ThreadPoolExecutor(WORKERS) as workers:
         return _fit(train, feature_plans, config, previous, workers)
@@ -93,7 +93,7 @@ def _fit(
     workers: Executor,
 ) -> Fitted:
     _check_shares(feature_plans)
-    tasks = tuple(workers.map(partial(fit_task, train), config.tasks))
+    tasks, unlearned = fit_tasks(train, config.tasks, previous.schema.tasks if previous else (), workers)
     means = {a.of for p in feature_plans if (a := p.aggregate) and a.stat == "smoothed"}
     known_means = {**{task.name: task.base_rate for task in tasks}, **(previous.priors if previous else {})}
     priors = {of: known_means[of] if of in known_means else _mean(train, of) for of in sorted(means)}
@@ -106,7 +106,8 @@ def _fit(
     dtypes = {p.name: _dtype(train, p.raw[0]) for p in feature_plans if not _is_dense(p)}
     fitted_specs = workers.map(lambda plan: _spec(train, plan, vocabularies, dtypes, priors, previous), feature_plans)
     specs = {plan.name: _with_moment(train, plan, spec) for plan, spec in zip(feature_plans, fitted_specs, strict=True)}
-    return Fitted(tuple(_with_shared_policies(spec, specs) for spec in specs.values()), vocabularies, tasks, priors)
+    shared = tuple(_with_shared_policies(spec, specs) for spec in specs.values())
+    return Fitted(shared, vocabularies, tasks, priors, unlearned)
 
 
 def raw_values(raw: pa.Table | pa.RecordBatch, plan: FeaturePlan, priors: dict[str, float]) -> pa.Array:

@@ -59,6 +59,7 @@ def check_quality(
         features=profiles,
         label_rates={task: label_rates(counts_by_partition, task) for task in tasks},
         leaks=tuple(_as_dict(finding) for finding in leaks),
+        unlearned=fitted.unlearned,
     )
     _enforce(report, raw_dataset, feature_plans, fitted, config)
     return report

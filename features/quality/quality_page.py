@@ -22,6 +22,9 @@ def quality_page(report: QualityReport) -> str:
         f"{html.escape(str(leak['measure']))} {leak['value']}</li>"
         for leak in report.leaks
     )
+    unlearned = "".join(
+        f'<p class="bad">{html.escape(f"{task} learns nothing: {why}")}</p>' for task, why in report.unlearned.items()
+    )
     rates = "".join(_rates(task, days) for task, days in report.label_rates.items())
     rows = "".join(_row(name, profile) for name, profile in report.features.items())
     style = files("features.quality").joinpath(STYLE).read_text(encoding="utf-8")
@@ -34,7 +37,7 @@ def quality_page(report: QualityReport) -> str:
         f'<p class="sub">{report.rows:,} rows, {report.duplicates:,} repeat another\'s keys and time, '
         f"{report.late:,} are late</p></header>\n<main>\n"
         f"<section><h2>Leaks</h2><ul>{leaks or '<li>none found</li>'}</ul></section>\n"
-        f'<section><h2>Mean label by day</h2><div class="row">{rates}</div></section>\n'
+        f'<section><h2>Mean label by day</h2>{unlearned}<div class="row">{rates}</div></section>\n'
         "<section><h2>Features</h2>"
         '<p class="note">Bars are of equal width in the value, or of equal ratio where a scale says log; of ids, the '
         "most frequent values, the rest as the last bar. PSI compares with the last build: above 0.2 is a shift.</p>"

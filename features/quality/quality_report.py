@@ -35,7 +35,8 @@ class FeatureProfile(Settings):
 class QualityReport(Settings):
     """A build: rows, rows that repeat another's keys and time, and rows older than the last build's end.
 
-    `label_rates` are mean labels by task and day (UTC), `leaks` what single features tell of a task.
+    `label_rates` are mean labels by task and day (UTC), `leaks` what single features tell of a task, and `unlearned`
+    why training rows teach nothing of a task.
     """
 
     rows: int
@@ -45,3 +46,4 @@ class QualityReport(Settings):
     features: dict[str, FeatureProfile]
     label_rates: dict[str, dict[str, float]]
     leaks: tuple[dict[str, str | float], ...]
+    unlearned: dict[str, str] = {}

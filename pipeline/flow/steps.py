@@ -37,6 +37,10 @@ from pipeline.training.train import train, world_size
 
 CONFIG_FILE = "config.yaml"
 HISTORY_FILE = "history.json"
+_WITHOUT_IT = (
+    "the others go on, and a model still answers for it, but does not tell rows apart as a version served before may: "
+    "a score should not count on it, and a rule of `quality` that names it may refuse the version"
+)
 FEATURE_FILES = (*(f"{split}/{DATASET_MANIFEST}" for split in ("train", "valid", "test")), SCHEMA_FILE, "online")
 
 
@@ -110,6 +114,8 @@ def build_features(config: ProjectConfig) -> StepRecord:
     def work(progress: Progress) -> dict[str, Any]:
         built = build(config.data, config.features_dir, progress)
         progress.say(built.reuse)
+        for task, why in built.unlearned.items():
+            progress.say(f"task {task!r} learns nothing: {why}; {_WITHOUT_IT}")
         settings = data_settings(config.data)
         return {
             "rows": dict(built.rows),
@@ -117,6 +123,7 @@ def build_features(config: ProjectConfig) -> StepRecord:
             "fingerprint": built.fingerprint,
             "reuse": built.reuse,
             "days": {"reused": built.days_reused, "built": built.days_built},
+            "unlearned": built.unlearned,
             "settings": settings,
         }
 

@@ -17,6 +17,7 @@ def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
         f"- **{leak['feature']}** tells {leak['task']}: {leak['measure']} {leak['value']}" for leak in report.leaks
     ]
     page = (directory / "quality.html").absolute()
+    unlearned = [f"- **{task}** learns nothing: {why}" for task, why in report.unlearned.items()]
     rates = [_rates(task, days) for task, days in report.label_rates.items() if days]
     lines = [
         "# Data quality",
@@ -32,6 +33,7 @@ def data_page(report: QualityReport, reuse: str, directory: Path) -> str:
         "",
         "## Mean label by day",
         "",
+        *([*unlearned, ""] if unlearned else []),
         "| task | days | lowest | highest | |",
         "|---|---|---|---|---|",
         *rates,

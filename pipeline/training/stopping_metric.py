@@ -5,7 +5,8 @@ variance that is explained. ``like.gauc`` is one metric of one task, ``mean.ne``
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Self
 
 from contract.errors import ConfigError
@@ -41,6 +42,11 @@ class StoppingMetric:
             message = f"train.early_stopping.metric is {text!r}; after the dot may stand: {', '.join(known)}"
             raise ConfigError(message)
         return cls(having, metric) if metric else cls(chosen, None)
+
+    def without(self, untrained: Collection[str]) -> Self:
+        """Leave tasks out that no row trains, whose metrics only wander; if no other is left, keep them."""
+        trained = tuple(task for task in self.tasks if task.name not in untrained)
+        return replace(self, tasks=trained or self.tasks)
 
     def value(self, metrics: Metrics) -> float | None:
         """How good a validation is, higher being better; None where it could not tell."""

@@ -69,7 +69,9 @@ class TrainingRun:
             with_time=config.teacher is not None and config.teacher.predictions is not None,
         )
         _require_rows(self.rows, world)
-        self.remarks = [check.remark for check in check_rows(self.rows, schema, config.task_weights) if check.remark]
+        checks = check_rows(self.rows, schema, config.task_weights)
+        self.remarks = [check.remark for check in checks if check.remark]
+        self.stopping_metric = self.stopping_metric.without({check.task for check in checks if not check.rows})
         if config.epochs is None or config.batch_size is None:
             self.remarks.append(
                 f"{self.config.epochs} epochs in batches of {self.config.batch_size}, {self.total_steps:,} steps; "

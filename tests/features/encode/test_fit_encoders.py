@@ -15,6 +15,7 @@ from contract.schema import DenseSpec, IdSpec, Schema
 from features.encode.fit_encoders import Previous, smooth
 from features.encode.vocabulary import Vocabularies
 from features.point_in_time.aggregates import AggregateColumns
+from features.quality.check_data import load_report
 from tests.features.incremental.test_increment import FEW, world
 from tests.features.raw_world import DAYS, raw_tables
 
@@ -92,6 +93,32 @@ def test_a_list_follows_the_table_that_it_shares(tmp_path: Path) -> None:
     assert isinstance(item, IdSpec)
     assert isinstance(last, IdSpec)
     assert (last.table_name, last.rows, last.null_row, last.unknown_rows) == ("item", item.rows, True, 4)
+
+
+def test_a_task_that_rows_teach_nothing_of_stays_and_is_told_while_another_can_be_learned(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "like", "kind": "binary", "label": "liked"},
+        {"name": "always", "kind": "binary", "label": "liked >= 0"},
+        {"name": "never", "kind": "regression", "label": "seconds", "where": "liked == 7"},
+        {"name": "weightless", "kind": "binary", "label": "liked", "weight": "liked * 0"},
+    ]
+    built = world(tmp_path, raw_tables(), **{**FITTED, "tasks": tasks})
+    assert list(built.unlearned) == ["always", "never", "weightless"]
+    assert [(task.name, task.base_rate) for task in fitted(tmp_path).schema.tasks][1:3] == [("always", 1), ("never", 0)]
+    report = load_report(tmp_path / "features")
+    assert report is not None
+    assert report.unlearned == built.unlearned
+    assert "never learns nothing: no training row has a label" in (tmp_path / "features/quality.html").read_text()
+
+
+def test_a_build_that_grows_keeps_the_scale_of_a_task_without_labels(tmp_path: Path) -> None:
+    like = {"name": "like", "kind": "binary", "label": "liked"}
+    watch = {"name": "watch", "kind": "regression", "label": "seconds"}
+    world(tmp_path, raw_tables(), **{**FITTED, "tasks": [like, watch]})
+    before = fitted(tmp_path).schema.tasks
+    world(tmp_path, raw_tables(), **{**FITTED, "tasks": [like, {**watch, "where": "liked == 7"}]}, grow=True)
+    after = fitted(tmp_path).schema.tasks
+    assert (after[1].base_rate, after[1].spread) == (before[1].base_rate, before[1].spread)
 
 
 @pytest.mark.parametrize(

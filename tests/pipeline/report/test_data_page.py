@@ -13,6 +13,7 @@ REPORT = QualityReport(
     rows=1200, duplicates=3, late=2, cutoff_ms=0, features={"age": AGE},
     label_rates={"like": {"2024-03-01": 0.5, "2024-03-02": 0.25, "2024-03-03": 0.75}},
     leaks=({"feature": "play_time", "task": "like", "measure": "AUC", "value": 0.99},),
+    unlearned={"buy": "no training row has a label"},
 )  # fmt: skip
 
 
@@ -20,6 +21,7 @@ def test_the_page_says_what_was_found_and_draws_it() -> None:
     page = data_page(REPORT, "28 days reused, 1 built", Path("runs/shop/features"))
     assert "1,200 rows; 3 repeat another's keys and time; 2 are late. 28 days reused, 1 built." in page
     assert "- **play_time** tells like: AUC 0.99" in page
+    assert "- **buy** learns nothing: no training row has a label" in page
     assert "| like | 2024-03-01 to 2024-03-03 | 0.25 | 0.75 | ▄▁█ |" in page
     assert "| age | dense | 25.00% | 18 | 90 |  |  | █▁▃ |" in page
     assert "/runs/shop/features/quality.html](file:///" in page

@@ -78,6 +78,8 @@ def test_the_default_metric_joins_auc_and_explained_variance() -> None:
     assert StoppingMetric.of("mean", TASKS).value(metrics) == pytest.approx((0.75 + 1 - 0.25) / 2)
     assert StoppingMetric.of("like", TASKS).value(metrics) == 0.75
     assert StoppingMetric.of("mean", TASKS).value({}) is None
+    assert StoppingMetric.of("mean", TASKS).without({"rating"}).value(metrics) == 0.75
+    assert StoppingMetric.of("rating", TASKS).without({"rating"}).value(metrics) == pytest.approx(1 - 0.25)
 
 
 def test_any_metric_of_the_evaluation_can_say_which_epoch_is_best() -> None:
