@@ -48,6 +48,7 @@ from pipeline.cli import (
 from pipeline.cli.look_first import look_first
 from pipeline.cli.rank_failures import DEFECT_SECONDS, LOST_SECONDS, rank_of, speaks
 from pipeline.cli.verb import Verb, end_at_once, never_collect
+from pipeline.training.ranks_launch import INTERRUPTED, LAUNCHED
 
 VERBS: tuple[Verb, ...] = (
     demo_verb.VERB,
@@ -85,7 +86,6 @@ VERBS: tuple[Verb, ...] = (
     bench_endpoint_verb.VERB,
     completion_verb.VERB,
 )
-INTERRUPTED = 130
 COMPLETING = "_ARGCOMPLETE"
 """Set by a shell that asks how a line may go on; see the verb `completion`."""
 EPILOG = """exit codes: 0 done, 1 failed, 2 wrong usage or config, 3 a quality gate refused,
@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds = LOST_SECONDS if isinstance(error, LostRankError) else 0.0
         return _fail(args.verb, str(error), error.exit_code, seconds)
     except KeyboardInterrupt:
-        return _fail(args.verb, "interrupted; the same command goes on where this one stopped", INTERRUPTED)
+        return _interrupted(args.verb)
     except BrokenPipeError:
         # The reader of our output has gone, as `head` does; Python must not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -161,6 +161,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if speaks(f"{type(error).__name__}: {error}", DEFECT_SECONDS):
             raise
         return 1
+
+
+def _interrupted(verb: str) -> int:
+    told = "interrupted; the same command goes on where this one stopped"
+    if LAUNCHED in os.environ and rank_of():
+        # The launching command tells; that this rank has spoken silences those that lose it.
+        speaks(told)
+        return INTERRUPTED
+    return _fail(verb, told, INTERRUPTED)
 
 
 def _fail(verb: str, message: str, code: int, seconds: float = 0.0) -> int:

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from contract.errors import TrainingError
 from contract.machine_cores import usable_cores
 
+INTERRUPTED = 130
+"""The exit code of a command that was interrupted, by ctrl-c for example."""
+LAUNCHED = "MOERANK_LAUNCHED"
+"""Set for the ranks: this command says itself when it was interrupted, once for all of them."""
 _SIGNALS = {"SIGKILL": "the system does so when memory runs out: use a smaller train.batch_size or fewer ranks"}
 """What to do about a rank that a signal ended, where there is something."""
 
@@ -20,6 +24,7 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
         The exit code of the first rank that failed, which has told why; 0 if none did.
 
     Raises:
+        KeyboardInterrupt: this process or a rank was interrupted.
         TrainingError: a rank was ended from outside before it could say anything.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException  # noqa: PLC0415 seconds of torch
@@ -28,6 +33,7 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
 
     silence_elastic()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // ranks)))
+    os.environ[LAUNCHED] = "1"
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -43,6 +49,8 @@ def launch_ranks(ranks: int, restarts: int, words: Sequence[str]) -> int:
         raise KeyboardInterrupt from error
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
+        if failure.exitcode == INTERRUPTED:
+            raise KeyboardInterrupt from error
         if failure.exitcode > 0:
             return int(failure.exitcode)
         name = failure.signal_name()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -78,28 +79,45 @@ def test_under_torchrun_two_ranks_tell_one_cause_once(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_rank_is_one_message_with_what_to_do(project: Path) -> None:
-    command = [
-        sys.executable,
-        *words(project, "train.epochs=100000", "train.early_stopping=null", "train.checkpoint.every_steps=2"),
-        "--ranks",
-        "2",
-    ]
+    code, line = told_after(project, 1, lambda ranks: ranks["1"].send_signal(signal.SIGKILL))
+    assert line.startswith("moerank train: rank 1 of 2 was ended by SIGKILL; ")
+    assert code == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", [("", "0", "1"), ("1",)], ids=["all, as ctrl-c does", "one rank"])
+def test_an_interruption_of_several_ranks_is_told_once(project: Path, whom: tuple[str, ...]) -> None:
+    def interrupt(ranks: dict[str, psutil.Process]) -> None:
+        for rank in whom:
+            ranks[rank].send_signal(signal.SIGINT)
+
+    code, line = told_after(project, 2 + len(whom), interrupt)
+    assert line == "moerank train: interrupted; the same command goes on where this one stopped"
+    assert code == 130
+
+
+def told_after(project: Path, seed: int, happen: Callable[[dict[str, psutil.Process]], None]) -> tuple[int, str]:
+    """What two ranks that are training come to when something happens to them: the exit code and the one line.
+
+    `happen` is given the ranks by number, and the command itself as "".
+    """
+    endless = "train.epochs=100000", "train.early_stopping=null", "train.checkpoint.every_steps=2"
+    command = [sys.executable, *words(project, *endless, f"train.seed={seed}"), "--ranks", "2"]
+    before = set((project.parent / "runs").rglob("checkpoint/step-*"))
     job = subprocess.Popen(command, cwd=project.parent, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    killed = False
     try:
-        while not killed and job.poll() is None:
+        while job.poll() is None:
             time.sleep(0.1)
-            if any((project.parent / "runs").rglob("checkpoint/step-*")):
-                ranks = {child.environ().get("RANK"): child for child in psutil.Process(job.pid).children()}
-                ranks["1"].send_signal(signal.SIGKILL)
-                killed = True
+            if set((project.parent / "runs").rglob("checkpoint/step-*")) - before:
+                parent = psutil.Process(job.pid)
+                happen({child.environ().get("RANK", ""): child for child in parent.children()} | {"": parent})
+                break
         _, told = job.communicate(timeout=PATIENCE)
     finally:
         job.kill()
     # Lines of progress are indented.
     (line,) = [line for line in told.splitlines() if line.strip() and not line.startswith("  ")]
-    assert line.startswith("moerank train: rank 1 of 2 was ended by SIGKILL; ")
-    assert job.returncode == 1
+    return job.returncode, line
 
 
 @pytest.mark.slow
