@@ -53,13 +53,18 @@ _OF_RECIPE: dict[str, dict[str, Change]] = {
         "recipe + din": {"sequences": _DIN},
         "recipe + aw_moe": {"sequences": _DIN, "routing": "history", "history_contrast": {}},
         "aw_moe without contrast": {"sequences": _DIN, "routing": "history"},
+        "monotone in the film's means": {
+            "monotone": {"item_id__like_mean": "increasing", "item_id__rating_mean": "increasing"}
+        },
     },
     "losses": {
         **{f"{name} .3": {"train.within_user": {"like": {"name": name, "weight": 0.3}}} for name in _WITHIN},
         "batches by user": {"train.batches": "by_user"},
         "raw losses": {"train.loss_scale": "none"},
         "focal": {"train.losses": {"like": {"name": "focal"}}},
+        "class weight 2": {"train.losses": {"like": {"name": "cross_entropy", "positive_weight": 2.0}}},
         "huber": {"train.losses": {"rating": {"name": "huber"}}},
+        "median": {"train.losses": {"rating": {"name": "quantile", "quantile": 0.5}}},
     },
 }
 _OTHERS: dict[str, dict[str, Change]] = {

@@ -10,6 +10,7 @@ baseline; that of all others is a softmax gate in it. p is adjusted by Holm for 
 import json
 import statistics
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -32,19 +33,22 @@ from pipeline.training.train import train
 from pipeline.training.training_log import HISTORY_FILE
 
 RECIPES = Path(__file__).parents[1] / "pipeline" / "recipes"
+CPU = "CPU s"
 
 
 def measure(config: ProjectConfig, features: Path) -> Figures:
-    """AUC or RMSE by task, and the share of experts that a row needs, after the last epoch."""
+    """AUC or RMSE by task, the share of experts that a row needs, and CPU seconds, after the last epoch."""
     with TemporaryDirectory() as folder:
+        started = time.process_time()
         train(features, config.model, config.train, Path(folder), say=lambda _: None)
+        cpu = time.process_time() - started
         last = json.loads((Path(folder) / HISTORY_FILE).read_text(encoding="utf-8"))["epochs"][-1]
     scores = {
         task if metric in {"auc", "rmse"} else f"{task} {metric}": value
         for task, metrics in last["valid"].items()
         for metric, value in metrics.items()
     }
-    return {**scores, "union/n": last["experts"]["union_over_n"]}
+    return {**scores, "union/n": last["experts"]["union_over_n"], CPU: cpu}
 
 
 def cases(figures: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Iterator[Case]:
@@ -53,7 +57,7 @@ def cases(figures: Mapping[str, list[Figures]], units: Mapping[str, str]) -> Ite
     for variant, runs in figures.items():
         for figure in runs[0]:
             values = [run[figure] for run in runs]
-            unit = units.get(figure, "of experts")
+            unit = units.get(figure, "s" if figure == CPU else "of experts")
             better: Literal["higher", "lower"] = "higher" if unit == "auc" else "lower"
             spread = (min(values), max(values))
             yield Case(f"{variant}: {figure}", statistics.fmean(values), unit, None, better, len(values), spread)
@@ -86,14 +90,14 @@ def adjusted(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> dict
 def table(figures: Mapping[str, list[Figures]], tasks: Sequence[str]) -> str:
     """Variants by tasks in Markdown: the baseline's means, the others' differences to it, bold where 0 is outside."""
     base = next(iter(figures))
-    rows = [["variant", *tasks, "least p, Holm", "union/n"], ["---"] * (len(tasks) + 3)]
+    rows = [["variant", *tasks, "least p, Holm", "union/n", CPU], ["---"] * (len(tasks) + 4)]
     means = {task: f"{statistics.fmean(run[task] for run in figures[base]):.4f}" for task in tasks}
     lines: dict[str, Mapping[str, object]] = {base: means, **gaps(figures, tasks)}
     p = adjusted(figures, tasks)
     for variant, cells in lines.items():
-        union = statistics.fmean(run["union/n"] for run in figures[variant])
+        union, cpu = (statistics.fmean(run[each] for run in figures[variant]) for each in ("union/n", CPU))
         least = f"{min(p[variant].values()):.3f}" if variant in p else ""
-        rows.append([variant, *(str(cells[task]) for task in tasks), least, f"{union:.2f}"])
+        rows.append([variant, *(str(cells[task]) for task in tasks), least, f"{union:.2f}", f"{cpu:.0f}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

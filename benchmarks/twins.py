@@ -41,6 +41,8 @@ def variants(table: str) -> dict[str, dict[str, Any]]:
         "dselect_k+shared": {"model.gate": {"name": "dselect_k", "k": 2, "entropy": 1.0}, **_SHARED},
         "top_k-3-of-12+shared": {"model.gate": {**_TOP, "k": 3}, "model.experts": 12, **_SHARED},
         "dense-first+shared": {"model.gate": late, **_SHARED},
+        "dropout+shared": {"model.gate": {**_TOP, "expert_dropout": 0.1}, **_SHARED},
+        "balance+shared": {"model.gate": {**_TOP, "regularisers": {"load_balance": 0.01}}, **_SHARED},
     }
     return plain | {name + TAUGHT: change for name, change in plain.items()}
 
