@@ -17,6 +17,8 @@ from contract.errors import DataError
 from contract.hashing import mix
 from contract.inputs import Batch
 from contract.schema import Schema
+from features.epoch_order import Mixing, RowBlock, groups_mixed, in_order, rows_mixed
+from features.held_groups import HeldGroups
 from features.read_ahead import read_ahead
 from features.rows_in_memory import Order, Rows, column_of, joined
 from features.source.filesystems import filesystem_of
@@ -24,8 +26,8 @@ from features.source.filesystems import filesystem_of
 T = TypeVar("T", bound=np.generic)
 
 
-ROWS_AT_ONCE = 65_536
-"""Rows that are read, and mixed, at a time, at least, where there are so many: many small reads cost more than one."""
+MIXING = Mixing(window=65_536, block=2_048, stretch=262_144)
+"""Rows that are mixed at a time, those of a block among them, and the stretch that a row group's blocks come from."""
 
 
 class _OpenByThread(threading.local):
@@ -38,10 +40,11 @@ class _OpenByThread(threading.local):
 class BatchReader:
     """Batches of encoded rows, in the order of reading or, with a seed, in one that changes by epoch.
 
-    With a seed, each epoch permutes the row groups of all parts, and mixes the rows of as many as have `ROWS_AT_ONCE`
-    together: a row group is of one partition of the log's days, and its neighbours are of any. With `mix_rows` off,
-    rows stay as they lie in their row group, which saves gathering them. With `by_user`, a user's rows among those
-    mixed together stand next to each other, users in an order that changes by epoch: for losses that compare them.
+    With a seed, each epoch permutes the row groups of all parts, evenly over the days, and mixes some ten thousand rows
+    at a time, out of blocks of all row groups of a longer stretch (`MIXING`; see `features.epoch_order`). With
+    `mix_rows` off, rows stay as they lie in their row group, which saves gathering them. With `by_user`, whole row
+    groups are mixed, in which a user's rows stand next to each other, users in an order that changes by epoch: for
+    losses that compare them.
     `batch_size` is that of all ranks together: the order of rows and the batches are the same on any number of ranks,
     each of which reads its own part of every batch. A last batch of fewer than `least_rows` rows joins the one before.
     `later_than`, a time as in `TIME`, leaves out rows that are not later, but for a share of `replay`. `with_time`:
@@ -169,23 +172,38 @@ class BatchReader:
         return [self.share(begin) for begin in self.bounds(start) if stop is None or begin < stop]
 
     def _groups(self, epoch: int, batches: list[tuple[int, int]]) -> Iterator[tuple[Callable[[], Rows], int, int]]:
-        """How to read row groups, in the epoch's order, and their rows that belong to some batches of this rank."""
+        """How to read windows, in the epoch's order, and their rows that belong to some batches of this rank."""
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
         shares = np.array(batches, dtype=np.int64).reshape(-1, 2)
-        all_groups, begin = self._read_groups, 0
+        groups, begin = self._read_groups, 0
         if generator is None and batches:
-            all_groups, begin = self._between(batches[0][0], batches[-1][1])
+            groups, begin = self._between(batches[0][0], batches[-1][1])
+        windows = self._windows(groups, generator)
         opened = _OpenByThread()
-        for groups, rows in self._together(all_groups, generator, ROWS_AT_ONCE):
+
+        def read(numbers: list[int]) -> pa.Table:
+            return self._table([groups[number] for number in numbers], self._columns, opened.parts)
+
+        held = HeldGroups(windows, [self._rows_in(group) for group in groups], read)
+        for number, rows in enumerate(sum(block.rows for block in window) for window in windows):
             places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
             if len(places) and mixed is None and places[-1] - places[0] == len(places) - 1:
-                yield functools.partial(self._read, opened, groups, None), int(places[0]), int(places[-1]) + 1
+                yield functools.partial(self._read, held, number, None), int(places[0]), int(places[-1]) + 1
             elif len(places):
                 salt = np.uint64(epoch) if self._by_user else None
-                yield functools.partial(self._read, opened, groups, mixed, salt, places), 0, len(places)
+                yield functools.partial(self._read, held, number, mixed, salt, places), 0, len(places)
             begin += rows
+
+    def _windows(self, groups: list[RowGroup], generator: np.random.Generator | None) -> list[list[RowBlock]]:
+        sizes = [self._rows_in(group) for group in groups]
+        if generator is None:
+            return in_order(sizes, MIXING.window)
+        files = [group.file for group in groups]
+        if self._mix_rows and not self._by_user:
+            return rows_mixed(sizes, files, generator, MIXING)
+        return groups_mixed(sizes, files, generator, MIXING.window)
 
     def _between(self, first: int, last: int) -> tuple[list[RowGroup], int]:
         """The row groups of rows `first` until before `last`, in the order of the file, and where the first begins."""
@@ -193,30 +211,10 @@ class BatchReader:
         one = int(np.searchsorted(ends, first, side="right"))
         return self._read_groups[one : int(np.searchsorted(ends, last)) + 1], int(ends[one - 1]) if one else 0
 
-    def _together(
-        self, all_groups: list[RowGroup], generator: np.random.Generator | None, rows: int
-    ) -> Iterator[tuple[list[RowGroup], int]]:
-        """The row groups in an epoch's order, as many at a time as have `rows` together, and how many they have."""
-        order = np.arange(len(all_groups))
-        groups, together = [], 0
-        for number in (order if generator is None else generator.permutation(order)).tolist():
-            groups.append(all_groups[number])
-            together += self._rows_in(all_groups[number])
-            if together >= rows:
-                yield groups, together
-                groups, together = [], 0
-        if groups:
-            yield groups, together
-
     def _read(
-        self,
-        opened: "_OpenByThread",
-        groups: list[RowGroup],
-        order: Order,
-        salt: np.uint64 | None = None,
-        places: Order = None,
+        self, held: HeldGroups, window: int, order: Order, salt: np.uint64 | None = None, places: Order = None
     ) -> Rows:
-        table = self._table(groups, self._columns, opened.parts)
+        table = held.window(window)
         if salt is not None and order is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
             order = order[np.argsort(mix(column_of(table, USER_HASH, order) ^ salt), kind="stable")]

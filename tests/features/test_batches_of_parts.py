@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from contract.inputs import Batch
 from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from features.batches import BatchReader
+from features.epoch_order import Mixing
 from tests.encoded_rows import write_dataset
 
 SCHEMA = Schema(
@@ -37,6 +38,7 @@ class Shape(NamedTuple):
     by_user: bool
     skip: int
     least_rows: int
+    mixing: Mixing
 
 
 SHAPES = st.builds(
@@ -50,6 +52,8 @@ SHAPES = st.builds(
     by_user=st.booleans(),
     skip=st.integers(0, 3),
     least_rows=st.integers(1, 3),
+    # Windows of few rows, so that a dataset has several.
+    mixing=st.builds(Mixing, window=st.integers(1, 60), block=st.integers(1, 6), stretch=st.integers(1, 90)),
 )
 
 
@@ -90,6 +94,14 @@ def test_each_row_comes_exactly_once_and_in_the_same_batch_on_any_number_of_rank
     path: Path = tmp_path_factory.mktemp("shape") / "train"
     write_dataset(path, tables, SCHEMA, group_rows=shape.group_rows)
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("features.batches.MIXING", shape.mixing)
+        check_batches(path, shape, ends[-1])
+
+
+def check_batches(path: Path, shape: Shape, rows: int) -> None:
+    """Each row once, the same from any position on, and the same on all ranks together."""
+
     def batches(rank: int, world: int, start: int = 0) -> list[list[int]]:
         """The rows of each batch that are this rank's own."""
         reader = BatchReader(
@@ -101,7 +113,7 @@ def test_each_row_comes_exactly_once_and_in_the_same_batch_on_any_number_of_rank
         return [rows[reader.repeated(begin) :] for begin, rows in zip(reader.bounds(start), read, strict=True)]
 
     whole = batches(0, 1)
-    assert sorted(itertools.chain(*whole)) == list(range(ends[-1]))
+    assert sorted(itertools.chain(*whole)) == list(range(rows))
     assert all(len(batch) == shape.batch for batch in whole[:-1])
     # A last batch may be larger, as it takes in a rest: a position is told in rows that were read.
     read = sum(map(len, whole[: shape.skip]))
