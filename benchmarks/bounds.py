@@ -1,12 +1,13 @@
 """The recipes against LightGBM on the same columns, over several seeds, on every public table.
 
 ``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--taught [TASK ...]]
-[--override model.k=v ...] [--json]``; features are built once. Adult and MovieLens-100K must have been imported
-(``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the test rows,
-KuaiRand on its valid days, which also stop LightGBM and choose the recipe's best epoch; ``kuairand_event`` has rates up
-to the row's own moment, and ``kuairand_recent`` also those of the last hours and days. LightGBM is trained twice, with
-ids as categories and as numbers, and the better of both counts, task by task. ``--defaults`` leaves out what the
-recipes say of model and training; with ``--taught`` the model learns from LightGBM's answers as well as from labels.
+[--blended] [--override model.k=v ...] [--json]``; features are built once. Adult and MovieLens-100K must have been
+imported (``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the
+test rows, KuaiRand on its valid days, which also stop LightGBM and choose the recipe's best epoch; ``kuairand_event``
+has rates up to the row's own moment, and ``kuairand_recent`` also those of the last hours and days. LightGBM is trained
+twice, with ids as categories and as numbers, and the better of both counts, task by task. ``--defaults`` leaves out
+what the recipes say of model and training; with ``--taught`` the model learns from LightGBM's answers as well as from
+labels; with ``--blended`` these answers are features of the recipe, which is then judged beside LightGBM without them.
 """
 
 import statistics
@@ -20,6 +21,7 @@ import torch
 from benchmarks.judged_runs import DEFAULTS, JUDGED, Judged, of_model, of_trees, recipe_of
 from benchmarks.paired import p_value, paired
 from benchmarks.report import Case, arguments, finish
+from benchmarks.tree_scores import with_tree_scores
 from benchmarks.tree_teacher import tree_teacher
 from benchmarks.trees import absent
 from pipeline.evaluation.multiple_tests import holm
@@ -106,6 +108,7 @@ def main() -> int:
     parser.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
     taught = "tasks that learn from LightGBM's answers as well (without names all)"
     parser.add_argument("--taught", nargs="*", metavar="TASK", help=taught)
+    parser.add_argument("--blended", action="store_true", help="LightGBM's answers are features, a learned blend")
     parser.add_argument("--override", nargs="*", default=[], help="changes to the recipe, such as model.gate.k=1")
     options = parser.parse_args()
     if missing := absent():
@@ -115,9 +118,11 @@ def main() -> int:
     overrides = [*(DEFAULTS if options.defaults else []), *options.override]
     for table in options.tables:
         teacher = [] if options.taught is None else [_teacher(table, options.taught)]
-        configs = [recipe_of(table, seed, [*overrides, *teacher]) for seed in range(options.seeds)]
+        base = recipe_of(table, 0, overrides)
+        blend = with_tree_scores(base) if options.blended else []
+        configs = [recipe_of(table, seed, [*overrides, *teacher, *blend]) for seed in range(options.seeds)]
         runs = [of_model(table, config) for config in configs]
-        trees = better_trees([of_trees(table, configs[0], ids_as_numbers=numbers) for numbers in (False, True)])
+        trees = better_trees([of_trees(table, base, ids_as_numbers=numbers) for numbers in (False, True)])
         figures = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}
         print(f"\n{table}, against LightGBM\n")
         print(against(figures, {name: [trees.figures[name]] * len(runs) for name in figures}), flush=True)

@@ -5,10 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
+from contract.columns import ITEM_HASH, TIME, USER_HASH
 from contract.digests import digest_of
+from contract.hashing import hash_array
+from features.table_config import EventsConfig
 from models.model_config import ModelConfig
 from pipeline.training.train_config import TrainConfig
 from tests.models.small import inputs, small_schema
@@ -20,7 +25,8 @@ from benchmarks import trees
 from benchmarks.bounds import BOUNDS, against, better_trees, cases
 from benchmarks.ece_floor import drawn_eces
 from benchmarks.judged_runs import Answers, Judged, known_run, recipe_of
-from benchmarks.tree_teacher import FOLDS, unseen_answers
+from benchmarks.tree_scores import scored_log
+from benchmarks.tree_teacher import FOLDS, answers_of_folds
 
 SCHEMA = small_schema()
 
@@ -57,13 +63,35 @@ def test_trees_learn_and_are_judged_as_models_are(features: Path, monkeypatch: p
 def test_a_teachers_answers_to_a_fold_do_not_know_its_labels(features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "ROUNDS", 5)
     train, valid = (trees.read_rows(features, SCHEMA, split) for split in ("train", "valid"))
-    before = unseen_answers(SCHEMA, train, valid)
+    before, of_valid = answers_of_folds(SCHEMA, train, valid)
     first = np.random.default_rng(0).integers(0, FOLDS, len(train.labels)) == 0
     turned = train.labels.copy()
     turned[first] = 1.0 - turned[first]
-    after = unseen_answers(SCHEMA, trees.Rows(train.inputs, turned, train.weights), valid)
+    after, _ = answers_of_folds(SCHEMA, trees.Rows(train.inputs, turned, train.weights), valid)
     np.testing.assert_array_equal(after[first], before[first])
     assert not np.array_equal(after[~first], before[~first])
+    assert of_valid.shape == valid.labels.shape
+
+
+def test_a_logs_rows_get_their_own_scores_and_others_none(tmp_path: Path) -> None:
+    day = tmp_path / "log" / "date=2022-05-01"
+    day.mkdir(parents=True)
+    user, item = pa.array([7, 7, 8]), pa.array([1, 2, 1])
+    time = pa.array([1_000, 2_000, 3_000], pa.timestamp("ms", "UTC"))
+    pq.write_table(pa.table({"user": user, "item": item, "time": time}), day / "part.parquet")
+    known = pa.array([2, 0])
+    answers = pa.table(
+        {
+            USER_HASH: hash_array(user.take(known)),
+            ITEM_HASH: hash_array(item.take(known)),
+            TIME: time.take(known).cast(pa.int64()),
+            "prediction__like": [0.25, 0.75],
+        }
+    )
+    events = EventsConfig(path=str(tmp_path / "log"), user="user", item="item", time="time")
+    scored = scored_log(events, answers, {"trees_like": "prediction__like"})
+    assert scored["trees_like"].to_pylist() == [0.75, None, 0.25]
+    assert scored["date"][0].as_py() == "2022-05-01"
 
 
 def test_exact_answers_have_the_ece_of_chance_alone() -> None:
