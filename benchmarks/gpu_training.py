@@ -24,9 +24,9 @@ from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from contract.inputs import Batch
 from models.row_share import RowShare
 from models.sharding import process_group
+from pipeline.training.rank_agreement import Wishes
 from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_run import TrainingRun
-from pipeline.training.training_step import Wishes
 
 EPOCHS = 1000
 """More than are run: the rates of learning follow from how many steps there would be."""

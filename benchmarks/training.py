@@ -27,10 +27,10 @@ from models.row_share import RowShare
 from models.sharding import process_group
 from pipeline.training.checkpoint_writer import CheckpointWriter
 from pipeline.training.host_memory import freed_memory_kept
+from pipeline.training.rank_agreement import Wishes
 from pipeline.training.run_progress import RunProgress
 from pipeline.training.train_config import CheckpointConfig
 from pipeline.training.training_run import TrainingRun
-from pipeline.training.training_step import Wishes
 
 Pass = Callable[[], None]
 """One pass over all rows of the world."""

@@ -16,8 +16,8 @@ from contract.schema import Schema
 from models.row_share import RowShare
 from models.sharding import process_group
 from pipeline.training.host_memory import freed_memory_kept
+from pipeline.training.rank_agreement import Wishes
 from pipeline.training.training_run import TrainingRun
-from pipeline.training.training_step import Wishes
 
 
 def seconds_of_passes(folder: Path, precision: str, rounds: int) -> list[float]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -88,10 +88,29 @@ class Sharded:
         """Where each table lies; the same on every rank."""
         return table_places(self.model.plan, self._rates.tables)
 
-    def scale_learning_rates(self, factor: float) -> None:
-        """Set every learning rate to `factor` times its configured value."""
+    def scale_learning_rates(self, factor: float, *, tables: float | None = None) -> None:
+        """Set every learning rate to `factor` times its configured value; that of the tables to `tables` times."""
         for group, rate in self._groups:
             group["lr"] = rate * factor
+        if tables is not None:
+            for group, rate in self._of_tables():
+                group["lr"] = rate * tables
+
+    @contextmanager
+    def rates_on_device(self, factor: Tensor) -> Iterator[None]:
+        """Let the network's optimiser read its rates from the device, `factor` times what is configured."""
+        network = self._groups[len(self._of_tables()) :]
+        before = [group["lr"] for group, _ in network]
+        for group, rate in network:
+            group["lr"] = rate * factor
+        try:
+            yield
+        finally:
+            for (group, _), own in zip(network, before, strict=True):
+                group["lr"] = own
+
+    def _of_tables(self) -> list[tuple[dict[str, Any], float]]:
+        return self._groups[: len(self.model.fused_optimizer.param_groups)]
 
     def named_dense_parameters(self) -> dict[str, nn.Parameter]:
         """All parameters but the tables, which are updated inside the backward pass."""

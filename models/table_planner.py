@@ -14,13 +14,13 @@ from torch import nn
 
 from contract.errors import ConfigError
 from contract.machine_memory import total_memory
+from models.one_rank import OneRankSharder
 from models.table_plan import TablePlace, size
 
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
     from torchrec.distributed.embedding_types import EmbeddingComputeKernel
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
     from torchrec.distributed.planner import EmbeddingShardingPlanner, Topology
     from torchrec.distributed.planner.types import ParameterConstraints, PlannerError
     from torchrec.distributed.types import ShardingPlan, ShardingType
@@ -67,7 +67,7 @@ class RankMemory:
         return f"{card}{size(self.host)} of the host's memory"
 
 
-class PlainWiseSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # torchrec is untyped
+class PlainWiseSharder(OneRankSharder):
     """Offers row-wise sharding also on the CPU, where the planner does so only when asked; its answers are exact."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:

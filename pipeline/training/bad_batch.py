@@ -74,11 +74,8 @@ def diagnose_gradient(ranker: Ranker, batch: Batch, step: int, columns_BD: Tenso
 def diagnose_flags(ranker: Ranker, batch: Batch, step: int, noted: tuple[Sequence[str], StepFlags]) -> BadBatch:
     """The same for a step that is over, by the parameters with gradients and what the step noted of them."""
     names, flags = noted
-    bad = next((name for name, norm in zip(names, flags.norms_P.tolist(), strict=False) if not np.isfinite(norm)), None)
-    rows: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-    if flags.rows_B is not None:
-        rows = np.flatnonzero(~flags.rows_B.cpu().numpy())
-    return _of_gradient(ranker, batch, step, bad or "the tables", rows)
+    bad = next((name for name, fine in zip(names, flags.gradients.numpy(), strict=False) if not fine), "the tables")
+    return _of_gradient(ranker, batch, step, bad, np.flatnonzero(~flags.rows.numpy()))
 
 
 def _of_gradient(ranker: Ranker, batch: Batch, step: int, bad: str, rows: NDArray[np.int64]) -> BadBatch:

@@ -39,13 +39,16 @@ class DenseForm:
         device: torch.device,
         *,
         captures: bool = True,
+        changed: Callable[[], None] | None = None,
         backend: str | Callable[..., Any] = "inductor",
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Take what is told at once; ``auto`` times all on a card, and does nothing on a processor.
 
-        `captures`: gradients are used up in the step that they are of, before its graphs write again.
+        `captures`: gradients are used up in the step that they are of, before its graphs write again. `changed`:
+        called when the form has changed, for what has captured the network.
         """
+        self._changed = changed
         self._network, self._device, self._backend, self._clock = network, device, backend, clock
         self._place, self._began, self._seconds = 0, 0.0, dict[Launch, float]()
         self._candidates = _CANDIDATES if captures else _CANDIDATES[:-1]
@@ -100,6 +103,8 @@ class DenseForm:
             # What it sets; it has no way back.
             self._compiled[launch] = self._or_one_by_one(self._network._compiled_call_impl)  # noqa: SLF001
         self._network._compiled_call_impl = self._compiled[launch]  # noqa: SLF001
+        if self._changed is not None:
+            self._changed()
 
     def _or_one_by_one(self, compiled: Any) -> Callable[..., Any]:
         """A compiled call that does without where this machine cannot compile, as without a C++ compiler.

@@ -15,10 +15,11 @@ from pipeline.training.interruption import Interruption
 from pipeline.training.learning_rate import rate_factor
 from pipeline.training.loss_meter import LossMeter
 from pipeline.training.profiling import StepProfiler
+from pipeline.training.rank_agreement import Wishes
 from pipeline.training.run_progress import EpochRecord, RunProgress
 from pipeline.training.training_log import TrainingLog
 from pipeline.training.training_run import TrainingRun
-from pipeline.training.training_step import StepResult, Wishes
+from pipeline.training.training_step import StepResult
 from pipeline.training.validation import Validation
 
 _BOARD_EVERY = 50

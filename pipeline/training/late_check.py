@@ -18,24 +18,49 @@ from models.losses import Losses
 
 
 class StepFlags(NamedTuple):
-    """What a step knows of itself: whether `all` was finite, its `loss`, and where its gradients were not.
+    """What a step knows of itself, side by side: whether all was finite, and where it was not.
 
-    `norms_P` are the parameters' gradient norms, `rows_B` whether each row's gradient at the input matrix is finite.
+    `told` [2 + P + B], bool: all of it; the loss; each parameter's gradient; each row's gradient at the input matrix.
     """
 
-    all: Tensor
-    loss: Tensor
-    norms_P: Tensor
-    rows_B: Tensor | None
+    told: Tensor
+    parameters: int
+
+    @property
+    def all(self) -> Tensor:
+        """Whether the step moved anything."""
+        return self.told[0]
+
+    @property
+    def loss(self) -> Tensor:
+        """Whether the loss was finite."""
+        return self.told[1]
+
+    @property
+    def gradients(self) -> Tensor:
+        """Whether each parameter's gradient was."""
+        return self.told[2 : 2 + self.parameters]
+
+    @property
+    def rows(self) -> Tensor:
+        """Whether each row's gradient at the input matrix was; empty if nothing there is trained."""
+        return self.told[2 + self.parameters :]
+
+
+class Moved(NamedTuple):
+    """What a step leaves on the device: its losses, 0 if it was not finite, its flags, and what the ranks wish."""
+
+    losses: Losses
+    flags: StepFlags
+    wishes: Tensor
 
 
 class PastStep(NamedTuple):
-    """A step whose flags the host has not read yet."""
+    """A step whose flags the host has not read yet, or has, from the host's memory."""
 
     step: int
     batch: Batch
     flags: StepFlags
-    wishes: Tensor
 
 
 class Guard:
@@ -57,34 +82,37 @@ class Guard:
         """What is known after the backward pass; the ranks agree on the whole."""
         # As `torch.nn.utils.get_total_norm` has them, before it joins them.
         norms_P = torch.stack(torch._foreach_norm(gradients))  # noqa: SLF001 no public name gives norms one by one
-        good = self.good & norms_P.isfinite().all()
+        finite_P = norms_P.isfinite()
+        good = self.good & finite_P.all()
         if dist.get_world_size() > 1:
             bad = (~good).float()
             dist.all_reduce(bad)
             good = bad == 0
-        return StepFlags(good, loss, norms_P, self.rows_B)
+        rows = [] if self.rows_B is None else [self.rows_B]
+        return StepFlags(torch.cat([good.reshape(1), loss.reshape(1), finite_P, *rows]), len(gradients))
 
 
 class LateCheck:
     """Keeps one step's flags until the next one has been handed out."""
 
     def __init__(self) -> None:
-        self._past: tuple[PastStep, Tensor, Tensor, torch.cuda.Event | None] | None = None
+        self._past: tuple[PastStep, Tensor, torch.cuda.Event | None] | None = None
 
-    def exchange(self, now: PastStep | None) -> tuple[PastStep | None, tuple[bool, bool]]:
+    def exchange(self, now: PastStep | None, wishes: Tensor | None = None) -> tuple[PastStep | None, tuple[bool, bool]]:
         """Take a step's flags and give those of the one before, if it was bad, and the ranks' wishes then."""
         past, self._past = self._past, None
-        if now is not None:
+        if now is not None and wishes is not None:
             # From a card, into pinned memory: the host goes on at once.
-            good, wishes = (each.to("cpu", non_blocking=True) for each in (now.flags.all, now.wishes))
-            self._past = now, good, wishes, _recorded(now.flags.all)
+            told, asked = (each.to("cpu", non_blocking=True) for each in (now.flags.told, wishes))
+            past_step = now._replace(flags=now.flags._replace(told=told))
+            self._past = past_step, asked, _recorded(now.flags.told)
         if past is None:
             return None, (False, False)
-        step, told, asked, arrived = past
+        step, asked, arrived = past
         if arrived is not None:
             arrived.synchronize()
         stop, save = asked.numpy().tolist()
-        return (None if told.numpy() else step), (stop > 0, save > 0)
+        return (None if step.flags.all.numpy() else step), (stop > 0, save > 0)
 
 
 def zero_unless(good: Tensor, losses: Losses) -> Losses:

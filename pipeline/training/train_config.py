@@ -230,6 +230,9 @@ class TrainConfig(Settings):
     compile: Literal["off", "on", "graphs", "auto"] = "off"
     """Whether the network is compiled, which rounds otherwise, and with ``graphs`` captured as CUDA graphs; ``auto``:
     on a card, what makes steps fastest."""
+    capture: Literal["auto", "off"] = "auto"
+    """Whether a step is captured as one CUDA graph; ``auto``: on a card, where nothing in the model or its training
+    stands against it."""
     profile_steps: Annotated[int, Field(ge=0)] = 0
     """Record so many steps as a trace in the run's directory, profile/trace.json."""
     seed: Seed = 0

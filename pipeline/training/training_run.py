@@ -94,7 +94,16 @@ class TrainingRun:
         self.remarks += [teacher.remark] if isinstance(teacher, FileTeacher) else []
         parts = self.sharded, loss, self.weighting, self.config
         self.step = TrainingStep(*parts, autocast=precision.autocast, teacher=teacher)
-        self.form = DenseForm(self.sharded.ranker.network, config.compile, device, captures=config.captures())
+        graph = self.step.graph
+        if device.type == "cuda" and config.capture == "auto" and self.step.obstacle is not None:
+            self.remarks.append(f"steps are not captured as CUDA graphs: {self.step.obstacle}")
+        self.form = DenseForm(
+            self.sharded.ranker.network,
+            "on" if graph is not None and config.compile == "graphs" else config.compile,
+            device,
+            captures=config.captures() and graph is None,
+            changed=None if graph is None else graph.forget,
+        )
 
     @property
     def total_steps(self) -> int:

@@ -3,8 +3,9 @@
 Shape legend: B rows of this rank, D columns of the input matrix, T tasks.
 """
 
-import functools
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,21 +22,17 @@ from models.sharding import Sharded
 from models.weighting import Shared, Weighting
 from pipeline.training.anchor import Anchor
 from pipeline.training.bad_batch import BadBatch, diagnose_flags, diagnose_gradient, diagnose_loss
-from pipeline.training.device_copies import DeviceCopies
+from pipeline.training.device_copies import BatchTensors, DeviceCopies
 from pipeline.training.gradient_scale import GradientScale
-from pipeline.training.late_check import Guard, LateCheck, PastStep, StepFlags, zero_unless
+from pipeline.training.late_check import Guard, LateCheck, Moved, PastStep, StepFlags, zero_unless
 from pipeline.training.learning_rate import rate_factor
+from pipeline.training.rank_agreement import Wishes, agree, everywhere, wishes_of, with_rows
+from pipeline.training.rates_on_device import RatesOnDevice
 from pipeline.training.seeds import seed_generators, seed_of_step
+from pipeline.training.step_graph import StepGraph, obstacle
 from pipeline.training.teacher import Teacher
 from pipeline.training.train_config import SizedConfig
 from pipeline.training.weight_average import WeightAverage
-
-
-class Wishes(NamedTuple):
-    """What any rank may ask for before a step: to stop after it, or to save after it."""
-
-    stop: bool = False
-    save: bool = False
 
 
 class StepResult(NamedTuple):
@@ -62,11 +59,13 @@ class TrainingStep:
         autocast: torch.dtype | None = None,
         teacher: Teacher | None = None,
         waits: bool | None = None,
+        captures: bool | None = None,
     ) -> None:
         """Take the parts; `total_steps` of the schedule is given with each step.
 
         `waits`: the host asks in each step whether it was finite, and not a step later; None: but on a card, where
-        nothing looks at single steps.
+        nothing looks at single steps. `captures`: a step of a full batch is a CUDA graph; None: on a card, where
+        nothing stands against it.
         """
         self.sharded, self.loss, self.weighting, self.config = sharded, loss, weighting, config
         self.device, self.autocast, self.teacher = loss.unit_T.device, autocast, teacher
@@ -81,6 +80,11 @@ class TrainingStep:
         single = config.accumulate > 1 or config.weighting.name != "fixed" or self._scale is not None
         waits = single or (self.device.type != "cuda" if waits is None else waits)
         self._late = None if waits else LateCheck()
+        self.obstacle = "each step waits" if waits else obstacle(sharded, config, teacher=teacher is not None)
+        """What keeps a step from being captured, in words; None: nothing does."""
+        captures = self.device.type == "cuda" and config.capture == "auto" if captures is None else captures
+        self.graph = StepGraph(self.device) if captures and self.obstacle is None else None
+        self._rates = None if self.graph is None else RatesOnDevice(sharded, self.device)
         self._columns_gradient: Tensor | None = None
         self._gathered = 0
         """Batches whose gradients the network has not been moved by yet."""
@@ -99,13 +103,13 @@ class TrainingStep:
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
         with rows_of_batch(None if alone else share):
-            output, weights, loss = self._answers(batch, share)
+            output, weights, loss = self._answers(self.copies.take(batch), batch, share)
             losses = loss()
-            sums_T, finite, wishes = _agree(weights, losses, wishes)
+            sums_T, finite, wishes = agree(weights, losses, wishes)
             if not finite:
                 self._seed(step)
                 bad = diagnose_loss(self.sharded.model, self.sharded.ranker, self.loss, batch, step)
-                bad = bad if alone else _with_rows(bad)
+                bad = bad if alone else with_rows(bad)
                 return self._refuse(bad, statistics, wishes)
             if not alone:
                 losses = loss(sums_T)
@@ -142,33 +146,49 @@ class TrainingStep:
     ) -> StepResult:
         """A step that asks the device nothing, and then what came of the one before."""
         alone = dist.get_world_size() == 1
+        tensors, move = self.copies.take(batch), partial(self._move, batch, share, place, wishes)
+        if self.graph is not None and batch.rows == self.config.batch_size:
+            averaged = self.average is not None and self.average.has_begun(*place)
+            losses, flags, asked = self.graph(move, tensors, averaged)
+        else:
+            losses, flags, asked = move(tensors)
+        past, told = late.exchange(PastStep(place[0], batch, flags), wishes_of(wishes) if alone else asked)
+        bad = None if past is None else self._told(past)
+        return StepResult(losses, wishes if alone else Wishes(*told), bad)
+
+    def _move(
+        self, batch: Batch, share: RowShare, place: tuple[int, int], wishes: Wishes, tensors: BatchTensors
+    ) -> Moved:
+        """The step itself; where it is captured, nothing but the tensors changes from one to the next."""
+        alone = dist.get_world_size() == 1
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
-        with rows_of_batch(None if alone else share):
-            output, weights, loss = self._answers(batch, share)
+        self.sharded.optimizer.zero_grad()
+        with self._rates or nullcontext(), rows_of_batch(None if alone else share):
+            output, weights, loss = self._answers(tensors, batch, share)
             losses = loss()
-            sums_T, finite, asked = _everywhere(weights, losses, wishes)
+            sums_T, finite, asked = everywhere(weights, losses, wishes)
             if not alone:
                 losses = loss(sums_T)
             losses, flags = self._guarded(output, losses, finite)
-        self.sharded.skip_update(~flags.all)
-        # At once, before the next step takes them for good ones, or the average for its own.
-        self._restore_unless(flags.all, statistics)
-        self._gathered = 1
-        self._update()
+            self.sharded.skip_update(~flags.all)
+            # At once, before the next step takes them for good ones, or the average for its own.
+            self._restore_unless(flags.all, statistics)
+            self._gathered = 1
+            self._update()
         if self.average is not None:
             self.average.follow(*place, moved=flags.all)
-        past, told = late.exchange(PastStep(place[0], batch, flags, asked))
-        bad = None if past is None else self._told(past)
-        return StepResult(zero_unless(flags.all, losses), wishes if alone else Wishes(*told), bad)
+        return Moved(zero_unless(flags.all, losses), flags, asked)
 
-    def _answers(self, batch: Batch, share: RowShare) -> tuple[RankerOutput, Tensor, Callable[..., Losses]]:
+    def _answers(
+        self, tensors: BatchTensors, batch: Batch, share: RowShare
+    ) -> tuple[RankerOutput, Tensor, Callable[..., Losses]]:
         """The model's answers, the rows' weights [B, T], and the losses, given the sums of weights of all ranks [T]."""
-        inputs, labels, weights, users = self.copies.take(batch)
+        inputs, labels, weights, users = tensors
         with lists_of(batch.inputs):
             output = self._forward(inputs)
         weights[: share.repeated] = 0.0
         taught = None if self.teacher is None else self.teacher.labels(batch, labels)
-        return output, weights, functools.partial(self.loss, output, labels, weights, users, taught_BT=taught)
+        return output, weights, partial(self.loss, output, labels, weights, users, taught_BT=taught)
 
     def _guarded(self, output: RankerOutput, losses: Losses, finite: Tensor) -> tuple[Losses, StepFlags]:
         guard = Guard(finite)
@@ -187,15 +207,19 @@ class TrainingStep:
         else:
             self._seed(past.step)
             bad = diagnose_loss(*parts, past.batch, past.step)
-            bad = bad if dist.get_world_size() == 1 else _with_rows(bad)
+            bad = bad if dist.get_world_size() == 1 else with_rows(bad)
         self._refuse(bad, statistics, Wishes())
         return bad
 
     def _prepare(self, step: int, total_steps: int) -> None:
         self._seed(step)
-        self.sharded.scale_learning_rates(rate_factor(self.config, step, total_steps))
+        factor = rate_factor(self.config, step, total_steps)
+        if self._rates is None:
+            self.sharded.scale_learning_rates(factor)
+        else:
+            self._rates.set(factor)
         self.sharded.ranker.network.step(step)
-        if self._gathered == 0:
+        if self._late is None and self._gathered == 0:
             self.sharded.optimizer.zero_grad()
 
     def _update(self) -> None:
@@ -268,33 +292,3 @@ class TrainingStep:
 def _times(losses: Losses, factor: Tensor) -> Losses:
     penalties = {name: penalty * factor for name, penalty in losses.penalties.items()}
     return Losses(losses.total * factor, losses.tasks_T * factor, penalties)
-
-
-def _with_rows(bad: BadBatch) -> BadBatch:
-    """What the first rank that holds a bad row says; all ranks must ask together."""
-    everyone: list[BadBatch | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, bad)
-    return next((each for each in everyone if each is not None and each.rows), bad)
-
-
-def _everywhere(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, Tensor, Tensor]:
-    """What the ranks know together: mean sums of weights [T], whether all losses are finite, who wants what [2]."""
-    sums_T = weights_BT.sum(dim=0)
-    finite = losses.total.detach().isfinite()
-    world = dist.get_world_size()
-    flags = torch.tensor([wishes.stop, wishes.save], dtype=sums_T.dtype)
-    if world == 1:
-        return sums_T, finite, flags
-    everything = torch.cat([sums_T, (~finite).to(sums_T).reshape(1), flags.to(sums_T.device, non_blocking=True)])
-    dist.all_reduce(everything)
-    sums_T, broken, flags = everything.split([len(sums_T), 1, len(flags)])
-    return sums_T / world, broken[0] == 0, flags
-
-
-def _agree(weights_BT: Tensor, losses: Losses, wishes: Wishes) -> tuple[Tensor, bool, Wishes]:
-    """The same, for a host that waits to know it."""
-    sums_T, finite, flags = _everywhere(weights_BT, losses, wishes)
-    if dist.get_world_size() == 1:
-        return sums_T, bool(finite), wishes
-    fine, stop, save = torch.cat([finite.to(flags).reshape(1), flags]).tolist()
-    return sums_T, fine > 0, Wishes(stop > 0, save > 0)

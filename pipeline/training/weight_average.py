@@ -37,13 +37,17 @@ class WeightAverage:
         for name, tensor in self._own.items():
             self.state[name].copy_(tensor.detach())
 
+    def has_begun(self, step: int, total: int) -> bool:
+        """Whether step `step` (from 0) of `total` counts."""
+        return step >= self.config.start * total
+
     @torch.no_grad()
     def follow(self, step: int, total: int, moved: Tensor | None = None) -> None:
         """Take the weights in after step `step` (from 0) of `total`, unless it was one that moved nothing.
 
         `moved`, a flag that may lie on a card, says so; None: it did.
         """
-        if step < self.config.start * total:
+        if not self.has_begun(step, total):
             self.begin()
             return
         count = self.state[_COUNT].add_(1 if moved is None else moved)
