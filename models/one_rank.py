@@ -32,8 +32,8 @@ class OneRankSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # tor
         device: torch.device | None = None,
         module_fqn: str | None = None,
     ) -> ShardedEmbeddingBagCollection:
-        """As the base class, by way of `_Tables`."""
-        return _Tables(
+        """As the base class, by way of `_TablesOfARank`."""
+        return _TablesOfARank(
             module=module,
             table_name_to_parameter_sharding=params,
             env=env,
@@ -44,7 +44,7 @@ class OneRankSharder(EmbeddingBagCollectionSharder):  # type: ignore[misc] # tor
         )
 
 
-class _Tables(ShardedEmbeddingBagCollection):  # type: ignore[misc] # torchrec is untyped
+class _TablesOfARank(ShardedEmbeddingBagCollection):  # type: ignore[misc] # torchrec is untyped
     @classmethod
     def create_embedding_bag_sharding(
         cls,
@@ -57,13 +57,13 @@ class _Tables(ShardedEmbeddingBagCollection):  # type: ignore[misc] # torchrec i
         """Whole tables of one rank without an exchange; all else as the base class has it."""
         whole = sharding_infos[0].param_sharding.sharding_type == ShardingType.TABLE_WISE.value
         if whole and env.world_size == 1:
-            return _Whole(sharding_infos, env, device)
+            return _WholeTables(sharding_infos, env, device)
         return super().create_embedding_bag_sharding(
             sharding_infos, env, device, permute_embeddings, qcomm_codecs_registry
         )
 
 
-class _Whole(TwPooledEmbeddingSharding):  # type: ignore[misc] # torchrec is untyped
+class _WholeTables(TwPooledEmbeddingSharding):  # type: ignore[misc] # torchrec is untyped
     def create_input_dist(self, device: torch.device | None = None) -> BaseSparseFeaturesDist:
         """Of the ids."""
         del device
