@@ -13,6 +13,7 @@ from contract.schema import DenseSpec, IdSpec, Schema
 from features.batches import BatchReader
 from models.experts.prune_experts import kept_experts
 from models.export import export
+from models.export.prune import expert_use, prune
 from models.ranker import Ranker
 from pipeline.evaluation.evaluate import EvaluateConfig, evaluate
 from pipeline.export.pruning import merge_on
@@ -177,6 +178,20 @@ def test_a_taught_model_is_judged_and_exports_with_parity(features: Path, tmp_pa
         run.mkdir()
     train_judge_and_export(config("mmoe", "softmax"), features, teacher)
     train_judge_and_export(config("mmoe", "top_k"), features, pupil, teacher={"run": teacher / "run", "weight": 0.5})
+
+
+@pytest.mark.slow
+@pytest.mark.pairs
+@pytest.mark.parametrize("gate", ["top_k", "mask_moe", "hash"])
+def test_a_model_with_pruned_experts_exports_with_parity(gate: str, features: Path, tmp_path: Path) -> None:
+    model = small_config(**SIZES, gate={"name": gate, **GATES[gate]}, gate_scope="shared")
+    train_judge_and_export(model, features, tmp_path)
+    ranker = load_ranker(tmp_path / "run", SCHEMA)
+    # A row takes two experts at most, so that not all three have nine rows in ten.
+    use = expert_use(ranker, (batch.inputs for batch in BatchReader(features / "valid", SCHEMA, 512).epoch()))
+    assert prune(ranker, use, 0.9).count
+    sample = next(BatchReader(features / "valid", SCHEMA, 256).epoch()).inputs
+    assert export(ranker, SCHEMA, sample, tmp_path / "pruned.onnx").worst_difference <= 1e-5
 
 
 @pytest.mark.slow
