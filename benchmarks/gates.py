@@ -4,7 +4,8 @@
 [--plot FILE.svg] [--json]``; features are built once. Every variant trains the recipe with one change for a set number
 of epochs and is judged after the last on the validation rows, which choose nothing here. Figures are kept beside the
 features and not measured twice. The groups ``parts`` and ``losses`` change the recipe as it stands, which is their
-baseline; that of all others is a softmax gate in it. p is adjusted by Holm for all variants and tasks of a command.
+baseline; that of all others is a softmax gate in it; ``--baseline`` names another. p is adjusted by Holm for all
+variants and tasks of a command.
 """
 
 import json
@@ -121,6 +122,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="movielens", choices=sorted(EPOCHS), help="(default movielens)")
     parser.add_argument("--groups", nargs="+", choices=sorted(GROUPS), default=["gates"], help="(default gates)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help="of these groups (default all)")
+    parser.add_argument("--baseline", metavar="VARIANT", help="compare with this one of these groups instead")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--epochs", type=int, help=f"of each run (default {EPOCHS}, fewer than the recipes')")
     parser.add_argument("--plot", type=Path, help="write the differences as an SVG, too")
@@ -129,10 +131,11 @@ def main() -> int:
     recipe = RECIPES / f"{options.recipe}.yaml"
     config = read_config(recipe)
     ledger = config.features_dir.parent / f"gates-{build_features(config).stamp}.jsonl"
-    base = baseline(options.groups)
+    base = options.baseline or baseline(options.groups)
     offered = [name for group in options.groups for name in GROUPS[group]]
-    if unknown := sorted(set(options.only or ()) - set(offered)):
-        parser.error(f"--only names {', '.join(unknown)}; the groups have: {', '.join(offered)}")
+    named = {*(options.only or ()), *([options.baseline] if options.baseline else [])}
+    if unknown := sorted(named - set(offered)):
+        parser.error(f"no variants of these groups: {', '.join(unknown)}; there are: {', '.join(offered)}")
     names = list(dict.fromkeys([base, *(options.only or offered)]))
     runs = [(seed, options.epochs or EPOCHS[options.recipe]) for seed in range(options.seeds)]
     figures = measure_all(recipe, names, runs, config.features_dir, ledger)
