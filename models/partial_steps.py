@@ -4,12 +4,14 @@ fbgemm is given its learning rate by the host, so a step that was captured as a 
 was captured with. The steps of its optimisers here are proportional to their rates: fbgemm takes the full step, and
 each row that it moved then goes back to before + share (after - before).
 
-Shape legend: F id features of a table group, B rows of the batch, V their ids together, K embedding dim.
+Shape legend: F id features of a group of tables, B rows of the batch, V their ids together, X their rows' columns side
+by side, R rows and K columns of the tables.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,16 +20,17 @@ from torch import Tensor, nn
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
-    from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation
     from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
 
 
-class _Moving(NamedTuple):
-    """Rows that a step reads: where they lie in their tables' memory, and what they were."""
+class _LookUp(NamedTuple):
+    """What a step asks a group of tables for, and the rows that it got."""
 
-    memory_RK: Tensor
-    places_V: Tensor
-    before_VK: Tensor
+    group: "_Group"
+    ids_V: Tensor
+    again: Callable[[], Tensor]
+    before_BX: Tensor
 
 
 class PartialSteps:
@@ -41,21 +44,15 @@ class PartialSteps:
     @contextmanager
     def taken(self) -> Iterator[None]:
         """A step's forward and backward passes, in which each group of tables is asked once."""
-        moving: list[_Moving] = []
-        handles = [group.watch(moving) for group in self._groups]
+        asked: list[_LookUp] = []
+        handles = [group.watch(asked) for group in self._groups]
         try:
             yield
-            self._go_back(moving)
         finally:
             for handle in handles:
                 handle.remove()
-
-    @torch.no_grad()
-    def _go_back(self, moving: list[_Moving]) -> None:
-        for memory_RK, places_V, before_VK in moving:
-            after_VK = memory_RK.index_select(0, places_V)
-            # An id that stands there twice is written twice, with the same numbers.
-            memory_RK.index_copy_(0, places_V, torch.lerp(before_VK, after_VK, self._share))
+        for each in asked:
+            each.group.go_back(each, self._share)
 
 
 def fits(embeddings: nn.Module) -> bool:
@@ -83,16 +80,30 @@ class _Group:
         cached = any(location not in places for _, _, location, _ in module.embedding_specs)
         return len(widths) == 1 and not cached
 
-    def watch(self, moving: list[_Moving]) -> torch.utils.hooks.RemovableHandle:
-        """Note what is about to be read."""
+    def watch(self, asked: list[_LookUp]) -> torch.utils.hooks.RemovableHandle:
+        """Note what is asked for."""
 
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            del module
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], rows_BX: Tensor) -> None:
             ids_V: Tensor = kwargs["indices"] if "indices" in kwargs else args[0]
-            places_V = (ids_V.detach().view(len(self._firsts_F1), -1) + self._firsts_F1).view(-1)
-            moving.append(_Moving(self._memory_RK, places_V, self._memory_RK.index_select(0, places_V)))
+            asked.append(_LookUp(self, ids_V.detach(), partial(module, *args, **kwargs), rows_BX.detach()))
 
-        return self._module.register_forward_pre_hook(note, with_kwargs=True)
+        return self._module.register_forward_hook(note, with_kwargs=True)
+
+    @torch.no_grad()
+    def go_back(self, asked: _LookUp, share: Tensor) -> None:
+        """Write rows between what they were and what they are by now.
+
+        A sum over one id is its row, so both are look-ups; of a card's own ways to gather rows as short as these, all
+        took longer. An id that stands there twice is written twice, with the same numbers.
+        """
+        checks, self._module.bounds_check_mode_int = self._module.bounds_check_mode_int, BoundsCheckMode.NONE.value
+        try:
+            after_BX = asked.again()
+        finally:
+            self._module.bounds_check_mode_int = checks
+        rows_BX = torch.lerp(asked.before_BX, after_BX, share)
+        places_BF = (asked.ids_V.view(len(self._firsts_F1), -1) + self._firsts_F1).t()
+        self._memory_RK.index_copy_(0, places_BF.reshape(-1), rows_BX.view(-1, self._memory_RK.shape[1]))
 
 
 def _table_groups(embeddings: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:

@@ -19,6 +19,7 @@ from models.experts.grouped_training import Slots, mix_grouped, pays
 from models.experts.sparse_training import Execution, mix_sparsely
 from models.gates import Gate, Routing, build_gate
 from models.gates.always import AlwaysConfig
+from models.gates.joint_logits import joint_logits
 from models.gates.self_gate import SelfGateConfig
 from models.layers.batched_product import stacks
 from models.layers.feature_gate import FeatureGate
@@ -127,7 +128,7 @@ class Level(nn.Module):
     def forward(self, streams: Sequence[Tensor], routing: RoutingInput) -> LevelOutput:
         """Route, run the experts and mix."""
         inputs = [bank.input(streams) for bank in self.typed_banks]
-        routings = tuple(self._route(g, streams, routing) for g in range(len(self.gates)))
+        routings = self.routings(streams, routing)
         experts = [bank.experts for bank in self.typed_banks]
         slots = self.slots() if self.training and self.teaches_all and stacks(inputs[0]) else None
         if slots is not None and self._is_grouped(slots, inputs[0].device.type):
@@ -164,11 +165,20 @@ class Level(nn.Module):
             slots.append(own)
         return slots
 
-    def _route(self, gate: int, streams: Sequence[Tensor], routing: RoutingInput) -> Routing:
-        by = joined(streams, self.plan.gates[gate].reads) if routing.columns_BR is None else routing.columns_BR
-        weights_BM, selected_BM, penalties = self.gates[gate](by, routing.ids_B)
-        widen = self.widen[gate]
-        return Routing(widen(weights_BM), widen(selected_BM), penalties)
+    def routings(self, streams: Sequence[Tensor], routing: RoutingInput) -> tuple[Routing, ...]:
+        """What each gate selects, over all experts of the level; on a card their logits are one product."""
+        gates, own = self.typed_gates, routing.columns_BR
+        by = [joined(streams, plan.reads) if own is None else own for plan in self.plan.gates]
+        together = stacks(by[0]) and len(gates) > 1 and all(each is by[0] for each in by)
+        logits = joint_logits(gates, by[0]) if together else None
+        if logits is None:
+            answers = [gate(each, routing.ids_B) for gate, each in zip(gates, by, strict=True)]
+        else:
+            answers = [gate.route(each, routing.ids_B) for gate, each in zip(gates, logits, strict=True)]
+        return tuple(
+            Routing(widen(weights_BM), widen(selected_BM), penalties)
+            for (weights_BM, selected_BM, penalties), widen in zip(answers, self.widen, strict=True)
+        )
 
 
 def mix(answers_BEO: Tensor, routings: tuple[Routing, ...], taught_GE: Tensor | None = None) -> Tensor:

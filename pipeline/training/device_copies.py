@@ -1,7 +1,7 @@
 """A batch's way to the card in three stages at once: read | copied on a stream of its own | trained on.
 
-While the host launches a step, a thread reads the next batch, moves it into pinned memory and sends it on its way; the
-step then waits for the copy on the card. On the CPU a batch's arrays are used where they lie.
+While the host launches a step, threads read the next batches, move them into pinned memory and send them on their way;
+the step then waits for its copy on the card. On the CPU a batch's arrays are used where they lie.
 
 Shape legend: B rows, T tasks.
 """
@@ -74,7 +74,7 @@ class DeviceCopies:
         if self._stream is None:
             yield from batches
             return
-        for copy in prepared_ahead(batches, partial(self._begin, self._stream)):
+        for copy in prepared_ahead(batches, partial(self._begin, self._stream), at_once=2):
             self._copy = copy
             yield copy.batch
 
@@ -95,7 +95,12 @@ class DeviceCopies:
     def _begin(self, stream: torch.cuda.Stream, batch: Batch) -> _Copy:
         # A thread's own device is the first one, on which memory would be locked for another rank's card.
         with torch.cuda.stream(stream):
-            source = BatchTensors.of(batch, users=self._users).mapped(Tensor.pin_memory)
+            source = BatchTensors.of(batch, users=self._users).mapped(_pinned)
             tensors, arrived = source.to(self._device), torch.cuda.Event()
             arrived.record(stream)
         return _Copy(batch, tensors, source, arrived)
+
+
+def _pinned(tensor: Tensor) -> Tensor:
+    # What is empty, as the lists of a schema without any are, needs no memory.
+    return tensor.pin_memory() if tensor.numel() else tensor

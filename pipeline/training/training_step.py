@@ -86,6 +86,7 @@ class TrainingStep:
         self.graph = StepGraph(self.device) if captures and self.obstacle is None else None
         self._rates = None if self.graph is None else RatesOnDevice(sharded, self.device)
         self._columns_gradient: Tensor | None = None
+        self._step = 0
         self._gathered = 0
         """Batches whose gradients the network has not been moved by yet."""
 
@@ -138,6 +139,9 @@ class TrainingStep:
         """
         if self._late is None:
             return None
+        if self.graph is not None:
+            # Where a gate reads it no step is captured: it is for who saves the gates.
+            self.sharded.ranker.network.step(self._step)
         past, _ = self._late.exchange(None)
         return None if past is None else self._told(past)
 
@@ -218,7 +222,9 @@ class TrainingStep:
             self.sharded.scale_learning_rates(factor)
         else:
             self._rates.set(factor)
-        self.sharded.ranker.network.step(step)
+        self._step = step
+        if self.graph is None:
+            self.sharded.ranker.network.step(step)
         if self._late is None and self._gathered == 0:
             self.sharded.optimizer.zero_grad()
 

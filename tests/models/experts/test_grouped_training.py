@@ -44,7 +44,7 @@ CASES: list[dict[str, Any]] = [
 def test_mixtures_and_gradients_are_those_of_the_dense_computation(changes: dict[str, Any], rows: int) -> None:
     model = level(**changes)
     x_BD = torch.randn(rows, 24).requires_grad_()
-    routings = tuple(model._route(gate, [x_BD], RoutingInput(None, None)) for gate in range(len(model.gates)))
+    routings = model.routings([x_BD], RoutingInput(None, None))
     experts = [bank.experts for bank in model.typed_banks]
     inputs = [bank.input([x_BD]) for bank in model.typed_banks]
     answers = torch.cat([run(x) for run, x in zip(experts, inputs, strict=True)], dim=1)

@@ -119,6 +119,7 @@ def test_what_stands_against_a_graph_is_named(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*B200 optimization:UserWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("settings", [{}, {"average": {"name": "ema", "start": 0.4}, "on_bad_batch": "skip"}])
 def test_on_a_card_a_graph_learns_the_same_as_its_kernels_one_by_one(
@@ -147,6 +148,7 @@ def test_on_a_card_a_graph_learns_the_same_as_its_kernels_one_by_one(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*B200 optimization:UserWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_card_a_compiled_network_is_captured(
     features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
