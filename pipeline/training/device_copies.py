@@ -18,6 +18,9 @@ from contract.inputs import Batch
 from features.read_ahead import prepared_ahead
 from models.ranker_tensors import TensorInputs
 
+_ALIGNED = 256
+"""As torch's own allocator has it, for kernels that read several numbers at once."""
+
 
 class BatchTensors(NamedTuple):
     """What a step reads of a batch, on its device; `users_B` are the rows' users as they were hashed, if wanted."""
@@ -50,12 +53,40 @@ class BatchTensors(NamedTuple):
         return [*self.inputs.request, *self.inputs.candidate, self.labels_BT, self.weights_BT, *users]
 
 
+class Packed(NamedTuple):
+    """A batch's tensors in one piece of memory: one allocation, one copy."""
+
+    memory: Tensor
+    tensors: BatchTensors
+
+    @classmethod
+    def of_batch(cls, tensors: BatchTensors, *, pinned: bool) -> "Packed":
+        """The same numbers; `pinned`: in memory that a card copies from without waiting."""
+        size = sum(map(_room, tensors.tensors()))
+        packed = cls(torch.empty(size, dtype=torch.uint8, pin_memory=pinned), tensors).of(None)
+        for place, tensor in zip(packed.tensors.tensors(), tensors.tensors(), strict=True):
+            place.copy_(tensor)
+        return packed
+
+    def of(self, memory: Tensor | None) -> "Packed":
+        """Where these tensors lie in other memory that holds the same bytes; None: in this one."""
+        within, begin = self.memory if memory is None else memory, 0
+
+        def place(tensor: Tensor) -> Tensor:
+            nonlocal begin
+            own = within[begin : begin + tensor.nbytes]
+            begin += _room(tensor)
+            return own.view(tensor.dtype).view(tensor.shape)
+
+        return Packed(within, self.tensors.mapped(place))
+
+
 class _Copy(NamedTuple):
     """A batch on its way: its tensors on the card, what they are copied from, and when they have arrived."""
 
     batch: Batch
-    tensors: BatchTensors
-    source: BatchTensors
+    sent: Packed
+    source: Packed
     arrived: torch.cuda.Event
 
 
@@ -87,20 +118,20 @@ class DeviceCopies:
             return BatchTensors.of(batch, users=self._users).to(self._device)
         current = torch.cuda.current_stream(self._device)
         current.wait_event(copy.arrived)
-        for tensor in copy.tensors.tensors():
-            # Made on the other stream, whose allocator must know that this one still reads them.
-            tensor.record_stream(current)
-        return copy.tensors
+        # Made on the other stream, whose allocator must know that this one still reads it.
+        copy.sent.memory.record_stream(current)
+        return copy.sent.tensors
 
     def _begin(self, stream: torch.cuda.Stream, batch: Batch) -> _Copy:
         # A thread's own device is the first one, on which memory would be locked for another rank's card.
         with torch.cuda.stream(stream):
-            source = BatchTensors.of(batch, users=self._users).mapped(_pinned)
-            tensors, arrived = source.to(self._device), torch.cuda.Event()
+            source = Packed.of_batch(BatchTensors.of(batch, users=self._users), pinned=True)
+            sent = source.of(source.memory.to(self._device, non_blocking=True))
+            arrived = torch.cuda.Event()
             arrived.record(stream)
-        return _Copy(batch, tensors, source, arrived)
+        return _Copy(batch, sent, source, arrived)
 
 
-def _pinned(tensor: Tensor) -> Tensor:
-    # What is empty, as the lists of a schema without any are, needs no memory.
-    return tensor.pin_memory() if tensor.numel() else tensor
+def _room(tensor: Tensor) -> int:
+    """Bytes that a tensor takes where each begins at a multiple of `_ALIGNED`."""
+    return -(-tensor.nbytes // _ALIGNED) * _ALIGNED

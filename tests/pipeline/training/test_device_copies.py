@@ -8,7 +8,7 @@ import torch
 
 from contract.inputs import Batch
 from features.batches import BatchReader
-from pipeline.training.device_copies import BatchTensors, DeviceCopies
+from pipeline.training.device_copies import BatchTensors, DeviceCopies, Packed
 from tests.models.small import small_schema
 from tests.pipeline.tiny_features import write_features
 
@@ -27,6 +27,15 @@ def test_on_the_cpu_arrays_are_used_where_they_lie(batches: list[Batch]) -> None
     assert found.labels_BT.data_ptr() == batches[0].labels.ctypes.data
     assert found.users_B is not None
     np.testing.assert_array_equal(found.users_B.numpy().view(np.uint64), batches[0].user)
+
+
+def test_a_packed_batch_is_found_again_in_a_copy_of_its_bytes(batches: list[Batch]) -> None:
+    tensors = BatchTensors.of(batches[0], users=True)
+    packed = Packed.of_batch(tensors, pinned=False)
+    copied = packed.of(packed.memory.clone())
+    for found, expected in zip(copied.tensors.tensors(), tensors.tensors(), strict=True):
+        assert torch.equal(found, expected)
+        assert found.data_ptr() % 8 == copied.memory.data_ptr() % 8
 
 
 @pytest.mark.gpu
