@@ -3,6 +3,7 @@
 Each checkpoint is written beside, forced to the disk with its directory, and renamed: it is there whole or not at all.
 """
 
+import copy
 import shutil
 import time
 import warnings
@@ -10,15 +11,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed._shard.metadata import ShardMetadata
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed._shard.sharded_tensor.metadata import ShardedTensorMetadata
 from torch.distributed._shard.sharded_tensor.shard import Shard
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
+from torch.distributed.remote_device import _remote_device
 
 from contract.errors import TrainingError
 from contract.files import TEMPORARY_PREFIX, flush, flush_tree, write_text
@@ -41,6 +45,7 @@ from pipeline.training.run_progress import RunProgress
 from pipeline.training.train_config import CheckpointConfig
 
 _SECONDS_A_MINUTE = 60
+M = TypeVar("M", ShardedTensorMetadata, ShardMetadata)
 
 
 class CheckpointWriter:
@@ -182,12 +187,13 @@ def _sweep(run_dir: Path) -> None:
 def _copied(value: Any) -> Any:
     """The same state in memory of its own, so that training may go on changing the model's."""
     if isinstance(value, ShardedTensor):
-        shards = [Shard(_copied(shard.tensor), shard.metadata) for shard in value.local_shards()]
+        metadata = on_host(value.metadata())
+        shards = [Shard(_copied(shard.tensor), on_host(shard.metadata)) for shard in value.local_shards()]
         group = value._process_group  # noqa: SLF001 - torch has no public way to copy a sharded tensor
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ShardedTensor._init_from_local_shards_and_global_metadata(  # noqa: SLF001
-                shards, value.metadata(), process_group=group
+                shards, metadata, process_group=group
             )
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
@@ -196,6 +202,15 @@ def _copied(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(_copied(each) for each in value)
     return value
+
+
+def on_host(metadata: M) -> M:
+    """The same where shards lie in the memory of their ranks' hosts: a shard elsewhere than it says is refused."""
+    copied = copy.deepcopy(metadata)
+    for shard in copied.shards_metadata if isinstance(copied, ShardedTensorMetadata) else [copied]:
+        if isinstance(shard.placement, _remote_device):
+            shard.placement = _remote_device(f"rank:{shard.placement.rank()}/cpu")
+    return copied
 
 
 def _size(value: Any) -> int:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed.remote_device import _remote_device
 
 from contract.errors import TrainingError
 from contract.files import TEMPORARY_PREFIX
@@ -15,7 +17,7 @@ from models.ranker import Ranker
 from models.sharding import LearningRates, process_group, shard
 from models.weighting import FixedConfig
 from pipeline.training.checkpoint import load_ranker, read_meta, resume, stored
-from pipeline.training.checkpoint_writer import CheckpointWriter
+from pipeline.training.checkpoint_writer import CheckpointWriter, on_host
 from pipeline.training.run_progress import RunProgress
 from pipeline.training.train import train
 from pipeline.training.train_config import CheckpointConfig, TrainConfig
@@ -152,3 +154,16 @@ def test_a_checkpoint_that_stood_aside_when_the_process_was_killed_is_back(featu
     train(features, MODEL, config, tmp_path, said.append)
     assert not said  # the run is finished
     assert steps_of(tmp_path) == [8]
+
+
+def test_what_is_copied_off_a_card_says_that_it_lies_on_the_host(tmp_path: Path) -> None:
+    """Torch refuses a shard that lies elsewhere than it says; a card's run could not save at all."""
+    with a_writer(tmp_path) as writer:
+        tables = [each for each in writer.sharded.model.state_dict().values() if isinstance(each, ShardedTensor)]
+        metadata = tables[0].metadata()
+        for shard_ in metadata.shards_metadata:
+            shard_.placement = _remote_device("rank:0/cuda:0")
+        copied = on_host(metadata)
+    assert [str(shard_.placement) for shard_ in copied.shards_metadata] == ["rank:0/cpu"]
+    assert [str(shard_.placement) for shard_ in metadata.shards_metadata] == ["rank:0/cuda:0"]
+    assert copied.size == metadata.size

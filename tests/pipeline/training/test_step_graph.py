@@ -18,6 +18,7 @@ from pipeline.training.train_config import TrainConfig
 from pipeline.training.training_step import TrainingStep
 from tests.models.small import lean_schema, small_config, small_schema
 from tests.pipeline.tiny_features import write_features
+from tests.pipeline.training.test_train import interrupt_at_first_epoch
 
 SCHEMA = lean_schema()
 MODEL = small_config(gate={"name": "softmax"}, dropout=0.1, id_dropout=0.1)
@@ -116,6 +117,21 @@ def test_what_stands_against_a_graph_is_named(
     config = TrainConfig.model_validate(FAST | {"epochs": 1, "batch_size": 256} | settings)
     train(write_features(tmp_path / "features", schema), small_config(**model), config, tmp_path / "run", silent)
     assert seen == [reason]
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*B200 optimization:UserWarning")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("capture", ["auto", "off"])
+def test_on_a_card_an_interrupted_run_goes_on_to_the_same_weights(features: Path, tmp_path: Path, capture: str) -> None:
+    config = TrainConfig.model_validate(FAST | {"capture": capture, "average": {"name": "ema"}})
+    train(features, MODEL, config, tmp_path / "whole", silent)
+    with pytest.raises(KeyboardInterrupt):
+        train(features, MODEL, config, tmp_path / "parts", interrupt_at_first_epoch)
+    train(features, MODEL, config, tmp_path / "parts", silent)
+    expected = load_ranker(tmp_path / "whole", SCHEMA).state_dict()
+    for name, tensor in load_ranker(tmp_path / "parts", SCHEMA).state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.gpu
