@@ -95,7 +95,7 @@ def trained(run: TrainingRun) -> Iterator[None]:
     """Steps of training, one each time, epoch after epoch, with the tally of their losses."""
     rows, step, meter = run.rows, 0, LossMeter(run.schema.tasks, run.device)
     for epoch in count():
-        batches: Iterator[Batch] = run.step.copies.ahead(rows.epoch(epoch))
+        batches: Iterator[Batch] = run.step.copies.ahead(rows.stretches(epoch, rows=run.step.copies.rows))
         for begin, batch in zip(rows.bounds(0), batches, strict=True):
             first, last = rows.share(begin)
             share = RowShare(first - begin, last - begin, rows.batch_end(begin) - begin, rows.repeated(begin))

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from contract.columns import label_column, weight_column
 from contract.dataset import DatasetManifest, DatasetPart, EncodedWith
 from contract.schema import DenseSpec, FeatureSpec, IdSpec, Schema, TaskSpec
 from contract.sha256 import sha256_of
+from features.encode.write_splits import GROUP_ROWS
+from features.source.parquet_files import AtomicWriter
 from models.model_config import ModelConfig
 
 ZIPF, DRAWN = 1.2, 1_000_000
@@ -90,7 +91,10 @@ def write_features(folder: Path, sizes: TrainingSizes, rows: int) -> Path:
         directory.mkdir()
         file = directory / "part-00000.parquet"
         table = table_of(sizes, count).replace_schema_metadata(encoded_with.metadata())
-        pq.write_table(table, file, row_group_size=max(sizes.batches), write_page_checksum=True)
+        # As the feature step writes its splits.
+        repeating = [name for name in table.column_names if not name.startswith("__")]
+        with AtomicWriter(file, table.schema, group_rows=GROUP_ROWS, statistics=False, repeating=repeating) as writer:
+            writer.write(table)
         part = DatasetPart(file=file.name, rows=count, sha256=sha256_of(file), encoded_with=encoded_with)
         DatasetManifest(encoded_with=encoded_with, parts=(part,)).save(directory)
     return folder

@@ -3,6 +3,7 @@
 Shape legend: R requests, N candidate rows, F id features, L id-list features, D dense features, V packed ids, T tasks.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,3 +74,43 @@ class Batch:
     def rows(self) -> int:
         """How many rows the batch has."""
         return int(self.labels.shape[0])
+
+    def between(self, begin: int, end: int) -> "Batch":
+        """A stretch of the rows, without copying.
+
+        Raises:
+            ValueError: the rows have lists, which are packed by feature.
+        """
+        parts = self.inputs.request, self.inputs.candidate
+        if any(len(part.list_lengths) for part in parts):
+            message = "a batch with lists cannot be cut without copying"
+            raise ValueError(message)
+        request, candidate = (
+            PartInputs(p.ids[begin:end], p.list_values, p.list_lengths[:, begin:end], p.dense[begin:end]) for p in parts
+        )
+        return Batch(
+            Inputs(request, candidate),
+            self.labels[begin:end],
+            self.weights[begin:end],
+            self.user[begin:end],
+            self.item[begin:end],
+            None if self.time is None else self.time[begin:end],
+        )
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive batches in one, `sizes` of rows each."""
+
+    rows: Batch
+    sizes: tuple[int, ...]
+
+    def batches(self) -> Iterator[tuple[Batch, int, int]]:
+        """Each batch, and which rows of the stretch it has."""
+        if len(self.sizes) == 1:
+            yield self.rows, 0, self.rows.rows
+            return
+        end = 0
+        for size in self.sizes:
+            begin, end = end, end + size
+            yield self.rows.between(begin, end), begin, end

@@ -15,12 +15,12 @@ from contract.columns import ITEM_HASH, TIME, USER_HASH, label_column, task_colu
 from contract.dataset import EncodedDataset, OpenParts, RowGroup
 from contract.errors import DataError
 from contract.hashing import mix
-from contract.inputs import Batch
+from contract.inputs import Batch, Stretch
 from contract.schema import Schema
 from features.epoch_order import Mixing, RowBlock, groups_mixed, in_order, rows_mixed
 from features.held_groups import HeldGroups
 from features.read_ahead import read_ahead
-from features.rows_in_memory import Order, Rows, column_of, joined
+from features.rows_in_memory import Order, Rows, joined
 from features.source.filesystems import filesystem_of
 
 T = TypeVar("T", bound=np.generic)
@@ -136,20 +136,27 @@ class BatchReader:
         `number`, `start` and the seed are the whole state: row groups that lie before are not read. Batches that begin
         at row `stop` or later are left out, and row groups with no others are not read, either.
         """
+        for stretch in self.stretches(number, start, stop):
+            yield stretch.rows
+
+    def stretches(self, number: int = 0, start: int = 0, stop: int | None = None, rows: int = 1) -> Iterator[Stretch]:
+        """The same batches, as many at a time as make up `rows`; one at a time where rows have lists."""
         pending: list[Batch] = []
         shares = self._shares(start, stop)
-        sizes = deque(end - begin for begin, end in shares)
+        lists = self.schema.request.lists or self.schema.candidate.lists
+        together = 1 if lists else max(1, rows // self.batch_size)
+        shares_together = (shares[first : first + together] for first in range(0, len(shares), together))
+        sizes = deque(tuple(end - begin for begin, end in each) for each in shares_together)
         pending_rows = 0
-        for rows, first, last in read_ahead(self._groups(number, shares)):
+        for window, first, last in read_ahead(self._groups(number, shares)):
             at = first
             while at < last:
-                end = min(at + sizes[0] - pending_rows, last)
-                pending.append(rows.piece(at, end))
+                end = min(at + sum(sizes[0]) - pending_rows, last)
+                pending.append(window.slice(at, end).batch())
                 pending_rows, at = pending_rows + end - at, end
-                if pending_rows == sizes[0]:
-                    yield joined(pending)
+                if pending_rows == sum(sizes[0]):
+                    yield Stretch(joined(pending), sizes.popleft())
                     pending, pending_rows = [], 0
-                    sizes.popleft()
 
     def labels_of(self, task: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A task's labels and weights of all rows, in the file's order."""
@@ -182,10 +189,17 @@ class BatchReader:
         windows = self._windows(groups, generator)
         opened = _OpenByThread()
 
-        def read(numbers: list[int]) -> pa.Table:
-            return self._table([groups[number] for number in numbers], self._columns, opened.parts)
+        def read(numbers: list[int]) -> list[Rows]:
+            wanted = [groups[number] for number in numbers]
+            table = self._table(wanted, self._columns, opened.parts)
+            ends = np.cumsum([self._rows_in(group) for group in wanted]).tolist()
+            each = (
+                table.slice(end - self._rows_in(group), self._rows_in(group))
+                for group, end in zip(wanted, ends, strict=True)
+            )
+            return [Rows.of(rows, self.schema, with_time=self._with_time) for rows in each]
 
-        held = HeldGroups(windows, [self._rows_in(group) for group in groups], read)
+        held = HeldGroups(windows, read)
         for number, rows in enumerate(sum(block.rows for block in window) for window in windows):
             places = _places(shares, begin, begin + rows)
             mixed = None if mixing is None else mixing.permutation(rows)
@@ -211,16 +225,18 @@ class BatchReader:
         one = int(np.searchsorted(ends, first, side="right"))
         return self._read_groups[one : int(np.searchsorted(ends, last)) + 1], int(ends[one - 1]) if one else 0
 
+    @staticmethod
     def _read(
-        self, held: HeldGroups, window: int, order: Order, salt: np.uint64 | None = None, places: Order = None
+        held: HeldGroups[Rows], window: int, order: Order, salt: np.uint64 | None = None, places: Order = None
     ) -> Rows:
-        table = held.window(window)
+        pieces = [rows.slice(block.begin, block.end) for rows, block in held.window(window)]
         if salt is not None and order is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
-            order = order[np.argsort(mix(column_of(table, USER_HASH, order) ^ salt), kind="stable")]
+            user = np.concatenate([piece.user for piece in pieces])[order]
+            order = order[np.argsort(mix(user ^ salt), kind="stable")]
         if places is not None:
             order = places if order is None else order[places]
-        return Rows.of(table, self.schema, order, with_time=self._with_time)
+        return Rows.gathered(pieces, order)
 
 
 def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> dict[RowGroup, NDArray[np.int64]]:

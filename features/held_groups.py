@@ -3,50 +3,48 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from threading import Lock
-
-import pyarrow as pa
+from typing import Generic, TypeVar
 
 from features.epoch_order import RowBlock
 
+T = TypeVar("T")
 
-class HeldGroups:
+
+class HeldGroups(Generic[T]):
     """The rows of an epoch's windows, of which each row group is decoded once; several threads may ask at a time.
 
-    `read` returns the rows of row groups, by number, one after the other.
+    `read` returns the rows of row groups, by number.
     """
 
-    def __init__(
-        self, windows: Sequence[Sequence[RowBlock]], sizes: Sequence[int], read: Callable[[list[int]], pa.Table]
-    ) -> None:
-        self._windows, self._sizes, self._read = windows, sizes, read
+    def __init__(self, windows: Sequence[Sequence[RowBlock]], read: Callable[[list[int]], list[T]]) -> None:
+        self._windows, self._read = windows, read
         self._last = {block.group: number for number, window in enumerate(windows) for block in window}
-        self._tables: dict[int, Future[pa.Table]] = {}
+        self._held: dict[int, Future[T]] = {}
         self._lock = Lock()
 
-    def window(self, number: int) -> pa.Table:
-        """A window's rows, block after block; windows before it have been asked for, or are not any more."""
+    def window(self, number: int) -> list[tuple[T, RowBlock]]:
+        """A window's blocks, each with its row group; windows before it have been asked for, or are not any more."""
         blocks = self._windows[number]
         groups = list(dict.fromkeys(block.group for block in blocks))
         with self._lock:
-            missing = [group for group in groups if group not in self._tables]
-            self._tables |= {group: Future() for group in missing}
-            tables = {group: self._tables[group] for group in groups}
-        self._decode({group: tables[group] for group in missing})
-        rows = pa.concat_tables([tables[block.group].result().slice(block.begin, block.rows) for block in blocks])
+            missing = [group for group in groups if group not in self._held]
+            self._held |= {group: Future() for group in missing}
+            held = {group: self._held[group] for group in groups}
+        self._decode({group: held[group] for group in missing})
+        rows = [(held[block.group].result(), block) for block in blocks]
         with self._lock:
-            self._tables = {group: table for group, table in self._tables.items() if self._last[group] > number}
+            self._held = {group: future for group, future in self._held.items() if self._last[group] > number}
         return rows
 
-    def _decode(self, missing: dict[int, "Future[pa.Table]"]) -> None:
+    def _decode(self, missing: dict[int, "Future[T]"]) -> None:
         """Read row groups for all threads that wait for them; an error is for all, too."""
         if not missing:
             return
         try:
-            table, begin = self._read(list(missing)), 0
+            groups = self._read(list(missing))
         except BaseException as error:
             for waiting in missing.values():
                 waiting.set_exception(error)
             raise
-        for group, waiting in missing.items():
-            waiting.set_result(table.slice(begin, self._sizes[group]))
-            begin += self._sizes[group]
+        for rows, waiting in zip(groups, missing.values(), strict=True):
+            waiting.set_result(rows)

@@ -1,8 +1,8 @@
 """Rows of encoded Parquet in memory, in the order that batches take them, and batches as stretches of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,27 +20,54 @@ Order = NDArray[np.int64] | None
 
 @dataclass(frozen=True)
 class PartRows:
-    """A part of rows in the order that batches take them: matrices [rows, columns]; lists as values and offsets."""
+    """A part of rows: matrices [rows, columns], so that to gather a row is one copy, and lists.
 
-    ids: NDArray[np.int32]
+    Ids are as the file has them until they are gathered, and 64 bits wide from then on, as models take them.
+    """
+
+    ids: NDArray[np.int32] | NDArray[np.int64]
     dense: NDArray[np.float32]
-    lists: list[tuple[NDArray[np.int32], NDArray[np.int64]]]
+    lists: list[pa.ListArray]
 
-    def piece(self, begin: int, end: int) -> PartInputs:
+    @classmethod
+    def of(cls, table: pa.Table, part: Part) -> Self:
+        """A part of a table of encoded columns."""
+        return cls(
+            ids=_matrix(table, (spec.name for spec in part.ids), np.dtype(np.int32)),
+            dense=_matrix(table, (spec.name for spec in part.dense), np.dtype(np.float32)),
+            lists=[table.column(spec.name).combine_chunks() for spec in part.lists],
+        )
+
+    def slice(self, begin: int, end: int) -> Self:
         """A stretch of rows."""
-        ends = [offsets[begin : end + 1] for _, offsets in self.lists]
-        values = [values[e[0] : e[-1]] for (values, _), e in zip(self.lists, ends, strict=True)]
+        lists = [column.slice(begin, end - begin) for column in self.lists]
+        return type(self)(self.ids[begin:end], self.dense[begin:end], lists)
+
+    @classmethod
+    def gathered(cls, pieces: Sequence["PartRows"], order: Order) -> Self:
+        """Pieces one after the other, their rows in an order."""
+        lists = [pa.concat_arrays(columns) for columns in zip(*(piece.lists for piece in pieces), strict=True)]
+        if order is not None:
+            # Arrow copies list by list, four times as fast as NumPy gathers the places of all values.
+            lists = [column.take(pa.array(order)) for column in lists]
+        ids, dense = [piece.ids for piece in pieces], [piece.dense for piece in pieces]
+        return cls(_gathered(ids, order).astype(np.int64), _gathered(dense, order), lists)
+
+    def inputs(self) -> PartInputs:
+        """As a batch has them: lists feature by feature."""
+        values = [column.flatten().to_numpy() for column in self.lists]
+        lengths = [column.value_lengths().to_numpy() for column in self.lists]
         return PartInputs(
-            ids=self.ids[begin:end].astype(np.int64),
+            ids=self.ids.astype(np.int64, copy=False),
             list_values=np.concatenate(values, dtype=np.int64) if values else np.zeros(0, dtype=np.int64),
-            list_lengths=np.stack([np.diff(e) for e in ends]) if ends else np.zeros((0, end - begin), dtype=np.int64),
-            dense=self.dense[begin:end],
+            list_lengths=np.stack(lengths, dtype=np.int64) if lengths else np.zeros((0, len(self.ids)), dtype=np.int64),
+            dense=self.dense,
         )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Row groups in memory, mixed."""
+    """Encoded rows, with labels [rows, tasks] and their weights, keys and, where asked for, times."""
 
     request: PartRows
     candidate: PartRows
@@ -51,53 +78,63 @@ class Rows:
     time: NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, table: pa.Table, schema: Schema, order: Order, *, with_time: bool) -> Self:
-        """The rows of a table of encoded columns, in an order."""
+    def of(cls, table: pa.Table, schema: Schema, *, with_time: bool) -> Self:
+        """The rows of a table of encoded columns."""
         tasks = [task.name for task in schema.tasks]
         return cls(
-            request=_part_rows(table, schema.request, order),
-            candidate=_part_rows(table, schema.candidate, order),
-            labels=_matrix(table, map(label_column, tasks), order, np.dtype(np.float32)),
-            weights=_matrix(table, map(weight_column, tasks), order, np.dtype(np.float32)),
-            user=column_of(table, USER_HASH, order),
-            item=column_of(table, ITEM_HASH, order),
-            time=column_of(table, TIME, order) if with_time else None,
+            request=PartRows.of(table, schema.request),
+            candidate=PartRows.of(table, schema.candidate),
+            labels=_matrix(table, map(label_column, tasks), np.dtype(np.float32)),
+            weights=_matrix(table, map(weight_column, tasks), np.dtype(np.float32)),
+            user=table.column(USER_HASH).to_numpy(),
+            item=table.column(ITEM_HASH).to_numpy(),
+            time=table.column(TIME).to_numpy() if with_time else None,
         )
 
-    def piece(self, begin: int, end: int) -> Batch:
-        """A stretch of rows."""
-        inputs = Inputs(self.request.piece(begin, end), self.candidate.piece(begin, end))
-        time = None if self.time is None else self.time[begin:end]
-        labels, weights = self.labels[begin:end], self.weights[begin:end]
-        return Batch(inputs, labels, weights, self.user[begin:end], self.item[begin:end], time)
+    def slice(self, begin: int, end: int) -> Self:
+        """A stretch of rows, without copying."""
+        return type(self)(
+            self.request.slice(begin, end),
+            self.candidate.slice(begin, end),
+            self.labels[begin:end],
+            self.weights[begin:end],
+            self.user[begin:end],
+            self.item[begin:end],
+            None if self.time is None else self.time[begin:end],
+        )
+
+    @classmethod
+    def gathered(cls, pieces: Sequence["Rows"], order: Order) -> Self:
+        """Pieces one after the other, their rows in an order."""
+        times = [piece.time for piece in pieces if piece.time is not None]
+        return cls(
+            PartRows.gathered([piece.request for piece in pieces], order),
+            PartRows.gathered([piece.candidate for piece in pieces], order),
+            _gathered([piece.labels for piece in pieces], order),
+            _gathered([piece.weights for piece in pieces], order),
+            _gathered([piece.user for piece in pieces], order),
+            _gathered([piece.item for piece in pieces], order),
+            _gathered(times, order) if times else None,
+        )
+
+    def batch(self) -> Batch:
+        """As a batch."""
+        inputs = Inputs(self.request.inputs(), self.candidate.inputs())
+        return Batch(inputs, self.labels, self.weights, self.user, self.item, self.time)
 
 
-def _matrix(table: pa.Table, names: Iterable[str], order: Order, dtype: np.dtype[T]) -> NDArray[T]:
-    """Columns side by side [rows, columns], their rows in an order."""
+def _matrix(table: pa.Table, names: Iterable[str], dtype: np.dtype[T]) -> NDArray[T]:
+    """Columns side by side [rows, columns]."""
     columns = [table.column(name) for name in names]
     matrix = np.empty((len(table), len(columns)), dtype=dtype)
     for place, column in enumerate(columns):
         matrix[:, place] = column.to_numpy()
-    # A row's numbers lie together by now: to gather them column by column took twice as long.
-    return matrix if order is None else matrix.take(order, axis=0)
+    return matrix
 
 
-def column_of(table: pa.Table, name: str, order: Order) -> NDArray[Any]:
-    """A column's values in an order."""
-    values = table.column(name).to_numpy()
-    return values if order is None else values.take(order)
-
-
-def _part_rows(table: pa.Table, part: Part, order: Order) -> PartRows:
-    lists = [table.column(spec.name).combine_chunks() for spec in part.lists]
-    if order is not None:
-        # Arrow copies list by list, four times as fast as NumPy gathers the places of all values.
-        lists = [column.take(pa.array(order)) for column in lists]
-    return PartRows(
-        ids=_matrix(table, (spec.name for spec in part.ids), order, np.dtype(np.int32)),
-        dense=_matrix(table, (spec.name for spec in part.dense), order, np.dtype(np.float32)),
-        lists=[(column.values.to_numpy(), column.offsets.to_numpy().astype(np.int64)) for column in lists],
-    )
+def _gathered(pieces: Sequence[NDArray[T]], order: Order) -> NDArray[T]:
+    whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    return whole if order is None else whole.take(order, axis=0)
 
 
 def joined(batches: list[Batch]) -> Batch:

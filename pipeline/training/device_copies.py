@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contract.inputs import Batch
+from contract.inputs import Batch, Stretch
 from features.read_ahead import prepared_ahead
 from models.ranker_tensors import TensorInputs
 
+ROWS_AT_ONCE = 65_536
 _ALIGNED = 256
 """As torch's own allocator has it, for kernels that read several numbers at once."""
 
@@ -46,6 +47,17 @@ class BatchTensors(NamedTuple):
     def to(self, device: torch.device) -> "BatchTensors":
         """The same on another device; from pinned memory without waiting for the copy."""
         return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def between(self, begin: int, end: int) -> "BatchTensors":
+        """A stretch of rows without lists."""
+        request, candidate = (
+            type(p)(p.ids_NF[begin:end], p.list_values_V, p.list_lengths_LN[:, begin:end], p.dense_ND[begin:end])
+            for p in self.inputs
+        )
+        users_B = None if self.users_B is None else self.users_B[begin:end]
+        return BatchTensors(
+            TensorInputs(request, candidate), self.labels_BT[begin:end], self.weights_BT[begin:end], users_B
+        )
 
     def tensors(self) -> list[Tensor]:
         """All of them."""
@@ -82,54 +94,69 @@ class Packed(NamedTuple):
 
 
 class _Copy(NamedTuple):
-    """A batch on its way: its tensors on the card, what they are copied from, and when they have arrived."""
+    """Batches on their way: their tensors on the card, what they are copied from, and when they have arrived."""
 
-    batch: Batch
+    stretch: Stretch
     sent: Packed
     source: Packed
     arrived: torch.cuda.Event
 
 
+class _PartOfCopy(NamedTuple):
+    """A batch of a copy: the rows from `begin` until before `end`."""
+
+    batch: Batch
+    copy: _Copy
+    begin: int
+    end: int
+
+
 class DeviceCopies:
-    """Copies one batch ahead of the step."""
+    """Copies batches ahead of the step."""
 
     def __init__(self, device: torch.device, *, users: bool = False) -> None:
         """Copy to a device; on the CPU there is nothing to copy. `users`: the rows' users go along."""
         self._device, self._users = device, users
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._copy: _Copy | None = None
-        """Of the batch that was handed out last."""
+        self.rows = 1 if self._stream is None else ROWS_AT_ONCE
+        """How many rows should come at a time: small batches cost the host as much as large ones."""
+        self._part: _PartOfCopy | None = None
+        """The batch that was handed out last."""
 
-    def ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches in the same order, each when the next one is on its way."""
+    def ahead(self, stretches: Iterator[Stretch]) -> Iterator[Batch]:
+        """Their batches in the same order, each when the next ones are on their way."""
         if self._stream is None:
-            yield from batches
+            for stretch in stretches:
+                for batch, _, _ in stretch.batches():
+                    yield batch
             return
-        for copy in prepared_ahead(batches, partial(self._begin, self._stream), at_once=2):
-            self._copy = copy
-            yield copy.batch
+        for copy in prepared_ahead(stretches, partial(self._begin, self._stream), at_once=2):
+            for batch, begin, end in copy.stretch.batches():
+                self._part = _PartOfCopy(batch, copy, begin, end)
+                yield batch
 
     def take(self, batch: Batch) -> BatchTensors:
         """A batch's tensors on the device; those of a batch that was not on its way are copied now."""
         if self._stream is None:
             return BatchTensors.of(batch, users=self._users)
-        copy, self._copy = self._copy, None
-        if copy is None or copy.batch is not batch:
+        part, self._part = self._part, None
+        if part is None or part.batch is not batch:
             return BatchTensors.of(batch, users=self._users).to(self._device)
         current = torch.cuda.current_stream(self._device)
-        current.wait_event(copy.arrived)
+        current.wait_event(part.copy.arrived)
         # Made on the other stream, whose allocator must know that this one still reads it.
-        copy.sent.memory.record_stream(current)
-        return copy.sent.tensors
+        part.copy.sent.memory.record_stream(current)
+        tensors = part.copy.sent.tensors
+        return tensors if len(part.copy.stretch.sizes) == 1 else tensors.between(part.begin, part.end)
 
-    def _begin(self, stream: torch.cuda.Stream, batch: Batch) -> _Copy:
+    def _begin(self, stream: torch.cuda.Stream, stretch: Stretch) -> _Copy:
         # A thread's own device is the first one, on which memory would be locked for another rank's card.
         with torch.cuda.stream(stream):
-            source = Packed.of_batch(BatchTensors.of(batch, users=self._users), pinned=True)
+            source = Packed.of_batch(BatchTensors.of(stretch.rows, users=self._users), pinned=True)
             sent = source.of(source.memory.to(self._device, non_blocking=True))
             arrived = torch.cuda.Event()
             arrived.record(stream)
-        return _Copy(batch, sent, source, arrived)
+        return _Copy(stretch, sent, source, arrived)
 
 
 def _room(tensor: Tensor) -> int:

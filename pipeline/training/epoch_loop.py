@@ -51,7 +51,9 @@ class EpochLoop:
         """Train to the epoch's end, or until a validation stops it; validate, write it all down and save."""
         self._begin()
         rows = self.run.rows
-        batches = self.run.step.copies.ahead(rows.epoch(self.progress.epoch, self.progress.row))
+        copies = self.run.step.copies
+        stretches = rows.stretches(self.progress.epoch, self.progress.row, rows=copies.rows)
+        batches = copies.ahead(stretches)
         for begin, batch in zip(rows.bounds(self.progress.row), batches, strict=True):
             result = self._step(begin, batch)
             if result.losses is not None:
