@@ -8,7 +8,7 @@ CPU, with tiny sizes, and its figures mean nothing.
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -69,6 +69,9 @@ def measure(features: Path, sizes: TrainingSizes, batch: int, device: torch.devi
         taken = trained(run)
         while run.form.deciding:
             next(taken)
+        # From the beginning of an epoch, so that none ends while its steps are timed.
+        taken.close()
+        taken = trained(run)
         step: Step = partial(next, taken)
         seconds = seconds_a_step(step, sizes, device)
         launch = "captured whole" if run.step.graph is not None else "launched"
@@ -91,7 +94,7 @@ def measure(features: Path, sizes: TrainingSizes, batch: int, device: torch.devi
     ]
 
 
-def trained(run: TrainingRun) -> Iterator[None]:
+def trained(run: TrainingRun) -> Generator[None]:
     """Steps of training, one each time, epoch after epoch, with the tally of their losses."""
     rows, step, meter = run.rows, 0, LossMeter(run.schema.tasks, run.device)
     for epoch in count():

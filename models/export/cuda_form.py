@@ -27,8 +27,8 @@ CardPrecision = Literal["fp32", "fp16", "int8", "int4"]
 CudaForm = Literal["static", "dense", "wide", "moe"]
 TABLE = Path(__file__).with_name("cuda_layers.json")
 NO_EXPERTS = "this architecture has no experts"
-RUN_ROWS = 512
-"""Rows of a usual run: a server on a card joins the requests of several users until there are so many."""
+RUN_ROWS = (512, 4096)
+"""Rows of a run: a server on a card joins the requests of several users, few when it has time, many under load."""
 _Size = Annotated[int, Field(ge=1)]
 _Times = dict[Literal["moe", "stacked", "wide", "dense", "routed"], Annotated[float, Field(gt=0)]]
 _Measured = Literal["fp32", "fp16"]
@@ -99,7 +99,7 @@ def choose_cuda_form(
     exported: Form,
     requested: RequestedCudaForm = "auto",
     precision: CardPrecision = "fp32",
-    rows: int = RUN_ROWS,
+    rows: Sequence[int] = RUN_ROWS,
 ) -> CudaChoice:
     """Decide how a card computes a ranker at a precision; `exported` is the form of its graph for processors.
 
@@ -128,14 +128,15 @@ def _operators(bits: str, against: str) -> CudaChoice:
     return CudaChoice("moe", f"weights of {bits} bits are those of com.microsoft.QMoE")
 
 
-def _faster(sizes: Sequence[LayerSize], rows: int, table: LayerTable, precision: _Measured) -> CudaChoice:
+def _faster(sizes: Sequence[LayerSize], rows: Sequence[int], table: LayerTable, precision: _Measured) -> CudaChoice:
+    """The form whose time is the smaller share of the other's, over all numbers of rows (by their geometric mean)."""
     by: _Measured = precision if table.measured_at(precision) else "fp32"
-    moe, wide = (sum(estimate(form, size, rows, table, by) for size in sizes) for form in ("moe", "wide"))
-    figures = (
-        f"moe {moe:.3f} ms, wide {wide:.3f} ms in {by} at {rows} rows, after the layers nearest to these that were "
-        f"measured on {table.machine}, {table.measured}"
+    moe, wide = (
+        [sum(estimate(form, size, each, table, by) for size in sizes) for each in rows] for form in ("moe", "wide")
     )
-    return CudaChoice("moe" if moe < wide else "wide", figures)
+    times = ", ".join(f"moe {m:.3f} ms and wide {w:.3f} at {n} rows" for m, w, n in zip(moe, wide, rows, strict=True))
+    figures = f"{times}, in {by}, after the layers nearest to these measured on {table.machine}, {table.measured}"
+    return CudaChoice("moe" if math.prod(moe) < math.prod(wide) else "wide", figures)
 
 
 def estimate(

@@ -55,7 +55,7 @@ def test_one_that_is_left_ends_its_thread() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prepare-ahead")]
 
 
-@pytest.mark.parametrize(("cores", "at_once"), [(2, 1), (4, 2), (64, 8)])
+@pytest.mark.parametrize(("cores", "at_once"), [(2, 1), (4, 2), (16, 4)])
 def test_pieces_come_in_order_however_many_are_read_at_once(
     cores: int, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,11 +72,28 @@ def test_half_precision_is_chosen_by_its_own_figures(monkeypatch: pytest.MonkeyP
     ranker = lively_ranker(SCHEMA, small_config(gate=TOP_2))
     exact, half = (choose_cuda_form(ranker, "sparse", "auto", each) for each in ("fp32", "fp16"))
     assert (exact.form, half.form) == ("wide", "moe")
-    assert "moe 0.100 ms, wide 0.200 ms in fp16" in half.reason
+    assert "moe 0.100 ms and wide 0.200 at 512 rows" in half.reason
+    assert "in fp16" in half.reason
     # A table without them says by whose figures it was chosen.
     table = LayerTable.model_validate(about | {"rows": [sizes | {"fp32": times["fp32"]}]})
     other = choose_cuda_form(ranker, "sparse", "auto", "fp16")
     assert (other.form, "in fp32" in other.reason) == ("wide", True)
+
+
+@pytest.mark.parametrize(("at_500", "at_4096", "best"), [(1.25, 0.33, "moe"), (1.6, 1.05, "wide"), (0.9, 1.2, "wide")])
+def test_small_and_large_runs_have_the_same_say(
+    monkeypatch: pytest.MonkeyPatch, at_500: float, at_4096: float, best: str
+) -> None:
+    """A form that is a quarter faster for few rows, and three times slower for many, is not chosen."""
+    sizes = {"inputs": 960, "hidden": 256, "outputs": 128, "experts": 4, "selected": 8}
+    rows = [
+        sizes | {"rows": 500, "fp32": {"moe": 0.2 * at_500, "stacked": 0.2}},
+        sizes | {"rows": 4096, "fp32": {"moe": 3.0 * at_4096, "stacked": 3.0}},
+    ]
+    table = LayerTable.model_validate({"machine": "it", "measured": "today", "rows": rows})
+    monkeypatch.setattr("models.export.cuda_form.measured_layers", lambda: table)
+    ranker = lively_ranker(SCHEMA, small_config(gate=TOP_2))
+    assert choose_cuda_form(ranker, "sparse", "auto").form == best
 
 
 def test_half_precision_of_a_batched_product_is_told_from_one_product_by_the_exact_figures() -> None:

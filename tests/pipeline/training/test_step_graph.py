@@ -164,6 +164,7 @@ def test_on_a_card_a_graph_learns_the_same_as_its_kernels_one_by_one(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*B200 optimization:UserWarning")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_card_a_compiled_network_is_captured(
