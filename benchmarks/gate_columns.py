@@ -1,9 +1,10 @@
-"""Columns that something else made, as features of MovieLens-100K: vectors of films, and boosted trees' scores.
+"""Other columns of MovieLens-100K: vectors of films, boosted trees' scores, and longer histories to attend to.
 
-``python -m benchmarks.gate_columns [--seeds 5] [--epochs 8] [--json]``; needs ``moerank import movielens``. Judged as
-`benchmarks.gates` judges. The films' vectors are the leading singular vectors of who saw what, of training rows alone.
-The scores of training rows are of trees that were not trained on them; those of the other rows of trees that were
-trained on all training rows. Both tables are made once, below ``runs``.
+``python -m benchmarks.gate_columns [--groups columns histories] [--seeds 5] [--epochs 8] [--json]``; needs ``moerank
+import movielens``. Judged as `benchmarks.gates` judges; the baseline of ``histories`` has the same histories of 50
+events, with genres and how long ago each was, and takes their mean. The films' vectors are the leading singular
+vectors of who saw what, of training rows alone. The scores of training rows are of trees that were not trained on them;
+those of the other rows of trees that were trained on all training rows. What is made lies below ``runs``.
 """
 
 import json
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from benchmarks.gate_variants import AS_IT_STANDS, overrides
 from benchmarks.gates import RECIPES, cases, measure, table
 from benchmarks.ledger import Figures, Ledger
-from benchmarks.report import arguments, finish
+from benchmarks.report import Case, arguments, finish
 from benchmarks.tree_teacher import unseen_answers
 from benchmarks.trees import predictions, read_rows
 from contract.columns import ITEM_HASH, TIME, USER_HASH
@@ -107,11 +108,34 @@ def _features(plain: ProjectConfig, more: list[dict[str, Any]]) -> str:
     return f"data.features={json.dumps([*features, *more])}"
 
 
-VARIANTS: dict[str, Callable[[ProjectConfig], list[str]]] = {
-    AS_IT_STANDS: lambda _: [],
-    "vectors of films": with_vectors,
-    "trees' scores": with_scores,
+def with_histories(plain: ProjectConfig, attention: str = "") -> list[str]:
+    """Give the changes by which users have their last 50 films with genres and ages, attended or not."""
+    liked = next(each for each in plain.data.histories if each.name == "last_liked").model_dump(mode="json")
+    films = {"name": "last_items", "of": "item_id", "by": "user_id", "last": 50, "shares": "item_id"}
+    films |= {"columns": {"last_genres": "first_genre"}, "elapsed": "last_ago"}
+    beside = {"last_genres": "first_genre", "last_ago": None}
+    attended: dict[str, Any] = {"name": attention, "beside": beside}
+    if attention == "sim":
+        attended |= {"search": "last_genres"}
+    return [
+        "workspace=runs/histories",
+        'data.items.columns={"first_genre": "first(genres)"}',
+        _features(plain, [{"name": "first_genre"}]),
+        f"data.histories={json.dumps([films, liked])}",
+        *([f"model.sequences={json.dumps({'last_items': attended})}"] if attention else []),
+    ]
+
+
+Change = Callable[[ProjectConfig], list[str]]
+GROUPS: dict[str, dict[str, Change]] = {
+    "columns": {AS_IT_STANDS: lambda _: [], "vectors of films": with_vectors, "trees' scores": with_scores},
+    "histories": {
+        "histories of 50": with_histories,
+        "din": partial(with_histories, attention="din"),
+        "sim by genre": partial(with_histories, attention="sim"),
+    },
 }
+"""The variants of each group, whose baseline is the first."""
 
 
 def figures_of(changes: list[str], seed: int, epochs: int, ledger: Ledger) -> Figures:
@@ -123,22 +147,26 @@ def figures_of(changes: list[str], seed: int, epochs: int, ledger: Ledger) -> Fi
 
 
 def main() -> int:
-    """Make the columns, train and judge with each, then print the table."""
+    """Make the columns, train and judge with each, then print the tables."""
     parser = arguments(__doc__)
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS), help="(default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
     parser.add_argument("--epochs", type=int, default=8, help="of each run (default 8)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     plain, ledger = read_config(RECIPE), Ledger(Path("runs/gate_columns.jsonl"))
     build_features(plain)
-    changes = {name: change(plain) for name, change in VARIANTS.items()}
-    figures: dict[str, list[Figures]] = {name: [] for name in changes}
-    for seed in range(options.seeds):
-        for name, runs in figures.items():
-            runs.append(figures_of(changes[name], seed, options.epochs, ledger))
     units = {task.name: "auc" if task.kind == "binary" else "rmse" for task in plain.data.tasks} | {"like gauc": "auc"}
-    print(table(figures, list(units)), end="\n\n")
-    return finish("gate_columns", list(cases(figures, units)), as_json=options.json)
+    rows: list[Case] = []
+    for group in options.groups:
+        changes = {name: change(plain) for name, change in GROUPS[group].items()}
+        figures: dict[str, list[Figures]] = {name: [] for name in changes}
+        for seed in range(options.seeds):
+            for name, runs in figures.items():
+                runs.append(figures_of(changes[name], seed, options.epochs, ledger))
+        print(f"{group}\n\n{table(figures, list(units))}", end="\n\n", flush=True)
+        rows += cases(figures, units)
+    return finish("gate_columns", rows, as_json=options.json)
 
 
 if __name__ == "__main__":
