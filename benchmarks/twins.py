@@ -3,7 +3,7 @@
 ``python -m benchmarks.twins [--tables movielens kuairand] [--variants ...] [--seeds 5] [--json]``; judged as
 `benchmarks.bounds` judges. The twin is the recipe with a softmax gate for each task over 8 experts, and it stays on the
 disk, as it teaches in the variants with ``distilled``. Differences are paired by seed; p is adjusted by Holm for a
-variant's tasks.
+variant's tasks. With several variants, each is held against the first of them as well.
 """
 
 import statistics
@@ -70,6 +70,8 @@ def cases(table: str, name: str, runs: Sequence[Judged], twins: Sequence[Judged]
         yield Case(case, gap.mean, unit, None, better, len(runs), (gap.low, gap.high))
     unions = [run.union for run in runs]
     spread = (min(unions), max(unions))
+    cpu = [run.cpu for run in runs]
+    yield Case(f"{table}, {name}: CPU", statistics.fmean(cpu), "s", None, "lower", len(cpu), (min(cpu), max(cpu)))
     yield Case(f"{table}, {name}: union/n", statistics.fmean(unions), "of experts", 0.4, "lower", len(unions), spread)
 
 
@@ -85,6 +87,7 @@ def main() -> int:
     for table in options.tables:
         known = [twin(table, seed) for seed in range(options.seeds)]
         twins = [judged for judged, _ in known]
+        found: dict[str, dict[str, list[float]]] = {}
         for name in options.variants or variants(table):
             changes = overrides(variants(table)[name])
             runs = []
@@ -94,6 +97,9 @@ def main() -> int:
             figures = {f: [run.figures[f] for run in runs] for f in ranked_figures(runs[0].figures)}
             base = {f: [each.figures[f] for each in twins] for f in figures}
             print(f"\n{table}, {name}, against softmax\n\n{against(figures, base)}", flush=True)
+            for first, theirs in list(found.items())[:1]:
+                print(f"\n{table}, {name}, against {first}\n\n{against(figures, theirs)}", flush=True)
+            found[name] = figures
             rows += cases(table, name, runs, twins)
     return finish("twins", rows, as_json=options.json)
 
