@@ -24,6 +24,7 @@ from benchmarks.report import Case, NotInstalled, arguments, case_of, finish
 from contract.inputs import Batch
 from models.row_share import RowShare
 from models.sharding import process_group
+from pipeline.training.host_memory import freed_memory_kept
 from pipeline.training.loss_meter import LossMeter
 from pipeline.training.rank_agreement import Wishes
 from pipeline.training.train_config import TrainConfig
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sizes = TINY if chosen.cpu_dry_run else TrainingSizes()
     device = torch.device("cpu") if chosen.cpu_dry_run else torch.device("cuda", 0)
     cases: list[Case] = []
-    with tempfile.TemporaryDirectory() as name, process_group(device):
+    # As `train` has it.
+    with tempfile.TemporaryDirectory() as name, process_group(device), freed_memory_kept():
         features = write_features(Path(name) / "features", sizes, sizes.kept)
         for batch in sizes.batches:
             cases += measure(features, sizes, batch, device)
