@@ -1,13 +1,14 @@
 """The recipes against LightGBM on the same columns, over several seeds, on every public table.
 
-``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults] [--taught [TASK ...]]
-[--blended] [--override model.k=v ...] [--json]``; features are built once. Adult and MovieLens-100K must have been
-imported (``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and MovieLens are judged on the
-test rows, KuaiRand on its valid days, which also stop LightGBM and choose the recipe's best epoch; ``kuairand_event``
-has rates up to the row's own moment, and ``kuairand_recent`` also those of the last hours and days. LightGBM is trained
-twice, with ids as categories and as numbers, and the better of both counts, task by task. ``--defaults`` leaves out
-what the recipes say of model and training; with ``--taught`` the model learns from LightGBM's answers as well as from
-labels; with ``--blended`` these answers are features of the recipe, which is then judged beside LightGBM without them.
+``python -m benchmarks.bounds [--tables adult movielens ...] [--seeds 5] [--defaults | --drafted]
+[--taught [TASK ...]] [--blended] [--override model.k=v ...] [--json]``; features are built once. Adult and
+MovieLens-100K must have been imported (``moerank import adult``), and KuaiRand-Pure lie in ``KUAIRAND_DIR``. Adult and
+MovieLens are judged on the test rows, KuaiRand on its valid days, which also stop LightGBM and choose the recipe's best
+epoch; ``kuairand_event`` has rates up to the row's own moment, and ``kuairand_recent`` also those of the last hours and
+days. LightGBM is trained twice, with ids as categories and as numbers, and the better of both counts, task by task.
+``--defaults`` leaves out what the recipes say of model and training, and ``--drafted`` has what ``moerank init`` writes
+of them. With ``--taught`` the model learns from LightGBM's answers as well as from labels; with ``--blended`` these
+answers are features of the recipe, which is then judged beside LightGBM without them.
 """
 
 import statistics
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from benchmarks.judged_runs import DEFAULTS, JUDGED, Judged, of_model, of_trees, recipe_of
+from benchmarks.judged_runs import DEFAULTS, DRAFTED, JUDGED, Judged, of_model, of_trees, recipe_of
 from benchmarks.paired import p_value, paired
 from benchmarks.report import Case, arguments, finish
 from benchmarks.tree_scores import with_tree_scores
@@ -105,7 +106,9 @@ def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--tables", nargs="+", default=list(JUDGED), choices=list(JUDGED), help="(default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
-    parser.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
+    untuned = parser.add_mutually_exclusive_group()
+    untuned.add_argument("--defaults", action="store_true", help="leave out what recipes say of model and training")
+    untuned.add_argument("--drafted", action="store_true", help="what `moerank init` writes in its place")
     taught = "tasks that learn from LightGBM's answers as well (without names all)"
     parser.add_argument("--taught", nargs="*", metavar="TASK", help=taught)
     parser.add_argument("--blended", action="store_true", help="LightGBM's answers are features, a learned blend")
@@ -115,7 +118,8 @@ def main() -> int:
         return finish("bounds", missing, as_json=options.json)
     torch.set_num_threads(1)
     rows: list[Case] = []
-    overrides = [*(DEFAULTS if options.defaults else []), *options.override]
+    untuned_form = DEFAULTS if options.defaults else DRAFTED if options.drafted else []
+    overrides = [*untuned_form, *options.override]
     for table in options.tables:
         teacher = [] if options.taught is None else [_teacher(table, options.taught)]
         base = recipe_of(table, 0, overrides)
@@ -126,7 +130,7 @@ def main() -> int:
         figures = {name: [run.figures[name] for run in runs] for name in ranked_figures(trees.figures)}
         print(f"\n{table}, against LightGBM\n")
         print(against(figures, {name: [trees.figures[name]] * len(runs) for name in figures}), flush=True)
-        rows += cases(table, runs, trees, defaults=options.defaults)
+        rows += cases(table, runs, trees, defaults=bool(untuned_form))
     return finish("bounds", rows, as_json=options.json)
 
 

@@ -24,6 +24,7 @@ from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
 from pipeline.evaluation.metrics import auc, ece, rmse
 from pipeline.flow.steps import build_features
+from pipeline.project import draft_recipe
 from pipeline.project.project_config import ProjectConfig, read_config
 from pipeline.training.checkpoint import load_ranker
 from pipeline.training.train import train
@@ -53,6 +54,8 @@ _MORE_RATES: list[dict[str, Any]] = [
 _BEST_IN_CLICKS = "train.early_stopping={metric: is_click, patience: 2}"
 DEFAULTS = ["model={}", "train={}"]
 """A recipe without what it says of model and training."""
+DRAFTED = [f"model={draft_recipe.MODEL}", f"train={draft_recipe.TRAIN}"]
+"""A recipe with what `moerank init` writes of them."""
 
 
 @dataclass(frozen=True)

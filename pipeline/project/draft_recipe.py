@@ -35,6 +35,10 @@ SCHEMA_FILE = "moerank.schema.json"
 _UNITS = (("d", DAY_MS), ("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _LEAST_PART = 0.03
 """The least share of events to train on, to validate on and to judge."""
+MODEL = "{experts: 4, expert_widths: [64, 32], gate: {name: softmax}}"
+TRAIN = "{embedding_learning_rate: 0.05}"
+"""What a project begins with: on four tables better than empty blocks, or level, at half the cost
+(benchmarks/bounds.md)."""
 _LATE_PART = 3
 """Labels that come later than this part of the log leave too few rows to train on."""
 
@@ -85,8 +89,8 @@ class Draft:
             "  tasks:  # what to predict, of rows for which `where` holds",
             *(task.line for task in self.tasks),
             *blocks["split"],
-            "model: {experts: 8, gate: {name: top_k, k: 2}}",
-            "train: {}  # epochs and batch follow from the number of rows",
+            f"model: {MODEL}  # a start for any table; a larger one: docs/models.md",
+            f"train: {TRAIN}  # epochs and batch follow from the number of rows",
         ]
         return "\n".join(lines) + "\n"
 

@@ -13,6 +13,7 @@ from features.build import build
 from features.online.request_encoder import RankRequest, RequestEncoder
 from pipeline.cli.main import main
 from pipeline.project.data_project import DataProject, read_data
+from pipeline.project.project_config import read_config
 from tests.features.raw_world import quiet
 from tests.pipeline.three_sets import write_export, write_news, write_shop
 
@@ -26,6 +27,16 @@ def drafted(directory: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[st
     assert main(["check", "moerank.yaml"]) == 0
     assert len(Path("moerank.yaml").read_text().splitlines()) <= 40
     return read_data(Path("moerank.yaml"))
+
+
+def test_a_draft_begins_with_the_small_dense_mixture_that_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shop(tmp_path)
+    drafted(tmp_path, monkeypatch, SHOP)
+    config = read_config(Path("moerank.yaml"))
+    assert (config.model.gate.name, config.model.experts, config.model.expert_widths) == ("softmax", 4, (64, 32))
+    assert config.train.embedding_learning_rate == 0.05
 
 
 @pytest.mark.parametrize(
