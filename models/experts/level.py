@@ -170,11 +170,10 @@ class Level(nn.Module):
         gates, own = self.typed_gates, routing.columns_BR
         by = [joined(streams, plan.reads) if own is None else own for plan in self.plan.gates]
         together = stacks(by[0]) and len(gates) > 1 and all(each is by[0] for each in by)
-        logits = joint_logits(gates, by[0]) if together else None
-        if logits is None:
-            answers = [gate(each, routing.ids_B) for gate, each in zip(gates, by, strict=True)]
-        else:
-            answers = [gate.route(each, routing.ids_B) for gate, each in zip(gates, logits, strict=True)]
+        joint = joint_logits(gates, by[0]) if together else None
+        # Called as modules either way, so that who watches the gates sees them.
+        logits: Sequence[Tensor | None] = [None] * len(gates) if joint is None else joint
+        answers = [gate(each, routing.ids_B, known) for gate, each, known in zip(gates, by, logits, strict=True)]
         return tuple(
             Routing(widen(weights_BM), widen(selected_BM), penalties)
             for (weights_BM, selected_BM, penalties), widen in zip(answers, self.widen, strict=True)

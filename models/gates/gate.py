@@ -150,11 +150,16 @@ class Gate(nn.Module, ABC):
                 penalties |= choice.penalties
         return Routing(choice.weights_BE, choice.selected_BE, penalties)
 
-    def forward(self, routing_BD: Tensor | None, ids_B: Tensor | None = None) -> Routing:
-        """Weigh the experts for each row of `routing_BD` [B, D] (None: static), or of `ids_B` [B], int64."""
-        if routing_BD is None or self.projection is None:
-            return self.route(None, ids_B)
-        return self.route(self.logits(routing_BD), ids_B)
+    def forward(
+        self, routing_BD: Tensor | None, ids_B: Tensor | None = None, logits_BL: Tensor | None = None
+    ) -> Routing:
+        """Weigh the experts for each row of `routing_BD` [B, D] (None: static), or of `ids_B` [B], int64.
+
+        `logits_BL`: what `logits` gives for `routing_BD`, where that is known.
+        """
+        if logits_BL is None and routing_BD is not None and self.projection is not None:
+            logits_BL = self.logits(routing_BD)
+        return self.route(logits_BL, ids_B)
 
     def routed(self, logits_BL: Tensor | None, ids_B: Tensor | None = None) -> Tensor:
         """Pick what this gate routes by: ids, the constant logits or the given ones."""

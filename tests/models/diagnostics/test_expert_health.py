@@ -55,7 +55,12 @@ def test_a_static_shared_gate_counts_for_every_row_and_task() -> None:
     assert health.union == 1.0
 
 
-def test_a_watched_network_tells_of_its_experts_answers_and_selectors() -> None:
+@pytest.mark.parametrize("joint", [False, True])
+def test_a_watched_network_tells_of_its_experts_answers_and_selectors(
+    monkeypatch: pytest.MonkeyPatch, *, joint: bool
+) -> None:
+    """Also where a level's gates are one product, as on a card."""
+    monkeypatch.setattr("models.layers.batched_product.DEVICES", frozenset({"cpu"} if joint else ()))
     schema = small_schema()
     ranker = lively_ranker(schema, small_config(gate={"name": "dselect_k", "k": 2}, experts=4))
     meter = HealthMeter(ranker.network.plan, tasks=2)
