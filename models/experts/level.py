@@ -153,6 +153,13 @@ class Level(nn.Module):
             and pays([b.experts for b in self.typed_banks], slots, device)
         )
 
+    def selects_rows(self, device: str) -> bool:
+        """Whether a step of training there looks up each expert's rows because it is told to, for which a card waits.
+
+        To be asked under the step's autocast, which decides on the grouped product.
+        """
+        return self.execution.mode == "on" and self.teaches_all and not self._is_grouped(self.slots(), device)
+
     def slots(self) -> list[list[Slots]]:
         """How many experts of each bank a row may take by each gate."""
         slots = []

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from contract.errors import TrainingError
+from models.gates import Gate
+from models.gates.dense_to_sparse import DenseToSparseGate
 from models.partial_steps import fits
 from models.sharding import Sharded
 from pipeline.training.dense_form import changes_with_the_step
@@ -94,20 +96,28 @@ class StepGraph:
         return replay
 
 
-def obstacle(sharded: Sharded, config: TrainConfig, *, teacher: bool) -> str | None:
-    """What stands against capturing a model's step, in words."""
+def obstacle(sharded: Sharded, config: TrainConfig, device: torch.device, *, teacher: bool) -> str | None:
+    """What stands against capturing a model's step, in words; to be asked under the step's autocast."""
     ranker = sharded.ranker
     reasons = {
         "ranks exchange gradients": dist.get_world_size() > 1,
         "lists are of another length in each batch": any(layout.lists for layout in ranker.layouts),
         "the host looks up a teacher's answers": teacher,
         "rows of one user are compared": bool(config.within_user),
-        "a gate changes with the step": any(map(changes_with_the_step, ranker.network.typed_gates)),
+        "a gate changes with the step": any(map(_changes_within_training, ranker.network.typed_gates)),
+        "the host asks which rows selected an expert, by model.sparse_training: on": (
+            any(level.selects_rows(device.type) for level in ranker.network.typed_levels)
+        ),
         "tables are of several widths, or lie in the host's memory": (
             ranker.embeddings is not None and not fits(ranker.embeddings)
         ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _changes_within_training(gate: Gate) -> bool:
+    # One that switches once may well be compiled, twice; a graph would repeat what it was before.
+    return changes_with_the_step(gate) or isinstance(gate, DenseToSparseGate)
 
 
 class _Places:

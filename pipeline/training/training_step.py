@@ -80,7 +80,9 @@ class TrainingStep:
         single = config.accumulate > 1 or config.weighting.name != "fixed" or self._scale is not None
         waits = single or (self.device.type != "cuda" if waits is None else waits)
         self._late = None if waits else LateCheck()
-        self.obstacle = "each step waits" if waits else obstacle(sharded, config, teacher=teacher is not None)
+        with self._autocast():
+            against = obstacle(sharded, config, self.device, teacher=teacher is not None)
+        self.obstacle = _why_it_waits(config, self._scale) if waits else against
         """What keeps a step from being captured, in words; None: nothing does."""
         captures = self.device.type == "cuda" and config.capture == "auto" if captures is None else captures
         self.graph = StepGraph(self.device) if captures and self.obstacle is None else None
@@ -250,9 +252,12 @@ class TrainingStep:
         seed_generators(seed_of_step(self.config.seed, step), self.device)
 
     def _forward(self, inputs: TensorInputs) -> RankerOutput:
-        with torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None):
+        with self._autocast():
             output: RankerOutput = self.sharded.model(inputs)
         return output
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.autocast, enabled=self.autocast is not None)
 
     def _backward(self, output: RankerOutput, losses: Losses) -> tuple[Losses, bool]:
         """Gradients of everything; whether one is not finite, and then no table has moved."""
@@ -293,6 +298,14 @@ class TrainingStep:
         for name, buffer in self.sharded.ranker.network.named_buffers():
             buffer.copy_(kept[name])
         return StepResult(None, wishes, bad)
+
+
+def _why_it_waits(config: SizedConfig, scale: GradientScale | None) -> str:
+    if config.accumulate > 1:
+        return "gradients of several batches are added up, by train.accumulate"
+    if config.weighting.name != "fixed":
+        return f"train.weighting {config.weighting.name} looks at single batches"
+    return "each step waits" if scale is None else "each step of float16 waits to know whether it overflowed"
 
 
 def _times(losses: Losses, factor: Tensor) -> Losses:

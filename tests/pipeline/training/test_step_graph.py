@@ -93,7 +93,16 @@ def test_a_step_on_fixed_places_is_the_same_to_the_bit(
             {"within_user": {"like": {"name": "pairwise"}}},
             "rows of one user are compared",
         ),
-        (SCHEMA, {}, {"accumulate": 2}, "each step waits"),
+        (SCHEMA, {}, {"accumulate": 2}, "gradients of several batches are added up, by train.accumulate"),
+        (SCHEMA, {}, {"weighting": {"name": "pcgrad"}}, "train.weighting pcgrad looks at single batches"),
+        (SCHEMA, {}, {"precision": "fp16"}, "each step of float16 waits to know whether it overflowed"),
+        (SCHEMA, {"gate": {"name": "dense_to_sparse", "switch_step": 9}}, {}, "a gate changes with the step"),
+        (
+            SCHEMA,
+            {"sparse_training": "on", "norm": "layer"},
+            {},
+            "the host asks which rows selected an expert, by model.sparse_training: on",
+        ),
         (SCHEMA, {"gate": {"name": "comet", "k": 2, "permutation": {"steps": 9}}}, {}, "a gate changes with the step"),
     ],
 )
