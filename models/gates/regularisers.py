@@ -82,8 +82,10 @@ def global_mean(rows_BX: Tensor) -> Tensor:
     if not (distributed.is_available() and distributed.is_initialized()):
         return sum_X / rows_BX.shape[0]
     total = torch.cat([sum_X.detach(), sum_X.new_full((1,), rows_BX.shape[0])])
-    distributed.all_reduce(total)
-    scale = distributed.get_world_size() / total[-1]
+    ranks = distributed.get_world_size()
+    if ranks > 1:
+        distributed.all_reduce(total)
+    scale = ranks / total[-1]
     return total[:-1] / total[-1] + (sum_X - sum_X.detach()) * scale
 
 

@@ -16,6 +16,7 @@ from models.gates import Regularisers, TopKConfig
 from models.gates.choice import Choice
 from models.gates.regularisers import entropy, importance, load_balance, z_loss
 from models.gates.top_k import TopKGate
+from models.sharding import process_group
 
 WIDTH, EXPERTS, RANKS = 6, 4, 2
 ALL = Regularisers(importance=0.5, load_balance=0.3, z_loss=0.2, entropy=0.1)
@@ -33,6 +34,18 @@ def test_balanced_experts_have_no_importance_loss_and_a_load_balance_of_one() ->
     one = choice([[1.0, 0.0], [1.0, 0.0]])
     assert importance(one).item() == pytest.approx(1)
     assert load_balance(one).item() == pytest.approx(2)
+
+
+def test_one_rank_asks_nobody_for_the_means_of_the_global_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that a card captures is to hold no collective."""
+
+    def refuse(tensor: Tensor) -> None:
+        pytest.fail(f"{tuple(tensor.shape)} was sent to nobody")
+
+    expected = importance(choice([[1.0, 0.0], [1.0, 0.0]]))
+    monkeypatch.setattr(distributed, "all_reduce", refuse)
+    with process_group(torch.device("cpu")):
+        assert importance(choice([[1.0, 0.0], [1.0, 0.0]])).item() == expected.item()
 
 
 def test_entropy_is_in_nats_and_zero_for_one_expert() -> None:
