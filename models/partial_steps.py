@@ -20,8 +20,10 @@ from torch import Tensor, nn
 with warnings.catch_warnings():
     # As in models/layers/embeddings.py: the CPU build warns, on import, of kernels that it does not have.
     warnings.simplefilter("ignore")
-    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode, EmbeddingLocation
-    from fbgemm_gpu.split_table_batched_embeddings_ops_training import SplitTableBatchedEmbeddingBagsCodegen
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+
+
+from models.table_groups import TableGroup, is_plain, table_groups
 
 
 class _LookUp(NamedTuple):
@@ -38,7 +40,7 @@ class PartialSteps:
 
     def __init__(self, embeddings: nn.Module, share: Tensor) -> None:
         """Take the tables, sharded on one rank, and the share, float32 and without dimensions, on their device."""
-        self._groups = [_Group(module) for module in _table_groups(embeddings)]
+        self._groups = [_Group(module) for module in table_groups(embeddings)]
         self._share = share
 
     @contextmanager
@@ -57,28 +59,11 @@ class PartialSteps:
 
 def fits(embeddings: nn.Module) -> bool:
     """Whether all tables lie on their device whole, and those that fbgemm joins have the same width."""
-    return all(_Group.takes(module) for module in _table_groups(embeddings))
+    return all(map(is_plain, table_groups(embeddings)))
 
 
-class _Group:
-    """Tables that fbgemm keeps in one piece of memory."""
-
-    def __init__(self, module: SplitTableBatchedEmbeddingBagsCodegen) -> None:
-        self._module = module
-        tables = module.split_embedding_weights()
-        width = tables[0].shape[1]
-        firsts = torch.tensor([table.storage_offset() // width for table in tables])
-        rows = sum(len(table) for table in tables)
-        self._memory_RK = tables[0].detach().as_strided((rows, width), (width, 1), 0)
-        self._firsts_F1 = firsts[torch.tensor(module.feature_table_map)].unsqueeze(1).to(tables[0].device)
-
-    @staticmethod
-    def takes(module: SplitTableBatchedEmbeddingBagsCodegen) -> bool:
-        """Whether its tables are of one width, and none lies in another memory than its device's."""
-        widths = {width for _, width, *_ in module.embedding_specs}
-        places = {EmbeddingLocation.DEVICE, EmbeddingLocation.HOST}
-        cached = any(location not in places for _, _, location, _ in module.embedding_specs)
-        return len(widths) == 1 and not cached
+class _Group(TableGroup):
+    """Tables that are asked together."""
 
     def watch(self, asked: list[_LookUp]) -> torch.utils.hooks.RemovableHandle:
         """Note what is asked for."""
@@ -87,7 +72,7 @@ class _Group:
             ids_V: Tensor = kwargs["indices"] if "indices" in kwargs else args[0]
             asked.append(_LookUp(self, ids_V.detach(), partial(module, *args, **kwargs), rows_BX.detach()))
 
-        return self._module.register_forward_hook(note, with_kwargs=True)
+        return self.module.register_forward_hook(note, with_kwargs=True)
 
     @torch.no_grad()
     def go_back(self, asked: _LookUp, share: Tensor) -> None:
@@ -96,18 +81,11 @@ class _Group:
         A sum over one id is its row, so both are look-ups; of a card's own ways to gather rows as short as these, all
         took longer. An id that stands there twice is written twice, with the same numbers.
         """
-        checks, self._module.bounds_check_mode_int = self._module.bounds_check_mode_int, BoundsCheckMode.NONE.value
+        checks, self.module.bounds_check_mode_int = self.module.bounds_check_mode_int, BoundsCheckMode.NONE.value
         try:
             after_BX = asked.again()
         finally:
-            self._module.bounds_check_mode_int = checks
+            self.module.bounds_check_mode_int = checks
         rows_BX = torch.lerp(asked.before_BX, after_BX, share)
-        places_BF = (asked.ids_V.view(len(self._firsts_F1), -1) + self._firsts_F1).t()
-        self._memory_RK.index_copy_(0, places_BF.reshape(-1), rows_BX.view(-1, self._memory_RK.shape[1]))
-
-
-def _table_groups(embeddings: nn.Module) -> list[SplitTableBatchedEmbeddingBagsCodegen]:
-    # TorchRec keeps them where `modules` does not see them.
-    lookups: list[nn.Module] = embeddings._lookups  # type: ignore[assignment] # noqa: SLF001
-    kinds = (module for lookup in lookups for module in lookup.modules())
-    return [module for module in kinds if isinstance(module, SplitTableBatchedEmbeddingBagsCodegen)]
+        places_BF = (asked.ids_V.view(len(self.firsts_F), -1) + self.firsts_F.unsqueeze(1)).t()
+        self.memory_RK.index_copy_(0, places_BF.reshape(-1), rows_BX.view(-1, self.memory_RK.shape[1]))

@@ -13,19 +13,21 @@ class RatesOnDevice(AbstractContextManager[None]):
 
     def __init__(self, sharded: Sharded, device: torch.device) -> None:
         """Begin with the full rates."""
-        self._sharded, self._factor = sharded, torch.ones((), device=device)
+        self._sharded = sharded
+        self.factor = torch.ones((), device=device)
+        """The share of the rates that the step takes."""
         tables = sharded.ranker.embeddings
-        self._tables = None if tables is None else PartialSteps(tables, self._factor)
+        self._tables = None if tables is None else PartialSteps(tables, self.factor)
         self._step = ExitStack()
 
     def set(self, factor: float) -> None:
         """Say which share of the rates steps take from now on."""
         self._sharded.scale_learning_rates(factor, tables=1.0)
-        self._factor.fill_(factor)
+        self.factor.fill_(factor)
 
     def __enter__(self) -> None:
         """Let a step find them."""
-        self._step.enter_context(self._sharded.rates_on_device(self._factor))
+        self._step.enter_context(self._sharded.rates_on_device(self.factor))
         if self._tables is not None:
             self._step.enter_context(self._tables.taken())
 

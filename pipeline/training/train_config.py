@@ -174,7 +174,7 @@ class TrainConfig(Settings):
     weight_decay: NotNegative = 1e-4
     """Of the network."""
     embedding_weight_decay: NotNegative = 0.0
-    """Of the embeddings."""
+    """Of the embeddings: a row loses its rate times this of itself in each step that reads it."""
     schedule: Literal["one_cycle", "cosine", "exponential", "step", "constant"] = "one_cycle"
     """How the rates change: ``one_cycle`` warms up and then falls to nothing by the last epoch."""
     schedule_final: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01

@@ -19,6 +19,7 @@ from models.losses import Losses, RankingLoss
 from models.ranker_tensors import RankerOutput, TensorInputs
 from models.row_share import RowShare, rows_of_batch
 from models.sharding import Sharded
+from models.table_decay import TableDecay
 from models.weighting import Shared, Weighting
 from pipeline.training.anchor import Anchor
 from pipeline.training.bad_batch import BadBatch, diagnose_flags, diagnose_gradient, diagnose_loss
@@ -86,6 +87,7 @@ class TrainingStep:
         """What keeps a step from being captured, in words; None: nothing does."""
         captures = self.device.type == "cuda" and config.capture == "auto" if captures is None else captures
         self.graph = StepGraph(self.device) if captures and self.obstacle is None else None
+        self._decay = TableDecay(sharded.ranker.embeddings)
         self._rates = None if self.graph is None else RatesOnDevice(sharded, self.device)
         self._columns_gradient: Tensor | None = None
         self._step = 0
@@ -105,7 +107,7 @@ class TrainingStep:
             return self._ahead(self._late, batch, share, (step, total_steps), wishes)
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         alone = dist.get_world_size() == 1
-        with rows_of_batch(None if alone else share):
+        with self._decay.noted(), rows_of_batch(None if alone else share):
             output, weights, loss = self._answers(self.copies.take(batch), batch, share)
             losses = loss()
             sums_T, finite, wishes = agree(weights, losses, wishes)
@@ -124,6 +126,7 @@ class TrainingStep:
         if bad_gradient:
             bad = diagnose_gradient(self.sharded.ranker, batch, step, self._columns_gradient)
             return self._refuse(bad, statistics, wishes)
+        self._decay.apply()
         self._gathered += 1
         if update:
             self._update()
@@ -169,7 +172,7 @@ class TrainingStep:
         alone = dist.get_world_size() == 1
         statistics = self._statistics() if self.config.on_bad_batch == "skip" else {}
         self.sharded.optimizer.zero_grad()
-        with self._rates or nullcontext(), rows_of_batch(None if alone else share):
+        with self._rates or nullcontext(), self._decay.noted(), rows_of_batch(None if alone else share):
             output, weights, loss = self._answers(tensors, batch, share)
             losses = loss()
             sums_T, finite, asked = everywhere(weights, losses, wishes)
@@ -181,6 +184,8 @@ class TrainingStep:
             self._restore_unless(flags.all, statistics)
             self._gathered = 1
             self._update()
+        if self._decay.active:
+            self._decay.apply(flags.all * (1.0 if self._rates is None else self._rates.factor))
         if self.average is not None:
             self.average.follow(*place, moved=flags.all)
         return Moved(zero_unless(flags.all, losses), flags, asked)

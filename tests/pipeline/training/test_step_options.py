@@ -1,6 +1,7 @@
 """Options of the training step: averages, accumulation, precision, single tables, profiling."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from pydantic import ValidationError
 
 from contract.errors import ConfigError
+from pipeline.training import training_run
 from pipeline.training.checkpoint import latest, load_ranker
 from pipeline.training.gradient_scale import GradientScale
 from pipeline.training.precision import precision_of
 from pipeline.training.train import train
 from pipeline.training.train_config import TrainConfig
+from pipeline.training.training_step import TrainingStep
 from tests.models.small import small_config, small_schema
 from tests.pipeline.tiny_features import write_features
 
@@ -136,3 +139,14 @@ def test_a_profile_of_some_steps_lies_in_the_run(features: Path, tmp_path: Path)
     trace = json.loads((tmp_path / "profile" / "trace.json").read_text())
     assert any("addmm" in event.get("name", "") for event in trace["traceEvents"])
     assert latest(tmp_path) is not None
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("setting", [{"embedding_weight_decay": 0.5}, {"tables": {"user": {"weight_decay": 0.5}}}])
+def test_decay_makes_embeddings_smaller(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any], *, waits: bool
+) -> None:
+    monkeypatch.setattr(training_run, "TrainingStep", partial(TrainingStep, waits=waits))
+    table = f"{TABLES}user.weight"
+    plain = trained(features, tmp_path / "none", epochs=1)[table].norm()
+    assert trained(features, tmp_path / "decay", epochs=1, **setting)[table].norm() < 0.95 * plain
