@@ -5,10 +5,10 @@ that depends on all other features and is never negative:
 
     sum_j s_j * softplus(w_j . m + b_j) * c_j
 
-where m is the task's mixture and s_j is 1 or -1. Components are the encoded number itself, or its piecewise-linear ones
-clip(p - j, 0, 1), none of which falls with the number: so the sum is monotone in it for every m, and in each of several
-such features. It is a varying-coefficient model (Hastie and Tibshirani 1993) with positive coefficients; signs by
-weights of one sign are as in Sill 1997, "Monotonic Networks".
+where m is the task's mixture and s_j is 1 or -1, divided by how many components the feature has. Components are the
+encoded number itself, or its piecewise-linear ones clip(p - j, 0, 1), none of which falls with the number: so the sum
+is monotone in it for every m, and in each of several such features. It is a varying-coefficient model (Hastie and
+Tibshirani 1993) with positive coefficients; signs by weights of one sign are as in Sill 1997, "Monotonic Networks".
 
 Shape legend: B rows, O columns of a mixture, C components.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 _START = -2.0
-"""The slopes' starting bias: softplus of it is .13, so a fresh model hardly leans on the features."""
+"""The slopes' starting bias: softplus of it is .13, so a fresh model hardly leans on a feature, whatever its bins."""
 
 
 class MonotoneTerm(nn.Module):
@@ -29,7 +29,7 @@ class MonotoneTerm(nn.Module):
     signs_C: Tensor
 
     def __init__(self, inputs: int, signs: Sequence[float]) -> None:
-        """Read a mixture of `inputs` columns; `signs` are 1 where answers rise with a component, else -1."""
+        """Read a mixture of `inputs` columns; `signs` are above 0 where answers rise with a component, else below."""
         super().__init__()
         self.slopes = nn.Linear(inputs, len(signs))
         nn.init.constant_(self.slopes.bias, _START)

@@ -26,7 +26,11 @@ class PersonalGatesConfig(Settings):
 
 
 class SideColumns(NamedTuple):
-    """Where the columns stand: `personal`, and the components of `monotone` features with their `signs`."""
+    """Where the columns stand: `personal`, and the components of `monotone` features.
+
+    Each component's `signs` are positive where answers rise with it, and all of a feature's together 1 or -1: many bins
+    are to weigh no more than one number.
+    """
 
     personal: tuple[int, ...] = ()
     monotone: tuple[int, ...] = ()
@@ -57,7 +61,7 @@ def side_columns(
         spec = _number(features, name)
         # The mark of a null is not a component of the number: the experts see it.
         columns = columns_of(features, (name,), "model.monotone")[: max(spec.bins, 1)]
-        signs |= dict.fromkeys(columns, 1.0 if direction == "increasing" else -1.0)
+        signs |= dict.fromkeys(columns, (1.0 if direction == "increasing" else -1.0) / len(columns))
     return SideColumns(tuple(by), tuple(signs), tuple(signs.values()))
 
 

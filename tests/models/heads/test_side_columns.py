@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from contract.errors import ConfigError, ExportError
+from contract.schema import DenseSpec
 from models.export import export
 from models.export_graph.shared_tables import first_layer
 from models.heads.monotone import MonotoneTerm
@@ -16,7 +17,7 @@ from models.interactions.gate_unit import GateUnit
 from models.layers.side_columns import SideInput
 from models.ranker import Ranker
 from models.ranker_tensors import TensorInputs
-from tests.models.small import graph_path, inputs, lively_ranker, small_config, small_schema
+from tests.models.small import FEATURES, graph_path, inputs, lively_ranker, small_config, small_schema
 
 PERSONAL: dict[str, Any] = {"personal_gates": {"by": ["user", "item"], "hidden": 5}, "tower_widths": (6, 4)}
 MONOTONE: dict[str, Any] = {"monotone": {"price": "decreasing", "plays": "increasing"}}
@@ -69,6 +70,22 @@ def test_a_tower_with_personal_gates_equals_its_equations_written_out() -> None:
     expected = x @ own["head.weight"].T + own["head.bias"]
     answer = tower(mixture, SideInput(prior, torch.zeros(5, 0))).detach().numpy()
     np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_model_leans_on_many_bins_no_more_than_on_one_number() -> None:
+    bins = tuple(float(edge) for edge in range(33))
+    price = DenseSpec(name="price", side="item", encoding="piecewise_linear", edges=bins)
+    schema = small_schema(features=(*(spec for spec in FEATURES if spec.name != "price"), price))
+    monotone = {"price": "increasing", "age": "decreasing"}
+    ranker = Ranker(schema, small_config(monotone=monotone))
+    signs = ranker.network.side.signs
+    assert len(signs) == 33
+    assert sorted({round(32 * sign) for sign in signs}) == [-32, 1]
+    term = ranker.network.towers.typed_towers[0].monotone
+    assert term is not None
+    # All components full, which 32 slopes of .13 each would have made 4.1.
+    most = term(torch.zeros(1, 8), torch.ones(1, 33) * torch.tensor([1.0 if sign > 0 else 0.0 for sign in signs]))
+    assert 0.1 < most.item() < 0.2
 
 
 def test_a_gate_unit_sends_no_gradient_into_what_it_scales() -> None:
