@@ -295,8 +295,8 @@ MUTATIONS = (
     Mutation(
         "a killed training goes on at the beginning of its epoch",
         "pipeline/training/epoch_loop.py",
-        "rows.epoch(self.progress.epoch, self.progress.row)",
-        "rows.epoch(self.progress.epoch, 0)",
+        "rows.stretches(self.progress.epoch, self.progress.row, ",
+        "rows.stretches(self.progress.epoch, 0, ",
         "tests/faults/test_killed_training.py",
     ),
 )

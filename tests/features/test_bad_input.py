@@ -28,8 +28,8 @@ def replace(table: str, column: str, values: Callable[[pa.Table], Any]) -> Calla
     return change
 
 
-def nan_label(events: pa.Table) -> pa.Array:
-    return pa.array([float("nan")] * len(events))
+one_class = replace("events", "liked", lambda events: pa.array([1] * len(events)))
+nothing_watched = replace("events", "seconds", lambda events: pa.array([float("nan")] * len(events)))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def nan_label(events: pa.Table) -> pa.Array:
         (drop("events", "item"), "no column 'item'"),
         (drop("users", "user"), "no column 'user'"),
         (lambda t: {**t, "events": t["events"].slice(0, 0)}, "has no rows"),
-        (replace("events", "liked", lambda e: pa.array([1] * len(e))), "1 in all .* training rows"),
+        (lambda t: nothing_watched(one_class(t)), "1 in all .* training rows.*watch"),
         (replace("events", "at", lambda e: e["at"].cast(pa.timestamp("ms"))), "time zone"),
         (replace("users", "user", lambda u: pa.array(["u1"] * len(u))), "rows repeat a 'user'"),
         (replace("users", "age", lambda u: pa.array(["young"] * len(u))), "takes numbers"),
@@ -46,7 +46,6 @@ def nan_label(events: pa.Table) -> pa.Array:
         (replace("users", "age", lambda u: pa.array([float("inf")] * len(u))), "infinite"),
         (replace("users", "user", lambda u: pa.array(range(len(u)))), "make them one type"),
         (replace("items", "tags", lambda i: pa.array([1] * len(i))), "takes lists"),
-        (replace("events", "seconds", nan_label), "watch"),
     ],
 )
 def test_wrong_sources_are_refused_by_name(tmp_path: Path, change: Callable[[Tables], Tables], words: str) -> None:
@@ -55,6 +54,14 @@ def test_wrong_sources_are_refused_by_name(tmp_path: Path, change: Callable[[Tab
         build(recipe(tmp_path, aggregates=[]), tmp_path / "features", quiet)
     assert not (tmp_path / "features").exists()
     assert not list(tmp_path.glob(".features*"))
+
+
+@pytest.mark.parametrize(("change", "unlearned"), [(one_class, "like"), (nothing_watched, "watch")])
+def test_one_label_that_teaches_nothing_stops_no_build(
+    tmp_path: Path, change: Callable[[Tables], Tables], unlearned: str
+) -> None:
+    write_raw(tmp_path, change(raw_tables()))
+    assert list(build(recipe(tmp_path, aggregates=[]), tmp_path / "features", quiet).unlearned) == [unlearned]
 
 
 @pytest.mark.parametrize(
