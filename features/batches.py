@@ -5,7 +5,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +21,6 @@ from features.held_groups import HeldGroups
 from features.read_ahead import read_ahead
 from features.rows_in_memory import Order, Rows, joined
 from features.source.filesystems import filesystem_of
-
-T = TypeVar("T", bound=np.generic)
-
 
 MIXING = Mixing(window=65_536, block=2_048, stretch=262_144)
 """Rows that are mixed at a time, those of a block among them, and the stretch that a row group's blocks come from."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class Mixing(NamedTuple):
     """Rows of a window, about, of a block, about, and of the stretch over which a row group's blocks are dealt.
 
-    `stretch` bounds memory: the row groups of so many rows, and of a window more, are held decoded.
+    `stretch` bounds memory: the row groups of so many rows, and of the windows read at a time, are held decoded.
     """
 
     window: int

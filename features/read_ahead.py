@@ -17,8 +17,8 @@ S = TypeVar("S")
 def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[tuple[T, int, int]]:
     """What each function reads, with the two numbers that came with it; the next ones are being read meanwhile.
 
-    On many cores up to four are read at a time, because one thread reads a quarter as fast as a card trains; eight were
-    slower than four, by a sixth.
+    On many cores up to four are read at a time, because one thread reads slower than a card trains; eight gained
+    nothing over four there.
 
     What is to be read is decided in the caller's thread, beside the reading: in the reader's own, as `prepared_ahead`
     does it, an epoch of mixed rows took a twentieth to a tenth longer.

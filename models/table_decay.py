@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ConfigError
-from models.table_groups import TableGroup, is_plain, table_groups
+from models.table_groups import TableGroup, hooked, is_plain, table_groups
 
 
 class _Read(NamedTuple):
@@ -50,12 +50,8 @@ class TableDecay:
     def noted(self) -> Iterator[None]:
         """Note the rows that are read meanwhile, in place of those of the last time."""
         self._read = []
-        handles = [self._watch(group) for group in self._groups]
-        try:
+        with hooked([self._watch(group) for group in self._groups]):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @torch.no_grad()
     def apply(self, share: Tensor | float = 1.0) -> None:

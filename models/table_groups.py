@@ -4,6 +4,8 @@ Shape legend: F id features of a group of tables, V their ids together, R rows a
 """
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,16 @@ class TableGroup:
         """The rows of the memory that feature-major ids mean; `offsets` [F x B + 1], where each row's ids begin."""
         begins_F = offsets.view(-1)[:: (len(offsets) - 1) // len(self.firsts_F)]
         return ids_V + self.firsts_F.repeat_interleave(begins_F.diff(), output_size=len(ids_V))
+
+
+@contextmanager
+def hooked(handles: Sequence[torch.utils.hooks.RemovableHandle]) -> Iterator[None]:
+    """Hooks that are there for a while."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def table_groups(embeddings: nn.Module) -> list[Codegen]:

@@ -19,6 +19,7 @@ from features.read_ahead import prepared_ahead
 from models.ranker_tensors import TensorInputs
 
 ROWS_AT_ONCE = 65_536
+"""Rows that are sent to a card at a time, of as many batches as they make."""
 _ALIGNED = 256
 """As torch's own allocator has it, for kernels that read several numbers at once."""
 
