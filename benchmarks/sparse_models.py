@@ -26,7 +26,6 @@ from models.export_graph.lookup import Tensors
 from models.export_graph.serving_graph import ServingGraph
 from models.export_graph.side_graph import SideValues
 from models.export_graph.split import InputParts, SplitInput, rows_of
-from models.heads.towers import Tower
 from models.model_config import ModelConfig
 from models.ranker import Ranker
 from serving.graph.batched_graph import joined
@@ -43,8 +42,7 @@ class TiledGraph(ServingGraph):
     def __init__(self, ranker: Ranker) -> None:
         """Rebuild a ranker whose gates read what its experts read."""
         super().__init__(ranker, "dense")
-        towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]
-        self.towers = SeparateTowers(towers, ranker.schema.tasks)
+        self.towers = SeparateTowers(ranker.network.towers, ranker.schema.tasks)
         self.network = NetworkGraph(ranker.network, ranker.config, InputParts(), "dense")
 
     def forward(self, inputs: Tensors) -> tuple[Tensor, ...]:

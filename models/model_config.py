@@ -48,6 +48,9 @@ class ModelConfig(Settings):
     """Widths of shared layers before the experts."""
     experts: Width = 8
     """Experts of all tasks together; the architecture may add others."""
+    members: Width = 1
+    """How many networks over the same embeddings answer together, each with shared layers, experts, gates and towers of
+    its own. Each learns from its own loss, and answers are the mean of their logits, of regressions the mean."""
     expert_widths: Annotated[tuple[Width, ...], Field(min_length=1)] = (128, 64)
     """Widths of an expert's layers."""
     tower_widths: tuple[Width, ...] = (32,)

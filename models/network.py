@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from contract.errors import ConfigError
 from contract.schema import TaskSpec
-from models.architectures import PlanRequest
+from models.architectures import PlanRequest, in_members
+from models.experts.expert_mlp import Experts
 from models.experts.level import Level, RoutingInput
 from models.experts.task_columns import task_columns
 from models.gates import Gate, Routing
 from models.heads.towers import Towers
 from models.input_layout import FeatureColumns
-from models.layers.mlp import mlp
+from models.layers.mlp import Block, mlp
 from models.layers.side_columns import SideInput, side_columns
 from models.model_config import ModelConfig
 from models.sequences import ATTENDED, HistoryContrastConfig
@@ -29,6 +30,8 @@ class NetworkOutput(NamedTuple):
 
     outputs_BT: Tensor
     routings: tuple[Routing, ...]
+    members: tuple[Tensor, ...] = ()
+    """In training, each of several members' own raw outputs [B, T]."""
 
 
 class Network(nn.Module):
@@ -47,8 +50,11 @@ class Network(nn.Module):
             ConfigError: the parts of the configuration do not fit each other, the features or the tasks.
         """
         super().__init__()
+        self.members = config.members
         names = tuple(task.name for task in tasks)
-        self.plan = config.architecture.plan(PlanRequest(names, config.experts, config.gate_scope == "shared"))
+        alone = config.architecture.plan(PlanRequest(names, config.experts, config.gate_scope == "shared"))
+        shared = config.bottom if alone.levels else (*config.bottom, *config.expert_widths)
+        self.plan = in_members(alone, config.members, own_input=bool(shared))
         self.inputs = sum(len(feature.columns) for feature in features)
         self.input_norm = nn.BatchNorm1d(self.inputs) if config.input_norm == "batch" else nn.Identity()
         self.interaction = config.interaction.build(features)
@@ -56,9 +62,8 @@ class Network(nn.Module):
         self.register_buffer("columns_R", torch.tensor(columns or [0]), persistent=False)
         self.routes_by_columns = bool(columns)
         width = config.interaction.width(features)
-        shared = config.bottom if self.plan.levels else (*config.bottom, *config.expert_widths)
-        self.bottom = mlp(width, shared, config.blocks)
-        streams = [shared[-1] if shared else width]
+        self.bottom = _shared_layers(width, shared, config)
+        streams = [shared[-1]] * config.members if shared else [width]
         self.register_buffer("streams_SW", task_columns(features, len(tasks), self.plan, config), persistent=False)
         if self.plan.own_embeddings:
             streams = [self.streams_SW.shape[1]] * len(self.streams_SW)
@@ -92,16 +97,16 @@ class Network(nn.Module):
         if self.plan.own_embeddings:
             streams = [normed.index_select(1, columns_W) for columns_W in self.streams_SW]
         else:
-            streams = [self.bottom(normed if self.interaction is None else self.interaction(normed))]
+            whole = self.bottom(normed if self.interaction is None else self.interaction(normed))
+            streams = list(whole.unbind(1)) if isinstance(self.bottom, Experts) else [whole]
         routings: list[Routing] = []
         for level in self.typed_levels:
             streams, level_routings = level(streams, routing)
-            routings += level_routings
+            routings += _mean_over_members(level_routings, self.members)
         if masked_BR is not None and self.contrast is not None:
             routings[0].penalties["history_contrast"] = self._contrast(x_BD, masked_BR, self.contrast)
-        outputs_BT: Tensor = self.towers([streams[s] for s in self.plan.task_streams], self._side(x_BD, normed))
-        outputs_BT = outputs_BT if outputs_BT.dtype == torch.float64 else outputs_BT.float()
-        return NetworkOutput(outputs_BT, tuple(routings))
+        answers = self.towers([streams[s] for s in self.plan.task_streams], self._side(x_BD, normed))
+        return NetworkOutput(answers.outputs_BT, tuple(routings), answers.members)
 
     def graph_norm(self) -> nn.Module:
         """The input's norm, which gives zeros for the columns that the experts do not see."""
@@ -135,6 +140,12 @@ class Network(nn.Module):
         return config.weight * history_contrast(whole, masked, config.temperature)
 
     @property
+    def bottom_blocks(self) -> list[Block]:
+        """The layers before the experts; of several members, those of all side by side."""
+        layers = self.bottom.blocks if isinstance(self.bottom, Experts) else self.bottom
+        return [block for block in layers.children() if isinstance(block, Block)]
+
+    @property
     def typed_levels(self) -> list[Level]:
         """The levels from the input up."""
         return [level for level in self.levels if isinstance(level, Level)]
@@ -148,6 +159,20 @@ class Network(nn.Module):
         """Advance the gates' schedules."""
         for gate in self.typed_gates:
             gate.step(global_step)
+
+
+def _shared_layers(inputs: int, widths: tuple[int, ...], config: ModelConfig) -> nn.Module:
+    """The layers before the experts, those of all members side by side."""
+    if config.members == 1 or not widths:
+        return mlp(inputs, widths, config.blocks)
+    return Experts(inputs, config.members, widths, config.blocks)
+
+
+def _mean_over_members(routings: tuple[Routing, ...], members: int) -> tuple[Routing, ...]:
+    """Penalties weigh beside the members' mean loss as those of one model beside its own."""
+    if members == 1:
+        return routings
+    return tuple(r._replace(penalties={n: each / members for n, each in r.penalties.items()}) for r in routings)
 
 
 def _routing_columns(features: list[FeatureColumns], config: ModelConfig) -> list[int]:

@@ -77,7 +77,8 @@ class Ranker(nn.Module):
         paired = inputs.paired()
         columns_BD, masked_BR = self._columns(paired)
         output: NetworkOutput = self.network(columns_BD, self.routing_ids(paired), masked_BR)
-        return RankerOutput(output.outputs_BT, _sum_penalties(output.routings), output.routings, columns_BD)
+        penalties = _sum_penalties(output.routings)
+        return RankerOutput(output.outputs_BT, penalties, output.routings, columns_BD, output.members)
 
     def predictions(self, logits_BT: Tensor) -> Tensor:
         """Answers as served [B, T]: probabilities, and regression values on the label's scale."""

@@ -88,12 +88,14 @@ class RankerOutput(NamedTuple):
     `penalties`: the gates' regularisation terms, summed over gates, already weighted.
     `columns_BD`: the input matrix, which all tasks share.
     `routings`: each gate's, over the experts of its level, in the order of `network.typed_gates`.
+    `members`: in training, the raw outputs [B, T] of each of several members, which `logits_BT` are the mean of.
     """
 
     logits_BT: Tensor
     penalties: dict[str, Tensor]
     routings: tuple[Routing, ...]
     columns_BD: Tensor
+    members: tuple[Tensor, ...] = ()
 
 
 class PackedIds(NamedTuple):

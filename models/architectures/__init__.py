@@ -13,6 +13,7 @@ from models.architectures.architecture_plan import (
     PlanRequest,
 )
 from models.architectures.home import HoMEConfig
+from models.architectures.members import in_members
 from models.architectures.mmoe import MMoEConfig
 from models.architectures.ple import CGCConfig, PLEConfig
 from models.architectures.shared_bottom import SharedBottomConfig
@@ -38,4 +39,5 @@ __all__ = [
     "PlanRequest",
     "STEMConfig",
     "SharedBottomConfig",
+    "in_members",
 ]

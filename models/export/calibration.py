@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from models.heads.isotonic import Curve, Isotonic, fit_isotonic
-from models.heads.towers import Tower
+from models.heads.towers import Towers
 from models.ranker import Ranker
 
 _GRADIENT = 1e-9
@@ -89,14 +89,14 @@ def calibrate(
     towers = ranker.network.towers
     chained = {task for pair in towers.chain.order for task in pair}
     fitted: dict[str, Platt | Curve] = {}
-    for t, (task, tower) in enumerate(zip(ranker.schema.tasks, towers.towers, strict=True)):
-        if task.kind != "binary" or t in chained or not isinstance(tower, Tower) or task.name not in methods:
+    for t, task in enumerate(ranker.schema.tasks):
+        if task.kind != "binary" or t in chained or task.name not in methods:
             continue
         fit = fit_platt if methods[task.name] == "platt" else fit_isotonic
         rows = logits_BT[:, t], labels_BT[:, t], weights_BT[:, t]
         calibration = fit(*rows)
         if calibration is not None and _helps(calibration, *rows):
-            _apply(tower, calibration)
+            _apply(towers, t, calibration)
             fitted[task.name] = calibration
     return fitted
 
@@ -107,12 +107,13 @@ def _helps(calibration: Platt | Curve, logits_B: Array, labels_B: Array, weights
     return _loss(after, labels_B, weights_B) <= _loss(before, labels_B, weights_B)
 
 
-def _apply(tower: Tower, calibration: Platt | Curve) -> None:
+def _apply(towers: Towers, task: int, calibration: Platt | Curve) -> None:
     if isinstance(calibration, Curve):
-        tower.calibration = Isotonic(calibration)
-    else:
-        tower.head.weight.mul_(calibration.slope)
-        tower.head.bias.mul_(calibration.slope).add_(calibration.intercept)
+        towers.calibrations[task] = Isotonic(calibration)
+        return
+    # The mean over members moves as each of them does.
+    for tower in towers.of_task(task):
+        tower.rescale(calibration.slope, calibration.intercept)
 
 
 def _loss(logits_B: NDArray[np.float64], labels_B: _Floats, weights_B: _Floats) -> float:

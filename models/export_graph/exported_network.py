@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from contract.errors import ExportError
+from models.experts.expert_mlp import Experts
 from models.experts.level import Level, streams_of
 from models.export_graph.blocks import ScaledInput, Tail, affine_of, folded_mlp
-from models.export_graph.card_mixture import GroupedMixture, WideMixture
+from models.export_graph.card_mixture import GroupedMixture, StackedExperts, WideMixture
 from models.export_graph.mixture import DenseMixture, SparseMixture, StaticMixture
 from models.export_graph.routing import RoutedColumns, Router, static_weights
 from models.export_graph.split import InputParts, SplitInput, SplitLinear, rows_of
 from models.export_graph.whole_level import first_level
-from models.layers.mlp import Block
 from models.model_config import ModelConfig
 from models.network import Network
 
@@ -51,8 +51,8 @@ class NetworkGraph(nn.Module):
         if network.routes_by_columns:
             of_request = config.routing != "history"
             columns = RoutedColumns(network.columns_R.tolist(), parts, network.inputs, norm, of_request)
-        bottom = [block for block in network.bottom if isinstance(block, Block)]
-        gated = not bottom and any(each.feature_gate for level in network.plan.levels[:1] for each in level.sets)
+        has_bottom = len(network.bottom_blocks) > 0
+        gated = not has_bottom and any(each.feature_gate for level in network.plan.levels[:1] for each in level.sets)
         self.whole: _Whole | None = None
         if network.interaction is not None or gated:
             if parts.items is not None:
@@ -61,9 +61,10 @@ class NetworkGraph(nn.Module):
                 raise ExportError(message)
             self.whole = _Whole(network)
             norm, parts = nn.Identity(), InputParts()
-        self.bottom: _Bottom | None = None
-        if bottom:
-            self.bottom = _Bottom(bottom, norm, parts)
+        self.bottom: _Bottom | _MembersBottom | None = None
+        if has_bottom:
+            several = isinstance(network.bottom, Experts)
+            self.bottom = (_MembersBottom if several else _Bottom)(network, norm, parts)
             norm, parts = nn.Identity(), InputParts()
         self.levels = nn.ModuleList()
         levels = network.typed_levels
@@ -75,7 +76,7 @@ class NetworkGraph(nn.Module):
     def forward(self, given: SplitInput, ids_N: Tensor | None) -> Routed:
         """What each task's tower reads, and the weights of all gates, level by level."""
         x = given if self.whole is None else SplitInput(None, self.whole(given))
-        streams = [x if self.bottom is None else SplitInput(None, self.bottom(x))]
+        streams = [x] if self.bottom is None else [SplitInput(None, stream) for stream in self.bottom(x)]
         weights: list[Tensor] = []
         for level in self.levels:
             mixtures, routed = level(streams, given, ids_N)
@@ -127,7 +128,7 @@ def _mixture(level: Level, config: ModelConfig, form: Form, before: _NetworkInpu
     banks, norm, parts = level.typed_banks, before.norm, before.parts
     if form == "sparse":
         activation = "silu" if level.plan.swish else config.activation
-        return SparseMixture(banks, level.typed_gates, norm, parts, activation)
+        return SparseMixture(level, norm, parts, activation)
     if form == "moe":
         return GroupedMixture(level, norm, parts)
     return WideMixture(banks, norm, parts) if form == "wide" else DenseMixture(banks, norm, parts)
@@ -149,15 +150,27 @@ class _Whole(nn.Module):
 class _Bottom(nn.Module):
     """The shared layers, the first of them split by part."""
 
-    def __init__(self, blocks: list[Block], norm: nn.Module, parts: InputParts) -> None:
+    def __init__(self, network: Network, norm: nn.Module, parts: InputParts) -> None:
         super().__init__()
+        blocks = network.bottom_blocks
         self.first = SplitLinear(affine_of(blocks[0]).after(norm), parts)
         self.tail = Tail(blocks[0])
         self.rest = folded_mlp(blocks[1:])
 
-    def forward(self, x: SplitInput) -> Tensor:
-        answer: Tensor = self.rest(self.tail(self.first(x)))
-        return answer
+    def forward(self, x: SplitInput) -> list[Tensor]:
+        return [self.rest(self.tail(self.first(x)))]
+
+
+class _MembersBottom(nn.Module):
+    """The shared layers of every member, the first of all of them as one."""
+
+    def __init__(self, network: Network, norm: nn.Module, parts: InputParts) -> None:
+        super().__init__()
+        assert isinstance(network.bottom, Experts)  # noqa: S101 several members' are; this tells the type checker
+        self.members = StackedExperts(network.bottom, norm, parts)
+
+    def forward(self, x: SplitInput) -> list[Tensor]:
+        return list(self.members(x).unbind())
 
 
 def _joined(streams: Sequence[SplitInput], reads: tuple[int, ...]) -> SplitInput:

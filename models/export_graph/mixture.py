@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.experts.expert_mlp import Experts
-from models.experts.level import Bank
+from models.experts.level import Bank, Level
 from models.export_graph.affine import join
 from models.export_graph.blocks import Folded, expert_affines, expert_block, expert_tail
 from models.export_graph.routing import Routes, StaticWeights
 from models.export_graph.sparse_experts import SparseExperts
 from models.export_graph.split import InputParts, SplitInput, SplitLinear
-from models.gates import Gate
 from models.gates.always import AlwaysGate
 from models.layers.mlp import Activation
 
@@ -93,11 +92,10 @@ class DenseMixture(nn.Module):
 class SparseMixture(nn.Module):
     """Each expert only for the rows that selected it."""
 
-    def __init__(
-        self, banks: list[Bank], gates: list[Gate], norm: nn.Module, parts: InputParts, activation: Activation
-    ) -> None:
+    def __init__(self, level: Level, norm: nn.Module, parts: InputParts, activation: Activation) -> None:
         """Take all experts; a gate that promises no bound on its selection has it counted again in each run."""
         super().__init__()
+        banks, gates = level.typed_banks, level.typed_gates
         routed = [bank for bank in banks if not bank.always]
         self.experts = nn.ModuleList(SparseExperts(bank.experts, norm, parts, activation) for bank in routed)
         self.counts = [bank.experts.count for bank in routed]
@@ -108,7 +106,11 @@ class SparseMixture(nn.Module):
         # Of a pruned level, fewer experts may be left than a gate selects.
         most = sum(self.counts)
         self.slots = [None if gate.selectors < gate.max_selected else min(gate.max_selected, most) for gate in gates]
-        self.adds_always = [isinstance(gate, AlwaysGate) for gate in gates]
+        # Of each gate that adds what every row takes, its own experts, counted from the first of these.
+        first = sum(self.counts)
+        members = [[expert - first for expert in level.plan.members(gate)] for gate in level.plan.gates]
+        pairs = zip(members, gates, strict=True)
+        self.added = [own if isinstance(gate, AlwaysGate) else None for own, gate in pairs]
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
@@ -122,20 +124,15 @@ class SparseMixture(nn.Module):
         # One row of zeros, the first bank's, serves all.
         answers_MO = torch.cat([first, *(answers[1:] for answers in others)]) if others else first
         positions_NE = _positions(union_NE)
-        gates = zip(routes.weights, routes.selected, self.slots, self.adds_always, strict=True)
+        own = zip(self.always, inputs[len(self.counts) :], strict=True)
+        always = [answer for run, x in own for answer in run(x)]
+        gates = zip(routes.weights, routes.selected, self.slots, self.added, strict=True)
         return [
-            self._always(inputs[len(self.counts) :])
-            if always
-            else self._combine(answers_MO, positions_NE, weights[:, :routed], selected[:, :routed], slots)
-            for weights, selected, slots, always in gates
+            self._combine(answers_MO, positions_NE, weights[:, :routed], selected[:, :routed], slots)
+            if added is None
+            else _total([always[place] for place in added])
+            for weights, selected, slots, added in gates
         ]
-
-    def _always(self, inputs: list[SplitInput]) -> Tensor:
-        answers = [answer for run, x in zip(self.always, inputs, strict=True) for answer in run(x)]
-        total = answers[0]
-        for answer in answers[1:]:
-            total = total + answer
-        return total
 
     def _combine(
         self, answers_MO: Tensor, positions_NE: Tensor, weights_NE: Tensor, selected_NE: Tensor, slots: int | None
@@ -144,6 +141,13 @@ class SparseMixture(nn.Module):
         top_NS, experts_NS = weights_NE.topk(most, dim=1)
         positions_NS = positions_NE.gather(1, experts_NS)
         return (functional.embedding(positions_NS, answers_MO) * top_NS.unsqueeze(2)).sum(dim=1)
+
+
+def _total(answers: list[Tensor]) -> Tensor:
+    total = answers[0]
+    for answer in answers[1:]:
+        total = total + answer
+    return total
 
 
 def most_selected(selected_NE: Tensor) -> int:

@@ -18,7 +18,6 @@ from models.export_graph.routing import static_weights
 from models.export_graph.shared_tables import PreparedShares
 from models.export_graph.side_graph import SideGraph
 from models.export_graph.split import InputParts, SplitInput
-from models.heads.towers import Tower
 from models.input_layout import layouts
 from models.ranker import Ranker
 
@@ -65,8 +64,7 @@ class ServingGraph(TableHolder):
         self.network = NetworkGraph(ranker.network, config, parts, form)
         self.side = SideGraph(ranker.network, parts)
         self.chain = ranker.network.towers.chain
-        towers = [tower for tower in ranker.network.towers.towers if isinstance(tower, Tower)]
-        self.towers = towers_graph(towers, ranker.schema.tasks, self.network.task_streams)
+        self.towers = towers_graph(ranker.network.towers, ranker.schema.tasks, self.network.task_streams)
         self.routing_id = ranker.routing_id
         self.routes_by_item = False
         if ranker.routing_id is not None:

@@ -19,7 +19,6 @@ from models.export_graph.affine import Affine
 from models.export_graph.blocks import affine_of
 from models.export_graph.lookup import PartLookup, stacked_tables
 from models.export_graph.split import LeftColumns
-from models.layers.mlp import Block
 from models.ranker import Ranker
 
 _AT_ONCE = 2**13
@@ -149,7 +148,7 @@ def first_layer(ranker: Ranker) -> Affine:
         ExportError: nothing but shared layers without an interaction before them reads the input matrix once.
     """
     network = ranker.network
-    bottom = [block for block in network.bottom if isinstance(block, Block)]
+    bottom = network.bottom_blocks
     if ranker.attended is not None:
         message = "target attention reads the user's list and the item together, so no sum can be prepared outside"
         raise ExportError(message)

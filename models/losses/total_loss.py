@@ -3,7 +3,7 @@
 Shape legend: B rows, T tasks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -35,7 +35,9 @@ class RankingLoss(nn.Module):
     cross-entropy in nats. A row of weight 0 for a task does not count for it; a task with no row in the batch has
     loss 0.
 
-    `losses` replace a task's own loss by name, and `within_user` adds a term over the rows of one user.
+    `losses` replace a task's own loss by name, and `within_user` adds a term over the rows of one user. Of several
+    members each has its own losses, of which the mean counts: the loss of their mean answer would let one member mend
+    what another one gets wrong, and they would not be an ensemble.
     """
 
     unit_T: Tensor
@@ -91,11 +93,13 @@ class RankingLoss(nn.Module):
         """
         masked = weights_BT == 0
         labels = labels_BT.masked_fill(masked, 0.0)
-        each = self.by_row(output.logits_BT, labels_BT if taught_BT is None else taught_BT, weights_BT)
+        taught = labels_BT if taught_BT is None else taught_BT
+        each = _mean_over_members(output, lambda logits_BT: self.by_row(logits_BT, taught, weights_BT))
         sums = weights_BT.sum(dim=0) if sums_T is None else sums_T
         tasks = (each * weights_BT).sum(dim=0) / sums.clamp(min=1e-12) / self.unit_T
         if self.within and users_B is not None:
-            tasks = tasks + self._within(output.logits_BT, labels, ~masked, users_B)
+            of_user = _mean_over_members(output, lambda each_BT: self._within(each_BT, labels, ~masked, users_B))
+            tasks = tasks + of_user
         total = (tasks * self.task_weights_T).sum()
         for penalty in output.penalties.values():
             total = total + penalty
@@ -124,6 +128,12 @@ class RankingLoss(nn.Module):
             else:
                 terms.append(logits_BT.new_zeros(()))
         return torch.stack(terms)
+
+
+def _mean_over_members(output: RankerOutput, losses_of: Callable[[Tensor], Tensor]) -> Tensor:
+    if not output.members:
+        return losses_of(output.logits_BT)
+    return torch.stack([losses_of(logits_BT) for logits_BT in output.members]).mean(dim=0)
 
 
 def base_entropy(task: TaskSpec) -> float:

@@ -71,6 +71,13 @@ PARTS: dict[str, dict[str, Any]] = {
     "ppnet": {"personal_gates": {"by": ["user", "item"]}, "tower_widths": (6,)},
     "epnet": {"interaction": {"name": "epnet", "by": ["author"]}},
     "monotone": {"monotone": {"price": "decreasing"}},
+    "members": {"members": 2, "bottom": (6,), "gate": {"name": "top_k", "k": 2}},
+    "members+monotone+ppnet": {
+        "members": 2,
+        "monotone": {"price": "decreasing"},
+        "personal_gates": {"by": ["user", "item"]},
+        "tower_widths": (6,),
+    },
     "aw_moe": {"sequences": DIN, "routing": "history", "history_contrast": {}, "gate": {"name": "top_k", "k": 2}},
     "expert_dropout": {"gate": {"name": "top_k", "k": 2, "expert_dropout": 0.2}},
     "vector+projection": {"interaction": {"name": "projection", "to": {"text": 2, "author": 3}}},

@@ -179,7 +179,7 @@ class Whim(nn.Module):
 
 def test_a_module_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
     ranker = lively_ranker(SCHEMA, small_config(gate={"name": "softmax"}))
-    ranker.get_submodule("network.towers.towers.0").calibration = Whim()
+    ranker.network.towers.calibrations[0] = Whim()
     with pytest.raises(ExportError, match="the exporter refused the model"):
         export(ranker, SCHEMA, inputs(SCHEMA, 10, 10), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
