@@ -48,6 +48,8 @@ _OF_RECIPE: dict[str, dict[str, Change]] = {
     "parts": {
         "no shared expert": {"architecture": {"name": "mmoe"}},
         "two shared experts": {"architecture": {"name": "mmoe", "shared_experts": 2}},
+        "two members": {"members": 2},
+        "four members": {"members": 4},
         "expert dropout .1": {"gate": {**_SPARSE, "expert_dropout": 0.1}},
         "recipe + ppnet": {"personal_gates": {"by": ["user_id", "item_id"]}},
         "recipe + din": {"sequences": _DIN},

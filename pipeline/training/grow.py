@@ -75,7 +75,8 @@ def can_grow(before: ModelConfig, now: ModelConfig) -> bool:
     kinds = (MMoEConfig, SharedBottomConfig)
     fits = isinstance(now.architecture, MMoEConfig) and isinstance(before.architecture, kinds)
     private = [c.private_experts for c in (before.architecture, now.architecture) if isinstance(c, MMoEConfig)]
-    return fits and not any(private) and now.experts >= _count(before) and not _differing(before, now)
+    one_network = now.members == 1 and not any(private)
+    return fits and one_network and now.experts >= _count(before) and not _differing(before, now)
 
 
 def _differing(before: ModelConfig, now: ModelConfig) -> list[str]:
@@ -90,8 +91,8 @@ def _require(before: ModelConfig, now: ModelConfig) -> None:
         differing = f" ({', '.join(other)} differ)" if other else ""
         message = (
             f"{before.architecture.name} with {_count(before)} experts cannot grow into {now.architecture.name} "
-            f"with {now.experts}{differing}: train.warm.grow makes more experts of an mmoe without private_experts "
-            "out of a shared_bottom, or out of an mmoe with fewer; all else must stay"
+            f"with {now.experts}{differing}: train.warm.grow makes more experts of an mmoe without private_experts and "
+            "with one member out of a shared_bottom, or out of an mmoe with fewer; all else must stay"
         )
         raise DataError(message)
 

@@ -78,12 +78,13 @@ def test_a_pair_of_gate_and_architecture_answers_alike_over_prepared_items(
     "changes",
     [
         {"bottom": (16,), "gate_scope": "shared"},
+        {"bottom": (16,), "gate_scope": "shared", "members": 2},
         {"routing": "static"},
         {"routing": "user"},
         {"architecture": {"name": "shared_bottom"}},
         {"table_dims": {"item": 4, "user": 12}},
     ],
-    ids=["bottom", "static", "routed by user", "shared bottom", "tables of several widths"],
+    ids=["bottom", "bottoms of members", "static", "routed by user", "shared bottom", "tables of several widths"],
 )
 def test_every_kind_of_first_layer_has_a_share_of_the_item(changes: dict[str, Any], tmp_path: Path) -> None:
     gate = {} if "architecture" in changes else {"gate": {"name": "top_k", "k": 2}}

@@ -40,6 +40,10 @@ def test_prepared_rows_of_any_tables_lead_to_the_model_s_answers(tables: Any, tm
     assert ("candidate_dense" in names, "request_ids" in names) == (len(tables) == 1, len(tables) < 3)
 
 
+def test_several_members_first_layers_are_one_sum(tmp_path: Path) -> None:
+    assert answered(tmp_path, ITEM, PAIR, USER, **TOP, members=2) <= 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.pairs
 @pytest.mark.parametrize("form", ["wide", "moe"])

@@ -73,6 +73,7 @@ def test_every_gate_is_answered_as_the_model_does(gate: dict[str, Any], form: Fo
         {"architecture": {"name": "ple", "levels": 2}},
         {"routing": "user"},
         {"bottom": (12,), "activation": "silu"},
+        {"members": 2, "bottom": (12,), "architecture": {"name": "mmoe", "shared_experts": 1}, "gate_scope": "shared"},
         pytest.param({"architecture": {"name": "home"}}, marks=pytest.mark.pairs),
         pytest.param({"experts": 33, "expert_widths": (11, 5), "gate_scope": "shared"}, marks=pytest.mark.pairs),
         pytest.param({"expert_widths": (8, 24), "norm": "none"}, marks=pytest.mark.pairs),

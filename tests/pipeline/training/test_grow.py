@@ -97,3 +97,6 @@ def test_what_cannot_grow_is_refused_with_what_can(features: Path, tmp_path: Pat
     trained(features, tmp_path / "old", experts=2)
     with pytest.raises(DataError, match=r"mmoe with 2 experts cannot grow into mmoe with 4 \(tower_widths differ\)"):
         grown(features, tmp_path / "old", tmp_path / "new", {"grow": "copy"}, tower_widths=(4,))
+    trained(features, tmp_path / "several", experts=2, members=2)
+    with pytest.raises(DataError, match="without private_experts and with one member"):
+        grown(features, tmp_path / "several", tmp_path / "new", {"grow": "copy"}, members=2)
