@@ -21,7 +21,7 @@ from onnxscript import ir
 from contract.sha256 import sha256_of_bytes
 
 _LAYERS = re.compile(
-    r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!heads\.)(?!.*\.request\.)(?!.*weight_request)"
+    r"^(network\.levels\.\d+\.(mixture|static)|towers)\.(?!members\.\d+\.heads\.)(?!.*\.request\.)(?!.*weight_request)"
 )
 
 

@@ -63,7 +63,7 @@ def test_packed_requests_are_answered_as_in_turn(graphs: dict[str, Path]) -> Non
 @pytest.mark.slow
 def test_a_graph_that_answers_otherwise_is_not_timed(graphs: dict[str, Path], tmp_path: Path) -> None:
     model = onnx.load(graphs["sparse"])
-    (bias,) = (each for each in model.graph.initializer if each.name == "towers.1.head.bias")
+    (bias,) = (each for each in model.graph.initializer if each.name == "towers.1.members.0.head.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(0.01), bias.name))
     onnx.save(model, tmp_path / "wrong.onnx")
     one = inputs(SCHEMA, 1, 40)

@@ -114,8 +114,9 @@ def test_bytes_stay_bytes_between_an_experts_layers(behind_a_layer: Path) -> Non
     assert nodes.count("QGemm") == 4 * 2 + 2
 
 
-def test_a_graph_without_experts_or_hidden_towers_is_refused(tmp_path: Path) -> None:
-    config = small_config(architecture={"name": "shared_bottom"}, bottom=(8,), tower_widths=())
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_graph_without_experts_or_hidden_towers_is_refused(members: int, tmp_path: Path) -> None:
+    config = small_config(architecture={"name": "shared_bottom"}, bottom=(8,), tower_widths=(), members=members)
     ranker = lively_ranker(SCHEMA, config)
     report = export(ranker, SCHEMA, inputs(SCHEMA, 50, 50), tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="no expert or tower layer"):

@@ -47,9 +47,9 @@ def test_all_towers_are_a_product_a_layer(
     plain, stacked = (_made(lambda: Towers(6, TASKS, config)).train() for _ in range(2))
     one = torch.randn(9, 6)
     mixtures = [one] * 3 if mixtures_are == "one" else [torch.randn(9, 6) for _ in TASKS]
-    expected = plain(mixtures)
+    expected = plain(mixtures).outputs_BT
     monkeypatch.setattr("models.layers.batched_product.DEVICES", frozenset({"cpu"}))
-    found = stacked(mixtures)
+    found = stacked(mixtures).outputs_BT
     torch.testing.assert_close(found, expected)
     for a, b in zip(_gradients(stacked, found), _gradients(plain, expected), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
