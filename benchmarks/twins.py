@@ -1,9 +1,10 @@
 """A sparse gate against its softmax twin: the same recipe, the same seeds, the gate alone differs.
 
-``python -m benchmarks.twins [--tables movielens kuairand] [--variants ...] [--seeds 5] [--json]``; judged as
-`benchmarks.bounds` judges. The twin is the recipe with a softmax gate for each task over 8 experts, and it stays on the
-disk, as it teaches in the variants with ``distilled``. Differences are paired by seed; p is adjusted by Holm for a
-variant's tasks. With several variants, each is held against the first of them as well.
+``python -m benchmarks.twins [--tables movielens kuairand] [--variants ...] [--seeds 5] [--override model.k=v ...]
+[--json]``; judged as `benchmarks.bounds` judges. The twin is the recipe with a softmax gate for each task over 8
+experts, and it stays on the disk, as it teaches in the variants with ``distilled``; overrides change both. Differences
+are paired by seed; p is adjusted by Holm for a variant's tasks. With several variants, each is held against the first
+of them as well.
 """
 
 import statistics
@@ -18,6 +19,7 @@ from benchmarks.bounds import against, ranked_figures
 from benchmarks.judged_runs import Judged, of_model, recipe_of
 from benchmarks.paired import paired
 from benchmarks.report import Case, arguments, finish
+from contract.digests import digest_of
 
 _TOP: dict[str, Any] = {"name": "top_k", "k": 2}
 _SHARED: dict[str, Any] = {"model.gate_scope": "shared", "model.architecture": {"name": "mmoe", "shared_experts": 1}}
@@ -53,10 +55,11 @@ def overrides(changes: dict[str, Any]) -> list[str]:
     return [f"{key}={text.removesuffix('...' + chr(10)).strip()}" for key, text in dumped.items()]
 
 
-def twin(table: str, seed: int) -> tuple[Judged, str]:
-    """The softmax twin, and where its run lies."""
-    config = recipe_of(table, seed, overrides(TWIN))
-    run_dir = config.root / "twins" / f"seed-{seed}"
+def twin(table: str, seed: int, changed: Sequence[str] = ()) -> tuple[Judged, str]:
+    """The softmax twin of a recipe, with changes that its variants have as well, and where its run lies."""
+    config = recipe_of(table, seed, [*overrides(TWIN), *changed])
+    of_changes = f"-{digest_of(list(changed))[:8]}" if changed else ""
+    run_dir = config.root / "twins" / f"seed-{seed}{of_changes}"
     return of_model(table, config, run_dir), str(run_dir)
 
 
@@ -81,11 +84,12 @@ def main() -> int:
     parser.add_argument("--tables", nargs="+", default=list(STEPS), choices=list(STEPS), help="(default all)")
     parser.add_argument("--variants", nargs="+", choices=list(variants("movielens")), help="(default all)")
     parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 (default 5)")
+    parser.add_argument("--override", nargs="*", default=[], help="changes to twins and variants alike")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows: list[Case] = []
     for table in options.tables:
-        known = [twin(table, seed) for seed in range(options.seeds)]
+        known = [twin(table, seed, options.override) for seed in range(options.seeds)]
         twins = [judged for judged, _ in known]
         found: dict[str, dict[str, list[float]]] = {}
         for name in options.variants or variants(table):
@@ -93,7 +97,7 @@ def main() -> int:
             runs = []
             for seed, (_, run_dir) in enumerate(known):
                 taught = [f"train.teacher={{run: {run_dir}, weight: 0.5}}"] if name.endswith(TAUGHT) else []
-                runs.append(of_model(table, recipe_of(table, seed, [*changes, *taught])))
+                runs.append(of_model(table, recipe_of(table, seed, [*changes, *options.override, *taught])))
             figures = {f: [run.figures[f] for run in runs] for f in ranked_figures(runs[0].figures)}
             base = {f: [each.figures[f] for each in twins] for f in figures}
             print(f"\n{table}, {name}, against softmax\n\n{against(figures, base)}", flush=True)
