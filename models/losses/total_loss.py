@@ -93,8 +93,7 @@ class RankingLoss(nn.Module):
         """
         masked = weights_BT == 0
         labels = labels_BT.masked_fill(masked, 0.0)
-        taught = labels_BT if taught_BT is None else taught_BT
-        each = _mean_over_members(output, lambda logits_BT: self.by_row(logits_BT, taught, weights_BT))
+        each = self.by_row(output, labels_BT if taught_BT is None else taught_BT, weights_BT)
         sums = weights_BT.sum(dim=0) if sums_T is None else sums_T
         tasks = (each * weights_BT).sum(dim=0) / sums.clamp(min=1e-12) / self.unit_T
         if self.within and users_B is not None:
@@ -105,12 +104,15 @@ class RankingLoss(nn.Module):
             total = total + penalty
         return Losses(total, tasks, output.penalties)
 
-    def by_row(self, logits_BT: Tensor, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
+    def by_row(self, output: RankerOutput, labels_BT: Tensor, weights_BT: Tensor) -> Tensor:
         """Each row's loss in each task [B, T], before weights and units; 0 where the weight is."""
         masked = weights_BT == 0
         labels = labels_BT.masked_fill(masked, 0.0)
-        each = torch.stack([self._rows(t, logits_BT[:, t], labels[:, t]) for t in range(len(self.tasks))], 1)
-        return each.masked_fill(masked, 0.0)
+        return _mean_over_members(output, lambda logits_BT: self._tasks(logits_BT, labels)).masked_fill(masked, 0.0)
+
+    def _tasks(self, logits_BT: Tensor, labels_BT: Tensor) -> Tensor:
+        columns = zip(logits_BT.unbind(1), labels_BT.unbind(1), strict=True)
+        return torch.stack([self._rows(place, *column) for place, column in enumerate(columns)], 1)
 
     def _rows(self, place: int, outputs_B: Tensor, labels_B: Tensor) -> Tensor:
         task = self.tasks[place]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from contract.columns import (
     ITEM_HASH,
@@ -35,8 +36,8 @@ def predict_days(bundle: Path, days: EncodedDays, out: Path, progress: Progress 
     """Score encoded days with a bundle's graph and write ``predictions.parquet``'s columns and more.
 
     Beside ``__user``, ``__item``, ``__time``, labels, weights and predictions there are the raw ids and the row's key
-    under their own names, ``__key`` for the key's hash, and for each gate ``experts__LEVEL__TASK`` with the numbers of
-    the experts that the row used.
+    under their own names, ``__key`` for the key's hash, and for each level and task ``experts__LEVEL__TASK`` with the
+    numbers of the experts that the task's gates used for the row.
 
     Returns:
         The rows written.
@@ -90,9 +91,20 @@ def _table(raw: pa.Table, batch: Batch, answers: dict[str, Any], use: ExpertUse)
         columns[label_column(task)] = batch.labels[:, place]
         columns[weight_column(task)] = batch.weights[:, place]
         columns[prediction_column(task)] = values
+    return pa.table(columns | expert_columns(use))
+
+
+def expert_columns(use: ExpertUse) -> dict[str, pa.Array]:
+    """By column the experts that each row used; a task may have several gates on a level."""
+    used: dict[str, NDArray[np.bool_]] = {}
     for gate in use.gates:
-        rows, experts = np.nonzero(gate.weights)
-        offsets = np.searchsorted(rows, np.arange(batch.rows + 1)).astype(np.int32)
-        chosen = pa.ListArray.from_arrays(pa.array(offsets), pa.array(experts.astype(np.int16)))
-        columns |= {f"{EXPERTS}{gate.level}__{task}": chosen for task in gate.tasks}
-    return pa.table(columns)
+        for task in gate.tasks:
+            name = f"{EXPERTS}{gate.level}__{task}"
+            used[name] = (gate.weights != 0) | used.get(name, False)
+    return {name: _numbers(used_NE) for name, used_NE in used.items()}
+
+
+def _numbers(used_NE: NDArray[np.bool_]) -> pa.ListArray:
+    rows, experts = np.nonzero(used_NE)
+    offsets = np.searchsorted(rows, np.arange(len(used_NE) + 1)).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(experts.astype(np.int16)))

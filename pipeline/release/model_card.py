@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from models.model_config import ModelConfig
 from pipeline.evaluation.quality_gate import GateFinding
 from pipeline.evaluation.result import Evaluation, headline_metric
 from pipeline.project.project_config import ProjectConfig
@@ -15,7 +16,6 @@ def render_card(
 
     `export` is what `pipeline.export.export_run.export_run` returned.
     """
-    model = config.model
     quality = ["| task | metric | value | 95 % interval | " + " | ".join(evaluation.baselines) + " |"]
     quality.append("|---" * (4 + len(evaluation.baselines)) + "|")
     for task, scores in evaluation.tasks.items():
@@ -35,7 +35,7 @@ Predicts, for one user and each of some candidates: {", ".join(evaluation.tasks)
 Events of `{config.data.events.path}`, split by {config.data.split.by}. Judged on {evaluation.rows} held-out rows.
 
 ## Model
-{model.experts} experts in the architecture `{model.architecture.name}` with the gate `{model.gate.name}`,
+{network_in_words(config.model)},
 exported in the {export["form"]} form: {export["reason"]}.
 A row needs {export["union_over_n"]:.0%} of the experts, over all tasks.
 
@@ -54,6 +54,12 @@ Intervals: {evaluation.method.interval}.
 The figures hold for events like those above. Ids that were not in the training data are treated as unknown; the server
 says which. Predictions are not causal effects: they say what would be observed under the policy that made the log.
 """
+
+
+def network_in_words(model: ModelConfig) -> str:
+    """Its experts, its gates and, if there are several, its members."""
+    network = f"{model.experts} experts in the architecture `{model.architecture.name}` with the gate `{model.gate.name}`"
+    return network if model.members == 1 else f"{model.members} members, each of {network}"
 
 
 def _graph(export: Mapping[str, Any]) -> list[str]:

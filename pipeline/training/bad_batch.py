@@ -50,7 +50,7 @@ def diagnose_loss(model: nn.Module, ranker: Ranker, loss: RankingLoss, batch: Ba
     with torch.no_grad(), as_it_is(), _watched(ranker) as faults:
         output = model(TensorInputs.from_numpy(batch.inputs).to(device))
         labels, weights = (torch.from_numpy(a).to(device) for a in (batch.labels, batch.weights))
-        each_BT = loss.by_row(output.logits_BT, labels, weights)
+        each_BT = loss.by_row(output, labels, weights)
     bad = _first_input(ranker.schema, batch) or next(iter(faults), None)
     if bad is None:
         tasks = [task.name for task in ranker.schema.tasks]

@@ -103,6 +103,10 @@ def test_each_member_learns_from_its_own_loss() -> None:
     together = loss(RankerOutput(mean, {}, (), mean, members), labels, weights, users)
     torch.testing.assert_close(together.tasks_T, torch.stack([each.tasks_T for each in alone]).mean(0))
     torch.testing.assert_close(together.total, torch.stack([each.total for each in alone]).mean())
+    by_row = [loss.by_row(RankerOutput(each, {}, (), each), labels, weights) for each in members]
+    torch.testing.assert_close(
+        loss.by_row(RankerOutput(mean, {}, (), mean, members), labels, weights), torch.stack(by_row).mean(0)
+    )
     of_the_mean = loss(RankerOutput(mean, {}, (), mean), labels, weights, users)
     assert float(of_the_mean.total) < float(together.total) - 1e-3
 
