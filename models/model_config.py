@@ -47,7 +47,7 @@ class ModelConfig(Settings):
     bottom: tuple[Width, ...] = ()
     """Widths of shared layers before the experts."""
     experts: Width = 8
-    """Experts of all tasks together; the architecture may add others."""
+    """Experts of all tasks together, in each of `members`; the architecture may add others."""
     members: Width = 1
     """How many networks over the same embeddings answer together, each with shared layers, experts, gates and towers of
     its own. Each learns from its own loss, and answers are the mean of their logits, of regressions the mean."""
@@ -82,7 +82,7 @@ class ModelConfig(Settings):
     """Whether the columns that gates route by are centred and scaled over the batch, where no batch norm stands before
     them already. Without it, gates behind shared layers tend to settle on the same experts for all rows."""
     max_union: Width | None = None
-    """Refuse gates that could select more experts than this for one row, over all tasks and levels."""
+    """Refuse gates that could select more experts than this for one row, over all tasks, levels and members."""
     chains: dict[str, str] = {}
     """For a task, the task that must happen first: its answer is the product of both probabilities."""
     sparse_training: Literal["auto", "on", "off"] = "auto"

@@ -131,13 +131,23 @@ class Network(nn.Module):
         return SideInput(normed_BD.index_select(1, self.personal_P), x_BD.index_select(1, self.monotone_C))
 
     def _contrast(self, x_BD: Tensor, masked_BR: Tensor, config: HistoryContrastConfig) -> Tensor:
-        """The contrast of all gates' logits, both histories being scaled alike."""
+        """The contrast of a member's gates' logits, both histories being scaled alike; the mean over members."""
         dtype = next(self.parameters()).dtype
         both_BR = (each.to(dtype) for each in (x_BD.index_select(1, self.columns_R), masked_BR))
         scaled = [normed_columns(self.input_norm, self.columns_R, each) for each in both_BR]
-        gates = [gate for gate in self.typed_gates if gate.projection is not None]
-        whole, masked = (torch.cat([gate.logits(each) for gate in gates], dim=1) for each in scaled)
-        return config.weight * history_contrast(whole, masked, config.temperature)
+        terms = []
+        for member in range(self.members):
+            gates = [gate for gate in self._gates_of(member) if gate.projection is not None]
+            whole, masked = (torch.cat([gate.logits(each) for gate in gates], dim=1) for each in scaled)
+            terms.append(history_contrast(whole, masked, config.temperature))
+        return config.weight * torch.stack(terms).mean()
+
+    def _gates_of(self, member: int) -> list[Gate]:
+        own: list[Gate] = []
+        for level in self.typed_levels:
+            count = len(level.gates) // self.members
+            own += level.typed_gates[member * count : (member + 1) * count]
+        return own
 
     @property
     def bottom_blocks(self) -> list[Block]:
@@ -203,6 +213,6 @@ def _check_union(levels: list[Level], config: ModelConfig) -> None:
         message = (
             f"model.max_union is {config.max_union}, but these gates may select {most} experts for one row (a gate "
             f"that becomes sparse only while it trains counts with all it has): use a top_k gate with a smaller k, "
-            "gate_scope shared, or fewer private experts"
+            "gate_scope shared, or fewer private experts or members"
         )
         raise ConfigError(message)

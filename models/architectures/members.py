@@ -15,7 +15,7 @@ from models.architectures.architecture_plan import ArchitecturePlan, ExpertSet, 
 def in_members(plan: ArchitecturePlan, members: int, *, own_input: bool) -> ArchitecturePlan:
     """The plan of `members` networks; `task_streams` are those of the first member's tasks, then the second's.
 
-    `own_input`: each member reads a shared representation of its own, else all read the same.
+    `own_input`: each member reads a shared representation of its own, as it must without levels, else all the same.
 
     >>> level = LevelPlan((ExpertSet(4, (0,)),), (GatePlan((0,), (0,)),), ((0,),))
     >>> two = in_members(ArchitecturePlan((level,), (0,)), 2, own_input=True)
@@ -24,8 +24,7 @@ def in_members(plan: ArchitecturePlan, members: int, *, own_input: bool) -> Arch
     """
     if members == 1:
         return plan
-    # Without levels the towers read the members' representations themselves.
-    streams, levels = int(own_input or not plan.levels), []
+    streams, levels = int(own_input), []
     for level in plan.levels:
         levels.append(_level(level, members, streams))
         streams = len(level.streams)

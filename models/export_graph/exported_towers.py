@@ -59,9 +59,7 @@ class OneMixture(nn.Module):
         """Each task's answer [N]."""
         del side  # which no tower of this form reads
         first, *others = (run(x) for run, x in zip(self.members, mixtures[:: len(self.binary)], strict=True))
-        logits_TN = first.t()
-        for member in others:
-            logits_TN = logits_TN + member.t()
+        logits_TN = sum(others, first).t()
         if not self.calibrated:
             chances_TN = logits_TN.sigmoid()
             return [(chances_TN if binary else logits_TN)[task] for task, binary in enumerate(self.binary)]
@@ -107,9 +105,7 @@ class _TaskGraph(nn.Module):
     ) -> Tensor:
         rows = zip(self.members, mixtures, priors, strict=True)
         first, *others = (tower(mixture, prior, monotone_NC) for tower, mixture, prior in rows)
-        for other in others:
-            first = first + other
-        answer_N1: Tensor = self.answer(first)
+        answer_N1: Tensor = self.answer(sum(others, first))
         return answer_N1.squeeze(1)
 
 

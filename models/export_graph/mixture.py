@@ -107,10 +107,10 @@ class SparseMixture(nn.Module):
         most = sum(self.counts)
         self.slots = [None if gate.selectors < gate.max_selected else min(gate.max_selected, most) for gate in gates]
         # Of each gate that adds what every row takes, its own experts, counted from the first of these.
-        first = sum(self.counts)
-        members = [[expert - first for expert in level.plan.members(gate)] for gate in level.plan.gates]
-        pairs = zip(members, gates, strict=True)
-        self.added = [own if isinstance(gate, AlwaysGate) else None for own, gate in pairs]
+        self.added = [
+            [expert - most for expert in level.plan.members(plan)] if isinstance(gate, AlwaysGate) else None
+            for plan, gate in zip(level.plan.gates, gates, strict=True)
+        ]
 
     def forward(self, inputs: list[SplitInput], routes: Routes) -> list[Tensor]:
         """Each gate's mixture [N, O]."""
@@ -144,10 +144,7 @@ class SparseMixture(nn.Module):
 
 
 def _total(answers: list[Tensor]) -> Tensor:
-    total = answers[0]
-    for answer in answers[1:]:
-        total = total + answer
-    return total
+    return sum(answers[1:], answers[0])
 
 
 def most_selected(selected_NE: Tensor) -> int:

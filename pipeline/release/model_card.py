@@ -58,8 +58,9 @@ says which. Predictions are not causal effects: they say what would be observed 
 
 def network_in_words(model: ModelConfig) -> str:
     """Its experts, its gates and, if there are several, its members."""
-    network = f"{model.experts} experts in the architecture `{model.architecture.name}` with the gate `{model.gate.name}`"
-    return network if model.members == 1 else f"{model.members} members, each of {network}"
+    members = f"{model.members} members, each of " if model.members > 1 else ""
+    architecture, gate = model.architecture.name, model.gate.name
+    return f"{members}{model.experts} experts in the architecture `{architecture}` with the gate `{gate}`"
 
 
 def _graph(export: Mapping[str, Any]) -> list[str]:

@@ -119,6 +119,26 @@ def test_gates_penalties_weigh_as_those_of_one_model() -> None:
     assert sums == pytest.approx([2.0, 2.0], abs=0.4)
 
 
+def test_members_compare_their_own_gates_histories() -> None:
+    settings = {"sequences": {"history": {"name": "din"}}, "routing": "history", "history_contrast": {}}
+    ranker = lively_ranker(SCHEMA, small_config(architecture={"name": "ple", "levels": 2}, members=2, **settings))
+
+    def slopes() -> list[Tensor]:
+        torch.manual_seed(0)
+        penalty = outputs_in_training(ranker).penalties["history_contrast"]
+        first = [gate.projection.weight for gate in ranker.network._gates_of(0) if gate.projection is not None]
+        return list(torch.autograd.grad(penalty, first))
+
+    before = slopes()
+    assert len(before) == len(ranker.network.typed_gates) // 2
+    with torch.no_grad():
+        for gate in ranker.network._gates_of(1):
+            assert gate.projection is not None
+            gate.projection.weight.mul_(3)
+    torch.testing.assert_close(slopes(), before)
+    assert all(bool(each.any()) for each in before)
+
+
 IN_EVERY_RUN = {
     ("shared experts", "sparse"),
     ("shared experts alone", "sparse"),
