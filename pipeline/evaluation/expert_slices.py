@@ -49,6 +49,14 @@ class ExpertSlices(Settings):
         """How many levels of experts there are."""
         return len({gate.level for gate in self.gates})
 
+    def title(self, place: int) -> str:
+        """What a gate is called: by its tasks, its level if there are several, its number if several are alike."""
+        gate = self.gates[place]
+        level = f", level {gate.level + 1}" if self.levels > 1 else ""
+        alike = [p for p, each in enumerate(self.gates) if (each.level, each.tasks) == (gate.level, gate.tasks)]
+        number = f", gate {alike.index(place) + 1} of {len(alike)}" if len(alike) > 1 else ""
+        return f"{', '.join(gate.tasks)}{level}{number}"
+
     def save(self, directory: Path) -> None:
         """Write ``expert_use.json``."""
         write_text(self.model_dump_json() + "\n", directory / EXPERT_USE_FILE)
