@@ -2,9 +2,9 @@
 
 import functools
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +17,13 @@ from contract.hashing import mix
 from contract.inputs import Batch, Stretch
 from contract.schema import Schema
 from features.epoch_order import Mixing, RowBlock, groups_mixed, in_order, rows_mixed
+from features.gathered_rows import Dealing, Destination, GatheredRows, gather
 from features.held_groups import HeldGroups
 from features.read_ahead import read_ahead
-from features.rows_in_memory import Order, Rows, joined
+from features.rows_in_memory import Rows
 from features.source.filesystems import filesystem_of
+
+T = TypeVar("T")
 
 MIXING = Mixing(window=65_536, block=2_048, stretch=262_144)
 """Rows that are mixed at a time, those of a block among them, and the stretch that a row group's blocks come from."""
@@ -137,22 +140,16 @@ class BatchReader:
 
     def stretches(self, number: int = 0, start: int = 0, stop: int | None = None, rows: int = 1) -> Iterator[Stretch]:
         """The same batches, as many at a time as make up `rows`; one at a time where rows have lists."""
-        pending: list[Batch] = []
         shares = self._shares(start, stop)
         lists = self.schema.request.lists or self.schema.candidate.lists
         together = 1 if lists else max(1, rows // self.batch_size)
-        shares_together = (shares[first : first + together] for first in range(0, len(shares), together))
-        sizes = deque(tuple(end - begin for begin, end in each) for each in shares_together)
-        pending_rows = 0
-        for window, first, last in read_ahead(self._groups(number, shares)):
-            at = first
-            while at < last:
-                end = min(at + sum(sizes[0]) - pending_rows, last)
-                pending.append(window.slice(at, end).batch())
-                pending_rows, at = pending_rows + end - at, end
-                if pending_rows == sum(sizes[0]):
-                    yield Stretch(joined(pending), sizes.popleft())
-                    pending, pending_rows = [], 0
+        sizes = [tuple(end - begin for begin, end in each) for each in _in_runs(shares, together)]
+        # Small batches are gathered many at a time.
+        runs = _in_runs(sizes, max(1, MIXING.window // (together * self.batch_size)))
+        gathered = (GatheredRows(run, self.schema, with_time=self._with_time) for run in runs)
+        for complete in read_ahead(self._reads(number, shares, gathered)):
+            for batches in complete:
+                yield from batches.stretches()
 
     def labels_of(self, task: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A task's labels and weights of all rows, in the file's order."""
@@ -174,15 +171,32 @@ class BatchReader:
     def _shares(self, start: int, stop: int | None) -> list[tuple[int, int]]:
         return [self.share(begin) for begin in self.bounds(start) if stop is None or begin < stop]
 
-    def _groups(self, epoch: int, batches: list[tuple[int, int]]) -> Iterator[tuple[Callable[[], Rows], int, int]]:
-        """How to read windows, in the epoch's order, and their rows that belong to some batches of this rank."""
+    def _reads(
+        self, epoch: int, batches: list[tuple[int, int]], gathered: Iterator[GatheredRows]
+    ) -> Iterator[Callable[[], list[GatheredRows]]]:
+        """How to read windows, in the epoch's order; each says which gathered rows are complete with it.
+
+        Windows fill the gathered rows one after the other with what belongs to some batches of this rank.
+        """
         generator = None if self._seed is None else np.random.default_rng([self._seed, epoch])
         mixing = generator if self._mix_rows else None
+        salt = np.uint64(epoch) if self._by_user else None
         shares = np.array(batches, dtype=np.int64).reshape(-1, 2)
         groups, begin = self._read_groups, 0
         if generator is None and batches:
             groups, begin = self._between(batches[0][0], batches[-1][1])
         windows = self._windows(groups, generator)
+        held = HeldGroups(windows, self._decoder(groups))
+        deal = Dealing(gathered)
+        for number, rows in enumerate(sum(block.rows for block in window) for window in windows):
+            places = _places(shares, begin, begin + rows)
+            mixed = None if mixing is None else mixing.permutation(rows)
+            if len(places):
+                yield functools.partial(self._read, held, number, mixed, salt, *deal(places))
+            begin += rows
+
+    def _decoder(self, groups: list[RowGroup]) -> Callable[[list[int]], list[Rows]]:
+        """What reads some of the row groups, by number."""
         opened = _OpenByThread()
 
         def read(numbers: list[int]) -> list[Rows]:
@@ -195,16 +209,7 @@ class BatchReader:
             )
             return [Rows.of(rows, self.schema, with_time=self._with_time) for rows in each]
 
-        held = HeldGroups(windows, read)
-        for number, rows in enumerate(sum(block.rows for block in window) for window in windows):
-            places = _places(shares, begin, begin + rows)
-            mixed = None if mixing is None else mixing.permutation(rows)
-            if len(places) and mixed is None and places[-1] - places[0] == len(places) - 1:
-                yield functools.partial(self._read, held, number, None), int(places[0]), int(places[-1]) + 1
-            elif len(places):
-                salt = np.uint64(epoch) if self._by_user else None
-                yield functools.partial(self._read, held, number, mixed, salt, places), 0, len(places)
-            begin += rows
+        return read
 
     def _windows(self, groups: list[RowGroup], generator: np.random.Generator | None) -> list[list[RowBlock]]:
         sizes = [self._rows_in(group) for group in groups]
@@ -223,16 +228,22 @@ class BatchReader:
 
     @staticmethod
     def _read(
-        held: HeldGroups[Rows], window: int, order: Order, salt: np.uint64 | None = None, places: Order = None
-    ) -> Rows:
+        held: HeldGroups[Rows],
+        window: int,
+        mixed: NDArray[np.int64] | None,
+        salt: np.uint64 | None,
+        destinations: list[Destination],
+        complete: list[GatheredRows],
+    ) -> list[GatheredRows]:
         pieces = [rows.slice(block.begin, block.end) for rows, block in held.window(window)]
-        if salt is not None and order is not None:
+        if salt is not None and mixed is not None:
             # Users are brought together among all rows that are mixed, of which this rank then takes its own.
-            user = np.concatenate([piece.user for piece in pieces])[order]
-            order = order[np.argsort(mix(user ^ salt), kind="stable")]
-        if places is not None:
-            order = places if order is None else order[places]
-        return Rows.gathered(pieces, order)
+            user = np.concatenate([piece.user for piece in pieces])[mixed]
+            mixed = mixed[np.argsort(mix(user ^ salt), kind="stable")]
+        if mixed is not None:
+            destinations = [to._replace(order=mixed[to.order]) for to in destinations]
+        gather(pieces, destinations)
+        return complete
 
 
 def later_rows(dataset: EncodedDataset, time: int, replay: float, seed: int) -> dict[RowGroup, NDArray[np.int64]]:
@@ -249,6 +260,11 @@ def _places(shares: NDArray[np.int64], begin: int, end: int) -> NDArray[np.int64
     near = slice(np.searchsorted(shares[:, 1], begin, side="right"), np.searchsorted(shares[:, 0], end))
     parts = [np.arange(max(low, begin), min(high, end)) for low, high in shares[near].tolist()]
     return np.concatenate(parts) - begin if parts else np.zeros(0, dtype=np.int64)
+
+
+def _in_runs(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """So many at a time, one after the other; the last may be fewer."""
+    return [items[first : first + most] for first in range(0, len(items), most)]
 
 
 def _column_names(schema: Schema) -> list[str]:

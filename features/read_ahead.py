@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+import pyarrow as pa
+
 from contract.machine_cores import usable_cores
 
 _MOST = 4
@@ -14,8 +16,21 @@ T = TypeVar("T")
 S = TypeVar("S")
 
 
-def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[tuple[T, int, int]]:
-    """What each function reads, with the two numbers that came with it; the next ones are being read meanwhile.
+def reading_threads() -> int:
+    """How many pieces `read_ahead` reads at a time: half the cores, and at most four."""
+    return min(max(usable_cores() // 2, 1), _MOST)
+
+
+def enough_decoding_threads() -> None:
+    """Let Arrow decode in as many threads as read, at least, in the whole process.
+
+    It takes as many as OMP_NUM_THREADS says, one under torchrun, for which all that read would wait.
+    """
+    pa.set_cpu_count(max(pa.cpu_count(), reading_threads()))
+
+
+def read_ahead(reads: Iterator[Callable[[], T]]) -> Iterator[T]:
+    """What each function reads, in order; the next ones are being read meanwhile.
 
     On many cores up to four are read at a time, because one thread reads slower than a card trains; eight gained
     nothing over four there.
@@ -23,17 +38,15 @@ def read_ahead(pieces: Iterator[tuple[Callable[[], T], int, int]]) -> Iterator[t
     What is to be read is decided in the caller's thread, beside the reading: in the reader's own, as `prepared_ahead`
     does it, an epoch of mixed rows took a twentieth to a tenth longer.
     """
-    workers = min(max(usable_cores() // 2, 1), _MOST)
+    workers = reading_threads()
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read-ahead") as reader:
-        waiting: deque[tuple[Future[T], int, int]] = deque()
-        for read, first, last in pieces:
-            waiting.append((reader.submit(read), first, last))
+        waiting: deque[Future[T]] = deque()
+        for read in reads:
+            waiting.append(reader.submit(read))
             if len(waiting) > workers:
-                done, begin, end = waiting.popleft()
-                yield done.result(), begin, end
+                yield waiting.popleft().result()
         while waiting:
-            done, begin, end = waiting.popleft()
-            yield done.result(), begin, end
+            yield waiting.popleft().result()
 
 
 def prepared_ahead(items: Iterator[S], prepare: Callable[[S], T], at_once: int = 1) -> Iterator[T]:

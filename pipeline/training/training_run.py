@@ -10,6 +10,7 @@ from contract.dataset import EncodedDataset
 from contract.errors import ConfigError, DataError
 from contract.schema import Schema
 from features.batches import BatchReader
+from features.read_ahead import enough_decoding_threads
 from features.source.filesystems import filesystem_of
 from models.losses import RankingLoss
 from models.model_config import ModelConfig
@@ -68,6 +69,8 @@ class TrainingRun:
             replay=config.warm.replay,
             with_time=config.teacher is not None and config.teacher.predictions is not None,
         )
+        if device.type == "cuda":
+            enough_decoding_threads()
         _require_rows(self.rows, world)
         checks = check_rows(self.rows, schema, config.task_weights)
         self.remarks = [check.remark for check in checks if check.remark]

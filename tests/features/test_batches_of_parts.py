@@ -108,7 +108,8 @@ def check_batches(path: Path, shape: Shape, rows: int) -> None:
             path, SCHEMA, shape.batch, rank=rank, world=world, seed=shape.seed, mix_rows=shape.mix_rows,
             by_user=shape.by_user, least_rows=shape.least_rows,
         )  # fmt: skip
-        read = [numbers_of(batch) for batch in reader.epoch(1, start)]
+        # All are held before the first is looked at: none may be written over.
+        read = [numbers_of(batch) for batch in list(reader.epoch(1, start))]
         assert len(read) == len(reader.bounds(start))
         return [rows[reader.repeated(begin) :] for begin, rows in zip(reader.bounds(start), read, strict=True)]
 

@@ -4,9 +4,10 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
 import pytest
 
-from features.read_ahead import prepared_ahead, read_ahead
+from features.read_ahead import enough_decoding_threads, prepared_ahead, read_ahead
 from tests.patience import wait_until
 
 
@@ -63,13 +64,13 @@ def test_pieces_come_in_order_however_many_are_read_at_once(
     begun: list[int] = []
     gate = threading.Semaphore(0)
 
-    def reader_of(number: int) -> tuple[Callable[[], int], int, int]:
+    def reader_of(number: int) -> Callable[[], int]:
         def read() -> int:
             begun.append(number)
             assert gate.acquire(timeout=10)
             return number
 
-        return read, number, number + 1
+        return read
 
     ahead = read_ahead(map(reader_of, range(12)))
     with ThreadPoolExecutor(1) as asking:
@@ -77,6 +78,18 @@ def test_pieces_come_in_order_however_many_are_read_at_once(
         wait_until(lambda: len(begun) == at_once)
         for _ in range(12):
             gate.release()
-        assert first.result(10) == (0, 0, 1)
-    assert list(ahead) == [(number, number, number + 1) for number in range(1, 12)]
+        assert first.result(10) == 0
+    assert list(ahead) == list(range(1, 12))
     assert sorted(begun) == list(range(12))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (6, 6)])
+def test_arrow_decodes_in_no_fewer_threads_than_read(before: int, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("features.read_ahead.usable_cores", lambda: 16)
+    usual = pa.cpu_count()
+    try:
+        pa.set_cpu_count(before)
+        enough_decoding_threads()
+        assert pa.cpu_count() == after
+    finally:
+        pa.set_cpu_count(usual)
