@@ -77,7 +77,8 @@ def table_of(sizes: TrainingSizes, rows: int) -> pa.Table:
         columns[label_column(f"task{task}")] = (rng.random(rows) < 0.2).astype(np.float32)  # noqa: PLR2004 one in five
         columns[weight_column(f"task{task}")] = np.ones(rows, np.float32)
     columns |= {"__user": np.arange(rows, dtype=np.uint64), "__item": np.arange(rows, dtype=np.uint64)}
-    return pa.table(columns)
+    table = pa.table(columns)
+    return table.cast(pa.schema([field.with_nullable(nullable=False) for field in table.schema]))
 
 
 def write_features(folder: Path, sizes: TrainingSizes, rows: int) -> Path:

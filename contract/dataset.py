@@ -226,7 +226,8 @@ class EncodedDataset:
         for group in groups:
             slices.append(tables[group.file].slice(begins[group.file], group.rows))
             begins[group.file] += group.rows
-        return pa.concat_tables(slices) if slices else self._empty(names)
+        # Parts of earlier versions may say that a column has nulls.
+        return pa.concat_tables(slices, promote_options="default") if slices else self._empty(names)
 
     def verify(self) -> None:
         """Compare every part's bytes with the manifest; a single file has none.

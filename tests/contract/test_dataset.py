@@ -59,6 +59,13 @@ def test_files_that_stay_open_are_read_as_files_opened_anew(
     assert len(opened._files) == min(most, len(SIZES))
 
 
+def test_parts_that_say_they_may_have_nulls_are_read_with_those_that_do_not(tmp_path: Path) -> None:
+    table = pa.table({"row": np.arange(4)})
+    without_nulls = table.cast(pa.schema([pa.field("row", pa.int64(), nullable=False)]))
+    dataset = EncodedDataset.open(write_dataset(tmp_path / "test", [table, without_nulls], SCHEMA))
+    assert dataset.read(["row"])["row"].to_pylist() == [*range(4)] * 2
+
+
 def test_other_tools_read_the_parts_and_pass_over_the_manifest(split: Path) -> None:
     assert pyarrow.dataset.dataset(split).count_rows() == sum(SIZES)
     assert pq.read_table(split)["row"].to_pylist() == list(range(sum(SIZES)))

@@ -37,6 +37,11 @@ def test_a_part_is_the_kept_file_under_another_name(grown: Path) -> None:
     assert {file.stat().st_ino for file in parts} == kept
 
 
+def test_no_column_of_a_part_says_that_it_has_nulls(grown: Path) -> None:
+    for file in (grown / "features" / "train").glob("*.parquet"):
+        assert not [field.name for field in pq.read_schema(file) if field.nullable]
+
+
 def test_the_manifest_tells_rows_bytes_and_schema_of_each_part(grown: Path) -> None:
     schema = Schema.load(grown / "features")
     for split in SPLIT_NAMES:
