@@ -72,7 +72,7 @@ class LevelPlan:
         taught = gate.sets if gate.teaches is None else gate.teaches
         return [place in taught for place, each in enumerate(self.sets) for _ in range(each.experts)]
 
-    def members(self, gate: GatePlan) -> list[int]:
+    def experts_of(self, gate: GatePlan) -> list[int]:
         """The experts of this level that a gate weighs, in its own order."""
         first = [0, *accumulate(each.experts for each in self.sets)]
         return [e for s in gate.sets for e in range(first[s], first[s + 1])]

@@ -105,7 +105,7 @@ class Level(nn.Module):
             _gate(gate, plan, _width(inputs, gate.reads) if routing_width is None else routing_width, config)
             for gate in plan.gates
         )
-        self.widen = nn.ModuleList(Widen(plan.members(gate), plan.experts) for gate in plan.gates)
+        self.widen = nn.ModuleList(Widen(plan.experts_of(gate), plan.experts) for gate in plan.gates)
         taught = torch.tensor([plan.taught(gate) for gate in plan.gates])
         self.teaches_all = bool(taught.all()) or all(gate.teaches is None for gate in plan.gates)
         self.register_buffer("taught_GE", taught, persistent=False)
@@ -166,9 +166,9 @@ class Level(nn.Module):
         for bank in self.typed_banks:
             span, own = range(bank.first, bank.first + bank.experts.count), []
             for number, (plan, gate) in enumerate(zip(self.plan.gates, self.typed_gates, strict=True)):
-                members = sum(member in span for member in self.plan.members(plan))
-                if members:
-                    own.append(Slots(number, min(members, gate.max_selected)))
+                count = sum(expert in span for expert in self.plan.experts_of(plan))
+                if count:
+                    own.append(Slots(number, min(count, gate.max_selected)))
             slots.append(own)
         return slots
 
@@ -239,12 +239,12 @@ def _feature_gate(width: int, config: ModelConfig) -> FeatureGate:
 
 
 def _gate(plan: GatePlan, level: LevelPlan, routing_width: int, config: ModelConfig) -> Gate:
-    members = len(level.members(plan))
+    count = len(level.experts_of(plan))
     if plan.kind == "self":
-        return SelfGateConfig().build(members, routing_width)
+        return SelfGateConfig().build(count, routing_width)
     if plan.kind == "always":
-        return AlwaysConfig().build(members, routing_width)
-    return build_gate(config.gate, members, routing_width)
+        return AlwaysConfig().build(count, routing_width)
+    return build_gate(config.gate, count, routing_width)
 
 
 def _width(inputs: Sequence[int], reads: tuple[int, ...]) -> int:

@@ -41,7 +41,7 @@ def merge_experts(level: Level, into: Mapping[int, int]) -> None:
     experts = level.plan.experts
     kept = [expert for expert in range(experts) if expert not in into]
     widens = [MergedWiden(each, kept, into, experts) for each in level.widen if isinstance(each, Widen)]
-    most_used = [next(e for e in level.plan.members(gate) if e not in into) for gate in level.plan.gates]
+    most_used = [next(e for e in level.plan.experts_of(gate) if e not in into) for gate in level.plan.gates]
     keep_experts(level, kept, most_used)
     for place, widen in enumerate(widens):
         level.widen[place] = widen

@@ -50,7 +50,9 @@ def keep_experts(level: Level, kept: list[int], most_used: Sequence[int]) -> Non
     The level changes in place, to one of fewer experts; its gates still weigh them all.
     """
     plan = level.plan
-    widens = [KeptWiden(plan.members(gate), kept, instead) for gate, instead in zip(plan.gates, most_used, strict=True)]
+    widens = [
+        KeptWiden(plan.experts_of(gate), kept, instead) for gate, instead in zip(plan.gates, most_used, strict=True)
+    ]
     banks, first = [], 0
     for bank in level.typed_banks:
         own = [expert - bank.first for expert in kept if bank.first <= expert < bank.first + bank.experts.count]

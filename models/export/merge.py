@@ -112,9 +112,9 @@ def _joined(level: Level, banks: list[_Products]) -> Tensor:
 def _groups(level: Level, apart_EE: Tensor, used_E: Tensor, distance: float) -> Groups:
     """The nearest pairs first; an expert that answers for others, or that has gone, goes nowhere."""
     gates = list(enumerate(level.plan.gates))
-    weighed = [{g for g, gate in gates if e in level.plan.members(gate)} for e in range(len(used_E))]
+    weighed = [{g for g, gate in gates if e in level.plan.experts_of(gate)} for e in range(len(used_E))]
     # The graph adds what every row takes without weights, so two of those cannot be one.
-    always = {e for _, gate in gates if gate.kind == "always" for e in level.plan.members(gate)}
+    always = {e for _, gate in gates if gate.kind == "always" for e in level.plan.experts_of(gate)}
     free = [e for e in range(len(used_E)) if e not in always]
     pairs = [pair for pair in combinations(free, 2) if weighed[pair[0]] == weighed[pair[1]]]
     groups: Groups = {}

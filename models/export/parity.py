@@ -141,7 +141,7 @@ class _Check:
         # What a static gate leaves out is not in the graph; what another gate of the level may take, is.
         self.reached_E = np.zeros(ranker.network.plan.experts, dtype=bool)
         for (first, level, plan), gate in zip(ranker.network.plan.gates(), ranker.network.typed_gates, strict=True):
-            self.reached_E[[first + member for member in level.members(plan)]] |= gate.static
+            self.reached_E[[first + expert for expert in level.experts_of(plan)]] |= gate.static
 
     def compare(self, case: _Case) -> None:
         expected = self._eager(sanitised(case.paired, self.ranker.schema))

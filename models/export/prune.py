@@ -76,8 +76,8 @@ def prune(ranker: Ranker, use: list[list[Tensor]], share: float) -> Pruned:
 
 
 def _most_used(level: Level, number: int, used_E: Tensor) -> int:
-    members = level.plan.members(level.plan.gates[number])
-    return max(members, key=lambda expert: float(used_E[expert]))
+    own = level.plan.experts_of(level.plan.gates[number])
+    return max(own, key=lambda expert: float(used_E[expert]))
 
 
 def _weights(level: Level) -> int:

@@ -108,7 +108,7 @@ class SparseMixture(nn.Module):
         self.slots = [None if gate.selectors < gate.max_selected else min(gate.max_selected, most) for gate in gates]
         # Of each gate that adds what every row takes, its own experts, counted from the first of these.
         self.added = [
-            [expert - most for expert in level.plan.members(plan)] if isinstance(gate, AlwaysGate) else None
+            [expert - most for expert in level.plan.experts_of(plan)] if isinstance(gate, AlwaysGate) else None
             for plan, gate in zip(level.plan.gates, gates, strict=True)
         ]
 

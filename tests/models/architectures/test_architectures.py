@@ -66,7 +66,7 @@ def test_no_row_needs_more_experts_than_the_bound_on_the_union(gate: dict[str, A
 def test_a_ple_gate_weighs_its_own_and_the_shared_experts_only() -> None:
     plan = PLEConfig(levels=2, task_experts=2).plan(PlanRequest(("a", "b"), 3, shared_gate=False))
     first, second = plan.levels
-    assert [first.members(gate) for gate in first.gates] == [[0, 1, 4, 5, 6], [2, 3, 4, 5, 6], list(range(7))]
+    assert [first.experts_of(gate) for gate in first.gates] == [[0, 1, 4, 5, 6], [2, 3, 4, 5, 6], list(range(7))]
     assert [gate.reads for gate in second.gates] == [(0,), (1,)]
     assert [each.reads for each in second.sets] == [(0,), (1,), (2,)]
     assert plan.owners()[:7] == [(0,), (0,), (1,), (1,), (0, 1), (0, 1), (0, 1)]
@@ -75,8 +75,8 @@ def test_a_ple_gate_weighs_its_own_and_the_shared_experts_only() -> None:
 def test_home_masks_experts_by_group_and_task() -> None:
     config = HoMEConfig(groups={"watch": ("a", "c"), "act": ("b",)})
     meta, task = config.plan(PlanRequest(("a", "b", "c"), 1, shared_gate=False)).levels
-    assert [meta.members(gate) for gate in meta.gates[:3]] == [[0, 2], [1, 2], [0, 1, 2]]
-    assert [task.members(gate) for gate in task.gates[:3]] == [[0, 3, 5], [1, 4, 5], [2, 3, 5]]
+    assert [meta.experts_of(gate) for gate in meta.gates[:3]] == [[0, 2], [1, 2], [0, 1, 2]]
+    assert [task.experts_of(gate) for gate in task.gates[:3]] == [[0, 3, 5], [1, 4, 5], [2, 3, 5]]
     assert [each.reads for each in task.sets] == [(0,), (1,), (0,), (0,), (1,), (2,)]
     assert meta.streams[0] == (0, 3)
 
