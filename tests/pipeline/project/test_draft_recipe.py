@@ -35,7 +35,8 @@ def test_a_draft_begins_with_the_small_dense_mixture_that_was_measured(
     write_shop(tmp_path)
     drafted(tmp_path, monkeypatch, SHOP)
     config = read_config(Path("moerank.yaml"))
-    assert (config.model.gate.name, config.model.experts, config.model.expert_widths) == ("softmax", 4, (64, 32))
+    assert (config.model.gate.name, config.model.experts, config.model.members) == ("softmax", 2, 3)
+    assert config.model.expert_widths == (64, 32)
     assert config.train.embedding_learning_rate == 0.05
 
 
