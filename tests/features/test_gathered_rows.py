@@ -8,18 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.schema import DenseSpec, IdSpec, Schema, TaskSpec
 from features.gathered_rows import Dealing, GatheredRows, gather
 from features.rows_in_memory import Rows
-
-SCHEMA = Schema(
-    features=(
-        IdSpec(name="item", kind="id", side="item", rows=1000),
-        IdSpec(name="tags", kind="id_list", side="item", rows=1000, max_length=4),
-        DenseSpec(name="age", side="user", encoding="standardise"),
-    ),
-    tasks=(TaskSpec(name="like", kind="binary"),),
-)
+from tests.features.test_batches_of_parts import SCHEMA
 
 
 def rows_numbered(begin: int, end: int) -> Rows:
